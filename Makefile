@@ -1,0 +1,45 @@
+# The door for people. It sets up .venv on first use (tools/setup.sh) and calls the command nnref.
+# It reads the same to GNU make 3.81, which macOS still ships, and to 4.x.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help experiment claims test lint bench clean
+
+# Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
+ifneq ($(origin NAME),command line)
+  ifeq ($(wildcard experiments/$(NAME).json),)
+    NAME :=
+  endif
+endif
+FILE = $(if $(NAME),"experiments/$(patsubst experiments/%,%,$(patsubst %.json,%,$(NAME))).json")
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo '  Further words for the command go into ARGS: make experiment NAME=xor_small ARGS="--epochs 50"'
+
+experiment: ## Run an experiment: NAME=xor_small; without NAME, list them
+	@sh tools/setup.sh run
+	@.venv/bin/nnref run $(FILE) $(ARGS)
+
+claims: ## Run every experiment and print which claims hold
+	@sh tools/setup.sh run
+	@.venv/bin/nnref claims $(ARGS)
+
+test: lint ## Lint, then run the unit tests
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: ## Check style, types and the order of the rooms
+	@sh tools/setup.sh dev
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyright
+	@.venv/bin/lint-imports
+
+bench: ## Measure the speed against PyTorch and Keras
+	@sh tools/setup.sh bench
+	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+clean: ## Remove .venv and caches; the logbook stays
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find nnref tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || :

@@ -34,7 +34,7 @@ lint: ## Check style, types and the order of the rooms
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/pyright
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-logo
 
 bench: ## Measure the speed against PyTorch and Keras
 	@sh tools/setup.sh bench

@@ -65,7 +65,7 @@ consider() { # path, venv|any: sets $python and $version, or adds to $tried why 
 }
 
 find_python() { # venv|any
-    python= tried=
+    python='' tried=''
     if [ -n "${PYTHON:-}" ]; then
         chosen=$(command -v "$PYTHON" 2>/dev/null) || chosen=$PYTHON
         consider "$chosen" "$1"
@@ -81,7 +81,9 @@ find_python() { # venv|any
             consider "$dir/$name" "$1" && return 0
         done
     done
-    return 1
+    # A Python that uv fetched earlier lies outside the PATH.
+    [ -n "$uv_version" ] && found=$(uv python find --no-python-downloads '>=3.11' 2>/dev/null </dev/null) &&
+        consider "$found" "$1"
 }
 
 refuse_python() {
@@ -111,10 +113,13 @@ except subprocess.TimeoutExpired:
 }
 
 # The tools would retry for minutes, so one package is asked for first, with the tool itself: it knows
-# the user's mirrors, proxies and certificates. Both answers together stay within 15 s.
+# the user's mirrors, proxies and certificates. Both answers together stay within 15 s. The package is
+# the rarest of the dependencies: a mirror that holds only some of them lacks it first.
+rarest=tensorflow-datasets
+
 uv_reaches_packages() {
-    answer=$(printf 'jax\n' >"$scratch" && UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=4 UV_HTTP_CONNECT_TIMEOUT=4 \
-        limit 5 uv pip compile --quiet --no-deps --python "$python" "$scratch")
+    answer=$(printf '%s\n' "$rarest" >"$scratch" && UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=3 UV_HTTP_CONNECT_TIMEOUT=3 \
+        limit 4 uv pip compile --quiet --no-deps --python "$python" "$scratch")
 }
 
 # pip runs from the wheel that ensurepip carries: nothing need be made before the answer is known.
@@ -124,10 +129,10 @@ import ensurepip, glob, os, sysconfig
 folders = [sysconfig.get_config_var("WHEEL_PKG_DIR") or "", os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")]
 print([path for folder in folders for path in glob.glob(os.path.join(folder, "pip-*.whl"))][0])
 ' 2>/dev/null) || return 0
-    left=$((12 - $(date +%s) + started))
+    left=$((11 - $(date +%s) + started))
     [ "$left" -ge 4 ] || left=4
     answer=$(PYTHONPATH=$wheel limit "$left" "$python" -m pip --disable-pip-version-check \
-        --retries 0 --timeout 4 index versions jax)
+        --retries 0 --timeout 4 index versions "$rarest")
 }
 
 refuse_network() {
@@ -139,7 +144,7 @@ refuse_network() {
 }
 remember_answer() { # tool
     asked="$asked
-  $1: $(printf '%s\n' "$answer" | grep -v '^WARNING' | awk 'NF { last = $0 } END { print last }')"
+  $1: $(printf '%s\n' "$answer" | grep -v '^WARNING' | awk 'NF { last = $0 } END { sub(/^ *(cause: )?/, "", last); print last }')"
 }
 
 # ---- What is there already
@@ -172,7 +177,7 @@ fi
 uv_version=$(uv --version 2>/dev/null </dev/null) || uv_version=
 scratch=${TMPDIR:-/tmp}/nnref-set-up-$$
 log=$scratch.log
-tool= asked=
+tool='' asked=''
 
 undo() { rm -f "$scratch" "$log"; if [ "$fresh" = yes ]; then rm -rf .venv; fi; }
 trap 'undo; exit 130' INT
@@ -210,16 +215,32 @@ fail() {
     exit 2
 }
 
-with_uv() { uv pip install --quiet --python .venv/bin/python "$@"; }
-with_pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check --retries "${PIP_RETRIES:-2}" install "$@"; }
+with_uv() { uv pip install --quiet --no-compile-bytecode --python .venv/bin/python "$@"; }
+with_pip() {
+    .venv/bin/python -m pip --quiet --disable-pip-version-check --retries "${PIP_RETRIES:-2}" \
+        install --no-compile "$@"
+}
 pip_is_there() { .venv/bin/python -m pip --version || .venv/bin/python -m ensurepip; }
 
-size="about 350 MB of packages, a minute or two"
-[ "$what" = bench ] && size="PyTorch and Keras among them, several minutes"
+# Byte code of what a run imports, and of no more: compiling all that pip installs takes half a minute,
+# compiling nothing makes every start slow where PYTHONDONTWRITEBYTECODE is set.
+compile_imports() {
+    PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c '
+import docstring_parser, flax.nnx, jax, matplotlib.pyplot, optax, pydantic
+import rich.live, rich.progress, rich.table, sklearn.datasets
+'
+}
+
+case $what in
+    run) purpose="nnref" ;;
+    dev) purpose="nnref and its tests" ;;
+    bench) purpose="nnref, PyTorch and Keras" ;;
+    *) say "no such set-up: $what (run, dev or bench)"; exit 2 ;;
+esac
 if [ -e .venv ]; then
-    say "bringing .venv up to date for 'make $what' with $tool and Python $version ..."
+    say "bringing .venv up to date for $purpose, with $tool and Python $version ..."
 else
-    say "first use, so .venv is made with $tool and Python $version ($size) ..."
+    say "first use: making .venv for $purpose, with $tool and Python $version (300 MB or more to fetch; a minute or two) ..."
     fresh=yes
     mkdir .venv || exit 2
 fi
@@ -245,6 +266,7 @@ case $what in
         "with_$tool" -e '.[bench]' >"$log" 2>&1 || fail "$tool install"
         ;;
 esac
+compile_imports >/dev/null 2>&1
 
 printf '%s\n' "$recipe_now" >".venv/nnref-$what"
 rm -f .venv/nnref-unfinished "$scratch" "$log"

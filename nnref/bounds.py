@@ -1,0 +1,35 @@
+"""The ranges that a number of an experiment may have, as types for signatures.
+
+A family's function says `momentum: Fraction = 0.0` and with that the experiment file, its errors and
+its JSON Schema know the range: it is written nowhere else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt, Interval
+
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, lt=1)]
+"""A share that must stay below one: a momentum, a decay, a dropout rate."""
+Probability = Annotated[float, Interval(ge=0, le=1)]
+Count = Annotated[int, Ge(1)]
+Index = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True)
+class MemberOf:
+    """Marks an argument that is itself a component: one of a family, with its own arguments.
+
+    `activation: Annotated[Callable, MemberOf("activation", ACTIVATIONS)] = relu` is written in an
+    experiment file as `"activation": "relu"` or `{"name": "relu", ...}`; the function receives the
+    member with its keyword arguments bound.
+    """
+
+    kind: str
+    family: Mapping[str, Any]
+
+    def __hash__(self) -> int:
+        return hash(self.kind)

@@ -1,0 +1,19 @@
+"""Data: arrays on the host, split, standardized and checked. No model, no optimizer.
+
+A member of the family takes keyword arguments alone, which are the schema of the experiment file,
+and returns a `Dataset`.
+"""
+
+from nnref.data.digits import digits
+from nnref.data.files import file
+from nnref.data.prepare import Dataset, Split
+from nnref.data.synthetic import spirals, xor
+
+DATA = {
+    "xor": xor,
+    "spirals": spirals,
+    "digits": digits,
+    "file": file,
+}
+
+__all__ = ["DATA", "Dataset", "Split"]

@@ -1,0 +1,12 @@
+"""Models: one `flax.nnx` module a file.
+
+A model is built as `Model(inputs, outputs, rngs, **arguments)`: `inputs` is the shape of one example,
+`outputs` the width of its answer. Keyword-only arguments are the schema of the experiment file.
+"""
+
+from nnref.models.mlp import MLP, Linear
+
+MODELS = {
+    "linear": Linear,
+    "mlp": MLP,
+}

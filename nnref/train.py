@@ -1,0 +1,323 @@
+"""Train: state -> step -> epoch -> a chunk of epochs as one XLA program -> history.
+
+Everything down to `train_chunk` is a pure function of arrays and keys. `fit` is the thin host loop
+around it, which hears from the device about five times a second.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnref.experiment import Stop
+from nnref.task import Functions, Task
+
+Array = jax.Array
+Tree = Any
+Numbers = Mapping[str, Any]
+
+
+class Setup(Protocol):
+    """Builds functions and optimizer from numbers that may be traced; hashable, for `jax.jit`."""
+
+    def __call__(self, numbers: Numbers, /) -> tuple[Functions, optax.GradientTransformation]: ...
+
+
+class TrainState(NamedTuple):
+    """Everything that a run carries from one epoch to the next."""
+
+    params: Tree
+    model_state: Tree
+    opt_state: Tree
+    key: Array  # of the run; epochs and steps fold their number into it
+    running: Array  # False once the run has stopped or diverged
+    best: Array  # best value of the measure that `stop` watches
+    waited: Array  # evaluations since then
+
+
+class Plan(NamedTuple):
+    """The structure of a run: what cannot change without another program."""
+
+    batch_size: int
+    epochs: int
+    evaluate_every: int = 1
+    stop: Stop | None = None
+
+
+def train_step(
+    functions: Functions,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    x: Array,
+    y: Array,
+    key: Array,
+) -> tuple[TrainState, dict[str, Any]]:
+    """One update from one batch.
+
+    Args:
+        functions: of the task.
+        optimizer: the whole chain of a step.
+        state: before the step.
+        x: inputs, (batch, ...).
+        y: targets, (batch, ...).
+        key: for whatever is random in the model.
+
+    Returns:
+        The state after the step, and the sums of the batch before it: `loss` (times the number of
+        examples) and those of every metric.
+    """
+
+    def objective(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
+        outputs, model_state = functions.apply(params, state.model_state, x, key, True)
+        return functions.loss(outputs, y), (outputs, model_state)
+
+    gradient = jax.value_and_grad(objective, has_aux=True)
+    (loss, (outputs, model_state)), grads = gradient(state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = state._replace(params=params, model_state=model_state, opt_state=opt_state)
+    return state, batch_sums(functions, loss, outputs, y)
+
+
+def batch_sums(functions: Functions, loss: Array, outputs: Array, y: Array) -> dict[str, Any]:
+    """What a batch adds to the measures of its epoch."""
+    counts = {name: metric.count(outputs, y) for name, metric in functions.metrics.items()}
+    return {"loss": loss * len(y), "examples": jnp.float32(len(y))} | counts
+
+
+def measures(functions: Functions, sums: dict[str, Any], prefix: str) -> dict[str, Array]:
+    """The figures that sums stand for: `{prefix}_loss` and one for each metric."""
+    figures = {"loss": sums["loss"] / sums["examples"]} | {
+        name: metric.value(sums[name]) for name, metric in functions.metrics.items()
+    }
+    return {f"{prefix}_{name}": figure for name, figure in figures.items()}
+
+
+def over_batches(
+    step: Callable[[Any, Array], tuple[Any, Tree]], carry: Any, order: Array, batch_size: int
+) -> tuple[Any, Tree]:
+    """Scan `step(carry, rows)` over the batches of an order of rows.
+
+    The last batch has its own size: a second, shorter step serves what a padded one would only
+    approximate, batch normalisation above all, and nothing is dropped.
+
+    Returns:
+        The last carry, and the results of all steps stacked, (steps, ...).
+    """
+    full = len(order) // batch_size * batch_size
+    stacked = []
+    if full:
+        batches = order[:full].reshape(-1, batch_size)
+        carry, results = jax.lax.scan(step, carry, batches)
+        stacked.append(results)
+    if full < len(order):
+        carry, result = step(carry, order[full:])
+        stacked.append(jax.tree.map(lambda leaf: leaf[None], result))
+    return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacked)
+
+
+def total(sums: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sums)
+
+
+def evaluate(
+    functions: Functions, params: Tree, model_state: Tree, data: Any, prefix: str, batch_size: int
+) -> dict[str, Array]:
+    """Loss and metrics of a whole split, in evaluation mode.
+
+    Returns:
+        `{prefix}_loss` and `{prefix}_{metric}`, scalars, exact whatever the batch size.
+    """
+    x, y = data
+
+    def step(carry: None, rows: Array) -> tuple[None, dict[str, Any]]:
+        outputs, _ = functions.apply(params, model_state, x[rows], None, False)
+        return carry, batch_sums(functions, functions.loss(outputs, y[rows]), outputs, y[rows])
+
+    _, sums = over_batches(step, None, jnp.arange(len(x)), batch_size)
+    return measures(functions, total(sums), prefix)
+
+
+def train_epoch(
+    functions: Functions,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    data: Any,
+    epoch: Array,
+    batch_size: int,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One pass over the training data in an order drawn for this epoch.
+
+    Returns:
+        The state, and the measures over the epoch as the parameters moved, with `bad_step`: the
+        first step of the epoch, from 1, whose loss was not finite, or 0.
+    """
+    x, y = data
+    key = jax.random.fold_in(state.key, epoch)
+    # A full batch is the same in any order.
+    order = jax.random.permutation(key, len(x)) if batch_size < len(x) else jnp.arange(len(x))
+
+    def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
+        state, number = carry
+        batch = (x, y) if len(rows) == len(x) else (x[rows], y[rows])
+        state, sums = train_step(
+            functions, optimizer, state, *batch, jax.random.fold_in(key, number)
+        )
+        return (state, number + 1), sums
+
+    (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
+    bad = ~jnp.isfinite(sums["loss"])
+    bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
+    return state, measures(functions, total(sums), "train") | {"bad_step": bad_step}
+
+
+def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
+    """Whether a run stops at this value of the measure it watches, its best value, its patience."""
+    rising = stop.at_least is not None or not stop.metric.endswith("loss")
+    improved = figure > state.best if rising else figure < state.best
+    best = jnp.where(improved, figure, state.best)
+    waited = jnp.where(improved, 0, state.waited + ~jnp.isnan(figure))
+    done = jnp.bool_(False)
+    if stop.at_most is not None:
+        done |= figure <= stop.at_most
+    if stop.at_least is not None:
+        done |= figure >= stop.at_least
+    if stop.patience is not None:
+        done |= waited >= stop.patience
+    return done, best, waited
+
+
+def start(
+    setup: Setup, plan: Plan, numbers: Numbers, seed: Array, data: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, Array]]:
+    """The state before the first step, and what it measures: epoch 0 of the history."""
+    functions, optimizer = setup(numbers)
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = functions.init(init_key)
+    rising = plan.stop is not None and (
+        plan.stop.at_least is not None or not plan.stop.metric.endswith("loss")
+    )
+    state = TrainState(
+        params,
+        model_state,
+        optimizer.init(params),
+        key,
+        running=jnp.bool_(True),
+        best=jnp.float32(-jnp.inf if rising else jnp.inf),
+        waited=jnp.int32(0),
+    )
+    row = {"bad_step": jnp.int32(0)}
+    for name in ("train", "valid"):
+        if name in data:
+            row |= evaluate(
+                functions, params, model_state, data[name], name, evaluation_batch(plan)
+            )
+    return state, row
+
+
+def evaluation_batch(plan: Plan) -> int:
+    """Evaluation keeps no gradients, so its batches may be larger than those of training."""
+    return max(plan.batch_size, 1024)
+
+
+def one_epoch(
+    setup: Setup,
+    plan: Plan,
+    numbers: Numbers,
+    state: TrainState,
+    data: Mapping[str, Any],
+    epoch: Array,
+) -> tuple[TrainState, dict[str, Array]]:
+    """Train one epoch, validate where it is due, and stop where that is due."""
+    functions, optimizer = setup(numbers)
+    after, row = train_epoch(functions, optimizer, state, data["train"], epoch, plan.batch_size)
+    if "valid" in data:
+
+        def validate() -> dict[str, Array]:
+            return evaluate(
+                functions,
+                after.params,
+                after.model_state,
+                data["valid"],
+                "valid",
+                evaluation_batch(plan),
+            )
+
+        if plan.evaluate_every == 1:
+            row |= validate()
+        else:
+            due = (epoch % plan.evaluate_every == 0) | (epoch == plan.epochs)
+            nothing = jax.tree.map(
+                lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(validate)
+            )
+            row |= jax.lax.cond(due, validate, lambda: nothing)
+    running = row["bad_step"] == 0
+    if plan.stop is not None:
+        done, best, waited = should_stop(plan.stop, state, row[plan.stop.metric])
+        after = after._replace(best=best, waited=waited)
+        # A run that has stopped keeps the state it stopped with, while its neighbours go on.
+        after = jax.tree.map(partial(jnp.where, state.running), after, state)
+        running &= ~done
+    return after._replace(running=state.running & running), row
+
+
+@partial(jax.jit, static_argnames=("setup", "plan"))
+def start_runs(
+    setup: Setup, plan: Plan, numbers: Numbers, seeds: Array, data: Mapping[str, Any]
+) -> tuple[TrainState, dict[str, Array]]:
+    """`start` for many seeds at once; every leaf of the results has the runs as leading axis."""
+    return jax.vmap(partial(start, setup, plan, numbers), in_axes=(0, None))(seeds, data)
+
+
+@partial(jax.jit, static_argnames=("setup", "plan", "capacity"), donate_argnames=("states",))
+def train_chunk(
+    setup: Setup,
+    plan: Plan,
+    capacity: int,
+    numbers: Numbers,
+    states: TrainState,
+    data: Mapping[str, Any],
+    first: Array,
+    count: Array,
+) -> tuple[TrainState, dict[str, Array], Array]:
+    """Some epochs of some runs, as one program that serves any number of epochs.
+
+    Args:
+        setup: builds functions and optimizer.
+        plan: the structure of the run.
+        capacity: the most epochs that one call can record.
+        numbers: hyperparameters, traced.
+        states: of the runs, given away.
+        data: `{"train": (x, y), "valid": (x, y)}` on the device.
+        first: number of the first epoch, from 1.
+        count: epochs to train, at most `capacity`.
+
+    Returns:
+        States, history `{measure: (capacity, runs)}`, and the epochs trained: fewer than `count`
+        where every run has stopped before.
+    """
+    runs = len(states.running)
+    epoch_of_runs = jax.vmap(partial(one_epoch, setup, plan, numbers), in_axes=(0, None, None))
+    _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
+    blank = {name: jnp.zeros((capacity, runs), row.dtype) for name, row in rows.items()}
+
+    def unfinished(carry: tuple[Array, TrainState, dict[str, Array]]) -> Array:
+        done, states, _ = carry
+        return (done < count) & jnp.any(states.running)
+
+    def body(carry: tuple[Array, TrainState, dict[str, Array]]) -> Any:
+        done, states, history = carry
+        states, row = epoch_of_runs(states, data, first + done)
+        history = {
+            name: jax.lax.dynamic_update_index_in_dim(history[name], row[name], done, 0)
+            for name in history
+        }
+        return done + 1, states, history
+
+    done, states, history = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blank))
+    return states, history, done

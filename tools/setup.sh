@@ -27,7 +27,7 @@ recipe() {
 is_current() { [ -f ".venv/nnref-$1" ] && [ "$(cat ".venv/nnref-$1")" = "$recipe_now" ]; }
 
 recipe_now=$(recipe) || exit 2
-if [ -x .venv/bin/python ]; then
+if [ -x .venv/bin/python ] && [ ! -f .venv/nnref-unfinished ]; then
     is_current "$what" && exit 0
     [ "$what" = run ] && { is_current dev || is_current bench; } && exit 0
 fi
@@ -100,13 +100,16 @@ refuse_python() {
 
 # ---- Can packages be had at all?
 
-# Runs a command for at most $1 seconds. `timeout` is not on every system; Python is.
+# Runs a command, and whatever it starts, for at most $1 seconds. `timeout` is not on every system;
+# Python is.
 limit() {
     "$python" -c '
-import subprocess, sys
+import os, signal, subprocess, sys
+process = subprocess.Popen(sys.argv[2:], start_new_session=True)
 try:
-    sys.exit(subprocess.run(sys.argv[2:], timeout=float(sys.argv[1])).returncode)
-except subprocess.TimeoutExpired:
+    sys.exit(process.wait(float(sys.argv[1])))
+except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    os.killpg(process.pid, signal.SIGKILL)
     print("no answer within %s s" % sys.argv[1])
     sys.exit(124)
 ' "$@" </dev/null 2>&1

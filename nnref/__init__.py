@@ -1,3 +1,30 @@
-"""nnref: a small reference trainer in JAX, and a diagnosis of networks that do not learn."""
+"""A small reference trainer in JAX, and the code from which one learns how a network learns."""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nnref.errors import UserError
+    from nnref.experiment import Experiment
+    from nnref.runs import AlreadyRun, Run, run
+    from nnref.task import Task
+
+DOORS = {
+    "AlreadyRun": "nnref.runs",
+    "Experiment": "nnref.experiment",
+    "Run": "nnref.runs",
+    "Task": "nnref.task",
+    "UserError": "nnref.errors",
+    "run": "nnref.runs",
+}
+__all__ = ["AlreadyRun", "Experiment", "Run", "Task", "UserError", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a door when it is used: a command that trains nothing starts without JAX."""
+    if name not in DOORS:
+        raise AttributeError(f"module 'nnref' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(DOORS[name]), name)

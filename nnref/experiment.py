@@ -158,12 +158,28 @@ def in_a_tuple(given: Any) -> Any:
     return tuple(given) if isinstance(given, list | tuple) else (given,)
 
 
-class Claim(Part):
-    """What must come out: a measure, a bound, and in how many of the seeds."""
+class Bounds(Part):
+    """A measure of the history and the values it may have."""
 
-    metric: Annotated[str, Field(description=METRIC + ", at the end of the run")]
+    metric: Annotated[str, Field(description="a measure, like valid_loss or train_accuracy")]
     at_least: Annotated[float | None, Field(description="the measure reaches this or more")] = None
     at_most: Annotated[float | None, Field(description="the measure reaches this or less")] = None
+
+    def within(self, value: float) -> bool:
+        """Whether a value is within the bounds. NaN never is."""
+        low = -float("inf") if self.at_least is None else self.at_least
+        high = float("inf") if self.at_most is None else self.at_most
+        return low <= value <= high
+
+    def __str__(self) -> str:
+        sides = ((">=", self.at_least), ("<=", self.at_most))
+        told = [f"{self.metric} {sign} {bound:g}" for sign, bound in sides if bound is not None]
+        return " and ".join(told) or self.metric
+
+
+class Claim(Bounds):
+    """What must come out: a measure at the end of the run, a bound, and in how many seeds."""
+
     in_: Annotated[
         tuple[Index, ...],
         BeforeValidator(in_a_tuple, json_schema_input_type=int | list[int]),
@@ -176,27 +192,33 @@ class Claim(Part):
     ]
     of: Annotated[Count, Field(description="seeds of the run")]
 
-    def holds_for(self, value: float) -> bool:
-        """Whether one seed reaches the bound. NaN never does."""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
-        return low <= value <= high
+    @model_validator(mode="after")
+    def says_something(self) -> "Claim":
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a claim needs at_least or at_most")
+        if max(self.in_) > self.of:
+            raise ValueError(f"in must not be more than of, {self.of}")
+        return self
 
     def holds(self, values: Sequence[float]) -> bool:
-        """Whether enough seeds, and not too many, reach the bound."""
+        """Whether enough seeds, and not too many, are within the bounds."""
         least, most = (*self.in_, self.of)[:2]
-        return least <= sum(map(self.holds_for, values)) <= most
+        return least <= sum(map(self.within, values)) <= most
 
 
-class Stop(Part):
-    """When a seed stops before its last epoch."""
+class Stop(Bounds):
+    """When a seed stops before its last epoch: at a target, or when patience is over."""
 
-    metric: Annotated[str, Field(description=METRIC)] = "valid_loss"
-    at_most: Annotated[float | None, Field(description="stop once the measure is this low")] = None
-    at_least: Annotated[float | None, Field(description="stop once it is this high")] = None
+    metric: Annotated[str, Field(description="the measure that is watched")] = "valid_loss"
     patience: Annotated[
-        Count | None, Field(description="stop after this many evaluations without a new best")
+        Count | None, Field(description="evaluations without a new best that are waited for")
     ] = None
+
+    @model_validator(mode="after")
+    def says_something(self) -> "Stop":
+        if self.at_least is None and self.at_most is None and self.patience is None:
+            raise ValueError("a stop needs at_least, at_most or patience")
+        return self
 
 
 class Mistakes(UserError):
@@ -356,13 +378,12 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
         UserError: listing every mistake with its path and line.
     """
     text = blank_comments(text)
-    lines, twice = locate(text)
-    if twice:
-        raise UserError("\n".join(twice))
     try:
         content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twice)
     except json.JSONDecodeError as error:
         raise UserError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except GivenTwice as error:
+        raise UserError("\n".join(locate(text)[1]) or str(error)) from None
     if not isinstance(content, dict):
         raise UserError("an experiment is a JSON object: { ... }")
     for path, value in (settings or {}).items():
@@ -370,7 +391,7 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
     try:
         return Experiment(**content)
     except Mistakes as mistakes:
-        raise UserError("\n".join(explain(mistakes.error, lines))) from None
+        raise UserError("\n".join(explain(mistakes.error, locate(text)[0]))) from None
 
 
 def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
@@ -410,12 +431,16 @@ def refuse_constant(word: str) -> None:
     raise UserError(f"{word} is no JSON number; give a finite one")
 
 
+class GivenTwice(UserError):
+    """A key that stands twice in one object: JSON readers would silently take the last."""
+
+
 def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         again = next(name for name in names if names.count(name) > 1)
-        raise UserError(f'"{again}" is given twice in one object; keep one')
+        raise GivenTwice(f'"{again}" is given twice in one object; keep one')
     return content
 
 

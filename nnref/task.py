@@ -34,12 +34,16 @@ class Functions(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first."""
+    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
+
+    `dataset` is what they were made from, where they come from an experiment file.
+    """
 
     functions: Functions
     train: Split
     valid: Split | None = None
     test: Split | None = None
+    dataset: Dataset | None = None
 
 
 @dataclass(frozen=True)
@@ -137,4 +141,4 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup]:
         steps_per_epoch=steps_per_epoch,
         experiment=experiment,
     )
-    return Task(setup.functions(experiment.numbers), **splits), setup
+    return Task(setup.functions(experiment.numbers), **splits, dataset=dataset), setup

@@ -211,7 +211,7 @@ def start(
         best=jnp.float32(-jnp.inf if rising else jnp.inf),
         waited=jnp.int32(0),
     )
-    row = {"bad_step": jnp.int32(0)}
+    row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
     for name in ("train", "valid"):
         if name in data:
             row |= evaluate(
@@ -263,6 +263,8 @@ def one_epoch(
         # A run that has stopped keeps the state it stopped with, while its neighbours go on.
         after = jax.tree.map(partial(jnp.where, state.running), after, state)
         running &= ~done
+    # Rows of a run after its end mean nothing; the host leaves them out.
+    row["active"] = state.running
     return after._replace(running=state.running & running), row
 
 
@@ -321,3 +323,82 @@ def train_chunk(
 
     done, states, history = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blank))
     return states, history, done
+
+
+@partial(jax.jit, static_argnames=("setup", "batch_size"))
+def evaluate_runs(
+    setup: Setup, batch_size: int, numbers: Numbers, states: TrainState, data: Any
+) -> dict[str, Array]:
+    """`evaluate` for many runs at once: `{measure: (runs,)}`, without a prefix."""
+    functions, _ = setup(numbers)
+
+    def one(state: TrainState) -> dict[str, Array]:
+        return evaluate(functions, state.params, state.model_state, data, "", batch_size)
+
+    return {name.lstrip("_"): values for name, values in jax.vmap(one)(states).items()}
+
+
+class Chunk(NamedTuple):
+    """What the host hears: some epochs of all runs."""
+
+    first: int  # number of the first epoch; 0 is the state before the first step
+    history: dict[str, np.ndarray]  # measure -> (epochs, runs) float32, NaN where not measured
+    active: np.ndarray  # (epochs, runs), False after the end of a run, whose rows mean nothing
+    bad_step: np.ndarray  # (epochs, runs), first step of the epoch with a non-finite loss, or 0
+    states: TrainState  # after these epochs, on the device, until the next chunk is asked for
+
+
+HEARING = 0.2  # seconds between two chunks
+CAPACITY = 4096  # epochs that a chunk can record
+
+
+def fit(
+    setup: Setup,
+    plan: Plan,
+    numbers: Numbers,
+    seeds: Sequence[int],
+    task: Task,
+    resume: tuple[int, TrainState] | None = None,
+) -> Iterator[Chunk]:
+    """Train runs that differ in their seed, a chunk of epochs at a time.
+
+    Args:
+        setup: builds functions and optimizer; equal setups share a compiled program.
+        plan: the structure of the runs.
+        numbers: hyperparameters that may change without another program.
+        seeds: one run for each, all in one program.
+        task: its arrays are put on the device; its functions come from `setup`.
+        resume: last finished epoch and the states after it, to go on from there.
+
+    Yields:
+        A chunk about every 0.2 s, first the state before training. How many epochs a chunk has,
+        depends on the clock; what they compute does not.
+    """
+    arrays = {"train": task.train, "valid": task.valid}
+    data = jax.device_put({name: tuple(split) for name, split in arrays.items() if split})
+    done, states = resume or (0, None)
+    if states is None:
+        states, row = start_runs(setup, plan, numbers, np.asarray(seeds, np.uint32), data)
+        yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
+    capacity = min(plan.epochs, CAPACITY)
+    program = partial(train_chunk, setup, plan, capacity, numbers)
+    count, trained = 0, 0  # no epoch at first: that call compiles, and would spoil the clock
+    while done < plan.epochs:
+        began = time.perf_counter()
+        states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))
+        trained = int(trained)
+        elapsed = time.perf_counter() - began
+        if trained:
+            rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
+            yield on_host(done + 1, rows, states)
+        done += trained
+        if trained < count:
+            return
+        rate = int(HEARING * count / elapsed)
+        count = max(1, min(rate, capacity, plan.epochs - done))
+
+
+def on_host(first: int, rows: Mapping[str, np.ndarray], states: TrainState) -> Chunk:
+    losses_first = sorted(rows.keys() - {"active", "bad_step"}, key=lambda n: ("loss" not in n, n))
+    history = {name: rows[name] for name in losses_first}
+    return Chunk(first, history, rows["active"], rows["bad_step"], states)

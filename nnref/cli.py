@@ -1,0 +1,263 @@
+"""The command `nnref`: parses, calls, prints."""
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nnref
+from nnref.errors import UserError, nearest
+
+EXPERIMENTS = Path("experiments")
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 (did not hold), 2 (user's mistake) or 130."""
+    sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
+    warnings.showwarning = show_warning
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except UserError as error:
+        print(f"nnref: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    top = argparse.ArgumentParser(prog="nnref", description=nnref.__doc__, allow_abbrev=False)
+    top.add_argument("--version", action=Version, nargs=0, help="versions and device")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Any, about: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        one.set_defaults(command=command)
+        return one
+
+    run = add("run", run_command, "train an experiment for all its seeds, show it, write it down")
+    run.add_argument("file", nargs="?", help="experiment file, page, or name of an experiment")
+    run.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="set a key")
+    run.add_argument("--seed", type=int, nargs="+", metavar="N", help="instead of the file's seeds")
+    run.add_argument("--epochs", type=int, metavar="N", help="instead of the file's epochs")
+    run.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+    run.add_argument("--no-logbook", action="store_true", help="write nothing down")
+    run.add_argument("--again", action="store_true", help="train what the logbook already has")
+    run.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+    add("list", list_command, "every experiment in one line")
+    show = add("show", show_command, "the complete experiment, defaults filled in")
+    show.add_argument("file", help="experiment file, page, or name of an experiment")
+    add("schema", schema_command, "JSON Schema of an experiment file")
+    claims = add("claims", claims_command, "run every experiment with a claim, without logbook")
+    claims.add_argument("names", nargs="*", help="these alone")
+    return top
+
+
+class Version(argparse.Action):
+    """Print versions and device; JAX is imported only now."""
+
+    def __call__(self, *_: Any) -> None:
+        """Print and leave."""
+        import flax
+        import jax
+        import optax
+
+        device = jax.devices()[0]
+        print(
+            f"nnref {nnref.__version__}, jax {jax.__version__}, flax {flax.__version__}, "
+            f"optax {optax.__version__}, {device.platform} ({device.device_kind})"
+        )
+        raise SystemExit(0)
+
+
+def show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning is one line on stderr, without the place in our code."""
+    print(f"nnref: warning: {message}", file=sys.stderr)
+
+
+def experiment_path(given: str | None) -> Path:
+    """The file of an experiment given by path or by bare name.
+
+    Raises:
+        UserError: listing the experiments.
+    """
+    names = experiment_names()
+    listed = f"experiments: {', '.join(names) or 'none in ' + str(EXPERIMENTS.resolve())}"
+    if not given or Path(given).stem == "":
+        raise UserError(f"which experiment? {listed}")
+    path = Path(given)
+    by_name = EXPERIMENTS / f"{path.stem}.json"
+    if not path.exists() and not path.suffix and by_name.exists():
+        return by_name
+    if not path.exists():
+        raise UserError(f"there is no file {path}{nearest(path.stem, names)}\n{listed}")
+    return path
+
+
+def experiment_names() -> list[str]:
+    return sorted(p.stem for p in EXPERIMENTS.glob("*.json") if p.stem != "schema")
+
+
+def settings(given: Sequence[str]) -> dict[str, Any]:
+    """`PATH=VALUE` pairs; a value is JSON where it can be read as such, else text."""
+    pairs = {}
+    for pair in given:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {pair}: give PATH=VALUE, like optimizer.learning_rate=0.1")
+        try:
+            pairs[path] = json.loads(value)
+        except json.JSONDecodeError:
+            pairs[path] = value
+    return pairs
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """`nnref run`."""
+    path = experiment_path(options.file)
+    given = settings(options.set)
+    from rich.console import Console
+
+    from nnref.compilation import use_cache
+    from nnref.report.terminal import TerminalListener, show
+    from nnref.runs import AlreadyRun, run
+
+    use_cache()
+    console = Console(stderr=options.json)
+    folder = None if options.no_logbook else Path(options.logbook)
+    try:
+        done = run(
+            path,
+            settings=given,
+            seeds=options.seed,
+            epochs=options.epochs,
+            logbook=folder,
+            again=options.again,
+            listener=TerminalListener(console),
+        )
+    except AlreadyRun as already:
+        if options.json:
+            print(json.dumps(as_json(already.run, None) | {"already_run": True}))
+        else:
+            print(already)
+        return already.run.verdict.exit_code
+    if not options.json:
+        show(done, console)
+    picture = None
+    if folder is not None:
+        console.print(f"pages    {pages_in_words(done)}", highlight=False, soft_wrap=True)
+        from nnref.report.pictures import draw_losses
+
+        picture = draw_losses(done, folder / done.name / f"{done.experiment.identity}.png")
+        console.print(f"picture  {picture}", highlight=False, soft_wrap=True)
+    if options.json:
+        print(json.dumps(as_json(done, picture)))
+    return done.verdict.exit_code
+
+
+def pages_in_words(run: Any) -> str:
+    pages = [record.page for record in run.records]
+    return str(pages[0]) if len(pages) == 1 else f"{pages[0]} and {len(pages) - 1} more"
+
+
+def as_json(run: Any, picture: Path | None) -> dict[str, Any]:
+    """A run as plain values: no NaN, which JSON does not have."""
+
+    def number(value: float) -> float | None:
+        return value if abs(value) < float("inf") else None
+
+    return {
+        "name": run.name,
+        "identity": run.experiment.identity,
+        "verdict": run.verdict.sentence,
+        "held": run.verdict.held,
+        "seconds": run.seconds,
+        "picture": str(picture) if picture else None,
+        "seeds": [
+            {
+                "seed": record.seed,
+                "epochs": record.epochs,
+                "ending": record.ending or None,
+                "page": str(record.page) if record.page else None,
+                "final": {m: number(record.final(m)) for m in (*record.history, *record.test)},
+                "best": {m: number(record.best(m)) for m in record.history},
+            }
+            for record in run.records
+        ],
+    }
+
+
+def list_command(options: argparse.Namespace) -> int:
+    """`nnref list`."""
+    from nnref.experiment import blank_comments
+
+    names = experiment_names()
+    if not names:
+        raise UserError(f"no experiments in {EXPERIMENTS.resolve()}")
+    width = max(map(len, names))
+    for name in names:
+        try:
+            text = (EXPERIMENTS / f"{name}.json").read_text(encoding="utf-8")
+            about = json.loads(blank_comments(text)).get("about", "")
+        except (OSError, ValueError, AttributeError) as error:
+            about = f"(unreadable: {error})"
+        print(f"{name:<{width}}  {about.split('. ')[0]}")
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """`nnref show`."""
+    path = experiment_path(options.file)
+    from nnref.experiment import read
+
+    experiment = read(path)
+    print(f"// identity {experiment.identity}")
+    print(experiment.to_json(), end="")
+    return 0
+
+
+def schema_command(options: argparse.Namespace) -> int:
+    """`nnref schema`."""
+    from nnref.experiment import Experiment
+
+    print(json.dumps(Experiment.model_json_schema(by_alias=True), indent=1))
+    return 0
+
+
+def claims_command(options: argparse.Namespace) -> int:
+    """`nnref claims`: a row for each experiment, as it is finished."""
+    from nnref.compilation import use_cache
+    from nnref.experiment import read
+    from nnref.runs import run
+
+    use_cache()
+    paths = [experiment_path(name) for name in options.names or experiment_names()]
+    width = max((len(path.stem) for path in paths), default=0)
+    failed = 0
+    for path in paths:
+        if not read(path).claim:
+            continue
+        began = time.perf_counter()
+        verdict = run(path, logbook=None).verdict
+        failed += verdict.exit_code != 0
+        word = "held    " if verdict.held else "NOT HELD"
+        seconds = time.perf_counter() - began
+        print(f"{path.stem:<{width}}  {word}  {seconds:6.1f} s  {verdict.sentence}", flush=True)
+    print(f"{failed} claims did not hold" if failed else "every claim held")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The logbook: a page for every run, and the guard against walking a dead end twice.
+
+A page `logbook/<name>/<identity>-seed<k>.json` is the complete frozen experiment, followed by comment
+lines: where and when it ran, one line of measures an epoch, written as it happens, and the verdict
+last. It is an experiment file itself. A page only grows; no line is ever rewritten.
+"""
+
+import fcntl
+import os
+import platform
+import re
+import subprocess
+import time
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import jax
+import numpy as np
+
+from nnref import __version__
+from nnref.errors import UserError
+from nnref.experiment import Experiment, parse
+
+FORMAT = 1
+HEAD = re.compile(r"^// page (\d+) of (.+)$", re.MULTILINE)
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands on a page.
+
+    `facts` are the lines `// key: value`: started, device, data, ..., verdict; `history` maps a
+    measure to its values, (epochs + 1,), NaN where nothing was measured.
+    """
+
+    path: Path
+    name: str
+    text: str = field(repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """The frozen experiment."""
+        return parse(self.text)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: the verdict is the last thing written."""
+        return "verdict" in self.facts
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch with a line of its own; -1 where there is none."""
+        return len(next(iter(self.history.values()), ())) - 1
+
+
+def read_page(path: Path) -> Page:
+    """A page as it stands; a torn last line is left out.
+
+    Raises:
+        UserError: for a file that is no page, or of a newer format.
+    """
+    text = path.read_text(encoding="utf-8")
+    head = HEAD.search(text)
+    if head is None:
+        raise UserError(f"{path}: not a page of a logbook")
+    if int(head[1]) > FORMAT:
+        raise UserError(
+            f"{path}: written by a newer nnref (format {head[1]}, this one reads {FORMAT}); upgrade"
+        )
+    facts: dict[str, str] = {}
+    columns: list[str] = []
+    rows: list[list[float]] = []
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        if not line.startswith("// "):
+            continue
+        first, _, rest = line[3:].partition(" ")
+        cells = rest.split()
+        if first == "epoch":
+            columns = cells
+        # Rows stand in order; a torn one has another number of cells and comes again after it.
+        elif first == str(len(rows)) and len(cells) == len(columns):
+            rows.append([np.nan if cell == "-" else float(cell) for cell in cells])
+        elif first.endswith(":"):
+            facts[first[:-1]] = rest
+    table = np.array(rows, np.float32).reshape(len(rows), len(columns))
+    return Page(path, head[2], text, facts, dict(zip(columns, table.T, strict=True)))
+
+
+def page_name(path: Path) -> str:
+    """The name under which a file's runs are kept: its stem, or what a page says of itself."""
+    try:
+        head = HEAD.search(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        head = None
+    return head[2] if head else path.stem
+
+
+def page_paths(folder: Path, identity: str, seed: int) -> list[Path]:
+    """The pages of one run, oldest first."""
+    pattern = re.compile(rf"{identity}-seed{seed}(?:-(\d+))?\.json")
+    matches = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{identity}-seed*")]
+    return [path for _, path in sorted((int(m[1] or 1), path) for m, path in matches if m)]
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+class Writer:
+    """A page being written. Lines go to disk with every call."""
+
+    def __init__(self, path: Path, written: Page | None, stream: IO[str]):
+        self.path = path
+        self.written = written  # what stood on the page before, when a run goes on
+        self.stream = stream
+        self.columns: list[str] = list(written.history) if written else []
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        name: str,
+        experiment: Experiment,
+        seed: int,
+        facts: dict[str, str],
+        again: bool = False,
+    ) -> "Writer":
+        """A new page, or the last one where that was cut short and would go on the same.
+
+        Args:
+            folder: of the pages of this name.
+            name: of the experiment.
+            experiment: frozen on the page, for this seed alone.
+            seed: of the run.
+            facts: what besides the experiment may decide a loss: a page is continued only where
+                they are still the same.
+            again: begin a new page in any case.
+
+        Raises:
+            UserError: where another process is writing the page, or the folder cannot be written.
+        """
+        paths = page_paths(folder, experiment.identity, seed)
+        last = read_page(paths[-1]) if paths and not again else None
+        cut_short = last is not None and not last.complete
+        same = cut_short and all(last.facts.get(key) == value for key, value in facts.items())
+        suffix = f"-{len(paths) + 1}" if paths else ""
+        path = last.path if same else folder / f"{experiment.identity}-seed{seed}{suffix}.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = path.open("a" if same else "x", encoding="utf-8")
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileExistsError):
+            raise UserError(f"{path}: another process is writing this page") from None
+        except OSError as error:
+            raise UserError(
+                f"{path}: {(error.strerror or 'cannot be written').lower()}; "
+                "choose another folder with --logbook, or none with --no-logbook"
+            ) from None
+        writer = cls(path, last if same else None, stream)
+        if same:
+            torn = "" if last.text.endswith("\n") else " (torn)\n"
+            writer.write(f"{torn}// continued: {now()}\n")
+        else:
+            page = experiment.model_copy(update={"seeds": (seed,)})
+            head = [f"page {FORMAT} of {name}", f"identity: {experiment.identity}"]
+            head += [f"started: {now()}", *(f"{key}: {value}" for key, value in facts.items())]
+            writer.write(page.to_json() + "".join(f"// {line}\n" for line in head))
+        return writer
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stream.close()
+
+    def write(self, text: str) -> None:
+        self.stream.write(text)
+        self.stream.flush()
+
+    def rows(self, first: int, history: dict[str, np.ndarray]) -> None:
+        """Append the lines of some epochs; those that the page already has are compared with it.
+
+        Args:
+            first: number of the first epoch.
+            history: measure -> (epochs,), NaN where there is no value.
+
+        Raises:
+            UserError: where a repeated epoch gives other losses than the page says.
+        """
+        if not self.columns:
+            self.columns = list(history)
+            self.write(f"// epoch {' '.join(self.columns)}\n")
+        table = np.stack([history[name] for name in self.columns], axis=1)
+        if self.written is not None and first <= self.written.epochs:
+            known = self.written.epochs + 1 - first
+            stored = np.stack([self.written.history[name] for name in self.columns], axis=1)
+            same = stored[first : first + len(table)]
+            if not np.array_equal(same, table[: len(same)], equal_nan=True):
+                raise UserError(
+                    f"{self.path}: the epochs written before the run was cut short come out "
+                    "different now; run it anew with --again"
+                )
+            table, first = table[known:], first + known
+        line = "// %d" + " %.9g" * len(self.columns) + "\n"
+        lines = [line % (first + i, *row) for i, row in enumerate(table.tolist())]
+        self.write("".join(lines).replace(" nan", " -"))
+
+    def conclude(self, facts: dict[str, str]) -> None:
+        """Write what is known at the end, the verdict last."""
+        self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+
+
+@cache
+def machine_facts() -> dict[str, str]:
+    """What besides the experiment may decide a loss: versions, machine, code."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    return {
+        "versions": f"nnref {__version__}, python {platform.python_version()}, {libraries}",
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": ", ".join(sorted({f"{d.platform} {d.device_kind}" for d in jax.devices()})),
+        "commit": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit of the folder in which the command runs, with "+" where files differ from it."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "none"
+    return said.stdout.strip() or "none"

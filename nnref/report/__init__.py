@@ -1,0 +1,1 @@
+"""Reports: what a run says to a person, in the terminal and as a picture."""

@@ -1,0 +1,165 @@
+"""The terminal: progress while training, then a table, a curve and the verdict.
+
+Sober where the output is no terminal: no bar, no colour, no escape codes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from nnref.experiment import Experiment
+from nnref.runs import Listener, Run
+from nnref.train import Chunk
+
+MANY = 20  # seeds; more than these are told in quantiles
+
+
+class Speed(ProgressColumn):
+    """Updates a second, of all seeds together."""
+
+    def render(self, task: Task) -> Text:
+        """The speed over the last chunks."""
+        per_epoch = task.fields["steps_per_epoch"]
+        return Text(f"{(task.speed or 0) * per_epoch:,.0f} steps/s")
+
+
+class TerminalListener(Listener):
+    """A bar with epoch, losses and steps a second, while a run trains."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress: Progress | None = None
+
+    def begins(
+        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
+    ) -> None:
+        """Say what the logbook knew, and open the bar."""
+        if note:
+            self.console.print(note, highlight=False)
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[losses]}"),
+            Speed(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.bar = self.progress.add_task(
+            "", total=experiment.epochs, losses="", steps_per_epoch=steps_per_epoch * len(seeds)
+        )
+        self.progress.start()
+
+    def hears(self, chunk: Chunk) -> None:
+        """Move the bar on; losses are the median over seeds."""
+        if self.progress is None:
+            return
+        losses = " ".join(
+            f"{name} {np.nanmedian(values[-1]):.4g}"
+            for name, values in chunk.history.items()
+            if name.endswith("loss") and not np.isnan(values[-1]).all()
+        )
+        done = chunk.first + len(chunk.active) - 1
+        self.progress.update(self.bar, completed=done, losses=losses)
+
+    def ends(self) -> None:
+        """Take the bar away."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def table(run: Run) -> Table:
+    """A row for each seed, or quantiles where there are many."""
+    measures = list(run.records[0].history)
+    losses = [name for name in measures if name.endswith("loss")]
+    others = [name for name in measures if name not in losses]
+    tests = list(run.records[0].test)
+    target = run.experiment.claim[0] if run.experiment.claim else run.experiment.stop
+    columns = ["seed", *(f"{name}{end}" for name in losses for end in ("", " best"))]
+    columns += [*others, *tests, *(["to_target"] if target else []), "epochs"]
+    rows = []
+    for record in run.records:
+        figures = [f(name) for name in losses for f in (record.final, record.best)]
+        figures += [record.final(name) for name in (*others, *tests)]
+        if target:
+            first = record.epochs_to(target)
+            figures.append(float("inf") if first is None else first)
+        rows.append((record, [*figures, record.epochs]))
+    shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for column in columns:
+        title = "\nbest" if column.endswith(" best") else column.replace("_", "\n", 1)
+        shown.add_column(title, justify="right", no_wrap=True)
+    shown.add_column("")
+    if len(rows) <= MANY:
+        for record, figures in rows:
+            shown.add_row(
+                str(record.seed),
+                *map(in_digits, figures),
+                record.ending.split()[0] if record.ending else "",
+            )
+    if len(rows) > 1:
+        matrix = np.array([figures for _, figures in rows])
+        quantiles = (0, 25, 50, 75, 100) if len(rows) > MANY else (50,)
+        names = {0: "lowest", 25: "quarter", 50: "median", 75: "3 quarters", 100: "highest"}
+        for q in quantiles:
+            middle = np.nanpercentile(matrix, q, axis=0, method="lower")
+            shown.add_row(names[q], *map(in_digits, middle), "", style="bold")
+    return shown
+
+
+def in_digits(value: float) -> str:
+    if np.isnan(value):
+        return "-"
+    return (
+        "never" if np.isinf(value) else f"{value:.3g}" if value != int(value) else f"{int(value)}"
+    )
+
+
+def curve(run: Run, width: int = 64, height: int = 8) -> str:
+    """The median loss over the epochs, on a logarithmic scale, drawn in text."""
+    losses = {n: v for n, v in run.history.items() if n.endswith("loss")}
+    marks = dict(zip(losses, "·•", strict=False))
+    grid = [[" "] * width for _ in range(height)]
+    medians = {}
+    for name, values in losses.items():
+        known = ~np.isnan(values).all(axis=0)
+        epochs = np.flatnonzero(known)
+        middle = np.nanmedian(values[:, known], axis=0)
+        fine = np.isfinite(middle) & (middle > 0)
+        medians[name] = (epochs[fine], np.log10(middle[fine]))
+    if not any(len(epochs) for epochs, _ in medians.values()):
+        return ""
+    low = min(y.min() for _, y in medians.values() if len(y))
+    high = max(y.max() for _, y in medians.values() if len(y))
+    last = max(epochs[-1] for epochs, _ in medians.values() if len(epochs)) or 1
+    for name, (epochs, y) in medians.items():
+        columns = (epochs * (width - 1) / last).astype(int)
+        for column in np.unique(columns):
+            level = (np.median(y[columns == column]) - low) / ((high - low) or 1)
+            grid[height - 1 - round(level * (height - 1))][column] = marks[name]
+    labels = [f"{10**high:.3g}", *[""] * (height - 2), f"{10**low:.3g}"]
+    lines = [f"{label:>9} {''.join(row)}" for label, row in zip(labels, grid, strict=True)]
+    legend = "   ".join(f"{mark} {name}" for name, mark in marks.items())
+    scale = f"0{'epoch ' + str(last):>{width - 1}}"
+    return "\n".join(line.rstrip() for line in [*lines, f"{'':9} {scale}", f"{'':9} {legend}"])
+
+
+def show(run: Run, console: Console) -> None:
+    """Everything that a finished run has to say."""
+    experiment = run.experiment
+    console.print(f"[bold]{run.name}[/bold] {experiment.identity}", highlight=False)
+    if experiment.about:
+        console.print(experiment.about, highlight=False, markup=False)
+    console.print()
+    console.print(table(run))
+    console.print()
+    console.print(curve(run), highlight=False, markup=False)
+    console.print()
+    good = run.verdict.exit_code == 0
+    console.print(run.verdict.sentence, style="bold green" if good else "bold red", highlight=False)

@@ -1,0 +1,422 @@
+"""Runs: the one way through, from an experiment to its verdict."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnref import train
+from nnref.errors import UserError, nearest
+from nnref.experiment import Bounds, Experiment, read
+from nnref.logbook import (
+    Page,
+    Writer,
+    machine_facts,
+    now,
+    page_name,
+    page_paths,
+    read_page,
+)
+from nnref.task import Setup, Task, from_experiment
+
+
+@dataclass(frozen=True)
+class Record:
+    """The history of one seed.
+
+    `history` maps a measure to an array (epochs + 1,): entry 0 is the state before the first step,
+    NaN stands where nothing was measured. `ending` says in words how it ended early, or is empty.
+    """
+
+    seed: int
+    history: dict[str, np.ndarray]
+    ending: str = ""
+    test: dict[str, float] = field(default_factory=dict)
+    page: Path | None = None
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch."""
+        return len(next(iter(self.history.values()))) - 1
+
+    @property
+    def diverged(self) -> bool:
+        return self.ending.startswith("diverged")
+
+    def final(self, measure: str) -> float:
+        """The last value of a measure; NaN after divergence, whatever was measured before."""
+        if self.diverged:
+            return float("nan")
+        if measure in self.test:
+            return self.test[measure]
+        values = self.history[measure]
+        known = np.flatnonzero(~np.isnan(values))
+        return float(values[known[-1]]) if len(known) else float("nan")
+
+    def best(self, measure: str) -> float:
+        """The lowest value of a loss, the highest of any other measure."""
+        values = self.history[measure]
+        if np.isnan(values).all():
+            return float("nan")
+        return float(np.nanmin(values) if measure.endswith("loss") else np.nanmax(values))
+
+    def epochs_to(self, bounds: Bounds) -> int | None:
+        """The first epoch at which a measure is within its bounds."""
+        inside = [bounds.within(value) for value in self.history.get(bounds.metric, ())]
+        return inside.index(True) if True in inside else None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended, in one sentence. `held` is None where there is no claim to judge."""
+
+    held: bool | None
+    diverged: tuple[int, ...]  # seeds whose loss was not finite
+    sentence: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well; 1 when the claim did not hold or, without one, a seed diverged."""
+        if self.held is not None:
+            return 0 if self.held else 1
+        return 1 if self.diverged else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """An experiment that has been trained, for every seed.
+
+    `params` and `model_state` have a leading axis of `trained`: the seeds trained now, not those
+    whose pages were there already.
+    """
+
+    name: str
+    experiment: Experiment
+    records: tuple[Record, ...]
+    verdict: Verdict
+    task: Task | None = field(default=None, repr=False)
+    trained: tuple[int, ...] = ()
+    params: Any = field(default=None, repr=False)
+    model_state: Any = field(default=None, repr=False)
+    seconds: float = 0.0
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        """Measure -> (seeds, epochs + 1), NaN after the end of a seed."""
+        longest = max(record.epochs for record in self.records) + 1
+        return {
+            name: np.stack([padded(record.history[name], longest) for record in self.records])
+            for name in self.records[0].history
+        }
+
+
+def padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(values, (0, length - len(values)), constant_values=np.nan)
+
+
+class AlreadyRun(UserError):
+    """The logbook has every seed of this experiment already."""
+
+    def __init__(self, run: Run, started: str, folder: Path):
+        self.run = run
+        super().__init__(
+            f"{run.name} ({run.experiment.identity}) was run before, on {started}: "
+            f"{run.verdict.sentence}\npages: {folder}\n"
+            "to run it anew and keep those pages: --again (from Python: again=True)"
+        )
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: the chunk in hand was finished and its lines written."""
+
+
+class Listener:
+    """Hears how a run goes; the terminal is one. Every method may be left as it is."""
+
+    def begins(
+        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
+    ) -> None:
+        """Training starts; `note` says what the logbook knew before."""
+
+    def hears(self, chunk: train.Chunk) -> None:
+        """Some epochs are done."""
+
+    def ends(self) -> None:
+        """Training is over, however it ended."""
+
+
+def run(
+    experiment: Experiment | str | Path,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    logbook: str | Path | None = "logbook",
+    again: bool = False,
+    listener: Listener | None = None,
+) -> Run:
+    """Train an experiment for all its seeds, and write it down.
+
+    Args:
+        experiment: an experiment, or the path of its file or of a page.
+        settings: keys to set first, by path: `{"optimizer.learning_rate": 0.1}`.
+        seeds: instead of those in the file.
+        epochs: instead of those in the file; another number is another experiment.
+        logbook: folder of the pages, None for none.
+        again: train although the logbook has this run already.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: for every mistake in file, settings, data or folder.
+        AlreadyRun: where the logbook has all seeds and `again` is not given.
+        Interrupted: after Ctrl-C; the same call goes on where it was.
+    """
+    given = dict(settings or {})
+    given |= {"seeds": list(seeds)} if seeds is not None else {}
+    given |= {"epochs": epochs} if epochs is not None else {}
+    if isinstance(experiment, Experiment):
+        name = "unnamed"
+        experiment = experiment.replaced(given) if given else experiment
+    else:
+        name = page_name(Path(experiment))
+        experiment = read(experiment, given)
+    task, setup = from_experiment(experiment)
+    check_measures(experiment, task)
+    seeds = experiment.seeds
+    folder = None if logbook is None else Path(logbook) / name
+    facts = machine_facts() | {"data": task.dataset.fingerprint}
+    known = {} if folder is None or again else finished(folder, experiment, facts["data"])
+    if len(known) == len(seeds):
+        records = tuple(record_of(known[seed]) for seed in seeds)
+        past = Run(name, experiment, records, judge(experiment, records))
+        raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
+    todo = tuple(seed for seed in seeds if seed not in known)
+    listener = listener or Listener()
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        writers = {}
+        for seed in todo if folder else ():
+            writer = Writer.open(folder, name, experiment, seed, facts, again)
+            writers[seed] = stack.enter_context(writer)
+        listener.begins(experiment, todo, setup.steps_per_epoch, what_was_there(known, writers))
+        stack.callback(listener.ends)
+        records, states = train_seeds(experiment, task, setup, todo, writers, listener)
+        seconds = time.perf_counter() - began
+        records |= {seed: record_of(page) for seed, page in known.items()}
+        ordered = tuple(records[seed] for seed in seeds)
+        verdict = judge(experiment, ordered)
+        for seed, writer in writers.items():
+            writer.conclude(facts_at_end(records[seed], verdict, seconds))
+    params, model_state = states.params, states.model_state
+    return Run(name, experiment, ordered, verdict, task, todo, params, model_state, seconds)
+
+
+def train_seeds(
+    experiment: Experiment,
+    task: Task,
+    setup: Setup,
+    seeds: Sequence[int],
+    writers: Mapping[int, Writer],
+    listener: Listener,
+) -> tuple[dict[int, Record], train.TrainState]:
+    """Train some seeds together, writing and telling as it happens."""
+    plan = train.Plan(
+        experiment.batch_size, experiment.epochs, experiment.evaluate_every, experiment.stop
+    )
+    chunks: list[train.Chunk] = []
+    states = None
+    with one_interrupt_waits() as interrupted:
+        for chunk in train.fit(setup, plan, experiment.numbers, seeds, task):
+            states = chunk.states
+            chunks.append(chunk._replace(states=None))
+            for run, seed in enumerate(seeds):
+                rows = np.count_nonzero(chunk.active[:, run])
+                if rows and seed in writers:
+                    history = {n: values[:rows, run] for n, values in chunk.history.items()}
+                    writers[seed].rows(chunk.first, history)
+            listener.hears(chunk)
+            if interrupted():
+                raise Interrupted
+    active = np.concatenate([chunk.active for chunk in chunks])
+    bad_step = np.concatenate([chunk.bad_step for chunk in chunks])
+    history = {n: np.concatenate([c.history[n] for c in chunks]) for n in chunks[0].history}
+    test = test_measures(setup, experiment, states, task)
+    records = {}
+    for run, seed in enumerate(seeds):
+        rows = np.count_nonzero(active[:, run])
+        records[seed] = Record(
+            seed,
+            {name: values[:rows, run] for name, values in history.items()},
+            ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
+            {name: float(values[run]) for name, values in test.items()},
+            writers[seed].path if seed in writers else None,
+        )
+    return records, states
+
+
+def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> str:
+    """Why a seed ended before its last epoch, in words; empty where it did not."""
+    if bad_step:
+        step = (epoch - 1) * setup.steps_per_epoch + bad_step
+        return f"diverged at epoch {epoch}, step {step}: the training loss was not finite"
+    if epoch < experiment.epochs and experiment.stop is not None:
+        return f"stopped at epoch {epoch}: {experiment.stop}"
+    return ""
+
+
+@contextmanager
+def one_interrupt_waits() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the end of a chunk; the second one acts at once."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals reach the main thread alone
+        return
+
+    def press(number: int, frame: Any) -> None:
+        if pressed:
+            raise Interrupted
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- what the logbook knew ----------------------------------------------------------------------
+
+
+def finished(folder: Path, experiment: Experiment, fingerprint: str) -> dict[int, Page]:
+    """The last complete page of each seed that was run on the same data."""
+    known = {}
+    for seed in experiment.seeds:
+        for path in page_paths(folder, experiment.identity, seed):
+            page = read_page(path)
+            if page.complete and page.facts.get("data") == fingerprint:
+                known[seed] = page
+    return known
+
+
+def record_of(page: Page) -> Record:
+    """The record of a seed, from its page."""
+    test = {k: float(v) for k, v in page.facts.items() if k.startswith("test_")}
+    seed = page.experiment.seeds[0]
+    return Record(seed, page.history, page.facts.get("ending", ""), test, page.path)
+
+
+def what_was_there(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:
+    """What is not done again, in a sentence; empty where there is nothing."""
+    told = []
+    if known:
+        dates = sorted(page.facts["started"] for page in known.values())
+        told.append(
+            f"{seeds_in_words(list(known))} ran before ({dates[0]}) and is read from its page"
+        )
+    continued = [s for s, writer in writers.items() if writer.written is not None]
+    if continued:
+        told.append(f"{seeds_in_words(continued)} was cut short before: its page goes on")
+    return "; ".join(told)
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 6:
+        return f"each of {len(seeds)} seeds"
+    return f"each of the seeds {', '.join(map(str, seeds))}"
+
+
+# --- the verdict --------------------------------------------------------------------------------
+
+
+def measures_of(task: Task) -> list[str]:
+    """The measures that a run of a task knows."""
+    splits = [name for name in ("train", "valid", "test") if getattr(task, name) is not None]
+    return [f"{split}_{name}" for split in splits for name in ("loss", *task.functions.metrics)]
+
+
+def check_measures(experiment: Experiment, task: Task) -> None:
+    """Refuse a claim or a stop about a measure that the run will not have.
+
+    Raises:
+        UserError: naming the measures that there are.
+    """
+    known = measures_of(task)
+    watched = [(f"claim.{i}", claim.metric, known) for i, claim in enumerate(experiment.claim)]
+    if experiment.stop is not None:
+        # Test data are looked at once, at the end.
+        seen = [name for name in known if not name.startswith("test_")]
+        watched.append(("stop", experiment.stop.metric, seen))
+    for path, metric, allowed in watched:
+        if metric not in allowed:
+            raise UserError(
+                f'{path}.metric: "{metric}" given; allowed: {", ".join(allowed)}'
+                f"{nearest(metric, allowed)}"
+            )
+
+
+def test_measures(
+    setup: Setup, experiment: Experiment, states: train.TrainState, task: Task
+) -> dict[str, np.ndarray]:
+    """The measures of the test split, (runs,), if a claim is about them: else nobody looks."""
+    if not any(claim.metric.startswith("test_") for claim in experiment.claim):
+        return {}
+    measured = train.evaluate_runs(
+        setup, experiment.batch_size, experiment.numbers, states, tuple(task.test)
+    )
+    return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
+
+
+def judge(experiment: Experiment, records: Sequence[Record]) -> Verdict:
+    """The verdict over all seeds: the claim where there is one, else how the loss ended."""
+    diverged = tuple(record.seed for record in records if record.diverged)
+    told, held = [], None
+    if experiment.claim and all(claim.of == len(records) for claim in experiment.claim):
+        held = True
+        for claim in experiment.claim:
+            values = [record.final(claim.metric) for record in records]
+            held &= claim.holds(values)
+            least, most = (*claim.in_, claim.of)[:2]
+            wanted = f"{least} or more" if most == claim.of else f"{least} to {most}"
+            reached = sum(map(claim.within, values))
+            told.append(f"{claim} in {reached} of {claim.of} seeds, claimed {wanted}")
+        told.insert(0, "the claim held" if held else "the claim did not hold")
+    else:
+        told.append(summary(records))
+        if experiment.claim:
+            told.append(f"the claim is about {experiment.claim[0].of} seeds and was not judged")
+    if diverged:
+        told.append(f"{seeds_in_words(diverged)} diverged")
+    sentence = f"{told[0]}: {'; '.join(told[1:])}" if len(told) > 1 else told[0]
+    return Verdict(held, diverged, sentence)
+
+
+def watched_loss(record: Record) -> str:
+    return "valid_loss" if "valid_loss" in record.history else "train_loss"
+
+
+def summary(records: Sequence[Record]) -> str:
+    """How the loss moved, in the median over seeds."""
+    name = watched_loss(records[0])
+    before = np.median([record.history[name][0] for record in records])
+    after = np.median([record.final(name) for record in records])
+    of = f", median of {len(records)} seeds" if len(records) > 1 else ""
+    return f"{name} went from {before:.4g} to {after:.4g}{of}"
+
+
+def facts_at_end(record: Record, verdict: Verdict, seconds: float) -> dict[str, str]:
+    """The last lines of a page, the verdict at the very end."""
+    name = watched_loss(record)
+    facts = {"ended": f"{now()}, after {seconds:.3g} s"}
+    facts |= {name: f"{value:.9g}" for name, value in record.test.items()}
+    facts |= {"ending": record.ending} if record.ending else {}
+    facts |= {"all_seeds": verdict.sentence}
+    told = f"{name} {record.final(name):.6g} after {record.epochs} epochs, best {record.best(name):.6g}"
+    return facts | {"verdict": record.ending or told}

@@ -23,7 +23,14 @@ PYTHON = f"""#!/bin/sh
 case "$2" in *flax*) exit 0 ;; esac
 exec '{sys.executable}' "$@"
 """
-OLD_PYTHON = "#!/bin/sh\necho 3.9.2\nexit 3\n"
+OLD_PYTHON = f"""#!/bin/sh
+shift
+exec '{sys.executable}' -c '
+import sys
+sys.version_info = (3, 10, 13)
+exec(sys.argv.pop(1))
+' "$@"
+"""
 BROKEN_SHIM = "#!/bin/sh\necho 'command not found in any version' >&2\nexit 127\n"
 PYTHON_WITHOUT_ENSUREPIP = f"""#!/bin/sh
 case "$2" in *flax*) exit 0 ;; esac
@@ -182,6 +189,11 @@ def test_the_tests_add_their_extra_to_the_same_environment(with_uv):
     assert with_uv.calls()[-1].endswith("-e .")
     with_uv.make("lint")
     assert [line.split()[-1] for line in with_uv.calls()] == [".[dev]"]
+
+
+def test_what_the_tests_need_is_enough_for_a_run(with_uv):
+    with_uv.make("lint")
+    with_uv.calls()
     with_uv.make("experiment")
     assert with_uv.calls() == []
 
@@ -239,7 +251,7 @@ def test_what_was_tried_is_named_with_the_reason(project):
     project.has("python3.11", PYTHON_WITHOUT_ENSUREPIP)
     refused(
         project.make("test"),
-        "bin/python3 is Python 3.9.2, and 3.11 or newer is needed",
+        "bin/python3 is Python 3.10.13, and 3.11 or newer is needed",
         "bin/python3.13 does not run",
         "apt install python3-venv",
     )

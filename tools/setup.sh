@@ -182,7 +182,12 @@ scratch=${TMPDIR:-/tmp}/nnref-set-up-$$
 log=$scratch.log
 tool='' asked=''
 
-undo() { rm -f "$scratch" "$log"; if [ "$fresh" = yes ]; then rm -rf .venv; fi; }
+undo() {
+    rm -f "$scratch" "$log"
+    [ "$fresh" = yes ] || return 0
+    # Twice: an interrupted installer may still be writing.
+    rm -rf .venv 2>/dev/null || { sleep 1; rm -rf .venv; }
+}
 trap 'undo; exit 130' INT
 trap 'undo; exit 143' TERM HUP
 
@@ -234,16 +239,17 @@ import rich.live, rich.progress, rich.table, sklearn.datasets
 '
 }
 
+cost="300 MB to fetch, a minute or two"
 case $what in
     run) purpose="nnref" ;;
     dev) purpose="nnref and its tests" ;;
-    bench) purpose="nnref, PyTorch and Keras" ;;
+    bench) purpose="nnref, PyTorch and Keras" cost="up to several GB to fetch, several minutes" ;;
     *) say "no such set-up: $what (run, dev or bench)"; exit 2 ;;
 esac
 if [ -e .venv ]; then
     say "bringing .venv up to date for $purpose, with $tool and Python $version ..."
 else
-    say "first use: making .venv for $purpose, with $tool and Python $version (300 MB or more to fetch; a minute or two) ..."
+    say "first use: making .venv for $purpose, with $tool and Python $version ($cost) ..."
     fresh=yes
     mkdir .venv || exit 2
 fi

@@ -139,9 +139,14 @@ def curve(run: Run, width: int = 64, height: int = 8) -> str:
     high = max(y.max() for _, y in medians.values() if len(y))
     last = max(epochs[-1] for epochs, _ in medians.values() if len(epochs)) or 1
     for name, (epochs, y) in medians.items():
-        columns = (epochs * (width - 1) / last).astype(int)
-        for column in np.unique(columns):
-            level = (np.median(y[columns == column]) - low) / ((high - low) or 1)
+        if not len(epochs):
+            continue
+        # Fewer epochs than columns: a line between them; more: their median.
+        columns = np.round(epochs * (width - 1) / last).astype(int)
+        drawn = np.arange(columns[0], columns[-1] + 1)
+        binned = [np.median(y[columns == column]) for column in np.unique(columns)]
+        levels = (np.interp(drawn, np.unique(columns), binned) - low) / ((high - low) or 1)
+        for column, level in zip(drawn, levels, strict=True):
             grid[height - 1 - round(level * (height - 1))][column] = marks[name]
     labels = [f"{10**high:.3g}", *[""] * (height - 2), f"{10**low:.3g}"]
     lines = [f"{label:>9} {''.join(row)}" for label, row in zip(labels, grid, strict=True)]

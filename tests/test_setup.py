@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["sh", "make", "awk", "cat", "chmod", "date", "grep", "head", "ln", "mkdir", "rm"]
-COMMANDS += ["sed", "sleep", "tail"]
+COMMANDS += ["mktemp", "sed", "sleep", "tail"]
 
 PYTHON = f"""#!/bin/sh
 case "$2" in *flax*) exit 0 ;; esac

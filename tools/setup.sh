@@ -87,6 +87,7 @@ find_python() { # venv|any
 }
 
 refuse_python() {
+    undo
     if [ -n "$tried" ]; then
         say "no usable Python was found. Tried:"
         printf '%s\n' "${tried#?}" >&2
@@ -121,8 +122,8 @@ except (subprocess.TimeoutExpired, KeyboardInterrupt):
 rarest=tensorflow-datasets
 
 uv_reaches_packages() {
-    answer=$(printf '%s\n' "$rarest" >"$scratch" && UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=3 UV_HTTP_CONNECT_TIMEOUT=3 \
-        limit 4 uv pip compile --quiet --no-deps --python "$python" "$scratch")
+    answer=$(printf '%s\n' "$rarest" >"$scratch/wanted" && UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=3 UV_HTTP_CONNECT_TIMEOUT=3 \
+        limit 4 uv pip compile --quiet --no-deps --python "$python" "$scratch/wanted")
 }
 
 # pip runs from the wheel that ensurepip carries: nothing need be made before the answer is known.
@@ -178,12 +179,12 @@ fi
 # ---- Choose the tools, and only then make anything
 
 uv_version=$(uv --version 2>/dev/null </dev/null) || uv_version=
-scratch=${TMPDIR:-/tmp}/nnref-set-up-$$
-log=$scratch.log
+scratch=$(mktemp -d) || exit 2
+log=$scratch/log
 tool='' asked=''
 
 undo() {
-    rm -f "$scratch" "$log"
+    rm -rf "$scratch"
     [ "$fresh" = yes ] || return 0
     # Twice: an interrupted installer may still be writing.
     rm -rf .venv 2>/dev/null || { sleep 1; rm -rf .venv; }
@@ -217,9 +218,9 @@ fi
 fail() {
     say "$1 failed. Its last lines:"
     tail -n 15 "$log" | sed 's/^/  | /' >&2
-    rm -f .venv/nnref-unfinished
-    if [ "$fresh" = yes ]; then note "The unfinished .venv was removed; call make again to start over."; fi
     undo
+    if [ "$fresh" = yes ]; then note "The unfinished .venv was removed; call make again to start over."; fi
+    rm -f .venv/nnref-unfinished
     exit 2
 }
 
@@ -278,5 +279,5 @@ esac
 compile_imports >/dev/null 2>&1
 
 printf '%s\n' "$recipe_now" >".venv/nnref-$what"
-rm -f .venv/nnref-unfinished "$scratch" "$log"
+rm -rf .venv/nnref-unfinished "$scratch"
 say "done in $(($(date +%s) - started)) s."

@@ -246,6 +246,9 @@ class Experiment(Part):
         UserError: listing every mistake.
     """
 
+    schema_: Annotated[
+        str, Field(alias="$schema", description="path of schema.json, for editors")
+    ] = ""
     about: Annotated[str, Field(description="what the experiment is for")] = ""
     data: component("data", DATA)  # pyright: ignore
     model: component("model", MODELS)  # pyright: ignore
@@ -290,7 +293,10 @@ class Experiment(Part):
         claim decide nothing, and each seed is a run of its own.
         """
         content = self.model_dump(
-            mode="json", by_alias=True, exclude_defaults=True, exclude={"about", "claim", "seeds"}
+            mode="json",
+            by_alias=True,
+            exclude_defaults=True,
+            exclude={"schema_", "about", "claim", "seeds"},
         )
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -301,7 +307,8 @@ class Experiment(Part):
 
     def to_json(self) -> str:
         """The complete experiment, defaults filled in, as a file that reads back to itself."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), indent=2)
+        content = self.model_dump(mode="json", by_alias=True, exclude={"schema_"})
+        text = json.dumps(content, indent=2)
         return re.sub(r"[{[]\s+[^][{}]*[]}]", on_one_line, text) + "\n"
 
     def replaced(self, settings: Mapping[str, Any]) -> "Experiment":

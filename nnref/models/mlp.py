@@ -1,25 +1,27 @@
 """Linear model and multilayer perceptron."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
 
-from nnref.activations import ACTIVATIONS, tanh
-from nnref.bounds import Count, MemberOf
-from nnref.initializers import INITIALIZERS, glorot_uniform, zeros
+from nnref.activations import linear, tanh
+from nnref.bounds import Count
+from nnref.initializers import glorot_uniform, zeros
+from nnref.models.layers import UNREGULARIZED, Activation, Dense, Hidden, Initializer
+from nnref.regularizers import Regularization
 
 Array = jax.Array
-Activation = Annotated[Callable[..., Array], MemberOf("activation", ACTIVATIONS)]
-Initializer = Annotated[Callable[..., Array], MemberOf("initializer", INITIALIZERS)]
 
 
 class MLP(nnx.Module):
     """Multilayer perceptron: h_l = a(h_{l-1} W_l + b_l), and a last layer without activation.
 
-    Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`.
+    Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`. Regularization puts
+    normalization before and dropout behind each activation, and neither behind the last layer.
 
     Args:
         hidden: width of each hidden layer, first to last.
@@ -33,36 +35,45 @@ class MLP(nnx.Module):
         inputs: Sequence[int],
         outputs: int,
         rngs: nnx.Rngs,
+        regularization: Regularization = UNREGULARIZED,
         *,
         hidden: tuple[Count, ...],
         activation: Activation = tanh,
         kernel_initializer: Initializer = glorot_uniform,
         bias_initializer: Initializer = zeros,
     ):
-        self.activation = activation
-        widths = (math.prod(inputs), *hidden, outputs)
-        self.layers = nnx.List(
-            nnx.Linear(
-                fan_in,
-                fan_out,
-                kernel_init=kernel_initializer,
-                bias_init=bias_initializer,
-                rngs=rngs,
-            )
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        initializers: Any = {
+            "kernel_initializer": kernel_initializer,
+            "bias_initializer": bias_initializer,
+        }
+        hidden_layer = partial(
+            Hidden,
+            rngs=rngs,
+            regularization=regularization,
+            activation=activation,
+            **initializers,
         )
+        layers: list[nnx.Module] = []
+        h, in_front = math.prod(inputs), linear
+        for width in hidden:
+            layers.append(hidden_layer(h, width, in_front=in_front))
+            h, in_front = width, activation
+        layers.append(Dense(h, outputs, rngs, in_front=in_front, **initializers))
+        self.layers = nnx.List(layers)
 
     def __call__(self, x: Array) -> Array:
+        """Outputs, (batch, outputs): logits or predictions."""
         h = x.reshape(len(x), -1)
-        for layer in self.layers[:-1]:
-            h = self.activation(layer(h))
-        return self.layers[-1](h)
+        for layer in self.layers:
+            h = layer(h)
+        return h
 
 
 class Linear(MLP):
     """Linear model: f(x) = x W + b. The first rung: what it can do, needs no network.
 
-    Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`.
+    Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`. Normalization and
+    dropout are of hidden layers: here there are none.
 
     Args:
         kernel_initializer: first value of W.
@@ -74,6 +85,7 @@ class Linear(MLP):
         inputs: Sequence[int],
         outputs: int,
         rngs: nnx.Rngs,
+        regularization: Regularization = UNREGULARIZED,
         *,
         kernel_initializer: Initializer = glorot_uniform,
         bias_initializer: Initializer = zeros,
@@ -82,6 +94,7 @@ class Linear(MLP):
             inputs,
             outputs,
             rngs,
+            regularization,
             hidden=(),
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,

@@ -1,115 +1,503 @@
 """Losses: how wrong each example of a batch is.
 
 Positional are `outputs`, the network's predictions or logits with the batch as leading axis, and
-`targets`. The result has shape `(batch,)`: the trainer takes its mean.
+`targets`; losses of classes also take `smoothing`, which the trainer gives in training only. The
+result has shape `(batch,)`: the trainer takes its mean. f is the output, z the logit, y the target.
+
+What a loss cannot mean, it refuses: shapes where the program is traced, values where they can be
+read, that is in `TargetKind.encode` and wherever the loss is called outside a traced program.
 """
 
+import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from nnref.bounds import NonNegative, Positive
 from nnref.errors import UserError
 
 Array = jax.Array
+Smoothing = float | Array | None
+
+
+# --- values -------------------------------------------------------------------------------------
 
 
 def squared_error(outputs: Array, targets: Array) -> Array:
-    """Squared error: l = mean over outputs of (f(x) - y)^2. No factor 1/2.
+    """Squared error: l = mean over outputs of (f - y)^2. No factor 1/2.
 
-    `outputs` and `targets` have the same shape `(batch, ...)`.
+    Its minimum is the mean of the targets (Gauss 1809). One outlier can outweigh all the rest.
+
+    Args:
+        outputs: predictions, (batch, ...).
+        targets: of the same shape.
+
+    Returns:
+        (batch,), in squared units of the target.
+
+    Raises:
+        UserError: for shapes that differ; they would broadcast, each against every other.
     """
-    error = jnp.square(outputs - targets)
-    return jnp.mean(error, axis=tuple(range(1, error.ndim)))
+    return mean_of(jnp.square(residual("squared_error", outputs, targets)))
 
 
-def sigmoid_cross_entropy(outputs: Array, targets: Array) -> Array:
+def absolute_error(outputs: Array, targets: Array) -> Array:
+    """Absolute error: l = mean over outputs of |f - y|.
+
+    Its minimum is the median of the targets, which outliers do not move (Laplace 1774). The
+    gradient keeps its size down to f = y, where it is set to 0: with a constant learning rate the
+    last digits never settle.
+
+    Args:
+        outputs: predictions, (batch, ...).
+        targets: of the same shape.
+
+    Returns:
+        (batch,), in units of the target.
+
+    Raises:
+        UserError: for shapes that differ.
+    """
+    return mean_of(jnp.abs(residual("absolute_error", outputs, targets)))
+
+
+def huber(outputs: Array, targets: Array, *, delta: Positive = 1.0) -> Array:
+    """Huber's loss: e^2/2 where |e| <= delta, else delta (|e| - delta/2), with e = f - y.
+
+    Quadratic near the target and linear far from it (Huber 1964, "Robust estimation of a location
+    parameter"). Mean over outputs. Delta has the unit of the target: for targets
+    that are not standardized, 1 may be far too small or too large. With the factor 1/2 it is half
+    of `squared_error` near the target.
+
+    Args:
+        outputs: predictions, (batch, ...).
+        targets: of the same shape.
+        delta: residual at which the quadratic goes over into its tangent.
+
+    Returns:
+        (batch,).
+
+    Raises:
+        UserError: for shapes that differ.
+    """
+    distance = jnp.abs(residual("huber", outputs, targets))
+    near = jnp.minimum(distance, delta)
+    return mean_of(near * near / 2 + delta * (distance - near))
+
+
+def log_cosh(outputs: Array, targets: Array) -> Array:
+    """Log-cosh: l = mean over outputs of log cosh(e), with e = f - y.
+
+    About e^2/2 near the target, |e| - log 2 far from it, with a gradient tanh(e) that is smooth
+    everywhere (Green 1990 as a penalty). The scale at which it turns linear is 1 in units
+    of the target.
+
+    Args:
+        outputs: predictions, (batch, ...).
+        targets: of the same shape.
+
+    Returns:
+        (batch,).
+
+    Raises:
+        UserError: for shapes that differ.
+    """
+    e = residual("log_cosh", outputs, targets)
+    # Near 0 the difference |e| - log 2 + ... would leave nothing but rounding: in float32 already
+    # e = 1e-4 gives 0. There cosh^2 = 1 + sinh^2 keeps every digit.
+    near = jnp.log1p(jnp.square(jnp.sinh(jnp.clip(e, -1, 1)))) / 2
+    far = jnp.abs(e) + jnp.log1p(jnp.exp(-2 * jnp.abs(e))) - np.log(2)
+    return mean_of(jnp.where(jnp.abs(e) < 1, near, far))
+
+
+LARGEST_LOG_RATE = 40.0
+
+
+def poisson(outputs: Array, targets: Array, *, full: bool = False) -> Array:
+    """Poisson's negative log-likelihood of counts: l = mean over outputs of exp(z) - y z.
+
+    The output z is the logarithm of the expected count (Nelder and Wedderburn 1972, log link).
+    Without the term log y!, which no weight can change, the loss of a perfect prediction is not 0
+    and may be negative. Beyond z = 40, that is 2e17 events, the exponential goes on as its tangent:
+    one wild output gives a large gradient instead of infinity.
+
+    Args:
+        outputs: logarithms of rates, (batch, ...).
+        targets: counts, 0 or more, of the same shape.
+        full: add log y!, so that the loss is the whole negative log-likelihood in nats.
+
+    Returns:
+        (batch,), in nats.
+
+    Raises:
+        UserError: for shapes that differ, or negative counts.
+    """
+    refuse_shapes("poisson", outputs, targets)
+    check_known(refuse_negative, targets)
+    y = targets.astype(outputs.dtype)
+    nats = rate(outputs) - y * outputs
+    return mean_of(nats + jax.scipy.special.gammaln(y + 1) if full else nats)
+
+
+def rate(z: Array) -> Array:
+    """The expected count exp(z), as its tangent beyond `LARGEST_LOG_RATE`."""
+    near = jnp.where(z > LARGEST_LOG_RATE, LARGEST_LOG_RATE, z)
+    return jnp.exp(near) * (1 + (z - near))
+
+
+# --- classes ------------------------------------------------------------------------------------
+
+
+def hinge(outputs: Array, targets: Array) -> Array:
+    """Hinge: l = sum over outputs of max(0, 1 - y f), with y = -1 or 1.
+
+    The loss of support vector machines (Cortes and Vapnik 1995). Examples that are right by a
+    margin of 1 have no gradient at all: once all are, learning stops. The output is a score and
+    no logit; it has no probability.
+
+    Args:
+        outputs: scores, (batch, ...).
+        targets: -1 or 1, of the same shape.
+
+    Returns:
+        (batch,).
+
+    Raises:
+        UserError: for shapes that differ, or targets beside -1 and 1.
+    """
+    refuse_shapes("hinge", outputs, targets)
+    check_known(refuse_not_signs, targets)
+    return sum_of(jax.nn.relu(1 - targets.astype(outputs.dtype) * outputs))
+
+
+def sigmoid_cross_entropy(outputs: Array, targets: Array, smoothing: Smoothing = None) -> Array:
     """Cross entropy of independent yes-or-no answers, from logits, in nats, summed over outputs.
 
-    l = -y log s(z) - (1 - y) log(1 - s(z)) with s the logistic sigmoid, computed so that no
-    logarithm sees 0. `outputs` and `targets` have shape `(batch, outputs)`, targets in [0, 1].
+    l = -y log s(z) - (1 - y) log(1 - s(z)) with s the logistic sigmoid (Good 1952; Bishop 2006,
+    equation 4.90), computed from z so that no logarithm sees 0. A sigmoid before this loss
+    would be a second one.
+
+    Args:
+        outputs: logits, (batch, ...).
+        targets: probabilities of yes, from 0 to 1, of the same shape.
+        smoothing: share s of the target that is spread over both answers: y <- (1 - s) y + s/2.
+
+    Returns:
+        (batch,), in nats.
+
+    Raises:
+        UserError: for shapes that differ, or targets below 0 or above 1.
     """
-    error = optax.losses.sigmoid_binary_cross_entropy(outputs, targets)
-    return jnp.sum(error, axis=tuple(range(1, error.ndim)))
+    refuse_shapes("sigmoid_cross_entropy", outputs, targets)
+    check_known(refuse_no_probability, targets)
+    y = targets.astype(outputs.dtype)
+    if smoothing is not None:
+        y = (1 - smoothing) * y + smoothing / 2
+    yes, no = jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs)
+    return sum_of(-y * yes - (1 - y) * no)
 
 
-def softmax_cross_entropy(outputs: Array, targets: Array) -> Array:
-    """Cross entropy of one class among several, from logits, in nats.
+def softmax_cross_entropy(
+    outputs: Array,
+    targets: Array,
+    smoothing: Smoothing = None,
+    *,
+    class_weights: tuple[NonNegative, ...] | None = None,
+) -> Array:
+    """Cross entropy of one class among K, from logits, in nats.
 
-    l = -log softmax(z)[y] = log(sum_k exp(z_k)) - z_y. `outputs` has shape `(batch, classes)`,
-    `targets` holds integer classes, shape `(batch,)`.
+    l = -sum_k w_k y_k log softmax(z)_k, y being the one-hot row of a label, or a row of
+    probabilities as it is (Bridle 1990). Label smoothing replaces y by (1 - s) y + s/K (Szegedy
+    et al. 2016, section 7). A softmax before this loss would be a second one.
+
+    With class weights the trainer's mean still divides by the number of examples, where PyTorch
+    divides by the sum of their weights: weights whose mean over the training examples is 1 keep
+    the loss in scale, and a batch's composition does not change the step.
+
+    Args:
+        outputs: logits, (batch, classes) or (batch, ..., classes).
+        targets: integer classes of the shape without its last axis, or rows that sum to 1, of
+            the same shape as the logits.
+        smoothing: share s of the target that is spread over all classes.
+        class_weights: w, one for each class in the order of the classes; none for equal ones.
+
+    Returns:
+        (batch,), in nats, the mean over the axes between batch and classes.
+
+    Raises:
+        UserError: for other shapes, labels that are no integers or lie beyond the width, rows that
+            do not sum to 1, or a number of weights that is not the number of classes.
     """
-    return optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
+    y = distribution(outputs, targets)
+    if smoothing is not None:
+        y = (1 - smoothing) * y + smoothing / outputs.shape[-1]
+    if class_weights is not None:
+        refuse_weights(class_weights, outputs.shape[-1])
+        y = y * jnp.asarray(class_weights, outputs.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+    return mean_of(-jnp.sum(y * jax.nn.log_softmax(outputs), axis=-1))
+
+
+def distribution(outputs: Array, targets: Array) -> Array:
+    """Targets as rows of probabilities: labels one-hot, rows as they are.
+
+    A product with one-hot rows is as fast as picking one logit, and twice as fast under `vmap`.
+    """
+    name, (*batch, classes) = "softmax_cross_entropy", outputs.shape
+    if targets.shape == outputs.shape:
+        check_known(refuse_no_distribution, targets)
+        return targets.astype(outputs.dtype)
+    if targets.shape != tuple(batch):
+        raise UserError(
+            f"loss: {name} takes, for outputs of shape {outputs.shape}, labels of shape "
+            f"{tuple(batch)} or one-hot rows of shape {outputs.shape}, not {targets.shape}"
+        )
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise UserError(f"loss: {name} takes integer labels, these have dtype {targets.dtype}")
+    check_known(refuse_labels, targets, classes)
+    places = jnp.arange(classes).reshape((1,) * len(batch) + (-1,))
+    return (targets[..., None] == places).astype(outputs.dtype)
+
+
+# --- the door -----------------------------------------------------------------------------------
+
+
+def residual(name: str, outputs: Array, targets: Array) -> Array:
+    """The residual e = f - y, for equal shapes only."""
+    refuse_shapes(name, outputs, targets)
+    return outputs - targets.astype(outputs.dtype)
+
+
+def mean_of(errors: Array) -> Array:
+    """Mean over all axes but the batch."""
+    return jnp.mean(errors, axis=tuple(range(1, errors.ndim)))
+
+
+def sum_of(errors: Array) -> Array:
+    """Sum over all axes but the batch."""
+    return jnp.sum(errors, axis=tuple(range(1, errors.ndim)))
+
+
+def refuse_shapes(name: str, outputs: Array, targets: Array) -> None:
+    """Raise where outputs and targets would broadcast, or have no batch axis."""
+    if outputs.shape != targets.shape or outputs.ndim == 0:
+        raise UserError(
+            f"loss: {name} takes outputs and targets of one shape (batch, ...), these have "
+            f"{outputs.shape} and {targets.shape}; reshape one of them"
+        )
+
+
+def check_known(refuse: Callable[..., None], targets: Any, *others: Any) -> None:
+    """Call `refuse` on targets whose values can be read; in a traced program they cannot."""
+    if not isinstance(targets, jax.core.Tracer):
+        refuse(np.asarray(targets), *others)
+
+
+def refuse_negative(counts: np.ndarray) -> None:
+    """Raise for negative counts."""
+    bad = counts < 0
+    if bad.any():
+        raise UserError(
+            f"loss: poisson takes counts, {bad.sum()} of {bad.size} targets are negative, "
+            f"down to {counts.min():g}; use squared_error for real values"
+        )
+
+
+def refuse_not_signs(targets: np.ndarray) -> None:
+    """Raise for targets beside -1 and 1."""
+    bad = (targets != 1) & (targets != -1)
+    if bad.any():
+        raise UserError(
+            f"loss: hinge takes targets -1 and 1, {bad.sum()} of {bad.size} are others, "
+            f"like {targets[bad][0]:g}; give two classes, or squared_error for real values"
+        )
+
+
+def refuse_no_probability(targets: np.ndarray) -> None:
+    """Raise for targets below 0 or above 1."""
+    bad = (targets < 0) | (targets > 1)
+    if bad.any():
+        raise UserError(
+            f"loss: sigmoid_cross_entropy takes targets from 0 to 1, {bad.sum()} of {bad.size} "
+            f"are not, from {targets.min():g} to {targets.max():g}; use squared_error for real "
+            "values"
+        )
+
+
+def refuse_no_distribution(rows: np.ndarray) -> None:
+    """Raise for rows that are no probabilities: below 0, or with a sum that is not 1."""
+    if (rows < 0).any():
+        raise UserError(
+            f"loss: softmax_cross_entropy takes rows of probabilities, {(rows < 0).sum()} entries "
+            f"are negative, down to {rows.min():g}"
+        )
+    sums = rows.sum(axis=-1, dtype=np.float64)
+    bad = np.abs(sums - 1) > 1e-4  # float32 and files with five digits round their sums
+    if bad.any():
+        raise UserError(
+            f"loss: softmax_cross_entropy takes one-hot rows that sum to 1, {bad.sum()} of "
+            f"{bad.size} do not, like one with the sum {sums[bad][0]:g}; use sigmoid_cross_entropy "
+            "where several classes may hold at once"
+        )
+
+
+def refuse_labels(labels: np.ndarray, classes: int) -> None:
+    """Raise for labels beyond the width; inside a program they would be NaN, or wrap around."""
+    bad = (labels < 0) | (labels >= classes)
+    if bad.any():
+        raise UserError(
+            f"loss: {classes} classes have labels from 0 to {classes - 1}, {bad.sum()} of "
+            f"{bad.size} lie beyond, like {labels[bad][0]}"
+        )
+
+
+def refuse_weights(weights: tuple[float, ...], classes: int) -> None:
+    """Raise for another number of weights than of classes."""
+    if len(weights) != classes:
+        raise UserError(
+            f"loss.class_weights: {len(weights)} weights given for {classes} classes; "
+            "give one for each, in their order"
+        )
+
+
+def takes_smoothing(loss: Callable[..., Array]) -> bool:
+    """Whether a loss knows label smoothing."""
+    return "smoothing" in inspect.signature(loss).parameters
+
+
+# --- what targets mean --------------------------------------------------------------------------
+
+
+def as_they_are(outputs: Array) -> Array:
+    """Outputs that are the values themselves."""
+    return outputs
 
 
 class TargetKind(NamedTuple):
-    """What the targets of a loss are, and what its outputs answer.
+    """What the targets of a loss are, and how its outputs are read.
 
-    `encode(y, classes)` turns the targets of a data set, integer classes or real values, into
-    those of the loss and says how wide the output must be; it refuses what the loss cannot mean.
-    `decide(outputs)` is the answer that the outputs stand for: a class, or a value.
+    `encode(y, classes)` turns the targets of a data set, integer classes or real values
+    (`classes` 0), into those of the loss and says how wide the output must be; it refuses what
+    the loss cannot mean. `decide(outputs)` is the class that outputs stand for, an integer for
+    each example. `predict(outputs)` is the value that they stand for, of their own shape.
+    `log_probabilities(outputs)` are those of all classes, or None where the loss has none.
     """
 
     encode: Callable[[np.ndarray, int], tuple[np.ndarray, int]]
     decide: Callable[[Array], Array]
+    predict: Callable[[Array], Array] = as_they_are
+    log_probabilities: Callable[[Array], Array] | None = None
 
 
 def encode_values(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
     """Real values as they are; two classes as 0 and 1; more as one-hot rows."""
+    if classes:
+        refuse_labels(y, classes)
     if classes > 2:
         return np.eye(classes, dtype=np.float32)[y], classes
     values = y.reshape(len(y), -1).astype(np.float32)
     return values, values.shape[1]
 
 
+def encode_counts(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
+    """Counts, 0 or more."""
+    if classes:
+        raise UserError(
+            f"loss: poisson takes counts, the targets are {classes} classes; give the data "
+            'kind="values" if they are counts, else use softmax_cross_entropy'
+        )
+    counts, width = encode_values(y, 0)
+    refuse_negative(counts)
+    return counts, width
+
+
+def encode_signs(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
+    """Two classes as -1 and 1; values that are already -1 or 1."""
+    if classes > 2:
+        raise UserError(
+            f"loss: hinge tells two classes apart, the data have {classes}; "
+            "use softmax_cross_entropy"
+        )
+    signs, width = encode_values(y, classes)
+    signs = 2 * signs - 1 if classes else signs
+    refuse_not_signs(signs)
+    return signs, width
+
+
 def encode_yes_no(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
-    """Two classes, or values in [0, 1], one output each."""
+    """Two classes as 0 and 1; values from 0 to 1, one output each."""
     if classes > 2:
         raise UserError(
             f"loss: sigmoid_cross_entropy answers yes or no, the data have {classes} classes; "
             "use softmax_cross_entropy"
         )
-    values = y.reshape(len(y), -1).astype(np.float32)
-    if values.min() < 0 or values.max() > 1:
-        raise UserError(
-            f"loss: sigmoid_cross_entropy takes targets from 0 to 1, these go from "
-            f"{values.min():g} to {values.max():g}; use squared_error for real values"
-        )
-    return values, values.shape[1]
+    values, width = encode_values(y, classes)
+    refuse_no_probability(values)
+    return values, width
 
 
 def encode_classes(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
-    """Integer classes, one output for each."""
-    if not classes:
+    """Integer classes, one output for each; or rows of probabilities, (rows, classes)."""
+    if classes:
+        refuse_labels(y, classes)
+        return y.astype(np.int32), classes
+    if y.ndim < 2 or y.shape[-1] < 2:
         raise UserError(
             "loss: softmax_cross_entropy tells classes apart, the targets are real values; "
             "use squared_error"
         )
-    return y, classes
+    refuse_no_distribution(y)
+    return y.astype(np.float32), y.shape[-1]
 
 
 def above(threshold: float) -> Callable[[Array], Array]:
-    """Decide by comparing with a threshold where there is one output, else by the largest."""
+    """Class 1 above a threshold where there is one output, else the class of the largest."""
 
     def decide(outputs: Array) -> Array:
         if outputs.shape[-1] == 1:
-            return outputs > threshold
+            return (outputs[..., 0] > threshold).astype(jnp.int32)
         return jnp.argmax(outputs, axis=-1)
 
     return decide
 
 
+def both_log_probabilities(z: Array) -> Array:
+    """Log-probabilities of no and yes, (..., 2), from one logit, (..., 1)."""
+    return jax.nn.log_sigmoid(jnp.concatenate([-z, z], axis=-1))
+
+
 LOSSES = {
     "squared_error": squared_error,
+    "absolute_error": absolute_error,
+    "huber": huber,
+    "log_cosh": log_cosh,
+    "poisson": poisson,
+    "hinge": hinge,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "softmax_cross_entropy": softmax_cross_entropy,
 }
 
+VALUES = TargetKind(encode_values, above(0.5))
+
 TARGETS = {
-    "squared_error": TargetKind(encode_values, above(0.5)),
-    "sigmoid_cross_entropy": TargetKind(encode_yes_no, above(0.0)),
-    "softmax_cross_entropy": TargetKind(encode_classes, above(0.0)),
+    "squared_error": VALUES,
+    "absolute_error": VALUES,
+    "huber": VALUES,
+    "log_cosh": VALUES,
+    "poisson": TargetKind(encode_counts, above(0.0), predict=rate),
+    "hinge": TargetKind(encode_signs, above(0.0)),
+    "sigmoid_cross_entropy": TargetKind(
+        encode_yes_no,
+        above(0.0),
+        predict=jax.nn.sigmoid,
+        log_probabilities=both_log_probabilities,
+    ),
+    "softmax_cross_entropy": TargetKind(
+        encode_classes,
+        above(0.0),
+        predict=jax.nn.softmax,
+        log_probabilities=jax.nn.log_softmax,
+    ),
 }

@@ -3,65 +3,316 @@
 A metric is a pair. `count(outputs, targets)` gives sums over a batch; the sums of batches are added
 up; `value(sums)` makes the figure of the whole. The mean of the batches' own figures would be
 wrong wherever the last batch is smaller, and for most metrics everywhere.
+
+A member of the family takes how outputs are read: `answer(outputs)`, the classes or values that
+they stand for; `classes`, the number of classes, 0 for values; `log_probabilities(outputs)` of all
+classes, None where the loss has none. Keyword-only arguments are the schema, as everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from nnref.bounds import Count
+from nnref.errors import UserError
 
 Array = jax.Array
+Answer = Callable[[Array], Array]
+LogProbabilities = Callable[[Array], Array] | None
+
+
+def add_up(batches: Any) -> Any:
+    """The sums of all batches together, from those of each, stacked as leading axis."""
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), batches)
 
 
 class Metric(NamedTuple):
-    """Sums of a batch, and the figure that sums stand for."""
+    """Sums of a batch, how those of batches go together, and the figure that sums stand for.
+
+    A metric that is no scalar is not recorded epoch by epoch: it is taken once, at the end.
+    """
 
     count: Callable[[Array, Array], Any]
     value: Callable[[Any], Array]
     larger_is_better: bool
+    total: Callable[[Any], Any] = add_up
+    scalar: bool = True
 
 
-def accuracy(decide: Callable[[Array], Array]) -> Metric:
-    """Share of examples whose decided class is the target's.
+# --- classes ------------------------------------------------------------------------------------
+
+
+def labels_of(targets: Array, answers: Array) -> Array:
+    """Classes that targets stand for, of the shape of the answers.
+
+    Targets are classes already; one column, in which class 1 is what lies above 0 (0 and 1, or
+    -1 and 1); or one-hot rows.
+    """
+    if targets.ndim == answers.ndim:
+        return targets.astype(answers.dtype)
+    if targets.shape[-1] == 1:
+        return (targets[..., 0] > 0).astype(answers.dtype)
+    return jnp.argmax(targets, axis=-1).astype(answers.dtype)
+
+
+def accuracy(
+    answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = None
+) -> Metric:
+    """Accuracy: the share of examples whose decided class is the target's.
+
+    With unequal classes the largest one alone sets its floor; see `balanced_accuracy`.
 
     Args:
-        decide: turns outputs `(batch, width)` into classes, `(batch,)`, or yes-or-no answers,
-            `(batch, 1)`. Targets have the shape of the answers, or are one-hot rows.
+        answer: turns outputs (batch, ..., width) into classes (batch, ...).
+        classes: unused.
+        log_probabilities: unused.
     """
 
     def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
-        answers = decide(outputs)
-        if targets.ndim > answers.ndim:
-            targets = jnp.argmax(targets, axis=-1)
-        right = answers.astype(jnp.float32) == targets.astype(jnp.float32)
-        return jnp.sum(right, dtype=jnp.float32), jnp.float32(right.size)
+        answers = answer(outputs)
+        right = answers == labels_of(targets, answers)
+        # Whole numbers: in float32 a sum stops counting at 16.8 million.
+        return jnp.sum(right, dtype=jnp.int32), jnp.int32(right.size)
 
     return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=True)
 
 
-def r2(decide: Callable[[Array], Array]) -> Metric:
-    """Coefficient of determination: 1 - sum (y - f)^2 / sum (y - mean y)^2, over all outputs.
+def balanced_accuracy(
+    answer: Answer, classes: int, log_probabilities: LogProbabilities = None
+) -> Metric:
+    """Balanced accuracy: the mean over classes of the share of a class that is found.
 
-    0 is what the constant mean reaches; each output column has a mean of its own.
+    mean_k (right_k / number_k) over the classes that occur (Brodersen et al. 2010). A constant
+    answer scores 1/K however unequal the classes are.
 
     Args:
-        decide: unused, values are their own answer.
+        answer: turns outputs (batch, ..., width) into classes (batch, ...).
+        classes: their number K.
+        log_probabilities: unused.
+
+    Raises:
+        UserError: where targets are no classes.
+    """
+    refuse_values("balanced_accuracy", classes)
+
+    def value(counts: Array) -> Array:
+        number = jnp.sum(counts, axis=1)
+        found = jnp.diagonal(counts) / jnp.maximum(number, 1)
+        return jnp.sum(found) / jnp.sum(number > 0)
+
+    return Metric(confusion_matrix(answer, classes).count, value, larger_is_better=True)
+
+
+def confusion_matrix(
+    answer: Answer, classes: int, log_probabilities: LogProbabilities = None
+) -> Metric:
+    """Confusion matrix: how often class i (row) was answered with class j (column).
+
+    A matrix, integers (classes, classes); rows sum to the number of examples of their class.
+
+    Args:
+        answer: turns outputs (batch, ..., width) into classes (batch, ...).
+        classes: their number K.
+        log_probabilities: unused.
+
+    Raises:
+        UserError: where targets are no classes.
+    """
+    refuse_values("confusion_matrix", classes)
+
+    def count(outputs: Array, targets: Array) -> Array:
+        answers = answer(outputs)
+        cells = labels_of(targets, answers) * classes + answers
+        return jnp.bincount(cells.reshape(-1), length=classes**2).reshape(classes, classes)
+
+    return Metric(count, lambda counts: counts, larger_is_better=True, scalar=False)
+
+
+def top_k(
+    answer: Answer, classes: int, log_probabilities: LogProbabilities = None, *, k: Count = 5
+) -> Metric:
+    """Top-k accuracy: the share of examples whose class is among the k largest outputs.
+
+    Of equal outputs the first ones count as larger, so that k = 1 is `accuracy` and a network that
+    gives every class the same output does not score 1.
+
+    Args:
+        answer: unused, the outputs are ranked.
+        classes: their number.
+        log_probabilities: unused.
+        k: how many guesses are allowed; fewer than there are classes.
+
+    Raises:
+        UserError: where targets are no classes, or k is not below their number.
+    """
+    refuse_values("top_k", classes)
+    if k >= classes:
+        raise UserError(
+            f"top_k: the first {k} of {classes} classes are all of them; k must be below {classes}"
+        )
+
+    def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
+        if outputs.shape[-1] == 1:  # two classes told apart by one output: k can only be 1
+            guesses = answer(outputs)[..., None]
+        else:
+            guesses = jax.lax.top_k(outputs, k)[1]
+        labels = labels_of(targets, guesses[..., 0])
+        right = jnp.any(guesses == labels[..., None], axis=-1)
+        return jnp.sum(right, dtype=jnp.int32), jnp.int32(right.size)
+
+    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=True)
+
+
+def perplexity(answer: Answer, classes: int, log_probabilities: LogProbabilities = None) -> Metric:
+    """Perplexity: exp of the mean of -log p(class), the number of equally likely choices.
+
+    From 1, certain and right, over K, a blind guess, to infinity (Jelinek et al. 1977). The mean
+    is over all answers of all examples; neither class weights nor label smoothing enter.
+
+    Args:
+        answer: unused.
+        classes: their number.
+        log_probabilities: of all classes, (batch, ..., classes), natural logarithms.
+
+    Raises:
+        UserError: where targets are no classes, or the loss has no probabilities.
+    """
+    count = nats("perplexity", answer, classes, log_probabilities)
+    return Metric(count, lambda sums: jnp.exp(sums[0] / sums[1]), larger_is_better=False)
+
+
+def bits_per_character(
+    answer: Answer, classes: int, log_probabilities: LogProbabilities = None
+) -> Metric:
+    """Bits per character: the mean of -log2 p(class), log2 of the perplexity.
+
+    What an ideal code driven by the network would need for each answer (Shannon 1951).
+
+    Args:
+        answer: unused.
+        classes: their number.
+        log_probabilities: of all classes, (batch, ..., classes), natural logarithms.
+
+    Raises:
+        UserError: where targets are no classes, or the loss has no probabilities.
+    """
+    count = nats("bits_per_character", answer, classes, log_probabilities)
+    return Metric(count, lambda sums: sums[0] / sums[1] / np.log(2), larger_is_better=False)
+
+
+def nats(
+    name: str, answer: Answer, classes: int, log_probabilities: LogProbabilities
+) -> Callable[[Array, Array], tuple[Array, Array]]:
+    """Sum of -log p(class), and the number of answers."""
+    refuse_values(name, classes)
+    if log_probabilities is None:
+        raise UserError(
+            f"{name}: this loss gives classes no probabilities; use softmax_cross_entropy or "
+            "sigmoid_cross_entropy"
+        )
+
+    def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
+        log_p = log_probabilities(outputs)
+        labels = labels_of(targets, log_p[..., 0])
+        chosen = jnp.take_along_axis(log_p, labels[..., None].astype(jnp.int32), axis=-1)
+        return -jnp.sum(chosen), jnp.asarray(labels.size, chosen.dtype)
+
+    return count
+
+
+def refuse_values(name: str, classes: int) -> None:
+    """Raise where targets are no classes."""
+    if classes < 2:
+        raise UserError(f"{name}: tells classes apart, the targets are real values; use r2")
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+class Moments(NamedTuple):
+    """What R2 needs of some examples; the last three fields have one entry a column of targets."""
+
+    residual: Array  # sum (y - f)^2, over all columns
+    number: Array  # of examples
+    origin: Array  # one target, from which the mean is measured
+    mean: Array  # mean of y - origin
+    squares: Array  # sum (y - mean y)^2
+
+
+def r2(answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = None) -> Metric:
+    """Coefficient of determination: 1 - sum (y - f)^2 / sum (y - mean y)^2, over all outputs.
+
+    1 is perfect, 0 is what the constant mean reaches, below 0 is worse than that (Wright 1921).
+    Each output column has a mean of its own. NaN where the targets do not vary.
+
+    The squares of each batch are taken about its own mean and put together by the rule of Chan,
+    Golub and LeVeque (1979), with means measured from one of the targets: in float32
+    sum y^2 - (sum y)^2 / n loses every digit once the mean is some thousand deviations.
+
+    Args:
+        answer: turns outputs into values of the same shape as the targets.
+        classes: unused.
+        log_probabilities: unused.
     """
 
-    def count(outputs: Array, targets: Array) -> tuple[Array, Array, Array, Array]:
-        residual = jnp.sum(jnp.square(targets - outputs))
-        n = jnp.float32(len(targets))
-        return residual, n, jnp.sum(targets, axis=0), jnp.sum(jnp.square(targets), axis=0)
+    def count(outputs: Array, targets: Array) -> Moments:
+        residual = jnp.sum(jnp.square(targets - answer(outputs)))
+        origin = targets[0]
+        away = targets - origin[None]
+        mean = jnp.mean(away, axis=0)
+        squares = jnp.sum(jnp.square(away - mean[None]), axis=0)
+        return Moments(residual, jnp.asarray(len(targets), mean.dtype), origin, mean, squares)
 
-    def value(sums: tuple[Array, Array, Array, Array]) -> Array:
-        residual, n, total, squares = sums
-        return 1.0 - residual / jnp.sum(squares - jnp.square(total) / n)
+    def total(batches: Moments) -> Moments:
+        number = batches.number.reshape(-1, *(1,) * (batches.mean.ndim - 1))
+        origin = batches.origin[0]
+        means = batches.origin - origin[None] + batches.mean
+        mean = jnp.sum(number * means, axis=0) / jnp.sum(number)
+        between = number * jnp.square(means - mean[None])
+        squares = jnp.sum(batches.squares + between, axis=0)
+        return Moments(jnp.sum(batches.residual), jnp.sum(batches.number), origin, mean, squares)
 
-    return Metric(count, value, larger_is_better=True)
+    def value(moments: Moments) -> Array:
+        squares = jnp.sum(moments.squares)
+        return jnp.where(squares > 0, 1 - moments.residual / squares, jnp.nan)
+
+    return Metric(count, value, larger_is_better=True, total=total)
+
+
+def mean_absolute_error(
+    answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = None
+) -> Metric:
+    """Mean absolute error: the mean of |y - f| over all outputs, in units of the target.
+
+    Args:
+        answer: turns outputs into values of the same shape as the targets.
+        classes: unused.
+        log_probabilities: unused.
+    """
+
+    def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
+        distance = jnp.abs(targets - answer(outputs))
+        return jnp.sum(distance), jnp.asarray(distance.size, distance.dtype)
+
+    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=False)
 
 
 METRICS = {
     "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
+    "top_k": top_k,
+    "perplexity": perplexity,
+    "bits_per_character": bits_per_character,
+    "confusion_matrix": confusion_matrix,
     "r2": r2,
+    "mean_absolute_error": mean_absolute_error,
 }
+
+METRICS_OF: Mapping[str, tuple[str, ...]] = {
+    "classes": ("accuracy",),
+    "values": ("r2",),
+}
+"""What a run records where its file names no metrics, by what its targets are."""

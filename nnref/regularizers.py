@@ -1,17 +1,26 @@
 """Regularizers: what keeps a network from fitting too well, all of it in one record.
 
 A term that is None is not in the program at all, so that everything can be switched off, verified,
-and switched on again piece by piece.
+and switched on again piece by piece. Of the terms, dropout and normalization are built by the
+model, label smoothing by the loss, early stopping by the trainer; the others are here, in the order
+in which a step meets them:
+
+    augment x -> gradient -> l1, l2 -> clip -> direction -> decoupled decay -> x rate x schedule
+    -> x -1 -> max-norm -> weight average
 """
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from nnref.bounds import Count, Fraction, NonNegative, Positive
+from nnref.errors import UserError
 
 Array = jax.Array
+Tree = Any
 
 
 class Regularization(NamedTuple):
@@ -52,25 +61,250 @@ def is_kernel(array: Array) -> bool:
     return array.ndim >= 2
 
 
-def coupled_l2(coefficient: float | Array) -> optax.GradientTransformation:
-    """Coupled L2: g <- g + lambda w, the gradient of lambda/2 ||w||^2, for kernels.
+# --- on the inputs ------------------------------------------------------------------------------
 
-    Coupled means that clipping and optimizer see it: under Adam it is rescaled like any gradient
-    and is not weight decay (Loshchilov and Hutter 2019, section 2).
+
+def augment(regularization: Regularization, x: Array, key: Array) -> Array:
+    """The inputs of a training step, mirrored, shifted and with noise, where these are on.
+
+    Each has a key of its own: switching one off leaves what the others draw as it was.
 
     Args:
-        coefficient: lambda.
+        regularization: whose terms flip, shift and input_noise are used.
+        x: inputs of a batch.
+        key: of the step.
+    """
+    flip_key, shift_key, noise_key = jax.random.split(key, 3)
+    if regularization.flip:
+        x = flip(x, flip_key)
+    if regularization.shift is not None:
+        x = shift(x, shift_key, regularization.shift)
+    if regularization.input_noise is not None:
+        x = input_noise(x, noise_key, regularization.input_noise)
+    return x
+
+
+def flip(x: Array, key: Array) -> Array:
+    """Mirror each image left to right with probability 1/2.
+
+    Meant for what is the same seen in a mirror: not for digits or letters.
+
+    Args:
+        x: images, (batch, rows, columns, ...).
+        key: decides which.
+
+    Raises:
+        UserError: for inputs that are no images.
+    """
+    refuse_no_images("flip", x)
+    mirrored = jax.random.bernoulli(key, shape=(len(x), *(1,) * (x.ndim - 1)))
+    return jnp.where(mirrored, x[:, :, ::-1], x)
+
+
+def shift(x: Array, key: Array, pixels: int) -> Array:
+    """Move each image by up to some pixels up or down and left or right, all moves equally likely.
+
+    x'[r, c] = x[r - dr, c - dc], dr and dc whole and uniform in [-pixels, pixels]: pad and crop, as
+    for CIFAR in He et al. (2016), section 4.2. What moves in is the pixel at the border repeated,
+    not 0, because once pixels are standardized 0 need not be the background.
+
+    Args:
+        x: images, (batch, rows, columns, ...).
+        key: draws the moves.
+        pixels: the longest move.
+
+    Raises:
+        UserError: for inputs that are no images, or a move of a whole image.
+    """
+    refuse_no_images("shift", x)
+    batch, rows, columns = x.shape[:3]
+    if pixels >= min(rows, columns):
+        raise UserError(
+            f"regularization.shift: {pixels} pixels move images of {rows} x {columns} out of "
+            f"sight; allowed is less than {min(rows, columns)}"
+        )
+    moves = jax.random.randint(key, (2, batch), -pixels, pixels + 1)
+
+    def moved(image: Array, down: Array, right: Array) -> Array:
+        # A place beyond the border is taken from the border.
+        r = jnp.clip(jnp.arange(rows) - down, 0, rows - 1)
+        c = jnp.clip(jnp.arange(columns) - right, 0, columns - 1)
+        return image[r][:, c]
+
+    return jax.vmap(moved)(x, *moves)
+
+
+def input_noise(x: Array, key: Array, deviation: float | Array) -> Array:
+    """Gaussian noise on the inputs: x' = x + sigma n, n drawn from N(0, 1) for each number.
+
+    For small sigma and squared error as if sigma^2 times the squared gradient of f by x were added
+    to the loss (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization").
+
+    Args:
+        x: inputs of any shape, floating point.
+        key: draws the noise.
+        deviation: sigma, in units of the (standardized) input.
+
+    Raises:
+        UserError: for integer inputs, like tokens.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise UserError(
+            f"regularization.input_noise: inputs of dtype {x.dtype} take no noise; switch it off"
+        )
+    return x + deviation * jax.random.normal(key, x.shape, x.dtype)
+
+
+def refuse_no_images(term: str, x: Array) -> None:
+    """Raise where a batch is none of images."""
+    if x.ndim < 3:
+        raise UserError(
+            f"regularization.{term}: examples of shape {x.shape[1:]} are no images "
+            "(rows, columns, ...); switch it off, or give the data as images"
+        )
+
+
+# --- on gradients and steps ---------------------------------------------------------------------
+
+
+def pull(force: Callable[[Array], Array], everything: bool = False) -> optax.GradientTransformation:
+    """Add force(w) to the gradient or direction of every kernel, or of everything.
+
+    Args:
+        force: what is added, from the weights w.
+        everything: also for biases and normalisation's parameters.
     """
 
-    def update(updates, state, params):
-        def pulled(g: Array, w: Array) -> Array:
-            return g + coefficient * w if is_kernel(w) else g
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        def pulled(u: Array, w: Array) -> Array:
+            return u + force(w).astype(u.dtype) if everything or is_kernel(w) else u
 
         return jax.tree.map(pulled, updates, params), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def l1(coefficient: float | Array, everything: bool = False) -> optax.GradientTransformation:
+    """Coupled L1: g <- g + lambda sign(w), the gradient of lambda ||w||_1 (Tibshirani 1996).
+
+    At w = 0 the subgradient 0 is taken. Gradient steps jump back and forth across 0: weights
+    become small, not exactly 0.
+
+    Args:
+        coefficient: lambda.
+        everything: also biases and normalisation's parameters.
+    """
+    return pull(lambda w: coefficient * jnp.sign(w), everything)
+
+
+def l2(coefficient: float | Array, everything: bool = False) -> optax.GradientTransformation:
+    """Coupled L2: g <- g + lambda w, the gradient of lambda/2 ||w||^2 (Krogh and Hertz 1992).
+
+    Coupled means that clipping and optimizer see it: under Adam it is rescaled like any gradient
+    and is not weight decay (Loshchilov and Hutter 2019, section 2).
+
+    Args:
+        coefficient: lambda.
+        everything: also biases and normalisation's parameters.
+    """
+    return pull(lambda w: coefficient * w, everything)
+
+
+def decoupled_decay(
+    coefficient: float | Array, everything: bool = False
+) -> optax.GradientTransformation:
+    """Decoupled weight decay: u <- u + lambda w, past the optimizer's direction u.
+
+    With rate alpha and schedule eta, w loses the share alpha eta lambda at each step (Loshchilov
+    and Hutter 2019, algorithm 2, where lambda is not multiplied by alpha; PyTorch and optax do).
+
+    Args:
+        coefficient: lambda.
+        everything: also biases and normalisation's parameters.
+    """
+    return pull(lambda w: coefficient * w, everything)
+
+
+def max_norm(radius: float | Array) -> optax.GradientTransformation:
+    """Max-norm: after the step, w <- w min(1, c/||w||) for the weights w that enter each unit.
+
+    Srebro and Shraibman (2005); Srivastava et al. (2014), section 5.1, with dropout. The unit is
+    the last axis of a kernel, (*window, fan_in, units); biases are left alone. A transformation
+    for the end of the chain, where updates are what is added to the weights.
+
+    Args:
+        radius: c.
+    """
+
+    def projected(w: Array) -> Array:
+        entering = tuple(range(w.ndim - 1))
+        norm = jnp.sqrt(jnp.sum(jnp.square(w), axis=entering, keepdims=True))
+        # Divided by max(c, norm), not by the norm, which may be 0.
+        return w * (radius / jnp.maximum(radius, norm)).astype(w.dtype)
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        def kept(u: Array, w: Array) -> Array:
+            return projected(w + u) - w if is_kernel(w) else u
+
+        return jax.tree.map(kept, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+class WeightAverage(NamedTuple):
+    """The averaged weights, where the network is evaluated, and the weight they stand on."""
+
+    average: Tree
+    weight: Array  # 1 - d^t, the sum of the weights of all steps so far
+
+
+def weight_average(decay: float | Array) -> optax.GradientTransformation:
+    """Exponential average of the weights: a <- a + (1-d)/(1-d^t) (w - a), kept in the state.
+
+    The same as a = d a + (1-d) w from a = 0, divided by 1-d^t: the random first weights do not
+    enter (Polyak and Juditsky 1992 for averaging; Kingma and Ba 2015, section 7.2, for this form).
+    Training goes on at w. It remembers about 1/(1-d) steps: with fewer steps in the run, it is
+    close to the mean of all. Running statistics of batch normalisation belong to w and not to a.
+
+    Args:
+        decay: d.
+    """
+
+    def init(params: Tree) -> WeightAverage:
+        return WeightAverage(params, jnp.zeros(()))
+
+    def update(updates: Tree, state: WeightAverage, params: Tree = None) -> tuple[Tree, Tree]:
+        weight = decay * state.weight + (1 - decay)
+        share = (1 - decay) / weight
+
+        def averaged(a: Array, w: Array, u: Array) -> Array:
+            return a + (share * (w + u - a)).astype(a.dtype)
+
+        return updates, WeightAverage(
+            jax.tree.map(averaged, state.average, params, updates), weight
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+# --- those that are on --------------------------------------------------------------------------
+
+
 def gradient_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
     """The terms that enter the gradient, first in the chain of a step."""
-    return [] if regularization.l2 is None else [coupled_l2(regularization.l2)]
+    everything = regularization.decay_everything
+    terms = ((l1, regularization.l1), (l2, regularization.l2))
+    return [term(strength, everything) for term, strength in terms if strength is not None]
+
+
+def decay_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
+    """Decoupled decay, between direction and learning rate."""
+    if regularization.weight_decay is None:
+        return []
+    return [decoupled_decay(regularization.weight_decay, regularization.decay_everything)]
+
+
+def weight_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
+    """What happens to the weights after the step, last in the chain."""
+    terms = ((max_norm, regularization.max_norm), (weight_average, regularization.average))
+    return [term(strength) for term, strength in terms if strength is not None]

@@ -20,7 +20,7 @@ COMMANDS = ["sh", "make", "awk", "cat", "chmod", "date", "grep", "head", "ln", "
 COMMANDS += ["mktemp", "sed", "sleep", "tail"]
 
 PYTHON = f"""#!/bin/sh
-case "$2" in *flax*) exit 0 ;; esac
+case "$2" in *sklearn*) exit 0 ;; esac
 exec '{sys.executable}' "$@"
 """
 OLD_PYTHON = f"""#!/bin/sh
@@ -33,7 +33,7 @@ exec(sys.argv.pop(1))
 """
 BROKEN_SHIM = "#!/bin/sh\necho 'command not found in any version' >&2\nexit 127\n"
 PYTHON_WITHOUT_ENSUREPIP = f"""#!/bin/sh
-case "$2" in *flax*) exit 0 ;; esac
+case "$2" in *sklearn*) exit 0 ;; esac
 shift
 exec '{sys.executable}' -c '
 import sys

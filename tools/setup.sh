@@ -231,12 +231,18 @@ with_pip() {
 }
 pip_is_there() { .venv/bin/python -m pip --version || .venv/bin/python -m ensurepip; }
 
-# Byte code of what a run imports, and of no more: compiling all that pip installs takes half a minute,
-# compiling nothing makes every start slow where PYTHONDONTWRITEBYTECODE is set.
+# Byte code of what a run imports, and of no more: compiling all that is installed takes half a minute,
+# compiling nothing makes every start slow where PYTHONDONTWRITEBYTECODE is set. What cannot be
+# imported will say so when it is needed.
 compile_imports() {
     PYTHONDONTWRITEBYTECODE='' .venv/bin/python -c '
-import docstring_parser, flax.nnx, jax, matplotlib.pyplot, optax, pydantic
-import rich.live, rich.progress, rich.table, sklearn.datasets
+import importlib
+for room in ("runs", "report.terminal", "report.pictures"):
+    try:
+        importlib.import_module("nnref." + room)
+    except Exception:
+        pass
+import matplotlib.backends.backend_agg, PIL.PngImagePlugin, sklearn.datasets
 '
 }
 

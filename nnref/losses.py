@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from nnref.bounds import NonNegative, Positive
 from nnref.errors import UserError
@@ -291,7 +292,7 @@ def refuse_shapes(name: str, outputs: Array, targets: Array) -> None:
 
 def check_known(refuse: Callable[..., None], targets: Any, *others: Any) -> None:
     """Call `refuse` on targets whose values can be read; in a traced program they cannot."""
-    if not isinstance(targets, jax.core.Tracer):
+    if not isinstance(targets, Tracer):
         refuse(np.asarray(targets), *others)
 
 

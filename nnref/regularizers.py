@@ -273,7 +273,7 @@ def weight_average(decay: float | Array) -> optax.GradientTransformation:
     def init(params: Tree) -> WeightAverage:
         return WeightAverage(params, jnp.zeros(()))
 
-    def update(updates: Tree, state: WeightAverage, params: Tree = None) -> tuple[Tree, Tree]:
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
         weight = decay * state.weight + (1 - decay)
         share = (1 - decay) / weight
 

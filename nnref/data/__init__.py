@@ -6,7 +6,7 @@ and returns a `Dataset`.
 
 from nnref.data.digits import digits
 from nnref.data.files import file
-from nnref.data.prepare import Dataset, Split
+from nnref.data.prepare import Dataset, DataWarning, Split
 from nnref.data.synthetic import spirals, xor
 
 DATA = {
@@ -16,4 +16,4 @@ DATA = {
     "file": file,
 }
 
-__all__ = ["DATA", "Dataset", "Split"]
+__all__ = ["DATA", "DataWarning", "Dataset", "Split"]

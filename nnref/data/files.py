@@ -1,66 +1,163 @@
 """A user's own data, from a `.csv` or `.npz` file."""
 
 import csv
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from nnref.bounds import Index, Probability
-from nnref.data.prepare import Dataset, refuse_nonfinite, split_rows, standardize
+from nnref.data.prepare import (
+    Dataset,
+    column_name,
+    refuse_nonfinite,
+    shortened,
+    split_rows,
+    standardize,
+    warn,
+    worst,
+)
 from nnref.errors import UserError, nearest
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
+"""How tables spell a cell without a number, in lower case."""
+
+
+# --- tables -------------------------------------------------------------------------------------
 
 
 def read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Columns of a table with a header line: inputs (rows, columns), targets (rows,), names."""
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = [row for row in csv.reader(lines) if row]
-    if len(rows) < 2:
-        raise UserError(f"data.path: {path} has no rows below its header line")
-    header, rows = [name.strip() for name in rows[0]], rows[1:]
+    """Columns of a table with a header line.
+
+    Returns:
+        Inputs (rows, columns) as float64, targets (rows,) as float64 or text, names of the columns.
+
+    Raises:
+        UserError: for a file that is no such table, a target that it does not have, and cells that
+            are no numbers.
+    """
+    header, rows = read_table(path)
     if target not in header:
         raise UserError(
             f'data.target: {path} has no column "{target}"; its columns are '
             f"{', '.join(header)}{nearest(target, header)}"
         )
-    ragged = [number for number, row in enumerate(rows, 2) if len(row) != len(header)]
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    y = column_of_targets(columns.pop(target))
+    if not columns:
+        raise UserError(f"data.path: {path} has no column beside the target")
+    text = {name: no_numbers(cells) for name, cells in columns.items()}
+    text = {name: cells for name, cells in text.items() if cells}
+    if text:
+        named = [f'"{name}" ({len(cells)} like "{cells[0]}")' for name, cells in text.items()]
+        raise UserError(
+            f"data.path: {len(text)} columns of {path} hold cells that are no numbers: "
+            f"{shortened(named)}; encode them as numbers, or remove the columns"
+        )
+    x = np.stack([as_numbers(cells) for cells in columns.values()], axis=1)
+    return x, y, tuple(columns)
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names in the header line and the cells below it, all rows of one length."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            first = lines.readline()
+            lines.seek(0)
+            # Spreadsheets write semicolons or tabs where the comma is the decimal point.
+            reader = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
+            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"data.path: {path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise UserError(f"data.path: {path} is no readable table: {error}") from None
+    if len(rows) < 2:
+        raise UserError(f"data.path: {path} has no rows below its header line")
+    header = [name.strip() for name in rows[0][1]]
+    for name in header:
+        if not name:
+            raise UserError(
+                f"data.path: column {header.index(name) + 1} of {path} has no name in the header "
+                "line; name it, or remove it if it only numbers the rows"
+            )
+        if header.count(name) > 1:
+            raise UserError(f'data.path: {path} has {header.count(name)} columns called "{name}"')
+    ragged = [number for number, row in rows[1:] if len(row) != len(header)]
     if ragged:
         raise UserError(
             f"data.path: {len(ragged)} rows of {path} have another number of cells than the "
             f"{len(header)} of the header, the first in line {ragged[0]}"
         )
-    table = np.array(rows)
-    place = header.index(target)
-    names = tuple(name for name in header if name != target)
-    columns = [numbers(path, name, table[:, header.index(name)]) for name in names]
-    if not columns:
-        raise UserError(f"data.path: {path} has no column beside the target")
-    return np.stack(columns, axis=1), table[:, place], names
+    return header, [row for _, row in rows[1:]]
 
 
-def numbers(path: Path, name: str, cells: np.ndarray) -> np.ndarray:
-    """The cells of an input column as float32; empty ones become NaN and are refused later."""
+def as_numbers(cells: Sequence[str]) -> np.ndarray:
+    """Cells as float64, those without a number NaN."""
     try:
-        return np.where(np.char.strip(cells) == "", "nan", cells).astype(np.float32)
+        return np.array(cells, np.float64)
     except ValueError:
-        bad = [cell for cell in cells if not is_number(cell)]
-        raise UserError(
-            f'data.path: column "{name}" of {path} holds {len(bad)} cells that are no numbers, '
-            f'like "{bad[0]}"; encode them as numbers first'
-        ) from None
+        return np.array(["nan" if is_missing(cell) else cell for cell in cells], np.float64)
+
+
+def no_numbers(cells: Sequence[str]) -> list[str]:
+    """The cells that are neither numbers nor missing."""
+    try:
+        np.array(cells, np.float64)
+    except ValueError:
+        return [cell for cell in cells if not is_number(cell) and not is_missing(cell)]
+    return []
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell holds nothing, or a word for it."""
+    return cell.strip().lower() in MISSING
 
 
 def is_number(cell: str) -> bool:
+    """Whether a cell reads as a number."""
     try:
-        float(cell or "nan")
+        float(cell)
     except ValueError:
         return False
     return True
 
 
+def column_of_targets(cells: Sequence[str]) -> np.ndarray:
+    """Targets as float64 where every cell is a number or missing, else as text."""
+    if len(no_numbers(cells)) == 0:
+        return as_numbers(cells)
+    text = np.array([cell.strip() for cell in cells])
+    empty = text == ""
+    if empty.any():
+        raise UserError(
+            f"data.target: {empty.sum()} of {len(text)} targets are missing, the first in row "
+            f"{empty.argmax() + 1}; remove or fill them first"
+        )
+    return text
+
+
+# --- archives -----------------------------------------------------------------------------------
+
+
 def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Arrays of an archive: inputs under "x" (or the only other name), targets under `target`."""
-    with np.load(path, allow_pickle=False) as archive:
+    """Arrays of an archive: inputs under "x" (or the only other name), targets under `target`.
+
+    Raises:
+        UserError: for a file that is no such archive, and arrays that are not there or no numbers.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"data.path: {path} is one array and no archive; use numpy.savez")
+    except (ValueError, EOFError, zipfile.BadZipFile):
+        raise UserError(
+            f"data.path: {path} is no archive of arrays; write it with numpy.savez"
+        ) from None
+    with archive:
         names = archive.files
         if target not in names:
             raise UserError(
@@ -74,10 +171,29 @@ def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
                 f'data.path: {path} must hold its inputs in an array called "x"; '
                 f"beside the target it has {', '.join(others) or 'nothing'}"
             )
-        return archive[inputs], archive[target], ()
+        return array_of(path, archive, inputs), array_of(path, archive, target), ()
+
+
+def array_of(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
+    """One array of an archive, with an axis of rows."""
+    try:
+        array = archive[name]
+    except ValueError:  # objects are pickled, and a pickle may run any code
+        raise UserError(
+            f'data.path: "{name}" of {path} holds Python objects; save it as an array of numbers '
+            "or text"
+        ) from None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        raise UserError(f'data.path: "{name}" of {path} is damaged: {error}') from None
+    if array.ndim == 0:
+        raise UserError(f'data.path: "{name}" of {path} is a single value, without rows')
+    return array
 
 
 READERS = {".csv": read_csv, ".npz": read_npz}
+
+
+# --- the member of the family -------------------------------------------------------------------
 
 
 def file(
@@ -92,16 +208,19 @@ def file(
 ) -> Dataset:
     """A table of the user's own: a `.csv` with a header line, or a `.npz` of arrays.
 
-    Targets of text or integers are classes, others are real values. A relative path is looked up
-    from the folder in which the command runs.
+    A relative path is looked up from the folder in which the command runs. Inputs of an archive may
+    have any shape (rows, ...). They are standardized column by column; images, which are arrays
+    of four axes or of bytes, channel by channel; other arrays of three axes, like series, by their
+    last axis. Targets may also be one-hot rows, which are read as classes.
 
     Args:
         path: the file.
         target: the column or array to predict; a `.npz` holds its inputs in "x".
-        kind: "classes", "values", or "auto": classes where targets are text or few integers.
+        kind: "classes", "values", or "auto": classes where targets are text, truth values or at
+            most 20 whole numbers that occur twice on average, else values.
         valid: share of the rows for validation.
         test: share of the rows for the test.
-        standardized: shift and scale each column by the mean and deviation of the training rows.
+        standardized: shift and scale inputs by the mean and deviation of the training rows.
         seed: of the split.
     """
     where = Path(path).expanduser()
@@ -110,39 +229,147 @@ def file(
         raise UserError(f"data.path: {path} ends in none of {', '.join(READERS)}")
     if not where.is_file():
         raise UserError(f"data.path: there is no file {where.resolve()}")
-    x, y, columns = reader(where, target)
+    try:
+        x, y, columns = reader(where, target)
+    except OSError as error:
+        raise UserError(f"data.path: {path}: {(error.strerror or 'unreadable').lower()}") from None
     if x.dtype.kind not in "fiub":
         raise UserError(f"data.path: the inputs of {path} have dtype {x.dtype}, not numbers")
     if len(x) != len(y):
         raise UserError(f"data.path: {path} has {len(x)} rows of inputs and {len(y)} targets")
+    if len(x) == 0:
+        raise UserError(f"data.path: {path} has no rows")
+    x = x[:, None] if x.ndim == 1 else x
+    y, classes = targets(where.name, y, kind)
     # Before any statistics: one NaN would spread over its column and hide where it was.
     refuse_nonfinite(where.name, "inputs", x, columns)
-    y, classes = targets(y, kind)
-    refuse_nonfinite(where.name, "targets", y, ())
-    parts = split_rows(
-        x.astype(np.float32), y, valid=valid, test=test, seed=seed, stratify=bool(classes)
-    )
+    refuse_large(where.name, "inputs", x, columns)
+    # Standardized from the numbers of the file: in float32 those of a clock are all alike.
+    parts = split_rows(x, y, valid=valid, test=test, seed=seed, stratify=bool(classes))
+    warn_constant(where.name, parts.train.x, columns)
     if standardized:
-        parts = standardize(*parts)
+        parts = standardize(*parts, axis=averaged(x))
+    else:
+        warn_coarse(where.name, "inputs", x, columns)
+        parts = parts._make(part and part._replace(x=part.x.astype(np.float32)) for part in parts)
     return Dataset(*parts, classes=classes, columns=columns)
 
 
-def targets(y: np.ndarray, kind: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets as integer classes with their names, or as float32 values without."""
-    text = y.dtype.kind in "US"
-    if text and all(is_number(cell) for cell in y):
-        if (np.char.strip(y) == "").any():
-            raise UserError(f"data.target: {(np.char.strip(y) == '').sum()} targets are missing")
-        y, text = y.astype(np.float64), False
+def averaged(x: np.ndarray) -> tuple[int, ...] | int:
+    """The axes over which statistics are taken, by what the inputs look like."""
+    if x.ndim == 2:
+        return 0
+    if x.ndim == 3 and x.dtype == np.uint8:
+        return (0, 1, 2)
+    return tuple(range(x.ndim - 1))
+
+
+def targets(
+    name: str, y: np.ndarray, kind: Literal["auto", "classes", "values"]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets as integer classes with their names, or as float32 values without.
+
+    Args:
+        name: of the file, for errors.
+        y: (rows,), (rows, 1), one-hot (rows, classes), or values (rows, ...).
+        kind: what they are, see `file`.
+
+    Raises:
+        UserError: for targets that are no numbers or text, are missing or infinite, or cannot be
+            of that kind.
+    """
+    if y.dtype.kind == "S":
+        y = np.char.decode(y, "utf-8")
+    text = y.dtype.kind == "U"
     if not text and y.dtype.kind not in "fiub":
         raise UserError(f"data.target: targets have dtype {y.dtype}; numbers or text are allowed")
+    refuse_nonfinite(name, "targets", y, ())
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if kind != "values" and is_one_hot(y):
+        y = y.argmax(axis=1)
+        kind = "classes"
     if kind == "auto":
-        whole = not text and np.array_equal(y, np.round(y)) and y.ndim == 1
-        kind = "classes" if text or (whole and len(np.unique(y)) <= 20) else "values"
+        kind = "classes" if look_like_classes(y) else "values"
     if kind == "values":
         if text:
             raise UserError('data.kind: targets are text; "values" needs numbers')
+        refuse_large(name, "targets", y, ())
+        warn_coarse(name, "targets", y, ())
         return y.astype(np.float32), ()
+    if y.ndim != 1:
+        raise UserError(
+            f"data.kind: targets of shape {y.shape} are no classes; classes have shape (rows,), or "
+            "are one-hot rows"
+        )
     names, labels = np.unique(y, return_inverse=True)
-    shown = [f"{name:g}" if isinstance(name, np.floating) else str(name) for name in names]
-    return labels.astype(np.int32), tuple(shown)
+    if len(names) > 20 and len(names) == len(y):
+        raise UserError(
+            f"data.kind: all {len(y)} targets differ, so they are no classes; "
+            + ("choose another target" if text else 'give kind="values"')
+        )
+    return labels.astype(np.int32), tuple(map(class_name, names))
+
+
+def look_like_classes(y: np.ndarray) -> bool:
+    """Whether targets are text, truth values, or few whole numbers that come back."""
+    if y.dtype.kind in "Ub":
+        return True
+    if y.ndim != 1 or (y != np.round(y)).any():
+        return False
+    different = len(np.unique(y))
+    return different <= 20 and 2 * different <= len(y)
+
+
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether targets are rows with a single 1 among zeros."""
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind == "U":
+        return False
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
+
+
+def class_name(value: np.generic) -> str:
+    """The name of a class: text as it is, whole numbers without a point, others in full."""
+    if isinstance(value, np.floating):
+        return str(int(value)) if value == np.round(value) else repr(float(value))
+    return str(value)
+
+
+def refuse_large(name: str, part: str, array: np.ndarray, columns: Sequence[str]) -> None:
+    """Raise for numbers that float32 turns into infinity."""
+    if array.dtype.kind != "f":
+        return
+    bad = np.abs(array.reshape(len(array), -1)) > np.finfo(np.float32).max
+    if bad.any():
+        raise UserError(
+            f"data: {part} of {name} hold {bad.sum()} numbers beyond 3.4e38 "
+            f"({worst(bad, array.shape[1:], columns)}); divide them by a unit first"
+        )
+
+
+def warn_coarse(name: str, part: str, array: np.ndarray, columns: Sequence[str]) -> None:
+    """Warn where numbers differ so little for their size that float32 keeps few digits of it."""
+    if array.dtype.kind not in "fiu":
+        return
+    flat = array.reshape(len(array), -1).astype(np.float64)
+    spread, size = flat.std(axis=0), np.abs(flat).max(axis=0)
+    coarse = np.flatnonzero((flat.max(axis=0) > flat.min(axis=0)) & (spread < 1e-4 * size))
+    if len(coarse):
+        names = [column_name(int(c), array.shape[1:], columns) for c in coarse]
+        warn(
+            f"data: {part} of {name} vary by less than 1/10000 of their size in column "
+            f"{shortened(names)}; computed in float32, little of that is left: subtract an offset"
+        )
+
+
+def warn_constant(name: str, x: np.ndarray, columns: Sequence[str]) -> None:
+    """Warn of the columns of a table that are the same in every training row."""
+    if x.ndim != 2:
+        return  # images have borders
+    constant = np.flatnonzero((x == x[:1]).all(axis=0))
+    if len(constant):
+        names = [column_name(int(c), x.shape[1:], columns) for c in constant]
+        warn(
+            f"data: {len(constant)} columns of {name} are the same in every training row: "
+            f"{shortened(names)}; nothing can be learned from them"
+        )

@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +12,23 @@ import numpy as np
 from nnref.errors import UserError
 
 
+class DataWarning(UserWarning):
+    """Something about the data that may be meant, but should be known."""
+
+
 class Split(NamedTuple):
     """One part of a data set: `x` (rows, ...) and `y` (rows, ...), rows in the same order."""
 
     x: np.ndarray
     y: np.ndarray
+
+
+class Parts(NamedTuple):
+    """The three parts of a data set; those that do not exist are None."""
+
+    train: Split
+    valid: Split | None = None
+    test: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,9 @@ class Dataset:
         test: what is looked at once at the end, or None.
         classes: names of the classes, target k meaning `classes[k]`; empty for real targets.
         columns: names of the columns of `x`, for errors; empty where they have none.
+
+    Raises:
+        UserError: for data that no network should be given, see `check`.
     """
 
     train: Split
@@ -47,13 +63,20 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of names, shapes, dtypes and bytes of all arrays."""
+        """A short hash of names, shapes, dtypes and bytes of all arrays.
+
+        One changed bit changes it; the machine's byte order and the arrays' layout do not.
+        """
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             for array in split:
+                array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
                 digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-                digest.update(np.ascontiguousarray(array).data)
+                digest.update(array.tobytes())
         return digest.hexdigest()[:12]
+
+
+# --- the door -----------------------------------------------------------------------------------
 
 
 def check(dataset: Dataset) -> None:
@@ -61,21 +84,44 @@ def check(dataset: Dataset) -> None:
 
     Raises:
         UserError: for rows and targets that differ in number, an empty split, a wrong dtype, NaN
-            or infinity (with column and count), labels out of range, a split of one class.
+            or infinity (with column and count), labels out of range, a split of one class,
+            targets that are all the same, splits whose examples differ in shape.
     """
+    if len(set(dataset.classes)) < len(dataset.classes):
+        raise UserError(f"data: two classes have the same name among {', '.join(dataset.classes)}")
+    if len(dataset.classes) == 1:
+        raise UserError(
+            f"data: there is only the class {dataset.classes[0]}: nothing to tell apart"
+        )
     for name, (x, y) in dataset.splits.items():
+        if x.ndim == 0 or y.ndim == 0:
+            raise UserError(f"data: {name} has no rows; inputs and targets need an axis of rows")
         if len(x) != len(y):
             raise UserError(f"data: {name} has {len(x)} rows of inputs and {len(y)} targets")
         if len(x) == 0:
             raise UserError(f"data: {name} is empty; give it a larger share or leave it out")
-        if x.dtype.kind not in "fiub":
+        for part, array in (("inputs", x), ("targets", y)):
+            if array.dtype.kind not in "fiub":
+                raise UserError(
+                    f"data: the {part} of {name} have dtype {array.dtype}; only real numbers are "
+                    "allowed"
+                )
+        train = dataset.train
+        if x.shape[1:] != train.x.shape[1:] or y.shape[1:] != train.y.shape[1:]:
             raise UserError(
-                f"data: the inputs of {name} have dtype {x.dtype}; only numbers are allowed"
+                f"data: examples of {name} have shapes {x.shape[1:]} and {y.shape[1:]}, those of "
+                f"train {train.x.shape[1:]} and {train.y.shape[1:]}; they must be equal"
             )
         refuse_nonfinite(name, "inputs", x, dataset.columns)
         refuse_nonfinite(name, "targets", y, ())
         if dataset.classes:
             refuse_labels(name, y, dataset.classes)
+    if not dataset.classes and (dataset.train.y == dataset.train.y[:1]).all():
+        value = ", ".join(f"{v:g}" for v in np.ravel(dataset.train.y[0])[:5])
+        raise UserError(
+            f"data: all {len(dataset.train.y)} targets of train are {value}: nothing to learn"
+        )
+    warn_untrained_classes(dataset)
     warn_shared_rows(dataset)
 
 
@@ -84,23 +130,38 @@ def refuse_nonfinite(name: str, part: str, array: np.ndarray, columns: Sequence[
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return
     bad = ~np.isfinite(array.reshape(len(array), -1))
-    counts = bad.sum(axis=0)
-    worst = np.argsort(-counts, kind="stable")[:5]
-    named = ", ".join(
-        f"column {columns[c] if columns else c}: {counts[c]}" for c in worst if counts[c]
-    )
+    rows = bad.any(axis=1)
     raise UserError(
-        f"data: {part} of {name} hold {bad.sum()} values that are NaN or infinite, in "
-        f"{bad.any(axis=1).sum()} of {len(array)} rows ({named}); remove or fill them first"
+        f"data: {part} of {name} hold {bad.sum()} values that are missing, NaN or infinite, in "
+        f"{rows.sum()} of {len(array)} rows, the first in row {rows.argmax() + 1} "
+        f"({worst(bad, array.shape[1:], columns)}); remove or fill them first"
     )
+
+
+def worst(bad: np.ndarray, shape: tuple[int, ...], columns: Sequence[str]) -> str:
+    """The columns with the most bad values, (rows, columns), and their counts."""
+    counts = bad.sum(axis=0)
+    order = [c for c in np.argsort(-counts, kind="stable") if counts[c]]
+    named = [f"column {column_name(c, shape, columns)}: {counts[c]}" for c in order[:5]]
+    more = [f"and {len(order) - 5} columns more"] if len(order) > 5 else []
+    return ", ".join(named + more)
+
+
+def column_name(place: int, shape: tuple[int, ...], columns: Sequence[str]) -> str:
+    """A column by its name, by its number from 0, or by its place in an example with axes."""
+    if columns:
+        return columns[place]
+    if len(shape) < 2:
+        return str(place)
+    return str(tuple(int(i) for i in np.unravel_index(place, shape)))
 
 
 def refuse_labels(name: str, y: np.ndarray, classes: Sequence[str]) -> None:
     """Raise where labels are no classes, lie out of range, or are all the same."""
-    if y.dtype.kind not in "iu" or y.ndim != 1:
+    if y.dtype.kind not in "iu":
         raise UserError(
-            f"data: the labels of {name} have dtype {y.dtype} and shape {y.shape}; "
-            f"classes are integers of shape (rows,)"
+            f"data: the labels of {name} have dtype {y.dtype} and shape {y.shape}; classes are "
+            f"integers from 0 to {len(classes) - 1}"
         )
     outside = (y < 0) | (y >= len(classes))
     if outside.any():
@@ -108,26 +169,60 @@ def refuse_labels(name: str, y: np.ndarray, classes: Sequence[str]) -> None:
             f"data: {outside.sum()} labels of {name} lie outside 0..{len(classes) - 1} "
             f"(from {y.min()} to {y.max()}), for {len(classes)} classes"
         )
-    if len(np.unique(y)) == 1:
+    if (y == y.flat[0]).all():
         raise UserError(
-            f"data: all {len(y)} labels of {name} are class {classes[y[0]]}: nothing to tell "
-            "apart; shuffle or stratify the split"
+            f"data: all {y.size} labels of {name} are class {classes[y.flat[0]]}: nothing to tell "
+            "apart; give it a larger share, or stratify the split"
         )
+
+
+def warn_untrained_classes(dataset: Dataset) -> None:
+    """Warn where validation or test asks for a class that is never trained on."""
+    if not dataset.classes:
+        return
+    trained = np.zeros(len(dataset.classes), bool)
+    trained[dataset.train.y] = True
+    for name, split in dataset.splits.items():
+        unknown = ~trained[split.y]
+        if unknown.any():
+            names = [dataset.classes[k] for k in np.unique(split.y[unknown])]
+            warn(
+                f"data: {unknown.sum()} of {split.y.size} labels of {name} are of classes that "
+                f"train has no example of: {shortened(names)}; they cannot be learned"
+            )
 
 
 def warn_shared_rows(dataset: Dataset) -> None:
     """Warn where validation or test holds inputs that are also trained on."""
     if len(dataset.splits) == 1:
         return
-    trained = {row.tobytes() for row in dataset.train.x}
+
+    def hashes(x: np.ndarray) -> list[int]:
+        x = x.astype(dataset.train.x.dtype) + 0  # adding 0 makes -0 the same as 0
+        return [hash(row.tobytes()) for row in x]
+
+    trained = set(hashes(dataset.train.x))
     for name, split in dataset.splits.items():
-        shared = sum(row.tobytes() in trained for row in split.x)
-        if name != "train" and shared:
-            warnings.warn(
+        shared = 0 if name == "train" else sum(h in trained for h in hashes(split.x))
+        if shared:
+            warn(
                 f"data: {shared} of {len(split.x)} rows of {name} are also in train; "
-                f"what {name} says is too good by that much",
-                stacklevel=2,
+                f"what {name} says is too good by that much"
             )
+
+
+def warn(message: str) -> None:
+    """Say a `DataWarning`."""
+    warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Up to five names, and how many there are more."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+# --- split --------------------------------------------------------------------------------------
 
 
 def split_rows(
@@ -138,7 +233,7 @@ def split_rows(
     test: float,
     seed: int,
     stratify: bool,
-) -> tuple[Split, Split | None, Split | None]:
+) -> Parts:
     """Shuffle rows and deal them out to train, valid and test.
 
     Args:
@@ -147,60 +242,111 @@ def split_rows(
         valid: share of the rows, 0 for none.
         test: share of the rows, 0 for none.
         seed: of the shuffling.
-        stratify: keep the share of every class the same in each part, to within one row.
+        stratify: keep the share of every class the same in each part, to within one row; `y` are
+            labels then, (rows,).
+
+    Raises:
+        UserError: for shares that leave a part without a row.
     """
-    if valid + test >= 1:
+    rows = len(x)
+    sizes = {"valid": round(valid * rows), "test": round(test * rows)}
+    for name, share in (("valid", valid), ("test", test)):
+        if share > 0 and not sizes[name]:
+            raise UserError(
+                f"data.{name}: {share:g} of {rows} rows is no row; give a larger share, or 0"
+            )
+    left = rows - sum(sizes.values())
+    if left < 1:
         raise UserError(
-            f"data: valid {valid} and test {test} leave nothing to train on; "
-            "together they must stay below 1"
+            f"data: valid {valid:g} and test {test:g} of {rows} rows leave nothing to train on; "
+            "give smaller shares"
         )
     rng = np.random.default_rng(seed)
-    place = rng.permutation(len(x))
-    if stratify:
-        # Dealing out each class on its own, at evenly spaced places of the deck, keeps its shares.
-        position = np.empty(len(x))
-        for label in np.unique(y):
-            rows = place[y[place] == label]
-            position[rows] = (np.arange(len(rows)) + rng.random()) / len(rows)
-        place = np.argsort(position, kind="stable")
-    n_valid, n_test = round(valid * len(x)), round(test * len(x))
-    for name, share, rows in (("valid", valid, n_valid), ("test", test, n_test)):
-        if share > 0 and rows == 0:
-            raise UserError(
-                f"data.{name}: {share} of {len(x)} rows is no row; give a larger share, or 0"
-            )
-    parts = np.split(place, [n_valid, n_valid + n_test])
-    if stratify:
-        parts = [rng.permutation(part) for part in parts]
+    place = rng.permutation(rows)
+    cuts = np.array([left, *sizes.values()])
+    if not stratify:
+        dealt = np.split(place, np.cumsum(cuts)[:-1])
+    else:
+        labels, numbers = np.unique(y, return_counts=True)
+        hands = [
+            np.split(place[y[place] == label], np.cumsum(shares)[:-1])
+            for label, shares in zip(labels, stratified(numbers, cuts), strict=True)
+        ]
+        dealt = [rng.permutation(np.concatenate(part)) for part in zip(*hands, strict=True)]
+    train, *others = (Split(x[part], y[part]) for part in dealt)
+    valid_part, test_part = (part if len(part.x) else None for part in others)
+    return Parts(train, valid_part, test_part)
 
-    def part(rows: np.ndarray) -> Split | None:
-        return Split(x[rows], y[rows]) if len(rows) else None
 
-    train = Split(x[parts[2]], y[parts[2]])
-    return train, part(parts[0]), part(parts[1])
+def stratified(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """How many rows of each class each part gets: n_c s_p / n, rounded so that all sums are right.
+
+    Every entry is the exact share rounded down or up, which is the best that whole rows can do;
+    that such a table exists follows from the integrality of flows. Rounding alone, or dealing out
+    the classes one after another, misses the sizes of the parts.
+
+    Args:
+        numbers: n_c, rows of each class.
+        sizes: s_p, rows of each part, with the same sum n.
+
+    Returns:
+        (classes, parts) whole numbers, whose rows sum to `numbers` and whose columns to `sizes`.
+    """
+    counts, rest = np.divmod(np.outer(numbers, sizes), sizes.sum())
+    up = np.zeros(rest.shape, bool)
+    for c, missing in enumerate(numbers - counts.sum(axis=1)):
+        up[c, np.argsort(-rest[c], kind="stable")[:missing]] = True
+    # Rounded class by class, the classes are right and the parts may be off: hand single rows on
+    # from a part that has too many to one that has too few, if need be through a third part.
+    paths = [p for length in (2, 3) for p in permutations(range(len(sizes)), length)]
+    while (surplus := (counts + up).sum(axis=0) - sizes).any():
+        for path in paths:
+            hops = list(zip(path[:-1], path[1:], strict=True))
+            able = [up[:, p] & ~up[:, q] & (rest[:, q] > 0) for p, q in hops]
+            if surplus[path[0]] > 0 > surplus[path[-1]] and all(a.any() for a in able):
+                for (p, q), a in zip(hops, able, strict=True):
+                    c = np.argmax(np.where(a, rest[:, q] - rest[:, p], -np.inf))
+                    up[c, p], up[c, q] = False, True
+                break
+        else:
+            raise AssertionError("no way to hand on a row, though theory says that there is one")
+    return counts + up
+
+
+# --- standardize --------------------------------------------------------------------------------
 
 
 def standardize(
-    train: Split, *others: Split | None, axis: tuple[int, ...] | int = 0
-) -> tuple[Split | None, ...]:
+    train: Split,
+    valid: Split | None = None,
+    test: Split | None = None,
+    *,
+    axis: tuple[int, ...] | int = 0,
+) -> Parts:
     """Shift and scale inputs to mean 0 and variance 1 by the statistics of `train` alone.
 
-    A column that is constant in `train` is only shifted. Nothing about validation or test enters,
-    or they would no longer stand for data not yet seen.
+    x' = (x - mean)/deviation, in float64, given back in float32. A column that is constant in
+    `train` is only shifted. Nothing about validation or test enters, or they would no longer stand
+    for data not yet seen.
 
     Args:
         train: the split whose statistics are used.
-        *others: splits that are scaled with them; None stays None.
+        valid: scaled with them; None stays None.
+        test: likewise.
         axis: axes averaged over: 0 for each column on its own.
     """
-    mean = train.x.mean(axis=axis, keepdims=True, dtype=np.float64)
-    deviation = train.x.std(axis=axis, keepdims=True, dtype=np.float64)
-    # Rounding leaves a constant column a deviation of about 1e-17 of its size, not 0.
-    deviation = np.where(deviation > 1e-12 * (1 + np.abs(mean)), deviation, 1.0)
+    x = train.x.astype(np.float64)
+    mean = x.mean(axis=axis, keepdims=True)
+    # Compared as numbers: rounding leaves a constant column a deviation of 1e-17 of its size.
+    constant = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
+    mean = np.where(constant, x.max(axis=axis, keepdims=True), mean)
+    deviation = np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
 
-    def scaled(split: Split | None) -> Split | None:
-        if split is None:
-            return None
+    def scaled(split: Split) -> Split:
         return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
 
-    return tuple(scaled(split) for split in (train, *others))
+    return Parts(
+        scaled(train),
+        None if valid is None else scaled(valid),
+        None if test is None else scaled(test),
+    )

@@ -1,6 +1,9 @@
 """Synthetic data, made on the spot: XOR and spirals."""
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 
 from nnref.bounds import Count, Index, NonNegative, Probability
 from nnref.data.prepare import Dataset, Split, split_rows, standardize
@@ -33,7 +36,7 @@ def xor(*, jitter: NonNegative = 0.1, copies: Count = 8, seed: Index = 0) -> Dat
 
 def spirals(
     *,
-    arms: Count = 3,
+    arms: Annotated[int, Ge(2)] = 3,
     points: Count = 200,
     turns: NonNegative = 1.0,
     noise: NonNegative = 0.1,

@@ -49,6 +49,11 @@ class Page:
         return parse(self.text)
 
     @property
+    def together(self) -> tuple[int, ...]:
+        """The seeds that were trained in one program with this one."""
+        return tuple(map(int, self.facts["together"].split()))
+
+    @property
     def complete(self) -> bool:
         """Whether the run came to its end: the verdict is the last thing written."""
         return "verdict" in self.facts
@@ -92,13 +97,12 @@ def read_page(path: Path) -> Page:
     return Page(path, head[2], text, facts, dict(zip(columns, table.T, strict=True)))
 
 
-def page_name(path: Path) -> str:
-    """The name under which a file's runs are kept: its stem, or what a page says of itself."""
+def page_at(path: Path) -> Page | None:
+    """The page in a file, or None where the file is something else, or missing."""
     try:
-        head = HEAD.search(path.read_text(encoding="utf-8"))
+        return read_page(path) if HEAD.search(path.read_text(encoding="utf-8")) else None
     except (OSError, UnicodeDecodeError):
-        head = None
-    return head[2] if head else path.stem
+        return None
 
 
 def page_paths(folder: Path, identity: str, seed: int) -> list[Path]:

@@ -19,7 +19,7 @@ from nnref.logbook import (
     Writer,
     machine_facts,
     now,
-    page_name,
+    page_at,
     page_paths,
     read_page,
 )
@@ -180,11 +180,13 @@ def run(
     given = dict(settings or {})
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"epochs": epochs} if epochs is not None else {}
+    page = None
     if isinstance(experiment, Experiment):
         name = "unnamed"
         experiment = experiment.replaced(given) if given else experiment
     else:
-        name = page_name(Path(experiment))
+        page = page_at(Path(experiment))
+        name = page.name if page else Path(experiment).stem
         experiment = read(experiment, given)
     task, setup = from_experiment(experiment)
     check_measures(experiment, task)
@@ -197,6 +199,9 @@ def run(
         past = Run(name, experiment, records, judge(experiment, records))
         raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
     todo = tuple(seed for seed in seeds if seed not in known)
+    # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
+    together = todo if page is None or seeds != page.experiment.seeds else page.together
+    facts["together"] = " ".join(map(str, together))
     listener = listener or Listener()
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -206,7 +211,7 @@ def run(
             writers[seed] = stack.enter_context(writer)
         listener.begins(experiment, todo, setup.steps_per_epoch, what_was_there(known, writers))
         stack.callback(listener.ends)
-        records, states = train_seeds(experiment, task, setup, todo, writers, listener)
+        records, states = train_seeds(experiment, task, setup, together, writers, listener)
         seconds = time.perf_counter() - began
         records |= {seed: record_of(page) for seed, page in known.items()}
         ordered = tuple(records[seed] for seed in seeds)
@@ -214,7 +219,7 @@ def run(
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     params, model_state = states.params, states.model_state
-    return Run(name, experiment, ordered, verdict, task, todo, params, model_state, seconds)
+    return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
 
 
 def train_seeds(
@@ -377,25 +382,22 @@ def test_measures(
 def judge(experiment: Experiment, records: Sequence[Record]) -> Verdict:
     """The verdict over all seeds: the claim where there is one, else how the loss ended."""
     diverged = tuple(record.seed for record in records if record.diverged)
-    told, held = [], None
+    told, held = summary(records), None
     if experiment.claim and all(claim.of == len(records) for claim in experiment.claim):
-        held = True
+        held, counts = True, []
         for claim in experiment.claim:
             values = [record.final(claim.metric) for record in records]
             held &= claim.holds(values)
             least, most = (*claim.in_, claim.of)[:2]
             wanted = f"{least} or more" if most == claim.of else f"{least} to {most}"
             reached = sum(map(claim.within, values))
-            told.append(f"{claim} in {reached} of {claim.of} seeds, claimed {wanted}")
-        told.insert(0, "the claim held" if held else "the claim did not hold")
-    else:
-        told.append(summary(records))
-        if experiment.claim:
-            told.append(f"the claim is about {experiment.claim[0].of} seeds and was not judged")
+            counts.append(f"{claim} in {reached} of {claim.of} seeds, claimed {wanted}")
+        told = f"the claim {'held' if held else 'did not hold'}: {'; '.join(counts)}"
+    elif experiment.claim:
+        told += f"; the claim, about {experiment.claim[0].of} seeds, was not judged"
     if diverged:
-        told.append(f"{seeds_in_words(diverged)} diverged")
-    sentence = f"{told[0]}: {'; '.join(told[1:])}" if len(told) > 1 else told[0]
-    return Verdict(held, diverged, sentence)
+        told += f"; {seeds_in_words(diverged)} diverged"
+    return Verdict(held, diverged, told)
 
 
 def watched_loss(record: Record) -> str:

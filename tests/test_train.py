@@ -1,0 +1,270 @@
+"""The training program, held against plain Python loops."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnref import train
+from nnref.experiment import Stop, parse
+from nnref.task import Functions, Task, from_experiment
+
+CLASSES = {
+    "data": {"name": "spirals", "points": 23, "valid": 0.3, "test": 0.1},
+    "model": {"name": "mlp", "hidden": [5]},
+    "loss": "softmax_cross_entropy",
+    "optimizer": {"name": "adam", "learning_rate": 0.01},
+    "batch_size": 8,
+    "epochs": 6,
+}
+
+
+def built(**changes):
+    experiment = parse(json.dumps(CLASSES | changes))
+    task, setup = from_experiment(experiment)
+    return experiment, jax.tree.map(jnp.asarray, task._replace(functions=None, dataset=None)), setup
+
+
+def plan_of(experiment):
+    return train.Plan(
+        experiment.batch_size, experiment.epochs, experiment.evaluate_every, experiment.stop
+    )
+
+
+def fitted(experiment, task, setup, seeds=(0,), resume=None, stop_after=None):
+    """History of all chunks, measure -> (epochs + 1, runs), and the last chunk."""
+    chunks = []
+    for chunk in train.fit(setup, plan_of(experiment), experiment.numbers, seeds, task, resume):
+        chunks.append(chunk)
+        if stop_after is not None and chunk.first + len(chunk.active) > stop_after:
+            break
+    history = {n: np.concatenate([c.history[n] for c in chunks]) for n in chunks[0].history}
+    return history, chunks
+
+
+def plain_loop(experiment, task, setup, seed):
+    """The same training, a step at a time, without scan, vmap or chunks."""
+    functions, optimizer = setup(experiment.numbers)
+    plan = plan_of(experiment)
+    data = {"train": task.train, "valid": task.valid}
+    state, _ = train.start(setup, plan, experiment.numbers, seed, data)
+    x, y = task.train
+    step = jax.jit(partial(train.train_step, functions, optimizer))
+    losses, valid = [], []
+    for epoch in range(1, plan.epochs + 1):
+        key = jax.random.fold_in(state.key, epoch)
+        order = np.asarray(jax.random.permutation(key, len(x)))
+        total = 0.0
+        for number, first in enumerate(range(0, len(x), plan.batch_size), 1):
+            rows = order[first : first + plan.batch_size]
+            state, sums = step(state, x[rows], y[rows], jax.random.fold_in(key, number))
+            total += float(sums["loss"])
+        losses.append(total / len(x))
+        outputs, _ = functions.apply(state.params, state.model_state, task.valid.x, None, False)
+        valid.append(float(functions.loss(outputs, task.valid.y)))
+    return np.array(losses), np.array(valid), state
+
+
+@pytest.fixture(scope="module")
+def small():
+    return built()
+
+
+def test_scanned_epochs_equal_a_plain_loop(small):
+    experiment, task, setup = small
+    assert len(task.train.x) % experiment.batch_size, "the last batch must be a shorter one"
+    history, chunks = fitted(experiment, task, setup)
+    losses, valid, state = plain_loop(experiment, task, setup, 0)
+    # float32 sums in another order: a few units in the last place, grown over 36 Adam steps.
+    np.testing.assert_allclose(history["train_loss"][1:, 0], losses, rtol=1e-5)
+    np.testing.assert_allclose(history["valid_loss"][1:, 0], valid, rtol=1e-5)
+    for scanned, plain in zip(
+        jax.tree.leaves(chunks[-1].states.params), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_allclose(scanned[0], plain, rtol=1e-4, atol=1e-6)
+
+
+def test_every_example_is_seen_once_an_epoch():
+    """The last, shorter batch too: with a loss that adds up the inputs, nothing is missing."""
+    x = jnp.arange(1.0, 12.0)[:, None]
+
+    def functions(numbers):
+        return Functions(
+            init=lambda key: ({"w": jnp.zeros(())}, {}),
+            apply=lambda params, state, x, key, training: (x + 0 * params["w"], state),
+            loss=lambda outputs, y: jnp.mean(outputs),
+        ), optax.sgd(0.0)
+
+    state, _ = train.start(functions, train.Plan(4, 1), {}, 0, {})
+    _, row = train.train_epoch(*functions({}), state, (x, x), jnp.int32(1), 4)
+    assert float(row["train_loss"]) == pytest.approx(x.mean())
+
+
+@pytest.mark.parametrize("rows", [1, 3, 8, 11, 16])
+def test_evaluation_is_exact_at_any_batch_size(small, rows):
+    experiment, task, setup = small
+    functions, _ = setup(experiment.numbers)
+    params, model_state = functions.init(jax.random.key(3))
+    whole = train.evaluate(functions, params, model_state, task.valid, "valid", 10_000)
+    parts = train.evaluate(functions, params, model_state, task.valid, "valid", rows)
+    assert whole.keys() == parts.keys() == {"valid_loss", "valid_accuracy"}
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], rtol=1e-6)
+
+
+def test_a_vmapped_seed_equals_that_seed_alone(small):
+    experiment, task, setup = small
+    together, _ = fitted(experiment, task, setup, (3, 4, 5))
+    alone, _ = fitted(experiment, task, setup, (4,))
+    for name in together:
+        # XLA may round a product of many runs in another order than that of one.
+        np.testing.assert_allclose(together[name][:, 1], alone[name][:, 0], rtol=1e-5)
+    assert not np.allclose(together["train_loss"][:, 0], together["train_loss"][:, 1])
+
+
+def test_the_same_seed_twice_gives_the_same_bits(small):
+    first, second = (fitted(*small, (0, 1))[0] for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_chunks_of_any_size_give_the_same_bits(small, monkeypatch):
+    whole, chunks = fitted(*small, (0, 1))
+    monkeypatch.setattr(train, "HEARING", 0.0)  # one epoch a chunk
+    single, ones = fitted(*small, (0, 1))
+    assert len(ones) == small[0].epochs + 1 > len(chunks)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], single[name])
+
+
+def test_resuming_gives_the_same_bits(small, monkeypatch):
+    whole, _ = fitted(*small, (0, 1))
+    monkeypatch.setattr(train, "HEARING", 0.0)
+    first, chunks = fitted(*small, (0, 1), stop_after=3)
+    rest, _ = fitted(*small, (0, 1), resume=(3, chunks[-1].states))
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], np.concatenate([first[name], rest[name]]))
+
+
+def test_the_learning_rate_is_no_structure():
+    """Another rate, momentum or seed runs the program that is there."""
+    one = built(optimizer={"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}, epochs=2)
+    other = built(optimizer={"name": "sgd", "learning_rate": 0.2, "momentum": 0.5}, epochs=2)
+    slow, _ = fitted(*one)
+    compiled = train.train_chunk._cache_size()
+    fast, _ = fitted(*other)
+    assert train.train_chunk._cache_size() == compiled
+    assert not np.allclose(slow["train_loss"], fast["train_loss"])
+
+
+def test_validation_comes_every_so_many_epochs_and_at_the_end():
+    history, _ = fitted(*built(evaluate_every=4))
+    measured = ~np.isnan(history["valid_loss"][:, 0])
+    assert np.flatnonzero(measured).tolist() == [0, 4, 6]
+    every, _ = fitted(*built())
+    np.testing.assert_allclose(
+        history["valid_loss"][measured], every["valid_loss"][measured], rtol=1e-6
+    )
+
+
+def test_a_run_without_validation_data_has_only_training_measures():
+    history, _ = fitted(*built(data={"name": "spirals", "points": 20, "valid": 0, "test": 0}))
+    assert set(history) == {"train_loss", "train_accuracy"}
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+def test_a_run_that_diverges_ends_where_its_loss_does():
+    experiment, task, setup = built(
+        data={"name": "spirals", "points": 23, "valid": 0.3, "test": 0.1},
+        loss="squared_error",
+        optimizer={"name": "sgd", "learning_rate": 60.0},
+        epochs=50,
+    )
+    _, chunks = fitted(experiment, task, setup)
+    active = np.concatenate([chunk.active for chunk in chunks])[:, 0]
+    bad = np.concatenate([chunk.bad_step for chunk in chunks])[:, 0]
+    last = np.count_nonzero(active) - 1
+    assert 0 < last < 50
+    assert active[: last + 1].all()
+    assert not bad[:last].any()
+    # The step at which a plain loop sees it first.
+    functions, optimizer = setup(experiment.numbers)
+    data = {"train": task.train, "valid": task.valid}
+    state, _ = train.start(setup, plan_of(experiment), experiment.numbers, 0, data)
+    x, y = task.train
+    step = jax.jit(partial(train.train_step, functions, optimizer))
+    seen = None
+    for epoch in range(1, last + 1):
+        key = jax.random.fold_in(state.key, epoch)
+        order = np.asarray(jax.random.permutation(key, len(x)))
+        for number, first in enumerate(range(0, len(x), 8), 1):
+            rows = order[first : first + 8]
+            state, sums = step(state, x[rows], y[rows], jax.random.fold_in(key, number))
+            if seen is None and not np.isfinite(sums["loss"]):
+                seen = (epoch, number)
+    assert seen == (last, int(bad[last]))
+
+
+def test_a_run_that_stops_keeps_its_state_while_others_go_on():
+    stop = {"metric": "train_loss", "at_most": 0.9}
+    changes = {"optimizer": {"name": "adam", "learning_rate": 0.05}, "epochs": 40}
+    experiment, task, setup = built(stop=stop, **changes)
+    _, chunks = fitted(experiment, task, setup, range(6))
+    active = np.concatenate([chunk.active for chunk in chunks])
+    ends = active.sum(axis=0) - 1
+    assert len(set(ends)) > 1, "some must stop before others for this test to say anything"
+    first = int(np.argmin(ends))
+    shorter = built(**changes | {"epochs": int(ends[first])})
+    _, until = fitted(*shorter, range(6))
+    for kept, then in zip(
+        jax.tree.leaves(chunks[-1].states.params),
+        jax.tree.leaves(until[-1].states.params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(kept[first], then[first], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stop", "figures", "stops_at"),
+    [
+        (Stop(at_most=0.5), [0.9, 0.6, 0.5, 0.1], 3),
+        (Stop(metric="valid_accuracy", at_least=0.9), [0.1, 0.95], 2),
+        (Stop(patience=2), [0.9, 0.5, 0.6, 0.7, 0.1], 4),
+        (Stop(patience=2), [0.9, 0.5, float("nan"), 0.6, 0.4, 0.5], None),
+        (Stop(metric="valid_accuracy", patience=1), [0.5, 0.6, 0.6], 3),
+        (Stop(patience=3, at_most=0.2), [0.5, 0.2], 2),
+    ],
+)
+def test_when_a_run_stops(stop, figures, stops_at):
+    rising = stop.metric.endswith("accuracy")
+    state = train.TrainState(
+        {}, {}, {}, None, None, jnp.float32(-jnp.inf if rising else jnp.inf), jnp.int32(0)
+    )
+    stopped = None
+    for number, figure in enumerate(figures, 1):
+        done, best, waited = train.should_stop(stop, state, jnp.float32(figure))
+        state = state._replace(best=best, waited=waited)
+        if done and stopped is None:
+            stopped = number
+    assert stopped == stops_at
+
+
+def test_a_step_moves_against_the_gradient():
+    """On a quadratic, one step of plain descent is known in closed form."""
+    functions = Functions(
+        init=lambda key: ({"w": jnp.float32(3.0)}, {}),
+        apply=lambda params, state, x, key, training: (params["w"] * x, state),
+        loss=lambda outputs, y: jnp.mean(jnp.square(outputs - y)),
+    )
+    state, _ = train.start(lambda numbers: (functions, optax.sgd(0.1)), train.Plan(2, 1), {}, 0, {})
+    x, y = jnp.array([[1.0], [2.0]]), jnp.array([[2.0], [4.0]])
+    after, sums = train.train_step(functions, optax.sgd(0.1), state, x, y, None)
+    # dl/dw = mean 2 x (w x - y) = (2*1*1 + 2*2*2) / 2 = 5
+    assert float(after.params["w"]) == pytest.approx(3.0 - 0.1 * 5.0)
+    assert float(sums["loss"]) == pytest.approx(2 * (1 + 4) / 2)

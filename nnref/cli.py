@@ -95,7 +95,7 @@ def experiment_path(given: str | None) -> Path:
     """
     names = experiment_names()
     listed = f"experiments: {', '.join(names) or 'none in ' + str(EXPERIMENTS.resolve())}"
-    if not given or Path(given).stem == "":
+    if not given or Path(given).name == ".json":
         raise UserError(f"which experiment? {listed}")
     path = Path(given)
     by_name = EXPERIMENTS / f"{path.stem}.json"
@@ -244,18 +244,19 @@ def claims_command(options: argparse.Namespace) -> int:
 
     use_cache()
     paths = [experiment_path(name) for name in options.names or experiment_names()]
-    width = max((len(path.stem) for path in paths), default=0)
+    paths = [path for path in paths if read(path).claim]
+    if not paths:
+        raise UserError("none of these experiments has a claim")
+    width = max(len(path.stem) for path in paths)
     failed = 0
     for path in paths:
-        if not read(path).claim:
-            continue
         began = time.perf_counter()
         verdict = run(path, logbook=None).verdict
         failed += verdict.exit_code != 0
         word = "held    " if verdict.held else "NOT HELD"
         seconds = time.perf_counter() - began
         print(f"{path.stem:<{width}}  {word}  {seconds:6.1f} s  {verdict.sentence}", flush=True)
-    print(f"{failed} claims did not hold" if failed else "every claim held")
+    print(f"{failed} of {len(paths)} claims did not hold" if failed else "every claim held")
     return 1 if failed else 0
 
 

@@ -25,6 +25,7 @@ from nnref.errors import UserError
 from nnref.experiment import Experiment, parse
 
 FORMAT = 1
+TORN = " (torn)"
 HEAD = re.compile(r"^// page (\d+) of (.+)$", re.MULTILINE)
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -82,13 +83,13 @@ def read_page(path: Path) -> Page:
     columns: list[str] = []
     rows: list[list[float]] = []
     for line in text[: text.rfind("\n") + 1].splitlines():
-        if not line.startswith("// "):
+        if not line.startswith("// ") or line.endswith(TORN):
             continue
         first, _, rest = line[3:].partition(" ")
         cells = rest.split()
         if first == "epoch":
             columns = cells
-        # Rows stand in order; a torn one has another number of cells and comes again after it.
+        # Rows stand in order; a torn one is marked so when the run goes on, and comes again.
         elif first == str(len(rows)) and len(cells) == len(columns):
             rows.append([np.nan if cell == "-" else float(cell) for cell in cells])
         elif first.endswith(":"):
@@ -157,17 +158,19 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stream = path.open("a" if same else "x", encoding="utf-8")
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, FileExistsError):
-            raise UserError(f"{path}: another process is writing this page") from None
         except OSError as error:
             raise UserError(
                 f"{path}: {(error.strerror or 'cannot be written').lower()}; "
                 "choose another folder with --logbook, or none with --no-logbook"
             ) from None
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise UserError(f"{path}: another process is writing this page") from None
         writer = cls(path, last if same else None, stream)
         if same:
-            torn = "" if last.text.endswith("\n") else " (torn)\n"
+            torn = "" if last.text.endswith("\n") else f"{TORN}\n"
             writer.write(f"{torn}// continued: {now()}\n")
         else:
             page = experiment.model_copy(update={"seeds": (seed,)})

@@ -1,0 +1,166 @@
+"""The same work in PyTorch, eager, with all tensors in memory: four variants.
+
+They differ in what decides the speed of a small network in eager mode: modules or plain functions,
+which kernel makes the optimizer's step, and how many threads. Losses stay tensors until the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from run import Curves, Work
+
+LOSSES = {
+    "sigmoid_cross_entropy": functional.binary_cross_entropy_with_logits,
+    "softmax_cross_entropy": functional.cross_entropy,
+}
+MODULES = {"tanh": nn.Tanh, "relu": nn.ReLU}
+ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curves]]]:
+    """Name -> what prepares a run and gives the function to be timed."""
+    return {
+        "PyTorch, modules, 1 thread": partial(modules, work, 1, fused=False),
+        "PyTorch, modules, fused optimizer, 1 thread": partial(modules, work, 1, fused=True),
+        "PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1),
+        f"PyTorch, functions, fused kernel, {cores} threads": partial(functions, work, cores),
+    }
+
+
+def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
+    """The usual way: `nn.Module`, `backward`, an optimizer of `torch.optim`."""
+    torch.set_num_threads(threads)
+    experiment = work.experiment
+    layers: list[nn.Module] = []
+    for weight, bias in tensors(work):
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.load_state_dict({"weight": weight, "bias": bias})
+        layers += [linear, MODULES[experiment.model.activation.name]()]
+    model = nn.Sequential(*layers[:-1])
+    its = experiment.optimizer
+    common = {"params": model.parameters(), "lr": its.learning_rate, "fused": fused}
+    if its.name == "sgd":
+        optimizer = torch.optim.SGD(**common, momentum=its.momentum)
+    else:
+        optimizer = torch.optim.Adam(**common, betas=(its.beta1, its.beta2), eps=its.epsilon)
+    loss_of = LOSSES[experiment.loss.name]
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return partial(train, work, prepared(work), step, lambda x, y: loss_of(model(x), y))
+
+
+def functions(work: Work, threads: int) -> Callable[[], Curves]:
+    """Nothing but what the step needs: no modules, no hooks, gradients never stored.
+
+    The optimizer is the kernel beneath the fused optimizers of `torch.optim`, called directly.
+    """
+    torch.set_num_threads(threads)
+    parameters = [tensor.requires_grad_() for pair in tensors(work) for tensor in pair]
+    pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
+    first = [torch.zeros_like(p) for p in parameters]
+    second = [torch.zeros_like(p) for p in parameters]
+    steps = [torch.zeros(()) for _ in parameters]
+    experiment = work.experiment
+    its = experiment.optimizer
+    activation = ACTIVATIONS[experiment.model.activation.name]
+    loss_of = LOSSES[experiment.loss.name]
+
+    def outputs(x: Tensor) -> Tensor:
+        for weight, bias in pairs[:-1]:
+            x = activation(functional.linear(x, weight, bias))
+        return functional.linear(x, *pairs[-1])
+
+    def sgd(gradients: tuple[Tensor, ...]) -> None:
+        torch._fused_sgd_(
+            parameters,
+            gradients,
+            first,
+            weight_decay=0.0,
+            momentum=its.momentum,
+            lr=its.learning_rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+
+    def adam(gradients: tuple[Tensor, ...]) -> None:
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            parameters,
+            gradients,
+            first,
+            second,
+            [],
+            steps,
+            lr=its.learning_rate,
+            beta1=its.beta1,
+            beta2=its.beta2,
+            weight_decay=0.0,
+            eps=its.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    update = {"sgd": sgd, "adam": adam}[its.name]
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        loss = loss_of(outputs(x), y)
+        gradients = torch.autograd.grad(loss, parameters)
+        with torch.no_grad():
+            update(gradients)
+        return loss.detach()
+
+    return partial(train, work, prepared(work), step, lambda x, y: loss_of(outputs(x), y))
+
+
+def tensors(work: Work) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of every layer: PyTorch keeps a weight as (fan_out, fan_in)."""
+    return [
+        (torch.tensor(kernel).T.contiguous(), torch.tensor(bias)) for kernel, bias in work.weights
+    ]
+
+
+def prepared(work: Work) -> tuple[Tensor, ...]:
+    """Training data, validation data and the order of every epoch."""
+    x, y, valid_x, valid_y = map(torch.tensor, (*work.task.train, *work.task.valid))
+    if work.experiment.loss.name == "softmax_cross_entropy":
+        y, valid_y = y.long(), valid_y.long()
+    return x, y, valid_x, valid_y, torch.tensor(work.orders)
+
+
+def train(
+    work: Work,
+    data: tuple[Tensor, ...],
+    step: Callable[[Tensor, Tensor], Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+) -> Curves:
+    """All epochs, with a validation after each."""
+    x, y, valid_x, valid_y, orders = data
+    size = work.experiment.batch_size
+    sizes = torch.tensor([len(batch) for batch in x.split(size)], dtype=torch.float32)
+    train_losses, valid_losses = [], []
+    for order in orders:
+        if size < len(x):
+            batches = zip(x[order].split(size), y[order].split(size), strict=True)
+            losses = torch.stack([step(*batch) for batch in batches])
+            train_losses.append(losses.dot(sizes) / len(x))
+        else:
+            train_losses.append(step(x, y))
+        with torch.inference_mode():
+            valid_losses.append(loss_of(valid_x, valid_y))
+    return torch.stack(train_losses).numpy(), torch.stack(valid_losses).numpy()

@@ -9,6 +9,7 @@ read, that is in `TargetKind.encode` and wherever the loss is called outside a t
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -110,7 +111,7 @@ def log_cosh(outputs: Array, targets: Array) -> Array:
     # Near 0 the difference |e| - log 2 + ... would leave nothing but rounding: in float32 already
     # e = 1e-4 gives 0. There cosh^2 = 1 + sinh^2 keeps every digit.
     near = jnp.log1p(jnp.square(jnp.sinh(jnp.clip(e, -1, 1)))) / 2
-    far = jnp.abs(e) + jnp.log1p(jnp.exp(-2 * jnp.abs(e))) - np.log(2)
+    far = jnp.abs(e) + jnp.log1p(jnp.exp(-2 * jnp.abs(e))) - math.log(2)
     return mean_of(jnp.where(jnp.abs(e) < 1, near, far))
 
 

@@ -9,12 +9,12 @@ they stand for; `classes`, the number of classes, 0 for values; `log_probabiliti
 classes, None where the loss has none. Keyword-only arguments are the schema, as everywhere.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nnref.bounds import Count
 from nnref.errors import UserError
@@ -200,7 +200,7 @@ def bits_per_character(
         UserError: where targets are no classes, or the loss has no probabilities.
     """
     count = nats("bits_per_character", answer, classes, log_probabilities)
-    return Metric(count, lambda sums: sums[0] / sums[1] / np.log(2), larger_is_better=False)
+    return Metric(count, lambda sums: sums[0] / sums[1] / math.log(2), larger_is_better=False)
 
 
 def nats(

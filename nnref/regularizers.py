@@ -74,13 +74,12 @@ def augment(regularization: Regularization, x: Array, key: Array) -> Array:
         x: inputs of a batch.
         key: of the step.
     """
-    flip_key, shift_key, noise_key = jax.random.split(key, 3)
     if regularization.flip:
-        x = flip(x, flip_key)
+        x = flip(x, jax.random.fold_in(key, 0))
     if regularization.shift is not None:
-        x = shift(x, shift_key, regularization.shift)
+        x = shift(x, jax.random.fold_in(key, 1), regularization.shift)
     if regularization.input_noise is not None:
-        x = input_noise(x, noise_key, regularization.input_noise)
+        x = input_noise(x, jax.random.fold_in(key, 2), regularization.input_noise)
     return x
 
 

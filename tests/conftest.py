@@ -1,0 +1,18 @@
+"""Fixtures that every room may use."""
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def float64():
+    """Computes in double precision, for finite differences and oracles."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict_ranks():
+    """Refuses to broadcast between arrays of different rank, which is seldom meant."""
+    with jax.numpy_rank_promotion("raise"):
+        yield

@@ -33,7 +33,7 @@ def transformation(
     def init(params: Tree) -> ClippingState:
         return ClippingState(jnp.float32(0.0))
 
-    def update(updates: Tree, state: ClippingState, params: Tree = None) -> Any:
+    def update(updates, state, params=None):
         updates, share = clip(updates, params)
         return updates, ClippingState(jnp.asarray(share, jnp.float32))
 
@@ -59,7 +59,7 @@ def share_above(threshold: Any, sizes: list[Array]) -> Array:
     """What share of all sizes is above its threshold: one for all, or one for each array."""
     thresholds = threshold if isinstance(threshold, list) else [threshold] * len(sizes)
     above = sum(jnp.sum(size > c) for size, c in zip(sizes, thresholds, strict=True))
-    return above / sum(size.size for size in sizes)
+    return jnp.asarray(above) / sum(size.size for size in sizes)
 
 
 def value(*, threshold: Positive = 1.0) -> optax.GradientTransformation:

@@ -70,7 +70,7 @@ def transformation(
     def init(params: Tree) -> RuleState:
         return RuleState(jnp.int32(0), jax.tree.map(start, params))
 
-    def update(updates: Tree, state: RuleState, params: Tree = None) -> tuple[Tree, RuleState]:
+    def update(updates, state, params=None):
         t = state.step + 1
         gradients, tree = jax.tree.flatten(updates)
         slots = tree.flatten_up_to(state.slots)
@@ -183,14 +183,14 @@ def rmsprop(
         momentum: of a velocity of the quotients, mu b + g/sqrt(v).
     """
 
-    def rule(t: Array, g: Array, v: Array, m: Array | None = None) -> tuple[Array, ...]:
+    def rule(t: Array, g: Array, v: Array, *mean: Array) -> tuple[Array, ...]:
         v = decay * v + (1 - decay) * g**2
-        slots, spread = (v,), v
+        square = v
         if centred:
-            m = decay * m + (1 - decay) * g
-            slots, spread = (v, m), jnp.maximum(v - m**2, 0)
-        root = jnp.sqrt(spread + epsilon) if epsilon_in_root else jnp.sqrt(spread) + epsilon
-        return g / root, *slots
+            mean = (decay * mean[0] + (1 - decay) * g,)
+            square = jnp.maximum(v - mean[0] ** 2, 0)
+        root = jnp.sqrt(square + epsilon) if epsilon_in_root else jnp.sqrt(square) + epsilon
+        return g / root, v, *mean
 
     direction = transformation(rule, zeros(2 if centred else 1))
     if momentum is not None:
@@ -704,12 +704,15 @@ def descend(
         start: of the schedule.
     """
 
-    def update(updates: Tree, state: RateState, params: Tree = None) -> tuple[Tree, RateState]:
+    def update(updates: Tree, state: Any, params: Tree = None) -> Any:
         rate = -learning_rate * factor(state)
         updates = jax.tree.map(lambda d: jnp.asarray(rate, d.dtype) * d, updates)
         return updates, state._replace(step=state.step + 1)
 
-    return optax.GradientTransformation(lambda params: start, update)
+    def init(params: Tree) -> Any:
+        return start
+
+    return optax.GradientTransformation(init, update)
 
 
 def schedule_free_step(
@@ -735,14 +738,12 @@ def schedule_free_step(
         projection: of z.
     """
 
-    def init(params: Tree) -> ScheduleFreeState:
+    def init(params: Tree) -> Any:
         # Copies: three names of one buffer could not be given away to a jitted step.
         z, x = jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, params)
         return ScheduleFreeState(start, jnp.zeros((), float), z, x)
 
-    def update(
-        updates: Tree, state: ScheduleFreeState, params: Tree
-    ) -> tuple[Tree, ScheduleFreeState]:
+    def update(updates: Tree, state: Any, params: Tree = None) -> Any:
         s = factor(state.rate)
         move = jax.tree.map(lambda d: -learning_rate * s * d, updates)
         if projection is not None:
@@ -770,7 +771,7 @@ def keeping_dtypes(inner: optax.GradientTransformation) -> optax.GradientTransfo
     def like(old: Tree, new: Tree) -> Tree:
         return jax.tree.map(lambda o, n: n.astype(o.dtype), old, new)
 
-    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+    def update(updates, state, params=None):
         new_updates, new_state = inner.update(updates, state, params)
         return like(updates, new_updates), like(state, new_state)
 

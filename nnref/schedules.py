@@ -311,7 +311,7 @@ class PlateauState(NamedTuple):
     threshold: Array
 
 
-def plateau(schedule: Schedule) -> PlateauState | None:
+def plateau(schedule: Callable[..., Any]) -> PlateauState | None:
     """The memory that a schedule starts with, where it is, or leads to, `reduce_on_plateau`.
 
     None means that the schedule needs no validation loss.
@@ -326,12 +326,8 @@ def plateau(schedule: Schedule) -> PlateauState | None:
             patience=jnp.int32(bound["patience_evaluations"]),
             threshold=jnp.asarray(bound["threshold"], float),
         )
-    inner = (
-        plateau(argument)
-        for argument in bound.values()
-        if callable(argument) and argument is not inspect.Parameter.empty
-    )
-    return next((memory for memory in inner if memory is not None), None)
+    parts = [a for a in bound.values() if callable(a) and a is not inspect.Parameter.empty]
+    return next((memory for part in parts if (memory := plateau(part)) is not None), None)
 
 
 def observe(opt_state: Tree, valid_loss: Array) -> Tree:

@@ -149,15 +149,15 @@ def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
     Raises:
         UserError: for a file that is no such archive, and arrays that are not there or no numbers.
     """
-    try:
-        archive = np.load(path, allow_pickle=False)
+    with path.open("rb") as content:  # NumPy leaves a file open that is no archive
+        try:
+            archive = np.load(content, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            raise UserError(
+                f"data.path: {path} is no archive of arrays; write it with numpy.savez"
+            ) from None
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise UserError(f"data.path: {path} is one array and no archive; use numpy.savez")
-    except (ValueError, EOFError, zipfile.BadZipFile):
-        raise UserError(
-            f"data.path: {path} is no archive of arrays; write it with numpy.savez"
-        ) from None
-    with archive:
         names = archive.files
         if target not in names:
             raise UserError(

@@ -36,6 +36,7 @@ from nnref.clipping import CLIPPING
 from nnref.data import DATA
 from nnref.errors import UserError, nearest
 from nnref.losses import LOSSES
+from nnref.metrics import METRICS
 from nnref.models import MODELS
 from nnref.optimizers import OPTIMIZERS
 from nnref.regularizers import Regularization
@@ -48,6 +49,7 @@ FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "clipping": CLIPPING,
+    "metric": METRICS,
 }
 
 
@@ -207,11 +209,15 @@ class Claim(Bounds):
 
 
 class Stop(Bounds):
-    """When a seed stops before its last epoch: at a target, or when patience is over."""
+    """When a seed stops before its last epoch: at a target, or when patience is over.
+
+    With patience the run keeps the network of its best evaluation, whether it stopped or not.
+    """
 
     metric: Annotated[str, Field(description="the measure that is watched")] = "valid_loss"
     patience: Annotated[
-        Count | None, Field(description="evaluations without a new best that are waited for")
+        Count | None,
+        Field(description="evaluations without a new best to wait for; the best one is kept"),
     ] = None
 
     @model_validator(mode="after")
@@ -261,6 +267,10 @@ class Experiment(Part):
     regularization: Annotated[Record, BeforeValidator(nothing_on)] = Field(  # pyright: ignore
         Record(), description='terms that are on; "off" for none'
     )
+    metrics: Annotated[
+        tuple[component("metric", METRICS), ...] | None,  # pyright: ignore
+        Field(description="what is measured beside the loss; null for what suits the targets"),
+    ] = None
     batch_size: Annotated[Count, Field(description="examples an update")]
     epochs: Annotated[Count, Field(description="passes over the training data")]
     seeds: Annotated[

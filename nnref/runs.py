@@ -1,19 +1,22 @@
 """Runs: the one way through, from an experiment to its verdict."""
 
+import hashlib
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from nnref import train
+from nnref import checkpoint, train
 from nnref.errors import UserError, nearest
-from nnref.experiment import Bounds, Experiment, read
+from nnref.experiment import Bounds, Experiment, Stop, read
 from nnref.logbook import (
     Page,
     Writer,
@@ -26,12 +29,16 @@ from nnref.logbook import (
 from nnref.task import Setup, Task, from_experiment
 
 
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+
+
 @dataclass(frozen=True)
 class Record:
     """The history of one seed.
 
     `history` maps a measure to an array (epochs + 1,): entry 0 is the state before the first step,
     NaN stands where nothing was measured. `ending` says in words how it ended early, or is empty.
+    `kept` is the epoch whose network the run keeps, where that is not the last one.
     """
 
     seed: int
@@ -39,6 +46,7 @@ class Record:
     ending: str = ""
     test: dict[str, float] = field(default_factory=dict)
     page: Path | None = None
+    kept: int | None = None
 
     @property
     def epochs(self) -> int:
@@ -50,11 +58,13 @@ class Record:
         return self.ending.startswith("diverged")
 
     def final(self, measure: str) -> float:
-        """The last value of a measure; NaN after divergence, whatever was measured before."""
-        if self.diverged:
-            return float("nan")
+        """A measure of the network that is kept, else its last value; NaN after divergence."""
         if measure in self.test:
             return self.test[measure]
+        if self.kept is not None:
+            return float(self.history[measure][self.kept])
+        if self.diverged:
+            return float("nan")
         values = self.history[measure]
         known = np.flatnonzero(~np.isnan(values))
         return float(values[known[-1]]) if len(known) else float("nan")
@@ -92,8 +102,8 @@ class Verdict:
 class Run:
     """An experiment that has been trained, for every seed.
 
-    `params` and `model_state` have a leading axis of `trained`: the seeds trained now, not those
-    whose pages were there already.
+    `params` and `model_state` are those that the run keeps and evaluates, with a leading axis of
+    `trained`: the seeds trained now, not those whose pages were there already.
     """
 
     name: str
@@ -218,7 +228,7 @@ def run(
         verdict = judge(experiment, ordered)
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
-    params, model_state = states.params, states.model_state
+    params, model_state = train.networks(states)
     return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
 
 
@@ -236,8 +246,13 @@ def train_seeds(
     )
     chunks: list[train.Chunk] = []
     states = None
+    place = checkpoint_place(experiment, seeds, writers)
+    resume = resumed(place, experiment, setup, plan, seeds, task, writers)
+    if resume is not None:
+        chunks.append(chunk_from_pages(resume[0], seeds, writers))
+    saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
-        for chunk in train.fit(setup, plan, experiment.numbers, seeds, task):
+        for chunk in train.fit(setup, plan, experiment.numbers, seeds, task, resume):
             states = chunk.states
             chunks.append(chunk._replace(states=None))
             for run, seed in enumerate(seeds):
@@ -246,6 +261,11 @@ def train_seeds(
                     history = {n: values[:rows, run] for n, values in chunk.history.items()}
                     writers[seed].rows(chunk.first, history)
             listener.hears(chunk)
+            if place is not None and (
+                interrupted() or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
+            ):
+                checkpoint.save(place, chunk.first + len(chunk.active) - 1, states)
+                saved = time.monotonic()
             if interrupted():
                 raise Interrupted
     active = np.concatenate([chunk.active for chunk in chunks])
@@ -255,14 +275,74 @@ def train_seeds(
     records = {}
     for run, seed in enumerate(seeds):
         rows = np.count_nonzero(active[:, run])
+        measured = {name: values[:rows, run] for name, values in history.items()}
         records[seed] = Record(
             seed,
-            {name: values[:rows, run] for name, values in history.items()},
+            measured,
             ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
             {name: float(values[run]) for name, values in test.items()},
             writers[seed].path if seed in writers else None,
+            best_epoch(experiment.stop, measured) if train.keeps_best(plan) else None,
         )
     return records, states
+
+
+def checkpoint_place(
+    experiment: Experiment, seeds: Sequence[int], writers: Mapping[int, Writer]
+) -> Path | None:
+    """The folder of the checkpoints of some seeds trained together; None without a logbook."""
+    if not writers:
+        return None
+    group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]
+    folder = next(iter(writers.values())).path.parent
+    return folder / "checkpoints" / f"{experiment.identity}-{group}"
+
+
+def resumed(
+    place: Path | None,
+    experiment: Experiment,
+    setup: Setup,
+    plan: train.Plan,
+    seeds: Sequence[int],
+    task: Task,
+    writers: Mapping[int, Writer],
+) -> tuple[int, train.TrainState] | None:
+    """The epoch and states to go on from, where pages and a checkpoint agree; else None.
+
+    Without a checkpoint the run is repeated from its start and held against its pages.
+    """
+    pages = [writers[seed].written if seed in writers else None for seed in seeds]
+    if place is None or not place.is_dir() or any(page is None for page in pages):
+        return None
+    data = {n: tuple(s) for n, s in (("train", task.train), ("valid", task.valid)) if s}
+    start = partial(train.start_runs, setup, plan)
+    like, _ = jax.eval_shape(start, experiment.numbers, np.asarray(seeds, np.uint32), data)
+    found = checkpoint.restore(place, like)
+    if found is None or found[0] > min(page.epochs for page in pages if page):
+        return None
+    # The page of a seed that had ended does not say at which step; the repetition finds it again.
+    return found if np.asarray(found[1].running).all() else None
+
+
+def chunk_from_pages(
+    epoch: int, seeds: Sequence[int], writers: Mapping[int, Writer]
+) -> train.Chunk:
+    """The history up to an epoch, as the pages have it."""
+    pages = [page for seed in seeds if (page := writers[seed].written) is not None]
+    history = {
+        name: np.stack([page.history[name][: epoch + 1] for page in pages], axis=1)
+        for name in pages[0].history
+    }
+    active = np.ones((epoch + 1, len(seeds)), bool)
+    return train.Chunk(0, history, active, np.zeros(active.shape, int), None)
+
+
+def best_epoch(stop: Stop, history: Mapping[str, np.ndarray]) -> int | None:
+    """The epoch of the best value of what is watched, whose network the program has kept."""
+    values = history[stop.metric][1:]
+    if np.isnan(values).all():
+        return None
+    return 1 + int(np.nanargmax(values) if train.rises(stop) else np.nanargmin(values))
 
 
 def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> str:
@@ -271,7 +351,15 @@ def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> s
         step = (epoch - 1) * setup.steps_per_epoch + bad_step
         return f"diverged at epoch {epoch}, step {step}: the training loss was not finite"
     if epoch < experiment.epochs and experiment.stop is not None:
-        return f"stopped at epoch {epoch}: {experiment.stop}"
+        stop = experiment.stop
+        bounded = stop.at_least is not None or stop.at_most is not None
+        waited = (
+            ""
+            if stop.patience is None
+            else f"no better {stop.metric} in {stop.patience} evaluations"
+        )
+        told = [str(stop)] * bounded + [waited] * bool(waited)
+        return f"stopped at epoch {epoch}: {' or '.join(told)}"
     return ""
 
 
@@ -313,7 +401,8 @@ def record_of(page: Page) -> Record:
     """The record of a seed, from its page."""
     test = {k: float(v) for k, v in page.facts.items() if k.startswith("test_")}
     seed = page.experiment.seeds[0]
-    return Record(seed, page.history, page.facts.get("ending", ""), test, page.path)
+    kept = int(page.facts["kept"]) if "kept" in page.facts else None
+    return Record(seed, page.history, page.facts.get("ending", ""), test, page.path, kept)
 
 
 def what_was_there(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:
@@ -344,7 +433,8 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
 def measures_of(task: Task) -> list[str]:
     """The measures that a run of a task knows."""
     splits = [name for name in ("train", "valid", "test") if getattr(task, name) is not None]
-    return [f"{split}_{name}" for split in splits for name in ("loss", *task.functions.metrics)]
+    scalars = [name for name, metric in task.functions.metrics.items() if metric.scalar]
+    return [f"{split}_{name}" for split in splits for name in ("loss", *scalars)]
 
 
 def check_measures(experiment: Experiment, task: Task) -> None:
@@ -419,6 +509,7 @@ def facts_at_end(record: Record, verdict: Verdict, seconds: float) -> dict[str, 
     facts = {"ended": f"{now()}, after {seconds:.3g} s"}
     facts |= {name: f"{value:.9g}" for name, value in record.test.items()}
     facts |= {"ending": record.ending} if record.ending else {}
+    facts |= {"kept": str(record.kept)} if record.kept is not None else {}
     facts |= {"all_seeds": verdict.sentence}
     told = f"{name} {record.final(name):.6g} after {record.epochs} epochs, best {record.best(name):.6g}"
     return facts | {"verdict": record.ending or told}

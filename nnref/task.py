@@ -10,11 +10,20 @@ import optax
 from flax import nnx
 
 from nnref.data import Dataset, Split
-from nnref.experiment import Experiment
-from nnref.losses import LOSSES, TARGETS
-from nnref.metrics import METRICS, Metric
+from nnref.errors import UserError
+from nnref.experiment import Experiment, bound
+from nnref.losses import LOSSES, TARGETS, takes_smoothing
+from nnref.metrics import METRICS, METRICS_OF, Metric
+from nnref.models.layers import lsuv_pass
 from nnref.optimizers import chain
-from nnref.regularizers import Regularization, gradient_terms
+from nnref.regularizers import (
+    Regularization,
+    augment,
+    gradient_terms,
+    max_norm,
+    weight_average,
+)
+from nnref.schedules import plateau
 
 Array = jax.Array
 Tree = Any
@@ -25,12 +34,16 @@ class Functions(NamedTuple):
 
     `init(key)` gives `(params, model_state)`; `apply(params, model_state, x, key, train)` gives
     `(outputs, model_state)`; `loss(outputs, targets)` a scalar, the mean over the batch.
+    `training_loss` is what is descended where that is another one (label smoothing); `adapt(params,
+    model_state, x)` fits the first parameters to a batch (LSUV).
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
     apply: Callable[[Tree, Tree, Array, Array | None, bool], tuple[Array, Tree]]
     loss: Callable[[Array, Array], Array]
     metrics: Mapping[str, Metric] = {}
+    training_loss: Callable[[Array, Array], Array] | None = None
+    adapt: Callable[[Tree, Tree, Array], tuple[Tree, Tree]] | None = None
 
 
 class Task(NamedTuple):
@@ -69,39 +82,73 @@ class Setup:
         return self.functions(numbers), self.optimizer(numbers)
 
     def functions(self, numbers: Mapping[str, Any]) -> Functions:
-        """Model, loss and metrics."""
-        loss = self.experiment.bind("loss", numbers)
-        decide = TARGETS[self.experiment.loss.name].decide
-        metric = "accuracy" if self.classes else "r2"
+        """Model, losses and metrics."""
+        regularization: Regularization = self.experiment.bind("regularization", numbers)()
         build = self.experiment.bind("model", numbers)
+        loss = self.experiment.bind("loss", numbers)
 
         def model(key: Array) -> nnx.Module:
-            return build(self.inputs, self.outputs, nnx.Rngs(params=key))
+            streams = nnx.Rngs(params=key, dropout=key)
+            return build(self.inputs, self.outputs, streams, regularization)
 
         def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
             graph, params, state = nnx.split(module, nnx.Param, ...)
             # Plain arrays from here on: differentiating through nnx's variables loses updates.
             return graph, *(nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
 
+        # Shapes alone: the graph of modules, without a single weight.
         graph, *_ = split(nnx.eval_shape(lambda: model(jax.random.key(0))))
 
         def init(key: Array) -> tuple[Tree, Tree]:
             return split(model(key))[1:]
 
+        def adapt(params: Tree, model_state: Tree, x: Array) -> tuple[Tree, Tree]:
+            module = nnx.merge(graph, params, model_state)
+            lsuv_pass(module, x)
+            return split(module)[1:]
+
         def apply(
             params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
         ) -> tuple[Array, Tree]:
             module = nnx.merge(graph, params, model_state)
-            module.train() if train else module.eval()
+            if train:
+                module.train()
+                nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
+                x = augment(regularization, x, jax.random.fold_in(key, 2))
+            else:
+                module.eval()
             outputs = module(x)
             return outputs, split(module)[2]
+
+        def mean_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets))
+
+        def smoothed_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets, regularization.label_smoothing))
 
         return Functions(
             init,
             apply,
-            loss=lambda outputs, targets: jnp.mean(loss(outputs, targets)),
-            metrics={metric: METRICS[metric](decide)},
+            mean_loss,
+            self.metrics(),
+            training_loss=None if regularization.label_smoothing is None else smoothed_loss,
+            adapt=adapt,
         )
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of the file, or those that suit the targets."""
+        target = TARGETS[self.experiment.loss.name]
+        chosen = self.experiment.metrics
+        if chosen is None:
+            names = METRICS_OF["classes" if self.classes else "values"]
+            members = {name: METRICS[name] for name in names}
+        else:
+            members = {part.name: bound(part, "metrics", {}) for part in chosen}
+        answer = target.decide if self.classes else target.predict
+        return {
+            name: member(answer, self.classes, target.log_probabilities)
+            for name, member in members.items()
+        }
 
     def optimizer(self, numbers: Mapping[str, Any]) -> optax.GradientTransformation:
         """The one chain of a step."""
@@ -114,6 +161,10 @@ class Setup:
             self.steps_per_epoch,
             *gradient_terms(terms),
             *([] if clip is None else [clip()]),
+            weight_decay=terms.weight_decay,
+            decay_everything=terms.decay_everything,
+            projection=None if terms.max_norm is None else max_norm(terms.max_norm),
+            averaging=None if terms.average is None else weight_average(terms.average),
         )
 
 
@@ -141,4 +192,27 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup]:
         steps_per_epoch=steps_per_epoch,
         experiment=experiment,
     )
+    refuse_together(experiment, dataset)
     return Task(setup.functions(experiment.numbers), **splits, dataset=dataset), setup
+
+
+def refuse_together(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse parts that are right alone and mean nothing together.
+
+    Raises:
+        UserError: for label smoothing under a loss without it, or a schedule that watches the
+            validation loss where nothing is validated.
+    """
+    if experiment.regularization.label_smoothing is not None and not takes_smoothing(
+        LOSSES[experiment.loss.name]
+    ):
+        able = [name for name, loss in LOSSES.items() if takes_smoothing(loss)]
+        raise UserError(
+            f"regularization.label_smoothing: {experiment.loss.name} has no classes to smooth; "
+            f"leave it out, or use {' or '.join(able)}"
+        )
+    if plateau(experiment.bind("schedule", {})) is not None and dataset.valid is None:
+        raise UserError(
+            "schedule: reduce_on_plateau watches the validation loss, and these data have no "
+            "validation split; give data.valid a share, or take another schedule"
+        )

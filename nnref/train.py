@@ -14,7 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnref.clipping import clipped_share
 from nnref.experiment import Stop
+from nnref.optimizers import evaluation_params
+from nnref.schedules import observe
 from nnref.task import Functions, Task
 
 Array = jax.Array
@@ -38,6 +41,10 @@ class TrainState(NamedTuple):
     running: Array  # False once the run has stopped or diverged
     best: Array  # best value of the measure that `stop` watches
     waited: Array  # evaluations since then
+    kept: tuple[Tree, Tree] | None  # params and model_state of the best evaluation, with patience
+
+
+ADAPTED = 256  # examples that a data-dependent start looks at
 
 
 class Plan(NamedTuple):
@@ -47,6 +54,25 @@ class Plan(NamedTuple):
     epochs: int
     evaluate_every: int = 1
     stop: Stop | None = None
+
+
+def rises(stop: Stop) -> bool:
+    """Whether more of what is watched is better."""
+    if stop.at_least is not None or stop.at_most is not None:
+        return stop.at_least is not None
+    return not stop.metric.endswith(("loss", "error", "perplexity", "bits_per_character"))
+
+
+def keeps_best(plan: Plan) -> bool:
+    """Whether a run keeps the network of its best evaluation instead of its last one."""
+    return plan.stop is not None and plan.stop.patience is not None
+
+
+def networks(states: TrainState) -> tuple[Tree, Tree]:
+    """What training leaves: params where they are evaluated, and model_state, (runs, ...)."""
+    if states.kept is not None:
+        return states.kept
+    return evaluation_params(states.opt_state, states.params), states.model_state
 
 
 def train_step(
@@ -72,30 +98,43 @@ def train_step(
         examples) and those of every metric.
     """
 
+    loss = functions.training_loss or functions.loss
+
     def objective(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
         outputs, model_state = functions.apply(params, state.model_state, x, key, True)
-        return functions.loss(outputs, y), (outputs, model_state)
+        return loss(outputs, y), (outputs, model_state)
 
-    gradient = jax.value_and_grad(objective, has_aux=True)
-    (loss, (outputs, model_state)), grads = gradient(state.params)
+    grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = state._replace(params=params, model_state=model_state, opt_state=opt_state)
-    return state, batch_sums(functions, loss, outputs, y)
+    sums = batch_sums(functions, outputs, y)
+    share = clipped_share(opt_state)
+    return state, sums if share is None else sums | {"clipped": share}
 
 
-def batch_sums(functions: Functions, loss: Array, outputs: Array, y: Array) -> dict[str, Any]:
-    """What a batch adds to the measures of its epoch."""
-    counts = {name: metric.count(outputs, y) for name, metric in functions.metrics.items()}
-    return {"loss": loss * len(y), "examples": jnp.float32(len(y))} | counts
-
-
-def measures(functions: Functions, sums: dict[str, Any], prefix: str) -> dict[str, Array]:
-    """The figures that sums stand for: `{prefix}_loss` and one for each metric."""
-    figures = {"loss": sums["loss"] / sums["examples"]} | {
-        name: metric.value(sums[name]) for name, metric in functions.metrics.items()
+def batch_sums(functions: Functions, outputs: Array, y: Array) -> dict[str, Any]:
+    """What a batch adds to the measures of its epoch: the loss without smoothing, and metrics."""
+    counts = {
+        name: metric.count(outputs, y)
+        for name, metric in functions.metrics.items()
+        if metric.scalar
     }
-    return {f"{prefix}_{name}": figure for name, figure in figures.items()}
+    return {"loss": functions.loss(outputs, y) * len(y), "examples": jnp.float32(len(y))} | counts
+
+
+def measures(functions: Functions, batches: dict[str, Any], prefix: str) -> dict[str, Array]:
+    """The figures that the sums of all batches, (batches, ...), stand for.
+
+    Returns:
+        `{prefix}_loss` and one for each metric; `clipped`, the mean over steps, where they clip.
+    """
+    figures = {"loss": jnp.sum(batches["loss"]) / jnp.sum(batches["examples"])}
+    for name, metric in functions.metrics.items():
+        if name in batches:
+            figures[name] = metric.value(metric.total(batches[name]))
+    figures = {f"{prefix}_{name}": figure for name, figure in figures.items()}
+    return figures | ({"clipped": jnp.mean(batches["clipped"])} if "clipped" in batches else {})
 
 
 def over_batches(
@@ -121,10 +160,6 @@ def over_batches(
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacked)
 
 
-def total(sums: Tree) -> Tree:
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), sums)
-
-
 def evaluate(
     functions: Functions, params: Tree, model_state: Tree, data: Any, prefix: str, batch_size: int
 ) -> dict[str, Array]:
@@ -137,10 +172,10 @@ def evaluate(
 
     def step(carry: None, rows: Array) -> tuple[None, dict[str, Any]]:
         outputs, _ = functions.apply(params, model_state, x[rows], None, False)
-        return carry, batch_sums(functions, functions.loss(outputs, y[rows]), outputs, y[rows])
+        return carry, batch_sums(functions, outputs, y[rows])
 
     _, sums = over_batches(step, None, jnp.arange(len(x)), batch_size)
-    return measures(functions, total(sums), prefix)
+    return measures(functions, sums, prefix)
 
 
 def train_epoch(
@@ -173,13 +208,12 @@ def train_epoch(
     (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
     bad = ~jnp.isfinite(sums["loss"])
     bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
-    return state, measures(functions, total(sums), "train") | {"bad_step": bad_step}
+    return state, measures(functions, sums, "train") | {"bad_step": bad_step}
 
 
 def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
     """Whether a run stops at this value of the measure it watches, its best value, its patience."""
-    rising = stop.at_least is not None or not stop.metric.endswith("loss")
-    improved = figure > state.best if rising else figure < state.best
+    improved = figure > state.best if rises(stop) else figure < state.best
     best = jnp.where(improved, figure, state.best)
     waited = jnp.where(improved, 0, state.waited + ~jnp.isnan(figure))
     done = jnp.bool_(False)
@@ -199,19 +233,21 @@ def start(
     functions, optimizer = setup(numbers)
     init_key, key = jax.random.split(jax.random.key(seed))
     params, model_state = functions.init(init_key)
-    rising = plan.stop is not None and (
-        plan.stop.at_least is not None or not plan.stop.metric.endswith("loss")
-    )
+    if functions.adapt is not None and "train" in data:
+        params, model_state = functions.adapt(params, model_state, data["train"][0][:ADAPTED])
     state = TrainState(
         params,
         model_state,
         optimizer.init(params),
         key,
         running=jnp.bool_(True),
-        best=jnp.float32(-jnp.inf if rising else jnp.inf),
+        best=jnp.float32(-jnp.inf if plan.stop is not None and rises(plan.stop) else jnp.inf),
         waited=jnp.int32(0),
+        kept=(params, model_state) if keeps_best(plan) else None,
     )
     row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
+    if clipped_share(state.opt_state) is not None:
+        row["clipped"] = jnp.float32(jnp.nan)
     for name in ("train", "valid"):
         if name in data:
             row |= evaluate(
@@ -236,17 +272,12 @@ def one_epoch(
     """Train one epoch, validate where it is due, and stop where that is due."""
     functions, optimizer = setup(numbers)
     after, row = train_epoch(functions, optimizer, state, data["train"], epoch, plan.batch_size)
+    params = evaluation_params(after.opt_state, after.params)
     if "valid" in data:
 
         def validate() -> dict[str, Array]:
-            return evaluate(
-                functions,
-                after.params,
-                after.model_state,
-                data["valid"],
-                "valid",
-                evaluation_batch(plan),
-            )
+            batch = evaluation_batch(plan)
+            return evaluate(functions, params, after.model_state, data["valid"], "valid", batch)
 
         if plan.evaluate_every == 1:
             row |= validate()
@@ -256,10 +287,15 @@ def one_epoch(
                 lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(validate)
             )
             row |= jax.lax.cond(due, validate, lambda: nothing)
+        after = after._replace(opt_state=observe(after.opt_state, row["valid_loss"]))
     running = row["bad_step"] == 0
     if plan.stop is not None:
         done, best, waited = should_stop(plan.stop, state, row[plan.stop.metric])
         after = after._replace(best=best, waited=waited)
+        if keeps_best(plan):
+            newest = (params, after.model_state)
+            kept = jax.tree.map(partial(jnp.where, best != state.best), newest, state.kept)
+            after = after._replace(kept=kept)
         # A run that has stopped keeps the state it stopped with, while its neighbours go on.
         after = jax.tree.map(partial(jnp.where, state.running), after, state)
         running &= ~done
@@ -332,10 +368,10 @@ def evaluate_runs(
     """`evaluate` for many runs at once: `{measure: (runs,)}`, without a prefix."""
     functions, _ = setup(numbers)
 
-    def one(state: TrainState) -> dict[str, Array]:
-        return evaluate(functions, state.params, state.model_state, data, "", batch_size)
+    def one(network: tuple[Tree, Tree]) -> dict[str, Array]:
+        return evaluate(functions, *network, data, "", batch_size)
 
-    return {name.lstrip("_"): values for name, values in jax.vmap(one)(states).items()}
+    return {name.lstrip("_"): values for name, values in jax.vmap(one)(networks(states)).items()}
 
 
 class Chunk(NamedTuple):

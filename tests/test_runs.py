@@ -206,7 +206,9 @@ def test_a_page_being_written_is_not_touched(file, logbook):
 
 
 def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monkeypatch):
+    """From the checkpoint that it leaves, to the same losses."""
     monkeypatch.setattr(train, "HEARING", 0.0)
+    whole = nnref.run(file, logbook=None)
 
     class Press(nnref.runs.Listener):
         def hears(self, chunk):
@@ -217,8 +219,35 @@ def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monk
         nnref.run(file, logbook=logbook, listener=Press())
     assert [read_page(path).epochs for path in pages(logbook)] == [2, 2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    nnref.run(file, logbook=logbook)
+    trained = []
+
+    class Hear(nnref.runs.Listener):
+        def hears(self, chunk):
+            trained.append(chunk.first)
+
+    run = nnref.run(file, logbook=logbook, listener=Hear())
+    assert trained == [3, 4, 5, 6]
     assert all(read_page(path).complete for path in pages(logbook))
+    for name in whole.history:
+        np.testing.assert_array_equal(run.history[name], whole.history[name])
+
+
+def test_long_runs_leave_checkpoints_and_a_kill_loses_little(file, logbook, monkeypatch):
+    monkeypatch.setattr(train, "HEARING", 0.0)
+    monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = nnref.run(file, logbook=None)
+    with pytest.raises(RuntimeError, match="killed"):
+        nnref.run(file, logbook=logbook, listener=CutShort(5))
+    trained = []
+
+    class Hear(nnref.runs.Listener):
+        def hears(self, chunk):
+            trained.append(chunk.first)
+
+    run = nnref.run(file, logbook=logbook, listener=Hear())
+    assert trained == [5, 6], "epoch 5 was killed before its checkpoint"
+    for name in whole.history:
+        np.testing.assert_array_equal(run.history[name], whole.history[name])
 
 
 # --- pages that are none ------------------------------------------------------------------------

@@ -244,7 +244,7 @@ def test_a_run_that_stops_keeps_its_state_while_others_go_on():
 def test_when_a_run_stops(stop, figures, stops_at):
     rising = stop.metric.endswith("accuracy")
     state = train.TrainState(
-        {}, {}, {}, None, None, jnp.float32(-jnp.inf if rising else jnp.inf), jnp.int32(0)
+        {}, {}, {}, None, None, jnp.float32(-jnp.inf if rising else jnp.inf), jnp.int32(0), None
     )
     stopped = None
     for number, figure in enumerate(figures, 1):

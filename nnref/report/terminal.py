@@ -74,42 +74,52 @@ class TerminalListener(Listener):
             self.progress.stop()
 
 
-def table(run: Run) -> Table:
-    """A row for each seed, or quantiles where there are many."""
+def tables(run: Run) -> list[Table]:
+    """How each seed ended: losses and the first metric, then all other measures if there are any.
+
+    The figures are of the network that is kept, and the best of all epochs.
+    """
     measures = list(run.records[0].history)
-    losses = [name for name in measures if name.endswith("loss")]
-    others = [name for name in measures if name not in losses]
-    tests = list(run.records[0].test)
+    losses = [name for name in measures if name.endswith("_loss")]
+    metric = next((n[6:] for n in measures if n.startswith("train_") and n not in losses), None)
+    main = [name for name in (f"train_{metric}", f"valid_{metric}") if name in measures]
+    rest = [name for name in measures if name not in (*losses, *main)]
+    columns = {f"{n}{end}": (n, end) for n in losses for end in ("", " best")}
+    columns |= {name: (name, "") for name in main}
+    columns |= {name: (name, "") for name in run.records[0].test}
     target = run.experiment.claim[0] if run.experiment.claim else run.experiment.stop
-    columns = ["seed", *(f"{name}{end}" for name in losses for end in ("", " best"))]
-    columns += [*others, *tests, *(["to_target"] if target else []), "epochs"]
     rows = []
     for record in run.records:
-        figures = [f(name) for name in losses for f in (record.final, record.best)]
-        figures += [record.final(name) for name in (*others, *tests)]
+        figures = [record.best(n) if end else record.final(n) for n, end in columns.values()]
         if target:
             first = record.epochs_to(target)
             figures.append(float("inf") if first is None else first)
-        rows.append((record, [*figures, record.epochs]))
+        kept = record.epochs if record.kept is None else record.kept
+        rows.append((str(record.seed), [*figures, kept], record.ending.split(" ")[0]))
+    shown = [seed_table([*columns, *(["to_target"] if target else []), "epoch"], rows)]
+    if rest:
+        others = [(str(r.seed), [r.final(name) for name in rest], "") for r in run.records]
+        shown.append(seed_table(rest, others))
+    return shown
+
+
+def seed_table(columns: Sequence[str], rows: Sequence[tuple[str, list[float], str]]) -> Table:
+    """A row for each seed and their median, or quantiles alone where there are many."""
     shown = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for column in columns:
-        title = "\nbest" if column.endswith(" best") else column.replace("_", "\n", 1)
+    for column in ("seed", *columns):
+        title = "\nbest" if column.endswith(" best") else column.replace("_", "\n")
         shown.add_column(title, justify="right", no_wrap=True)
     shown.add_column("")
     if len(rows) <= MANY:
-        for record, figures in rows:
-            shown.add_row(
-                str(record.seed),
-                *map(in_digits, figures),
-                record.ending.split()[0] if record.ending else "",
-            )
+        for seed, figures, ending in rows:
+            shown.add_row(seed, *map(in_digits, figures), ending)
     if len(rows) > 1:
-        matrix = np.array([figures for _, figures in rows])
+        matrix = np.array([figures for _, figures, _ in rows])
         quantiles = (0, 25, 50, 75, 100) if len(rows) > MANY else (50,)
         names = {0: "lowest", 25: "quarter", 50: "median", 75: "3 quarters", 100: "highest"}
         for q in quantiles:
             middle = np.nanpercentile(matrix, q, axis=0, method="lower")
-            shown.add_row(names[q], *map(in_digits, middle), "", style="bold")
+            shown.add_row(names[q], *map(in_digits, middle), style="bold")
     return shown
 
 
@@ -123,7 +133,7 @@ def in_digits(value: float) -> str:
 
 def curve(run: Run, width: int = 64, height: int = 8) -> str:
     """The median loss over the epochs, on a logarithmic scale, drawn in text."""
-    losses = {n: v for n, v in run.history.items() if n.endswith("loss")}
+    losses = {n: v for n, v in run.history.items() if n.endswith("_loss")}
     marks = dict(zip(losses, "·•", strict=False))
     grid = [[" "] * width for _ in range(height)]
     medians = {}
@@ -162,7 +172,8 @@ def show(run: Run, console: Console) -> None:
     if experiment.about:
         console.print(experiment.about, highlight=False, markup=False)
     console.print()
-    console.print(table(run))
+    for each in tables(run):
+        console.print(each)
     console.print()
     console.print(curve(run), highlight=False, markup=False)
     console.print()

@@ -295,7 +295,8 @@ def reduce_on_plateau(
         final: the factor never falls below this.
     """
     del patience_evaluations, threshold  # of the memory: see PlateauState
-    return jnp.maximum(factor ** jnp.asarray(progress.reductions, float), final)
+    reduced = jnp.maximum(factor ** jnp.asarray(progress.reductions, float), final)
+    return reduced * constant(progress)  # of the shape of the steps
 
 
 # --- the memory of reduce_on_plateau ------------------------------------------------------------

@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import docstring_parser
+import numpy as np
 import yaml
+from annotated_types import Ge
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    PlainSerializer,
     Tag,
     ValidationError,
     create_model,
@@ -179,8 +182,14 @@ class Bounds(Part):
         return " and ".join(told) or self.metric
 
 
-class Claim(Bounds):
-    """What must come out: a measure at the end of the run, a bound, and in how many seeds."""
+def bounded(part: Bounds) -> Bounds:
+    if part.at_least is None and part.at_most is None:
+        raise ValueError("a claim needs at_least or at_most")
+    return part
+
+
+class CountClaim(Bounds):
+    """A measure at the end of the run, a bound, and in how many of the seeds."""
 
     in_: Annotated[
         tuple[Index, ...],
@@ -195,17 +204,77 @@ class Claim(Bounds):
     of: Annotated[Count, Field(description="seeds of the run")]
 
     @model_validator(mode="after")
-    def says_something(self) -> "Claim":
-        if self.at_least is None and self.at_most is None:
-            raise ValueError("a claim needs at_least or at_most")
+    def says_something(self) -> "CountClaim":
         if max(self.in_) > self.of:
             raise ValueError(f"in must not be more than of, {self.of}")
-        return self
+        return bounded(self)
 
-    def holds(self, values: Sequence[float]) -> bool:
-        """Whether enough seeds, and not too many, are within the bounds."""
+    def judged(self, values: Sequence[float]) -> tuple[bool, str]:
+        """Whether enough seeds, and not too many, are within the bounds; and that in words."""
         least, most = (*self.in_, self.of)[:2]
-        return least <= sum(map(self.within, values)) <= most
+        reached = sum(map(self.within, values))
+        wanted = f"{least} or more" if most == self.of else f"{least} to {most}"
+        told = f"{self} in {reached} of {self.of} seeds, claimed {wanted}"
+        return least <= reached <= most, told
+
+
+STATISTICS = {
+    "mean": np.mean,
+    "mean_square": lambda values: np.mean(np.square(values)),
+    "median": np.median,
+}
+
+
+class StatisticClaim(Bounds):
+    """A statistic over the seeds of a measure at the end of the run, and its bounds."""
+
+    statistic: Annotated[
+        Literal["mean", "mean_square", "median"], Field(description="over the seeds")
+    ]
+    among: Annotated[
+        Literal["all", "stopped"], Field(description="all seeds, or those that reached `stop`")
+    ] = "all"
+
+    @model_validator(mode="after")
+    def says_something(self) -> "StatisticClaim":
+        return bounded(self)
+
+    def judged(self, values: Sequence[float]) -> tuple[bool, str]:
+        """Whether the statistic is within the bounds; and that in words."""
+        value = float(STATISTICS[self.statistic](values)) if len(values) else float("nan")
+        of = f"{len(values)} seeds" if self.among == "all" else f"{len(values)} seeds that stopped"
+        words = f"{self.statistic.replace('_', ' ')} of {of}"
+        return self.within(value), f"{self} in the {words}: {value:.6g}"
+
+
+class TwinClaim(Part):
+    """A measure that is the same at every epoch as in another experiment."""
+
+    metric: Annotated[str, Field(description="a measure, like valid_loss or train_accuracy")]
+    twin: Annotated[str, Field(description="name of the other experiment, in the same folder")]
+    within: Annotated[float, Ge(0), Field(description="largest difference at any epoch")]
+    times: Annotated[float, Field(description="factor on the other's measure")] = 1.0
+
+    def judged(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[bool, str]:
+        """Whether histories (seeds, epochs + 1) agree; and that in words."""
+        same_shape = ours.shape == theirs.shape
+        apart = float(np.abs(ours - self.times * theirs).max()) if same_shape else float("inf")
+        times = "" if self.times == 1 else f"{self.times:g} times "
+        told = f"{self.metric} is {times}that of {self.twin} to {apart:.2g}"
+        return apart <= self.within, f"{told}, claimed {self.within:g}"
+
+
+def kind_of_claim(given: Any) -> str:
+    keys = given if isinstance(given, Mapping) else type(given).model_fields
+    return "twin" if "twin" in keys else "statistic" if "statistic" in keys else "count"
+
+
+Claim = Annotated[
+    Annotated[CountClaim, Tag("count")]
+    | Annotated[StatisticClaim, Tag("statistic")]
+    | Annotated[TwinClaim, Tag("twin")],
+    Discriminator(kind_of_claim),
+]
 
 
 class Stop(Bounds):
@@ -225,6 +294,27 @@ class Stop(Bounds):
         if self.at_least is None and self.at_most is None and self.patience is None:
             raise ValueError("a stop needs at_least, at_most or patience")
         return self
+
+
+class SeedRange(Part):
+    """Seeds from the first up, as many as counted."""
+
+    first: Index = 0
+    count: Count
+
+
+def range_of_seeds(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    seeds = SeedRange(**given)
+    return tuple(range(seeds.first, seeds.first + seeds.count))
+
+
+def range_in_short(seeds: tuple[int, ...]) -> Any:
+    first, count = seeds[0], len(seeds)
+    if count > 8 and seeds == tuple(range(first, first + count)):
+        return {"first": first, "count": count}
+    return list(seeds)
 
 
 class Mistakes(UserError):
@@ -274,8 +364,12 @@ class Experiment(Part):
     batch_size: Annotated[Count, Field(description="examples an update")]
     epochs: Annotated[Count, Field(description="passes over the training data")]
     seeds: Annotated[
-        tuple[Index, ...], Field(min_length=1, description="one run for each, all in one program")
+        tuple[Index, ...],
+        BeforeValidator(range_of_seeds, json_schema_input_type=list[Index] | SeedRange),
+        PlainSerializer(range_in_short),
+        Field(min_length=1, description="one run for each, all in one program"),
     ] = (0,)
+    shuffle: Annotated[bool, Field(description="draw the order of the rows anew each epoch")] = True
     evaluate_every: Annotated[
         Count, Field(description="epochs between two validations; the last epoch always has one")
     ] = 1
@@ -306,7 +400,7 @@ class Experiment(Part):
             mode="json",
             by_alias=True,
             exclude_defaults=True,
-            exclude={"schema_", "about", "claim", "seeds"},
+            exclude=WORDS | {"seeds"},
         )
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -345,8 +439,8 @@ class Experiment(Part):
 
     @cached_property
     def structure(self) -> str:
-        """What is left of the computing parts when the numbers are blanked out."""
-        content = {k: self.model_dump(mode="json")[k] for k in (*TRACED, "regularization")}
+        """What decides a program besides its numbers: everything but data, plan and words."""
+        content = self.model_dump(mode="json", exclude=WORDS | PLAN | {"data"})
         for path in self.numbers:
             set_path(content, path, None)
         return json.dumps(content, sort_keys=True)
@@ -363,6 +457,8 @@ def on_one_line(innermost: re.Match[str]) -> str:
     return short if len(short) <= 80 else innermost[0]
 
 
+WORDS = {"schema_", "about", "claim"}  # decide nothing
+PLAN = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "stop"}
 TRACED = ("model", "loss", "optimizer", "schedule", "clipping")
 
 
@@ -529,7 +625,7 @@ def place_of(location: Sequence[int | str]) -> tuple[str, list[str]]:
     parts: list[type[Part]] = [Experiment]
     for step in location:
         keys = known_keys(parts[0]) if len(parts) == 1 else {}
-        chosen = [part for part in parts if member_word(part) == step]
+        chosen = [part for part in parts if step in (member_word(part), claim_word(part))]
         if chosen and step not in keys:
             parts = chosen
             continue
@@ -549,6 +645,11 @@ def member_word(part: type[Part]) -> str | None:
     """The word that names a member in its family."""
     name = part.model_fields.get("name")
     return get_args(name.annotation)[0] if name and get_args(name.annotation) else None
+
+
+def claim_word(part: type[Part]) -> str | None:
+    """The tag of a kind of claim."""
+    return kind_of_claim(part.model_fields) if part.__name__.endswith("Claim") else None
 
 
 def parts_in(annotation: Any) -> list[type[Part]]:

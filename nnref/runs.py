@@ -16,7 +16,16 @@ import numpy as np
 
 from nnref import checkpoint, train
 from nnref.errors import UserError, nearest
-from nnref.experiment import Bounds, Experiment, Stop, read
+from nnref.experiment import (
+    Bounds,
+    Claim,
+    CountClaim,
+    Experiment,
+    StatisticClaim,
+    Stop,
+    TwinClaim,
+    read,
+)
 from nnref.logbook import (
     Page,
     Writer,
@@ -58,7 +67,12 @@ class Record:
         return self.ending.startswith("diverged")
 
     def final(self, measure: str) -> float:
-        """A measure of the network that is kept, else its last value; NaN after divergence."""
+        """A measure of the network that is kept, else its last value; NaN after divergence.
+
+        `epochs` is the number of epochs trained.
+        """
+        if measure == "epochs":
+            return float(self.epochs)
         if measure in self.test:
             return self.test[measure]
         if self.kept is not None:
@@ -119,11 +133,16 @@ class Run:
     @property
     def history(self) -> dict[str, np.ndarray]:
         """Measure -> (seeds, epochs + 1), NaN after the end of a seed."""
-        longest = max(record.epochs for record in self.records) + 1
-        return {
-            name: np.stack([padded(record.history[name], longest) for record in self.records])
-            for name in self.records[0].history
-        }
+        return stacked(self.records)
+
+
+def stacked(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Histories of several seeds, (seeds, epochs + 1)."""
+    longest = max(record.epochs for record in records) + 1
+    return {
+        name: np.stack([padded(record.history[name], longest) for record in records])
+        for name in records[0].history
+    }
 
 
 def padded(values: np.ndarray, length: int) -> np.ndarray:
@@ -190,13 +209,14 @@ def run(
     given = dict(settings or {})
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"epochs": epochs} if epochs is not None else {}
-    page = None
+    page, folder_of_twins = None, Path("experiments")
     if isinstance(experiment, Experiment):
         name = "unnamed"
         experiment = experiment.replaced(given) if given else experiment
     else:
         page = page_at(Path(experiment))
         name = page.name if page else Path(experiment).stem
+        folder_of_twins = folder_of_twins if page else Path(experiment).parent
         experiment = read(experiment, given)
     task, setup = from_experiment(experiment)
     check_measures(experiment, task)
@@ -206,7 +226,8 @@ def run(
     known = {} if folder is None or again else finished(folder, experiment, facts["data"])
     if len(known) == len(seeds):
         records = tuple(record_of(known[seed]) for seed in seeds)
-        past = Run(name, experiment, records, judge(experiment, records))
+        verdict = judge(experiment, records, folder_of_twins)
+        past = Run(name, experiment, records, verdict)
         raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
     todo = tuple(seed for seed in seeds if seed not in known)
     # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
@@ -225,11 +246,22 @@ def run(
         seconds = time.perf_counter() - began
         records |= {seed: record_of(page) for seed, page in known.items()}
         ordered = tuple(records[seed] for seed in seeds)
-        verdict = judge(experiment, ordered)
+        verdict = judge(experiment, ordered, folder_of_twins)
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     params, model_state = train.networks(states)
     return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
+
+
+def plan_of(experiment: Experiment) -> train.Plan:
+    """The structure of an experiment's runs."""
+    return train.Plan(
+        experiment.batch_size,
+        experiment.epochs,
+        experiment.evaluate_every,
+        experiment.stop,
+        experiment.shuffle,
+    )
 
 
 def train_seeds(
@@ -241,9 +273,7 @@ def train_seeds(
     listener: Listener,
 ) -> tuple[dict[int, Record], train.TrainState]:
     """Train some seeds together, writing and telling as it happens."""
-    plan = train.Plan(
-        experiment.batch_size, experiment.epochs, experiment.evaluate_every, experiment.stop
-    )
+    plan = plan_of(experiment)
     chunks: list[train.Chunk] = []
     states = None
     place = checkpoint_place(experiment, seeds, writers)
@@ -337,12 +367,10 @@ def chunk_from_pages(
     return train.Chunk(0, history, active, np.zeros(active.shape, int), None)
 
 
-def best_epoch(stop: Stop, history: Mapping[str, np.ndarray]) -> int | None:
+def best_epoch(stop: Stop, history: Mapping[str, np.ndarray]) -> int:
     """The epoch of the best value of what is watched, whose network the program has kept."""
-    values = history[stop.metric][1:]
-    if np.isnan(values).all():
-        return None
-    return 1 + int(np.nanargmax(values) if train.rises(stop) else np.nanargmin(values))
+    values = history[stop.metric]
+    return int(np.nanargmax(values) if train.rises(stop) else np.nanargmin(values))
 
 
 def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> str:
@@ -434,7 +462,7 @@ def measures_of(task: Task) -> list[str]:
     """The measures that a run of a task knows."""
     splits = [name for name in ("train", "valid", "test") if getattr(task, name) is not None]
     scalars = [name for name, metric in task.functions.metrics.items() if metric.scalar]
-    return [f"{split}_{name}" for split in splits for name in ("loss", *scalars)]
+    return [f"{split}_{name}" for split in splits for name in ("loss", *scalars)] + ["epochs"]
 
 
 def check_measures(experiment: Experiment, task: Task) -> None:
@@ -447,7 +475,7 @@ def check_measures(experiment: Experiment, task: Task) -> None:
     watched = [(f"claim.{i}", claim.metric, known) for i, claim in enumerate(experiment.claim)]
     if experiment.stop is not None:
         # Test data are looked at once, at the end.
-        seen = [name for name in known if not name.startswith("test_")]
+        seen = [name for name in known if not name.startswith(("test_", "epochs"))]
         watched.append(("stop", experiment.stop.metric, seen))
     for path, metric, allowed in watched:
         if metric not in allowed:
@@ -469,25 +497,42 @@ def test_measures(
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
 
 
-def judge(experiment: Experiment, records: Sequence[Record]) -> Verdict:
-    """The verdict over all seeds: the claim where there is one, else how the loss ended."""
+def judge(
+    experiment: Experiment, records: Sequence[Record], folder: Path = Path("experiments")
+) -> Verdict:
+    """The verdict over all seeds: the claim where there is one, else how the loss ended.
+
+    Args:
+        experiment: with its claim.
+        records: of all seeds.
+        folder: where the twins of claims are.
+    """
     diverged = tuple(record.seed for record in records if record.diverged)
     told, held = summary(records), None
-    if experiment.claim and all(claim.of == len(records) for claim in experiment.claim):
-        held, counts = True, []
-        for claim in experiment.claim:
-            values = [record.final(claim.metric) for record in records]
-            held &= claim.holds(values)
-            least, most = (*claim.in_, claim.of)[:2]
-            wanted = f"{least} or more" if most == claim.of else f"{least} to {most}"
-            reached = sum(map(claim.within, values))
-            counts.append(f"{claim} in {reached} of {claim.of} seeds, claimed {wanted}")
-        told = f"the claim {'held' if held else 'did not hold'}: {'; '.join(counts)}"
+    counted = next((c for c in experiment.claim if isinstance(c, CountClaim)), None)
+    if counted is not None and counted.of != len(records):
+        told += f"; the claim, about {counted.of} seeds, was not judged"
     elif experiment.claim:
-        told += f"; the claim, about {experiment.claim[0].of} seeds, was not judged"
+        each = [judge_claim(claim, experiment, records, folder) for claim in experiment.claim]
+        held = all(one for one, _ in each)
+        words = "; ".join(sentence for _, sentence in each)
+        told = f"the claim {'held' if held else 'did not hold'}: {words}"
     if diverged:
         told += f"; {seeds_in_words(diverged)} diverged"
     return Verdict(held, diverged, told)
+
+
+def judge_claim(
+    claim: Claim, experiment: Experiment, records: Sequence[Record], folder: Path
+) -> tuple[bool, str]:
+    """Whether one claim holds, and that in words; a twin is trained to be compared."""
+    if isinstance(claim, TwinClaim):
+        seeds = [record.seed for record in records]
+        twin = run(folder / f"{claim.twin}.json", seeds=seeds, logbook=None)
+        return claim.judged(stacked(records)[claim.metric], twin.history[claim.metric])
+    if isinstance(claim, StatisticClaim) and claim.among == "stopped":
+        records = [record for record in records if record.ending.startswith("stopped")]
+    return claim.judged([record.final(claim.metric) for record in records])
 
 
 def watched_loss(record: Record) -> str:

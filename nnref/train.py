@@ -54,6 +54,7 @@ class Plan(NamedTuple):
     epochs: int
     evaluate_every: int = 1
     stop: Stop | None = None
+    shuffle: bool = True
 
 
 def rises(stop: Stop) -> bool:
@@ -185,8 +186,9 @@ def train_epoch(
     data: Any,
     epoch: Array,
     batch_size: int,
+    shuffle: bool = True,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One pass over the training data in an order drawn for this epoch.
+    """One pass over the training data, in an order drawn for this epoch where it is shuffled.
 
     Returns:
         The state, and the measures over the epoch as the parameters moved, with `bad_step`: the
@@ -195,7 +197,8 @@ def train_epoch(
     x, y = data
     key = jax.random.fold_in(state.key, epoch)
     # A full batch is the same in any order.
-    order = jax.random.permutation(key, len(x)) if batch_size < len(x) else jnp.arange(len(x))
+    shuffled = shuffle and batch_size < len(x)
+    order = jax.random.permutation(key, len(x)) if shuffled else jnp.arange(len(x))
 
     def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
         state, number = carry
@@ -235,24 +238,24 @@ def start(
     params, model_state = functions.init(init_key)
     if functions.adapt is not None and "train" in data:
         params, model_state = functions.adapt(params, model_state, data["train"][0][:ADAPTED])
-    state = TrainState(
-        params,
-        model_state,
-        optimizer.init(params),
-        key,
-        running=jnp.bool_(True),
-        best=jnp.float32(-jnp.inf if plan.stop is not None and rises(plan.stop) else jnp.inf),
-        waited=jnp.int32(0),
-        kept=(params, model_state) if keeps_best(plan) else None,
-    )
+    opt_state = optimizer.init(params)
     row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
-    if clipped_share(state.opt_state) is not None:
+    if clipped_share(opt_state) is not None:
         row["clipped"] = jnp.float32(jnp.nan)
     for name in ("train", "valid"):
         if name in data:
-            row |= evaluate(
-                functions, params, model_state, data[name], name, evaluation_batch(plan)
-            )
+            batch = evaluation_batch(plan)
+            row |= evaluate(functions, params, model_state, data[name], name, batch)
+    state = TrainState(
+        params,
+        model_state,
+        opt_state,
+        key,
+        running=jnp.bool_(True),
+        best=jnp.float32(0) if plan.stop is None else row[plan.stop.metric],
+        waited=jnp.int32(0),
+        kept=(params, model_state) if keeps_best(plan) else None,
+    )
     return state, row
 
 
@@ -271,7 +274,9 @@ def one_epoch(
 ) -> tuple[TrainState, dict[str, Array]]:
     """Train one epoch, validate where it is due, and stop where that is due."""
     functions, optimizer = setup(numbers)
-    after, row = train_epoch(functions, optimizer, state, data["train"], epoch, plan.batch_size)
+    after, row = train_epoch(
+        functions, optimizer, state, data["train"], epoch, plan.batch_size, plan.shuffle
+    )
     params = evaluation_params(after.opt_state, after.params)
     if "valid" in data:
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 import nnref
-from nnref.experiment import Claim, Experiment, parse, read
+from nnref.experiment import Experiment, parse, read
 
 SMALL = {
     "data": "xor",
@@ -249,7 +250,21 @@ def test_a_setting_that_leads_nowhere_is_refused():
         parsed().replaced({"optimizer.lerning_rate": 1})
 
 
-# --- claims -------------------------------------------------------------------------------------
+# --- seeds and claims ---------------------------------------------------------------------------
+
+
+def test_seeds_may_be_counted():
+    assert parsed(seeds={"count": 3}).seeds == (0, 1, 2)
+    many = parsed(seeds={"first": 5, "count": 20})
+    assert many.seeds == tuple(range(5, 25))
+    assert '"seeds": {"first": 5, "count": 20}' in many.to_json()
+    assert parse(many.to_json()).seeds == many.seeds
+    told = errors(json.dumps(SMALL | {"seeds": {"count": 0}}))
+    assert told == ["seeds.count (line 1): 0 given; allowed is a number from 1 up"]
+
+
+def claimed(**keys):
+    return parsed(claim={"metric": "valid_loss"} | keys).claim[0]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +278,34 @@ def test_a_setting_that_leads_nowhere_is_refused():
         (1, [0.5, 1, 1], True),
     ],
 )
-def test_claims(within, values, held):
-    claim = Claim(**{"metric": "valid_loss", "at_most": 0.5, "in": within, "of": 3})
-    assert claim.holds(values) is held
+def test_a_claim_about_a_number_of_seeds(within, values, held):
+    assert claimed(at_most=0.5, of=3, **{"in": within}).judged(values)[0] is held
+
+
+@pytest.mark.parametrize(
+    ("statistic", "value"), [("mean", 3.0), ("median", 2.0), ("mean_square", 41 / 3)]
+)
+def test_a_claim_about_a_statistic(statistic, value):
+    for low, high, held in ((-0.1, 0.1, True), (0.1, 0.2, False), (-0.2, -0.1, False)):
+        claim = claimed(statistic=statistic, at_least=value + low, at_most=value + high)
+        assert claim.judged([1.0, 2.0, 6.0])[0] is held
+    assert claim.judged([])[0] is False
+
+
+def test_a_claim_about_a_twin():
+    claim = claimed(twin="other", within=0.5, times=2)
+    ours = np.array([[2.0, 4.5]])
+    held, told = claim.judged(ours, np.array([[1.0, 2.0]]))
+    assert held
+    assert told == "valid_loss is 2 times that of other to 0.5, claimed 0.5"
+    assert not claim.judged(ours, np.array([[1.0, 1.9]]))[0]
+    assert not claim.judged(ours, np.array([[1.0, 2.0, 3.0]]))[0]
+    assert not claim.judged(ours, np.array([[1.0, np.nan]]))[0]
+
+
+def test_a_mistake_in_a_claim_names_its_own_keys():
+    told = errors(
+        json.dumps(SMALL | {"claim": [{"metric": "train_loss", "twin": "x", "wihtin": 1}]})
+    )
+    assert any("claim.0.wihtin" in t and 'did you mean "within"' in t for t in told)
+    assert any("claim.0.within" in t and "missing" in t for t in told)

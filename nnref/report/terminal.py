@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from nnref.experiment import Experiment
+from nnref.experiment import CountClaim, Experiment
 from nnref.runs import Listener, Run
 from nnref.train import Chunk
 
@@ -87,7 +87,8 @@ def tables(run: Run) -> list[Table]:
     columns = {f"{n}{end}": (n, end) for n in losses for end in ("", " best")}
     columns |= {name: (name, "") for name in main}
     columns |= {name: (name, "") for name in run.records[0].test}
-    target = run.experiment.claim[0] if run.experiment.claim else run.experiment.stop
+    claims = [claim for claim in run.experiment.claim if isinstance(claim, CountClaim)]
+    target = claims[0] if claims else run.experiment.stop
     rows = []
     for record in run.records:
         figures = [record.best(n) if end else record.final(n) for n, end in columns.values()]

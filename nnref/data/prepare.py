@@ -70,7 +70,7 @@ class Dataset:
         digest = hashlib.sha256()
         for name, split in self.splits.items():
             for array in split:
-                array = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+                array = array.astype(array.dtype.newbyteorder("<"), copy=False)
                 digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
                 digest.update(array.tobytes())
         return digest.hexdigest()[:12]

@@ -60,6 +60,10 @@ def parser() -> argparse.ArgumentParser:
     show = add("show", show_command, "the complete experiment, defaults filled in")
     show.add_argument("file", help="experiment file, page, or name of an experiment")
     add("schema", schema_command, "JSON Schema of an experiment file")
+    add("parts", parts_command, "every part that an experiment can name, as Markdown")
+    schedule = add("plot-schedule", plot_schedule_command, "draw the learning rate over the run")
+    schedule.add_argument("file", help="experiment file, page, or name of an experiment")
+    schedule.add_argument("-o", "--output", metavar="PATH", help="a .png or .svg file")
     claims = add("claims", claims_command, "run every experiment with a claim, without logbook")
     claims.add_argument("names", nargs="*", help="these alone")
     return top
@@ -233,6 +237,27 @@ def schema_command(options: argparse.Namespace) -> int:
     from nnref.experiment import Experiment
 
     print(json.dumps(Experiment.model_json_schema(by_alias=True), indent=1))
+    return 0
+
+
+def parts_command(options: argparse.Namespace) -> int:
+    """`nnref parts`."""
+    from nnref.report.parts import parts_as_markdown
+
+    print(parts_as_markdown(), end="")
+    return 0
+
+
+def plot_schedule_command(options: argparse.Namespace) -> int:
+    """`nnref plot-schedule`."""
+    path = experiment_path(options.file)
+    from nnref.experiment import read
+    from nnref.report.pictures import draw_schedule
+
+    output = Path(options.output or f"{path.stem}-schedule.png")
+    if output.suffix not in (".png", ".svg"):
+        raise UserError(f"-o {output}: a picture ends in .png or .svg")
+    print(draw_schedule(read(path), path.stem, output))
     return 0
 
 

@@ -34,10 +34,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from nnref.activations import ACTIVATIONS
 from nnref.bounds import Count, Index, MemberOf
 from nnref.clipping import CLIPPING
 from nnref.data import DATA
 from nnref.errors import UserError, nearest
+from nnref.initializers import INITIALIZERS
 from nnref.losses import LOSSES
 from nnref.metrics import METRICS
 from nnref.models import MODELS
@@ -48,11 +50,13 @@ from nnref.schedules import SCHEDULES
 FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "data": DATA,
     "model": MODELS,
+    "activation": ACTIVATIONS,
+    "initializer": INITIALIZERS,
     "loss": LOSSES,
+    "metric": METRICS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "clipping": CLIPPING,
-    "metric": METRICS,
 }
 
 

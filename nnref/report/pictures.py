@@ -2,10 +2,15 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nnref.experiment import Experiment
 from nnref.runs import Run
+from nnref.schedules import Progress, plateau
+from nnref.task import from_experiment
 
 COLOURS = {"train_loss": "#4269d0", "valid_loss": "#c2410c"}
 
@@ -19,8 +24,7 @@ def draw_losses(run: Run, path: Path) -> Path:
         run: a finished run.
         path: of the PNG or SVG, by its ending.
     """
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = blank_figure()
     losses = {name: values for name, values in run.history.items() if name.endswith("loss")}
     for name, values in losses.items():
         known = ~np.isnan(values).all(axis=0)
@@ -42,9 +46,49 @@ def draw_losses(run: Run, path: Path) -> Path:
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{run.experiment.loss.name.replace('_', ' ')}")
     axes.set_title(f"{run.name}  {run.experiment.identity}", loc="left")
+    axes.legend(frameon=False)
+    return saved(figure, path)
+
+
+def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
+    """The learning rate at every step of a run.
+
+    Where it depends on the validation loss, it is drawn as if that never stalled.
+
+    Args:
+        experiment: whose optimizer and schedule are used; its data are loaded to count the steps.
+        name: of the experiment, for the title.
+        path: of the PNG or SVG, by its ending.
+    """
+    _, setup = from_experiment(experiment)
+    schedule = experiment.bind("schedule", {})
+    steps = np.unique(np.linspace(0, setup.steps - 1, 2000).astype(np.int32))
+    reductions = np.zeros_like(steps)
+
+    def factor(step: jax.Array, reduced: jax.Array) -> jax.Array:
+        return schedule(Progress(step, setup.steps, setup.steps_per_epoch, reduced))
+
+    rate = experiment.optimizer.learning_rate * jax.jit(jax.vmap(factor))(steps, reductions)
+    figure, axes = blank_figure()
+    axes.plot(steps / setup.steps_per_epoch, rate, color=COLOURS["train_loss"])
+    axes.set_xlabel(f"epoch ({setup.steps_per_epoch} steps each, {setup.steps} in all)")
+    axes.set_ylabel("learning rate")
+    axes.set_ylim(bottom=0)
+    note = "" if plateau(schedule) is None else ", while validation improves"
+    title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
+    axes.set_title(title.replace("_", " "), loc="left")
+    return saved(figure, path)
+
+
+def blank_figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
+    return figure, axes
+
+
+def saved(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path

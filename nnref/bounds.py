@@ -1,7 +1,7 @@
 """The ranges that a number of an experiment may have, as types for signatures.
 
-A family's function says `momentum: Fraction = 0.0` and with that the experiment file, its errors and
-its JSON Schema know the range: it is written nowhere else.
+A family's function says `momentum: Fraction = 0.0` and with that the experiment file, its errors
+and its JSON Schema know the range: it is written nowhere else.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ import jax
 
 def use_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX was told of another one."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nnref" / "xla"))
     # Small programs take most of a short run, and JAX would not keep them.

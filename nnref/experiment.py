@@ -1,7 +1,7 @@
 """The experiment file: strict JSON, turned into an `Experiment` that is frozen and has an identity.
 
-The schema is drawn from the signatures of the families' functions: a keyword-only argument is a key,
-its annotation the type and range, its default the default, its line in the docstring the
+The schema is drawn from the signatures of the families' functions: a keyword-only argument is a
+key, its annotation the type and range, its default the default, its line in the docstring the
 description. Nothing of it is written here.
 """
 
@@ -101,7 +101,7 @@ def field(parameter: inspect.Parameter, description: str | None) -> tuple[Any, A
         annotation = component(marker.kind, marker.family)
         if callable(default):
             name = next(n for n, member in marker.family.items() if member is default)
-            default = member_model(marker.kind, name, default)(name=name)
+            default = member_model(marker.kind, name, default).model_validate({"name": name})
     if default is parameter.empty:
         return annotation, Field(description=description)
     return annotation, Field(default, description=description)
@@ -180,16 +180,14 @@ class Bounds(Part):
         high = float("inf") if self.at_most is None else self.at_most
         return low <= value <= high
 
+    def refuse_no_bound(self) -> None:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a claim needs at_least or at_most")
+
     def __str__(self) -> str:
         sides = ((">=", self.at_least), ("<=", self.at_most))
         told = [f"{self.metric} {sign} {bound:g}" for sign, bound in sides if bound is not None]
         return " and ".join(told) or self.metric
-
-
-def bounded(part: Bounds) -> Bounds:
-    if part.at_least is None and part.at_most is None:
-        raise ValueError("a claim needs at_least or at_most")
-    return part
 
 
 class CountClaim(Bounds):
@@ -211,7 +209,8 @@ class CountClaim(Bounds):
     def says_something(self) -> "CountClaim":
         if max(self.in_) > self.of:
             raise ValueError(f"in must not be more than of, {self.of}")
-        return bounded(self)
+        self.refuse_no_bound()
+        return self
 
     def judged(self, values: Sequence[float]) -> tuple[bool, str]:
         """Whether enough seeds, and not too many, are within the bounds; and that in words."""
@@ -241,7 +240,8 @@ class StatisticClaim(Bounds):
 
     @model_validator(mode="after")
     def says_something(self) -> "StatisticClaim":
-        return bounded(self)
+        self.refuse_no_bound()
+        return self
 
     def judged(self, values: Sequence[float]) -> tuple[bool, str]:
         """Whether the statistic is within the bounds; and that in words."""
@@ -356,7 +356,7 @@ class Experiment(Part):
     optimizer: component("optimizer", OPTIMIZERS)  # pyright: ignore
     schedule: component("schedule", SCHEDULES) = member_model(  # pyright: ignore
         "schedule", "constant", SCHEDULES["constant"]
-    )(name="constant")
+    ).model_validate({"name": "constant"})
     clipping: component("clipping", CLIPPING) | None = None  # pyright: ignore
     regularization: Annotated[Record, BeforeValidator(nothing_on)] = Field(  # pyright: ignore
         Record(), description='terms that are on; "off" for none'
@@ -449,10 +449,9 @@ class Experiment(Part):
             set_path(content, path, None)
         return json.dumps(content, sort_keys=True)
 
-    def bind(self, kind: str, numbers: Mapping[str, Any]) -> Callable[..., Any] | None:
+    def bind(self, kind: str, numbers: Mapping[str, Any]) -> Callable[..., Any]:
         """The function of a component with its arguments, floats taken from `numbers`."""
-        part = getattr(self, kind)
-        return None if part is None else bound(part, kind, numbers)
+        return bound(getattr(self, kind), kind, numbers)
 
 
 def on_one_line(innermost: re.Match[str]) -> str:
@@ -693,8 +692,8 @@ def in_words(error: ErrorDetails, key: str, siblings: Sequence[str]) -> str:
         known = [k for k in siblings if k != "name"]
         return f"unknown key; allowed: {', '.join(known) or 'none'}{nearest(key, known)}"
     if kind == "union_tag_invalid":
-        members = context["expected_tags"].replace("'", "")
-        return f'"{context["tag"]}" given; allowed: {members}{nearest(context["tag"], members.split(", "))}'
+        tag, members = context["tag"], context["expected_tags"].replace("'", "")
+        return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'
     if kind == "union_tag_not_found":
         return f'{as_json(given)} given; allowed is a name, or an object like {{"name": ...}}'
     numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}

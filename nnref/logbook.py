@@ -1,8 +1,8 @@
 """The logbook: a page for every run, and the guard against walking a dead end twice.
 
-A page `logbook/<name>/<identity>-seed<k>.json` is the complete frozen experiment, followed by comment
-lines: where and when it ran, one line of measures an epoch, written as it happens, and the verdict
-last. It is an experiment file itself. A page only grows; no line is ever rewritten.
+A page `logbook/<name>/<identity>-seed<k>.json` is the complete frozen experiment, followed by
+comment lines: where and when it ran, one line of measures an epoch, written as it happens, and the
+verdict last. It is an experiment file itself. A page only grows; no line is ever rewritten.
 """
 
 import fcntl
@@ -58,6 +58,10 @@ class Page:
     def complete(self) -> bool:
         """Whether the run came to its end: the verdict is the last thing written."""
         return "verdict" in self.facts
+
+    def goes_on_with(self, facts: dict[str, str]) -> bool:
+        """Whether the run was cut short where the same facts would give the same losses."""
+        return not self.complete and facts.items() <= self.facts.items()
 
     @property
     def epochs(self) -> int:
@@ -151,13 +155,13 @@ class Writer:
         """
         paths = page_paths(folder, experiment.identity, seed)
         last = read_page(paths[-1]) if paths and not again else None
-        cut_short = last is not None and not last.complete
-        same = cut_short and all(last.facts.get(key) == value for key, value in facts.items())
+        before = last if last is not None and last.goes_on_with(facts) else None
         suffix = f"-{len(paths) + 1}" if paths else ""
-        path = last.path if same else folder / f"{experiment.identity}-seed{seed}{suffix}.json"
+        path = folder / f"{experiment.identity}-seed{seed}{suffix}.json"
+        path = path if before is None else before.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a" if same else "x", encoding="utf-8")
+            stream = path.open("x" if before is None else "a", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"{path}: {(error.strerror or 'cannot be written').lower()}; "
@@ -168,9 +172,9 @@ class Writer:
         except BlockingIOError:
             stream.close()
             raise UserError(f"{path}: another process is writing this page") from None
-        writer = cls(path, last if same else None, stream)
-        if same:
-            torn = "" if last.text.endswith("\n") else f"{TORN}\n"
+        writer = cls(path, before, stream)
+        if before is not None:
+            torn = "" if before.text.endswith("\n") else f"{TORN}\n"
             writer.write(f"{torn}// continued: {now()}\n")
         else:
             page = experiment.model_copy(update={"seeds": (seed,)})

@@ -16,16 +16,7 @@ import numpy as np
 
 from nnref import checkpoint, train
 from nnref.errors import UserError, nearest
-from nnref.experiment import (
-    Bounds,
-    Claim,
-    CountClaim,
-    Experiment,
-    StatisticClaim,
-    Stop,
-    TwinClaim,
-    read,
-)
+from nnref.experiment import Experiment, Stop, read
 from nnref.logbook import (
     Page,
     Writer,
@@ -36,80 +27,9 @@ from nnref.logbook import (
     read_page,
 )
 from nnref.task import Setup, Task, from_experiment
-
+from nnref.verdicts import Record, Verdict, judge, seeds_in_words, stacked, watched_loss
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-
-
-@dataclass(frozen=True)
-class Record:
-    """The history of one seed.
-
-    `history` maps a measure to an array (epochs + 1,): entry 0 is the state before the first step,
-    NaN stands where nothing was measured. `ending` says in words how it ended early, or is empty.
-    `kept` is the epoch whose network the run keeps, where that is not the last one.
-    """
-
-    seed: int
-    history: dict[str, np.ndarray]
-    ending: str = ""
-    test: dict[str, float] = field(default_factory=dict)
-    page: Path | None = None
-    kept: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        """The last epoch."""
-        return len(next(iter(self.history.values()))) - 1
-
-    @property
-    def diverged(self) -> bool:
-        return self.ending.startswith("diverged")
-
-    def final(self, measure: str) -> float:
-        """A measure of the network that is kept, else its last value; NaN after divergence.
-
-        `epochs` is the number of epochs trained.
-        """
-        if measure == "epochs":
-            return float(self.epochs)
-        if measure in self.test:
-            return self.test[measure]
-        if self.kept is not None:
-            return float(self.history[measure][self.kept])
-        if self.diverged:
-            return float("nan")
-        values = self.history[measure]
-        known = np.flatnonzero(~np.isnan(values))
-        return float(values[known[-1]]) if len(known) else float("nan")
-
-    def best(self, measure: str) -> float:
-        """The lowest value of a loss, the highest of any other measure."""
-        values = self.history[measure]
-        if np.isnan(values).all():
-            return float("nan")
-        return float(np.nanmin(values) if measure.endswith("loss") else np.nanmax(values))
-
-    def epochs_to(self, bounds: Bounds) -> int | None:
-        """The first epoch at which a measure is within its bounds."""
-        inside = [bounds.within(value) for value in self.history.get(bounds.metric, ())]
-        return inside.index(True) if True in inside else None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """How a run ended, in one sentence. `held` is None where there is no claim to judge."""
-
-    held: bool | None
-    diverged: tuple[int, ...]  # seeds whose loss was not finite
-    sentence: str
-
-    @property
-    def exit_code(self) -> int:
-        """0 when all is well; 1 when the claim did not hold or, without one, a seed diverged."""
-        if self.held is not None:
-            return 0 if self.held else 1
-        return 1 if self.diverged else 0
 
 
 @dataclass(frozen=True)
@@ -134,19 +54,6 @@ class Run:
     def history(self) -> dict[str, np.ndarray]:
         """Measure -> (seeds, epochs + 1), NaN after the end of a seed."""
         return stacked(self.records)
-
-
-def stacked(records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Histories of several seeds, (seeds, epochs + 1)."""
-    longest = max(record.epochs for record in records) + 1
-    return {
-        name: np.stack([padded(record.history[name], longest) for record in records])
-        for name in records[0].history
-    }
-
-
-def padded(values: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(values, (0, length - len(values)), constant_values=np.nan)
 
 
 class AlreadyRun(UserError):
@@ -209,24 +116,28 @@ def run(
     given = dict(settings or {})
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"epochs": epochs} if epochs is not None else {}
-    page, folder_of_twins = None, Path("experiments")
+    page, beside = None, Path("experiments")
     if isinstance(experiment, Experiment):
         name = "unnamed"
         experiment = experiment.replaced(given) if given else experiment
     else:
         page = page_at(Path(experiment))
         name = page.name if page else Path(experiment).stem
-        folder_of_twins = folder_of_twins if page else Path(experiment).parent
+        beside = beside if page else Path(experiment).parent
         experiment = read(experiment, given)
-    task, setup = from_experiment(experiment)
+    task, setup, dataset = from_experiment(experiment)
     check_measures(experiment, task)
     seeds = experiment.seeds
     folder = None if logbook is None else Path(logbook) / name
-    facts = machine_facts() | {"data": task.dataset.fingerprint}
+    facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else finished(folder, experiment, facts["data"])
-    if len(known) == len(seeds):
+
+    def twin(other: str) -> dict[str, np.ndarray]:
+        return run(beside / f"{other}.json", seeds=seeds, logbook=None).history
+
+    if folder is not None and len(known) == len(seeds):
         records = tuple(record_of(known[seed]) for seed in seeds)
-        verdict = judge(experiment, records, folder_of_twins)
+        verdict = judge(experiment, records, twin)
         past = Run(name, experiment, records, verdict)
         raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
     todo = tuple(seed for seed in seeds if seed not in known)
@@ -237,16 +148,17 @@ def run(
     began = time.perf_counter()
     with ExitStack() as stack:
         writers = {}
-        for seed in todo if folder else ():
-            writer = Writer.open(folder, name, experiment, seed, facts, again)
-            writers[seed] = stack.enter_context(writer)
+        if folder is not None:
+            for seed in todo:
+                writer = Writer.open(folder, name, experiment, seed, facts, again)
+                writers[seed] = stack.enter_context(writer)
         listener.begins(experiment, todo, setup.steps_per_epoch, what_was_there(known, writers))
         stack.callback(listener.ends)
         records, states = train_seeds(experiment, task, setup, together, writers, listener)
         seconds = time.perf_counter() - began
         records |= {seed: record_of(page) for seed, page in known.items()}
         ordered = tuple(records[seed] for seed in seeds)
-        verdict = judge(experiment, ordered, folder_of_twins)
+        verdict = judge(experiment, ordered, twin)
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     params, model_state = train.networks(states)
@@ -275,7 +187,7 @@ def train_seeds(
     """Train some seeds together, writing and telling as it happens."""
     plan = plan_of(experiment)
     chunks: list[train.Chunk] = []
-    states = None
+    states: Any = None
     place = checkpoint_place(experiment, seeds, writers)
     resume = resumed(place, experiment, setup, plan, seeds, task, writers)
     if resume is not None:
@@ -304,7 +216,7 @@ def train_seeds(
     test = test_measures(setup, experiment, states, task)
     records = {}
     for run, seed in enumerate(seeds):
-        rows = np.count_nonzero(active[:, run])
+        rows = int(np.count_nonzero(active[:, run]))
         measured = {name: values[:rows, run] for name, values in history.items()}
         records[seed] = Record(
             seed,
@@ -312,7 +224,7 @@ def train_seeds(
             ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
             {name: float(values[run]) for name, values in test.items()},
             writers[seed].path if seed in writers else None,
-            best_epoch(experiment.stop, measured) if train.keeps_best(plan) else None,
+            best_epoch(plan.stop, measured) if plan.stop and train.keeps_best(plan) else None,
         )
     return records, states
 
@@ -344,9 +256,8 @@ def resumed(
     pages = [writers[seed].written if seed in writers else None for seed in seeds]
     if place is None or not place.is_dir() or any(page is None for page in pages):
         return None
-    data = {n: tuple(s) for n, s in (("train", task.train), ("valid", task.valid)) if s}
-    start = partial(train.start_runs, setup, plan)
-    like, _ = jax.eval_shape(start, experiment.numbers, np.asarray(seeds, np.uint32), data)
+    start = partial(train.start_runs, setup, plan, experiment.numbers)
+    like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
     found = checkpoint.restore(place, like)
     if found is None or found[0] > min(page.epochs for page in pages if page):
         return None
@@ -447,14 +358,6 @@ def what_was_there(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> 
     return "; ".join(told)
 
 
-def seeds_in_words(seeds: Sequence[int]) -> str:
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    if len(seeds) > 6:
-        return f"each of {len(seeds)} seeds"
-    return f"each of the seeds {', '.join(map(str, seeds))}"
-
-
 # --- the verdict --------------------------------------------------------------------------------
 
 
@@ -491,61 +394,10 @@ def test_measures(
     """The measures of the test split, (runs,), if a claim is about them: else nobody looks."""
     if not any(claim.metric.startswith("test_") for claim in experiment.claim):
         return {}
-    measured = train.evaluate_runs(
-        setup, experiment.batch_size, experiment.numbers, states, tuple(task.test)
-    )
+    assert task.test is not None, "check_measures has refused the claim"
+    data = tuple(task.test)
+    measured = train.evaluate_runs(setup, experiment.batch_size, experiment.numbers, states, data)
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
-
-
-def judge(
-    experiment: Experiment, records: Sequence[Record], folder: Path = Path("experiments")
-) -> Verdict:
-    """The verdict over all seeds: the claim where there is one, else how the loss ended.
-
-    Args:
-        experiment: with its claim.
-        records: of all seeds.
-        folder: where the twins of claims are.
-    """
-    diverged = tuple(record.seed for record in records if record.diverged)
-    told, held = summary(records), None
-    counted = next((c for c in experiment.claim if isinstance(c, CountClaim)), None)
-    if counted is not None and counted.of != len(records):
-        told += f"; the claim, about {counted.of} seeds, was not judged"
-    elif experiment.claim:
-        each = [judge_claim(claim, experiment, records, folder) for claim in experiment.claim]
-        held = all(one for one, _ in each)
-        words = "; ".join(sentence for _, sentence in each)
-        told = f"the claim {'held' if held else 'did not hold'}: {words}"
-    if diverged:
-        told += f"; {seeds_in_words(diverged)} diverged"
-    return Verdict(held, diverged, told)
-
-
-def judge_claim(
-    claim: Claim, experiment: Experiment, records: Sequence[Record], folder: Path
-) -> tuple[bool, str]:
-    """Whether one claim holds, and that in words; a twin is trained to be compared."""
-    if isinstance(claim, TwinClaim):
-        seeds = [record.seed for record in records]
-        twin = run(folder / f"{claim.twin}.json", seeds=seeds, logbook=None)
-        return claim.judged(stacked(records)[claim.metric], twin.history[claim.metric])
-    if isinstance(claim, StatisticClaim) and claim.among == "stopped":
-        records = [record for record in records if record.ending.startswith("stopped")]
-    return claim.judged([record.final(claim.metric) for record in records])
-
-
-def watched_loss(record: Record) -> str:
-    return "valid_loss" if "valid_loss" in record.history else "train_loss"
-
-
-def summary(records: Sequence[Record]) -> str:
-    """How the loss moved, in the median over seeds."""
-    name = watched_loss(records[0])
-    before = np.median([record.history[name][0] for record in records])
-    after = np.median([record.final(name) for record in records])
-    of = f", median of {len(records)} seeds" if len(records) > 1 else ""
-    return f"{name} went from {before:.4g} to {after:.4g}{of}"
 
 
 def facts_at_end(record: Record, verdict: Verdict, seconds: float) -> dict[str, str]:
@@ -556,5 +408,6 @@ def facts_at_end(record: Record, verdict: Verdict, seconds: float) -> dict[str, 
     facts |= {"ending": record.ending} if record.ending else {}
     facts |= {"kept": str(record.kept)} if record.kept is not None else {}
     facts |= {"all_seeds": verdict.sentence}
-    told = f"{name} {record.final(name):.6g} after {record.epochs} epochs, best {record.best(name):.6g}"
+    told = f"{name} {record.final(name):.6g} after {record.epochs} epochs"
+    told += f", best {record.best(name):.6g}"
     return facts | {"verdict": record.ending or told}

@@ -1,4 +1,4 @@
-"""Task: what is learned. From here on an experiment file and a user's own functions are the same."""
+"""Task: what is learned. Behind it an experiment file and a user's own functions are the same."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -47,16 +47,18 @@ class Functions(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
-
-    `dataset` is what they were made from, where they come from an experiment file.
-    """
+    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first."""
 
     functions: Functions
     train: Split
     valid: Split | None = None
     test: Split | None = None
-    dataset: Dataset | None = None
+
+    @property
+    def arrays(self) -> dict[str, tuple[Any, Any]]:
+        """What training needs of it: the arrays of `train`, and of `valid` where there is one."""
+        parts = {"train": self.train, "valid": self.valid}
+        return {name: tuple(split) for name, split in parts.items() if split is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Setup:
         def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
             graph, params, state = nnx.split(module, nnx.Param, ...)
             # Plain arrays from here on: differentiating through nnx's variables loses updates.
-            return graph, *(nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
+            params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
+            return graph, params, state
 
         # Shapes alone: the graph of modules, without a single weight.
         graph, *_ = split(nnx.eval_shape(lambda: model(jax.random.key(0))))
@@ -112,6 +115,7 @@ class Setup:
         ) -> tuple[Array, Tree]:
             module = nnx.merge(graph, params, model_state)
             if train:
+                assert key is not None, "training draws random numbers"
                 module.train()
                 nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
                 x = augment(regularization, x, jax.random.fold_in(key, 2))
@@ -152,7 +156,7 @@ class Setup:
 
     def optimizer(self, numbers: Mapping[str, Any]) -> optax.GradientTransformation:
         """The one chain of a step."""
-        clip = self.experiment.bind("clipping", numbers)
+        clips = self.experiment.clipping is not None
         terms: Regularization = self.experiment.bind("regularization", numbers)()
         return chain(
             self.experiment.bind("optimizer", numbers)(),
@@ -160,7 +164,7 @@ class Setup:
             self.steps,
             self.steps_per_epoch,
             *gradient_terms(terms),
-            *([] if clip is None else [clip()]),
+            *([self.experiment.bind("clipping", numbers)()] if clips else []),
             weight_decay=terms.weight_decay,
             decay_everything=terms.decay_everything,
             projection=None if terms.max_norm is None else max_norm(terms.max_norm),
@@ -168,8 +172,8 @@ class Setup:
         )
 
 
-def from_experiment(experiment: Experiment) -> tuple[Task, Setup]:
-    """The task of an experiment file, and the setup that its programs are built from.
+def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
+    """The task of an experiment file, the setup that its programs are built from, and its data.
 
     Raises:
         UserError: for data that cannot be loaded, or do not fit the loss.
@@ -193,7 +197,7 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup]:
         experiment=experiment,
     )
     refuse_together(experiment, dataset)
-    return Task(setup.functions(experiment.numbers), **splits, dataset=dataset), setup
+    return Task(setup.functions(experiment.numbers), **splits), setup, dataset
 
 
 def refuse_together(experiment: Experiment, dataset: Dataset) -> None:

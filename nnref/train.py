@@ -57,11 +57,16 @@ class Plan(NamedTuple):
     shuffle: bool = True
 
 
+def falls(measure: str) -> bool:
+    """Whether less of a measure is better."""
+    return measure.endswith(("loss", "error", "perplexity", "bits_per_character"))
+
+
 def rises(stop: Stop) -> bool:
     """Whether more of what is watched is better."""
     if stop.at_least is not None or stop.at_most is not None:
         return stop.at_least is not None
-    return not stop.metric.endswith(("loss", "error", "perplexity", "bits_per_character"))
+    return not falls(stop.metric)
 
 
 def keeps_best(plan: Plan) -> bool:
@@ -98,7 +103,6 @@ def train_step(
         The state after the step, and the sums of the batch before it: `loss` (times the number of
         examples) and those of every metric.
     """
-
     loss = functions.training_loss or functions.loss
 
     def objective(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
@@ -386,7 +390,7 @@ class Chunk(NamedTuple):
     history: dict[str, np.ndarray]  # measure -> (epochs, runs) float32, NaN where not measured
     active: np.ndarray  # (epochs, runs), False after the end of a run, whose rows mean nothing
     bad_step: np.ndarray  # (epochs, runs), first step of the epoch with a non-finite loss, or 0
-    states: TrainState  # after these epochs, on the device, until the next chunk is asked for
+    states: Any  # TrainState after these epochs, on the device until the next chunk is asked for
 
 
 HEARING = 0.2  # seconds between two chunks
@@ -415,8 +419,7 @@ def fit(
         A chunk about every 0.2 s, first the state before training. How many epochs a chunk has,
         depends on the clock; what they compute does not.
     """
-    arrays = {"train": task.train, "valid": task.valid}
-    data = jax.device_put({name: tuple(split) for name, split in arrays.items() if split})
+    data = jax.device_put(task.arrays)
     done, states = resume or (0, None)
     if states is None:
         states, row = start_runs(setup, plan, numbers, np.asarray(seeds, np.uint32), data)

@@ -7,6 +7,7 @@ import signal
 import threading
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ import nnref
 from nnref import runs, train
 from nnref.experiment import Experiment, read
 from nnref.logbook import FORMAT, page_paths, read_page
+from nnref.verdicts import Record, judge
 
 SPIRALS = {
     "about": "for the tests",
@@ -286,11 +288,11 @@ def test_a_folder_that_cannot_be_written(file, tmp_path):
 
 def record(seed, loss, ending=""):
     history = {"valid_loss": np.array([0.7, loss], np.float32)}
-    return runs.Record(seed, history, ending)
+    return Record(seed, history, ending)
 
 
 def judged(records, **changes):
-    return runs.judge(Experiment(**SPIRALS | changes), records)
+    return judge(Experiment(**SPIRALS | changes), records, twin=None)
 
 
 CLAIM = {"metric": "valid_loss", "at_most": 0.1, "in": 2, "of": 3}
@@ -362,8 +364,7 @@ def test_claims_about_test_data_are_measured_once_at_the_end(file, logbook):
     assert "test_accuracy" not in run.history
     functions = run.task.functions
     for place, found in enumerate(run.records):
-        params = {"layers": {}}
-        params = __import__("jax").tree.map(lambda leaf, i=place: leaf[i], run.params)
+        params = jax.tree.map(lambda leaf, i=place: leaf[i], run.params)
         outputs, _ = functions.apply(params, {}, run.task.test.x, None, False)
         right = np.mean(np.argmax(outputs, -1) == run.task.test.y)
         assert found.final("test_accuracy") == pytest.approx(right)

@@ -80,7 +80,7 @@ def test_smoothing_does_not_enter_the_losses_that_are_told():
 
 def test_noise_dropout_and_augmentation_are_off_in_evaluation():
     terms = {"input_noise": 5.0, "dropout": 0.9}
-    task, _ = from_experiment(experiment(regularization=terms))
+    task, _, _ = from_experiment(experiment(regularization=terms))
     functions = task.functions
     params, state = functions.init(jax.random.key(0))
     x = jnp.asarray(task.train.x[:4])
@@ -98,7 +98,7 @@ def test_steps_of_an_epoch_draw_different_dropout():
     """Two batches with the same rows would otherwise drop the same units."""
     from nnref import train
 
-    task, setup = from_experiment(experiment(regularization={"dropout": 0.5}))
+    task, setup, _ = from_experiment(experiment(regularization={"dropout": 0.5}))
     functions, _ = setup(experiment().numbers | {"regularization.dropout": 0.5})
     keys = []
 
@@ -182,9 +182,8 @@ def test_patience_keeps_the_network_of_the_best_evaluation():
 def test_metrics_can_be_chosen():
     names = ["accuracy", "balanced_accuracy", {"name": "top_k", "k": 2}, "perplexity"]
     chosen = history(metrics=names)
-    assert {n for n in chosen if n.startswith("valid_")} == {
-        "valid_loss", "valid_accuracy", "valid_balanced_accuracy", "valid_top_k", "valid_perplexity",
-    }  # fmt: skip
+    told = ("loss", "accuracy", "balanced_accuracy", "top_k", "perplexity")
+    assert {n for n in chosen if n.startswith("valid_")} == {f"valid_{name}" for name in told}
     np.testing.assert_allclose(chosen["valid_perplexity"], np.exp(chosen["valid_loss"]), rtol=1e-5)
     assert set(history(metrics=[])) == {"train_loss", "valid_loss"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from nnref import train
 from nnref.experiment import Stop, parse
-from nnref.task import Functions, Task, from_experiment
+from nnref.task import Functions, from_experiment
 
 CLASSES = {
     "data": {"name": "spirals", "points": 23, "valid": 0.3, "test": 0.1},
@@ -25,8 +25,8 @@ CLASSES = {
 
 def built(**changes):
     experiment = parse(json.dumps(CLASSES | changes))
-    task, setup = from_experiment(experiment)
-    return experiment, jax.tree.map(jnp.asarray, task._replace(functions=None, dataset=None)), setup
+    task, setup, _ = from_experiment(experiment)
+    return experiment, jax.tree.map(jnp.asarray, task._replace(functions=None)), setup
 
 
 def plan_of(experiment):

@@ -1,7 +1,8 @@
 """Models: one `flax.nnx` module a file.
 
-A model is built as `Model(inputs, outputs, rngs, **arguments)`: `inputs` is the shape of one example,
-`outputs` the width of its answer. Keyword-only arguments are the schema of the experiment file.
+A model is built as `Model(inputs, outputs, rngs, regularization, **arguments)`: `inputs` is the
+shape of one example, `outputs` the width of its answer. Keyword-only arguments are the schema of
+the experiment file.
 """
 
 from nnref.models.mlp import MLP, Linear

@@ -60,7 +60,7 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
         name: of the experiment, for the title.
         path: of the PNG or SVG, by its ending.
     """
-    _, setup = from_experiment(experiment)
+    _, setup, _ = from_experiment(experiment)
     schedule = experiment.bind("schedule", {})
     steps = np.unique(np.linspace(0, setup.steps - 1, 2000).astype(np.int32))
     reductions = np.zeros_like(steps)
@@ -76,7 +76,7 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
     axes.set_ylim(bottom=0)
     note = "" if plateau(schedule) is None else ", while validation improves"
     title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
-    axes.set_title(title.replace("_", " "), loc="left")
+    axes.set_title(title, loc="left")
     return saved(figure, path)
 
 

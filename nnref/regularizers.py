@@ -1,9 +1,9 @@
 """Regularizers: what keeps a network from fitting too well, all of it in one record.
 
 A term that is None is not in the program at all, so that everything can be switched off, verified,
-and switched on again piece by piece. Of the terms, dropout and normalization are built by the
-model, label smoothing by the loss, early stopping by the trainer; the others are here, in the order
-in which a step meets them:
+and switched on again piece by piece. Dropout and normalization are built by the model, label
+smoothing by the loss, decoupled decay by the chain of a step; the others are here, in the order in
+which a step meets them:
 
     augment x -> gradient -> l1, l2 -> clip -> direction -> decoupled decay -> x rate x schedule
     -> x -1 -> max-norm -> weight average
@@ -167,7 +167,7 @@ def refuse_no_images(term: str, x: Array) -> None:
 
 
 def pull(force: Callable[[Array], Array], everything: bool = False) -> optax.GradientTransformation:
-    """Add force(w) to the gradient or direction of every kernel, or of everything.
+    """Add force(w) to the gradient of every kernel, or of everything.
 
     Args:
         force: what is added, from the weights w.
@@ -209,19 +209,11 @@ def l2(coefficient: float | Array, everything: bool = False) -> optax.GradientTr
     return pull(lambda w: coefficient * w, everything)
 
 
-def decoupled_decay(
-    coefficient: float | Array, everything: bool = False
-) -> optax.GradientTransformation:
-    """Decoupled weight decay: u <- u + lambda w, past the optimizer's direction u.
-
-    With rate alpha and schedule eta, w loses the share alpha eta lambda at each step (Loshchilov
-    and Hutter 2019, algorithm 2, where lambda is not multiplied by alpha; PyTorch and optax do).
-
-    Args:
-        coefficient: lambda.
-        everything: also biases and normalisation's parameters.
-    """
-    return pull(lambda w: coefficient * w, everything)
+def gradient_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
+    """The terms that enter the gradient, first in the chain of a step."""
+    everything = regularization.decay_everything
+    terms = ((l1, regularization.l1), (l2, regularization.l2))
+    return [term(strength, everything) for term, strength in terms if strength is not None]
 
 
 def max_norm(radius: float | Array) -> optax.GradientTransformation:
@@ -270,7 +262,8 @@ def weight_average(decay: float | Array) -> optax.GradientTransformation:
     """
 
     def init(params: Tree) -> WeightAverage:
-        return WeightAverage(params, jnp.zeros(()))
+        # Copied: a buffer with two names could not be given away to a jitted step.
+        return WeightAverage(jax.tree.map(jnp.copy, params), jnp.zeros(()))
 
     def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
         weight = decay * state.weight + (1 - decay)
@@ -284,26 +277,3 @@ def weight_average(decay: float | Array) -> optax.GradientTransformation:
         )
 
     return optax.GradientTransformation(init, update)
-
-
-# --- those that are on --------------------------------------------------------------------------
-
-
-def gradient_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
-    """The terms that enter the gradient, first in the chain of a step."""
-    everything = regularization.decay_everything
-    terms = ((l1, regularization.l1), (l2, regularization.l2))
-    return [term(strength, everything) for term, strength in terms if strength is not None]
-
-
-def decay_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
-    """Decoupled decay, between direction and learning rate."""
-    if regularization.weight_decay is None:
-        return []
-    return [decoupled_decay(regularization.weight_decay, regularization.decay_everything)]
-
-
-def weight_terms(regularization: Regularization) -> list[optax.GradientTransformation]:
-    """What happens to the weights after the step, last in the chain."""
-    terms = ((max_norm, regularization.max_norm), (weight_average, regularization.average))
-    return [term(strength) for term, strength in terms if strength is not None]

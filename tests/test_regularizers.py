@@ -10,9 +10,9 @@ import pytest
 
 from nnref import regularizers
 from nnref.errors import UserError
+from nnref.experiment import Experiment
 from nnref.regularizers import Regularization
-
-pytestmark = pytest.mark.usefixtures("strict_ranks")
+from nnref.task import Setup
 
 rng = np.random.default_rng(0)
 
@@ -24,9 +24,7 @@ def some(*shape):
 PARAMS = {"kernel": some(4, 3), "bias": some(3), "window": some(3, 3, 2, 5), "scale": some(5)}
 GRADS = {name: some(*w.shape) for name, w in PARAMS.items()}
 KERNELS = {"kernel", "window"}
-EVERY_TERM = Regularization(
-    l1=0.1, l2=0.2, weight_decay=0.3, max_norm=1.0, average=0.9, input_noise=0.1, shift=2, flip=True
-)
+EVERY_TERM = Regularization(l1=0.1, l2=0.2, input_noise=0.1, shift=2, flip=True)
 
 
 def updated(term, updates=GRADS, params=PARAMS):
@@ -36,28 +34,62 @@ def updated(term, updates=GRADS, params=PARAMS):
 # --- off is off ---------------------------------------------------------------------------------
 
 
-def everywhere(terms):
-    return [
-        step
-        for part in ("gradient_terms", "decay_terms", "weight_terms")
-        for step in getattr(regularizers, part)(terms)
-    ]
-
-
 def augmented(terms, x):
     return jax.make_jaxpr(lambda x, key: regularizers.augment(terms, x, key))(x, jax.random.key(0))
 
 
-def test_nothing_is_in_the_program_when_all_is_off():
-    assert everywhere(Regularization()) == []
+def test_what_is_off_adds_nothing_to_inputs_and_gradients():
+    assert regularizers.gradient_terms(Regularization()) == []
     assert augmented(Regularization(), some(2, 5, 5)).eqns == []
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "weight_decay", "max_norm", "average"])
-def test_a_term_of_the_step_is_on_and_off_alone(name):
-    assert len(everywhere(Regularization(**{name: 0.5}))) == 1
-    assert len(everywhere(EVERY_TERM)) == 5
-    assert len(everywhere(EVERY_TERM._replace(**{name: None}))) == 4
+STRENGTHS = {
+    "l1": 0.1,
+    "l2": 0.1,
+    "weight_decay": 0.1,
+    "dropout": 0.2,
+    "normalization": "layer",
+    "input_noise": 0.1,
+    "label_smoothing": 0.1,
+    "max_norm": 1.0,
+    "shift": 1,
+    "flip": True,
+    "average": 0.9,
+}
+
+
+def program_of_a_step(regularization):
+    experiment = Experiment(
+        data={"name": "digits", "images": True},
+        model={"name": "mlp", "hidden": [5]},
+        loss="softmax_cross_entropy",
+        optimizer={"name": "sgd", "momentum": 0.9},
+        regularization=regularization,
+        batch_size=4,
+        epochs=1,
+    )
+    setup = Setup(experiment.structure, (8, 8, 1), 10, 10, 300, 300, experiment)
+
+    def step(numbers, key, x, y):
+        functions, optimizer = setup(numbers)
+        params, model_state = functions.init(key)
+        loss = functions.training_loss or functions.loss
+        grads = jax.grad(lambda w: loss(functions.apply(w, model_state, x, key, True)[0], y))
+        return optimizer.update(grads(params), optimizer.init(params), params)
+
+    x, y = jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32)
+    return str(jax.make_jaxpr(step)(experiment.numbers, jax.random.key(0), x, y))
+
+
+def test_every_term_is_in_the_program_of_a_step_where_it_is_on_and_only_there():
+    assert set(STRENGTHS) == set(Regularization._fields) - {"decay_everything"}
+    nothing = program_of_a_step({})
+    assert program_of_a_step("off") == nothing
+    operations = {
+        name: program_of_a_step({name: strength}).count(" = ")
+        for name, strength in STRENGTHS.items()
+    }
+    assert {n for n, count in operations.items() if count <= nothing.count(" = ")} == set()
 
 
 @pytest.mark.parametrize(("name", "off"), [("flip", False), ("shift", None), ("input_noise", None)])
@@ -88,16 +120,13 @@ def test_switching_a_term_off_leaves_what_the_others_draw():
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize(
     ("name", "penalty"),
-    [
-        ("l1", lambda w: 0.3 * np.abs(w)),
-        ("l2", lambda w: 0.3 / 2 * w**2),
-        ("weight_decay", lambda w: 0.3 / 2 * w**2),
-    ],
+    [("l1", lambda w: 0.3 * np.abs(w)), ("l2", lambda w: 0.3 / 2 * w**2)],
 )
 def test_kernels_are_pulled_by_the_slope_of_the_penalty_and_the_rest_on_demand(
     name, penalty, everything
 ):
-    (term,) = everywhere(Regularization(**{name: 0.3}, decay_everything=everything))
+    terms = Regularization(**{name: 0.3}, decay_everything=everything)
+    (term,) = regularizers.gradient_terms(terms)
     for array, u in updated(term).items():
         w, h = PARAMS[array].astype(float), 1e-6
         slope = (penalty(w + h) - penalty(w - h)) / (2 * h)
@@ -115,16 +144,6 @@ def test_terms_of_the_gradient_come_first_and_both():
     got = updated(optax.chain(*terms))["kernel"]
     w = PARAMS["kernel"]
     np.testing.assert_allclose(got, GRADS["kernel"] + 0.1 * np.sign(w) + 0.2 * w, rtol=1e-6)
-
-
-def test_decoupled_decay_shrinks_weights_alike_where_coupled_does_not():
-    w = {"w": jnp.array([[1e-3, 10.0]])}
-    flat = {"w": jnp.zeros((1, 2))}
-    direction, rate = optax.scale_by_adam(), optax.scale(-0.1)
-    decoupled = optax.chain(direction, regularizers.decoupled_decay(0.5), rate)
-    np.testing.assert_allclose(updated(decoupled, flat, w)["w"], -0.1 * 0.5 * w["w"], rtol=1e-6)
-    coupled = optax.chain(regularizers.l2(0.5), direction, rate)
-    np.testing.assert_allclose(updated(coupled, flat, w)["w"], -0.1, rtol=1e-4)  # Adam's epsilon
 
 
 def test_max_norm_projects_the_weights_that_enter_each_unit():
@@ -168,7 +187,7 @@ def test_the_average_is_that_of_the_weights_after_each_step(decay):
 
 
 def test_the_average_sees_the_projected_weights():
-    terms = optax.chain(*regularizers.weight_terms(EVERY_TERM))
+    terms = optax.chain(regularizers.max_norm(1.0), regularizers.weight_average(0.9))
     state = terms.init(PARAMS)
     updates, state = terms.update(GRADS, state, PARAMS)
     after = optax.apply_updates(PARAMS, updates)
@@ -176,12 +195,12 @@ def test_the_average_sees_the_projected_weights():
     assert np.linalg.norm(after["kernel"], axis=0).max() <= 1.0 + 1e-6
 
 
-@pytest.mark.parametrize("name", ["l1", "l2", "weight_decay", "max_norm", "average"])
+@pytest.mark.parametrize("name", ["l1", "l2", "max_norm", "weight_average"])
 def test_strengths_may_be_traced(name):
     values = np.array([0.1, 0.7], np.float32)
 
     def run(value):
-        (term,) = everywhere(Regularization(**{name: value}))
+        term = getattr(regularizers, name)(value)
         state = term.init(PARAMS)
         for _ in range(2):
             updates, state = term.update(GRADS, state, PARAMS)

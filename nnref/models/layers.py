@@ -141,9 +141,7 @@ def dropout(h: Array, rate: float | Array, key: Array) -> Array:
 class Dropout(nnx.Module):
     """Dropout in training, nothing in evaluation.
 
-    Unlike `nnx.Dropout` it takes a traced rate, and it shares the stream of random numbers instead
-    of forking it: forked ones are all reseeded to the same key, and layers of equal width would
-    drop the same units.
+    `nnx.Dropout` asks in Python whether its rate is 0, which a traced one cannot answer.
 
     Args:
         rate: share of the elements that are dropped; may be traced.

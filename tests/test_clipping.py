@@ -117,11 +117,12 @@ def test_adaptive_bounds_each_unit_by_its_weights(grads, threshold):
 
 
 def test_adaptive_takes_all_axes_of_a_kernel_but_the_last_as_the_unit():
-    kernel = jnp.ones((3, 3, 2, 4))
+    kernel = jnp.ones((3, 3, 2, 4))  # the 18 weights of a unit have the norm sqrt(18)
+    one = jnp.zeros_like(kernel).at[1, 2, 0, 3].set(10.0)
     adaptive = CLIPPING["adaptive"](threshold=0.5)
-    kept, state = adaptive.update(10 * kernel, adaptive.init(kernel), kernel)
-    np.testing.assert_allclose(kept, 0.5 * kernel, rtol=1e-6)
-    assert state.clipped == 1
+    kept, state = adaptive.update(one, adaptive.init(kernel), kernel)
+    np.testing.assert_allclose(kept, one * 0.05 * np.sqrt(18), rtol=1e-6)
+    assert state.clipped == 0.25
     scalar = jnp.float32(2.0)
     assert adaptive.update(3 * scalar, adaptive.init(scalar), scalar)[0] == pytest.approx(1)
 

@@ -31,7 +31,7 @@ from oracles.noisy_quadratic import (
     gradient,
 )
 
-from nnref.clipping import ClippingState, global_norm
+from nnref.clipping import global_norm
 from nnref.errors import UserError
 from nnref.experiment import parse
 from nnref.optimizers import (
@@ -539,8 +539,8 @@ def test_orthogonal_sets_singular_values_near_one():
         for matrix in (left * s @ right, (left * s @ right).T):
             turned = np.asarray(jitted(orthogonal)(matrix, 1e-7))
             values = np.linalg.svd(turned, compute_uv=False)
-            assert values.min() > 0.6
-            assert values.max() < 1.25
+            assert values.min() > 0.68
+            assert values.max() < 1.21
             # The singular vectors stay: U^T O V is diagonal.
             core = (
                 (left.T @ turned @ right.T) if len(turned) == 40 else (left.T @ turned.T @ right.T)
@@ -679,7 +679,7 @@ def test_jit_compiles_a_chain_once_and_takes_the_state_away():
         return optax.apply_updates(params, updates), state
 
     params = {"kernel": jnp.ones((2, 3))}
-    state = jax.jit(lambda params: step_of({}).init(params))(params)
+    state = step_of({}).init(params)  # not jitted: its arrays must be its own all the same
     for rate in (0.1, 0.2, 0.3):
         params, state = step({"learning_rate": rate}, params, state)
     assert len(traced) == 1
@@ -691,16 +691,19 @@ def test_jit_compiles_a_chain_once_and_takes_the_state_away():
 
 def primitives(step, params):
     jaxpr = jax.make_jaxpr(lambda g, s, p: step.update(g, s, p))(params, step.init(params), params)
-    return {str(equation.primitive) for equation in jaxpr.eqns}
+    return [str(equation.primitive) for equation in jaxpr.eqns]
 
 
 def test_what_is_off_is_not_in_the_program():
     params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
-    plain = chain(OPTIMIZERS["sgd"](), constant, 10, 5)
-    assert primitives(plain, params) <= {"mul", "add", "neg", "broadcast_in_dim"}
-    assert not any(isinstance(s, ClippingState) for s in plain.init(params))
-    clipped = chain(OPTIMIZERS["sgd"](), constant, 10, 5, global_norm())
-    assert "max" in primitives(clipped, params)
+    plain = primitives(chain(OPTIMIZERS["sgd"](), constant, 10, 5), params)
+    by_hand = optax.chain(optax.trace(0.9), optax.scale_by_schedule(lambda step: -0.1))
+    assert len(plain) <= len(primitives(by_hand, params))
+    assert set(plain) <= {"mul", "add", "neg", "broadcast_in_dim"}
+    for on in ({"weight_decay": 0.0}, {"projection": into_unit_box()}):
+        assert len(primitives(chain(OPTIMIZERS["sgd"](), constant, 10, 5, **on), params)) > len(
+            plain
+        )
 
 
 def test_order_of_the_chain():

@@ -1,41 +1,23 @@
 """The experiment file: strict JSON, turned into an `Experiment` that is frozen and has an identity.
 
-The schema is drawn from the signatures of the families' functions: a keyword-only argument is a
-key, its annotation the type and range, its default the default, its line in the docstring the
-description. Nothing of it is written here.
+The schema of its parts is drawn from the signatures of the families' functions, see `schema.py`:
+nothing of it is written here.
 """
 
 import hashlib
-import inspect
 import json
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, cached_property, partial, reduce
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any
 
-import docstring_parser
-import numpy as np
 import yaml
-from annotated_types import Ge
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    Tag,
-    ValidationError,
-    create_model,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from nnref.activations import ACTIVATIONS
-from nnref.bounds import Count, Index, MemberOf
+from nnref.bounds import Count, Index
+from nnref.claims import Claim, Stop, in_a_tuple
 from nnref.clipping import CLIPPING
 from nnref.data import DATA
 from nnref.errors import UserError, nearest
@@ -46,6 +28,7 @@ from nnref.models import MODELS
 from nnref.optimizers import OPTIMIZERS
 from nnref.regularizers import Regularization
 from nnref.schedules import SCHEDULES
+from nnref.schema import Member, Part, arguments_model, component, explain, member_model
 
 FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "data": DATA,
@@ -58,246 +41,6 @@ FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "schedule": SCHEDULES,
     "clipping": CLIPPING,
 }
-
-
-# --- from signatures to a schema ----------------------------------------------------------------
-
-
-class Part(BaseModel):
-    """A piece of an experiment: no unknown keys, no silent conversions, no changes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def lists_as_tuples(cls, given: Any) -> Any:
-        """JSON has lists only; what is frozen holds tuples."""
-        if not isinstance(given, dict):
-            return given
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-
-
-def schema_arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """What an experiment file may say: keyword-only arguments, or the fields of a record."""
-    if isinstance(function, type) and issubclass(function, tuple):
-        return list(inspect.signature(function).parameters.values())
-    called = function.__init__ if isinstance(function, type) else function
-    parameters = inspect.signature(called).parameters.values()
-    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-
-
-def member_marker(annotation: Any) -> MemberOf | None:
-    """The `MemberOf` of an argument that is itself a component."""
-    if get_origin(annotation) is not Annotated:
-        return None
-    return next((m for m in get_args(annotation)[1:] if isinstance(m, MemberOf)), None)
-
-
-def field(parameter: inspect.Parameter, description: str | None) -> tuple[Any, Any]:
-    """Type and default of one key."""
-    marker, default = member_marker(parameter.annotation), parameter.default
-    annotation = parameter.annotation
-    if marker:
-        annotation = component(marker.kind, marker.family)
-        if callable(default):
-            name = next(n for n, member in marker.family.items() if member is default)
-            default = member_model(marker.kind, name, default).model_validate({"name": name})
-    if default is parameter.empty:
-        return annotation, Field(description=description)
-    return annotation, Field(default, description=description)
-
-
-class Member(Part):
-    """A part that stands for a function with its arguments."""
-
-    function: ClassVar[Callable[..., Any]]
-
-
-@cache
-def arguments_model(title: str, function: Callable[..., Any], name: str | None) -> type[Member]:
-    """The schema of a function's arguments, from its signature and docstring.
-
-    Args:
-        title: of the model in JSON Schema.
-        function: whose arguments, or the class whose constructor.
-        name: the member's word in its family, which becomes the key `name`; None for a record.
-    """
-    said = docstring_parser.parse(inspect.getdoc(function) or "")
-    lines = {p.arg_name: " ".join((p.description or "").split()) for p in said.params}
-    fields: dict[str, Any] = {}
-    if name is not None:
-        fields["name"] = (Literal[name], Field(description=said.short_description))  # pyright: ignore
-    fields |= {p.name: field(p, lines.get(p.name)) for p in schema_arguments(function)}
-    model = create_model(title, __base__=Member, __doc__=said.short_description, **fields)
-    model.function = staticmethod(function)
-    return model
-
-
-def member_model(kind: str, name: str, function: Callable[..., Any]) -> type[Member]:
-    """The schema of one member of a family."""
-    return arguments_model(f"{kind}_{name}", function, name)
-
-
-def component(kind: str, family: Mapping[str, Any]) -> Any:
-    """The type of a component: `{"name": ..., its arguments}`, or just the name."""
-    tagged = [Annotated[member_model(kind, n, f), Tag(n)] for n, f in family.items()]
-    union = reduce(operator.or_, tagged)
-    either = union | Literal[tuple(family)]  # pyright: ignore
-    return Annotated[
-        union,
-        Discriminator(member_name),
-        BeforeValidator(bare_name, json_schema_input_type=either),
-    ]
-
-
-def bare_name(given: Any) -> Any:
-    return {"name": given} if isinstance(given, str) else given
-
-
-def member_name(given: Any) -> Any:
-    return given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
-
-
-# --- the experiment -----------------------------------------------------------------------------
-
-METRIC = "a measure of the history, like valid_loss or train_accuracy"
-
-
-def in_a_tuple(given: Any) -> Any:
-    return tuple(given) if isinstance(given, list | tuple) else (given,)
-
-
-class Bounds(Part):
-    """A measure of the history and the values it may have."""
-
-    metric: Annotated[str, Field(description="a measure, like valid_loss or train_accuracy")]
-    at_least: Annotated[float | None, Field(description="the measure reaches this or more")] = None
-    at_most: Annotated[float | None, Field(description="the measure reaches this or less")] = None
-
-    def within(self, value: float) -> bool:
-        """Whether a value is within the bounds. NaN never is."""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
-        return low <= value <= high
-
-    def refuse_no_bound(self) -> None:
-        if self.at_least is None and self.at_most is None:
-            raise ValueError("a claim needs at_least or at_most")
-
-    def __str__(self) -> str:
-        sides = ((">=", self.at_least), ("<=", self.at_most))
-        told = [f"{self.metric} {sign} {bound:g}" for sign, bound in sides if bound is not None]
-        return " and ".join(told) or self.metric
-
-
-class CountClaim(Bounds):
-    """A measure at the end of the run, a bound, and in how many of the seeds."""
-
-    in_: Annotated[
-        tuple[Index, ...],
-        BeforeValidator(in_a_tuple, json_schema_input_type=int | list[int]),
-        Field(
-            alias="in",
-            min_length=1,
-            max_length=2,
-            description="seeds that must reach it: this many or more, or [from, to]",
-        ),
-    ]
-    of: Annotated[Count, Field(description="seeds of the run")]
-
-    @model_validator(mode="after")
-    def says_something(self) -> "CountClaim":
-        if max(self.in_) > self.of:
-            raise ValueError(f"in must not be more than of, {self.of}")
-        self.refuse_no_bound()
-        return self
-
-    def judged(self, values: Sequence[float]) -> tuple[bool, str]:
-        """Whether enough seeds, and not too many, are within the bounds; and that in words."""
-        least, most = (*self.in_, self.of)[:2]
-        reached = sum(map(self.within, values))
-        wanted = f"{least} or more" if most == self.of else f"{least} to {most}"
-        told = f"{self} in {reached} of {self.of} seeds, claimed {wanted}"
-        return least <= reached <= most, told
-
-
-STATISTICS = {
-    "mean": np.mean,
-    "mean_square": lambda values: np.mean(np.square(values)),
-    "median": np.median,
-}
-
-
-class StatisticClaim(Bounds):
-    """A statistic over the seeds of a measure at the end of the run, and its bounds."""
-
-    statistic: Annotated[
-        Literal["mean", "mean_square", "median"], Field(description="over the seeds")
-    ]
-    among: Annotated[
-        Literal["all", "stopped"], Field(description="all seeds, or those that reached `stop`")
-    ] = "all"
-
-    @model_validator(mode="after")
-    def says_something(self) -> "StatisticClaim":
-        self.refuse_no_bound()
-        return self
-
-    def judged(self, values: Sequence[float]) -> tuple[bool, str]:
-        """Whether the statistic is within the bounds; and that in words."""
-        value = float(STATISTICS[self.statistic](values)) if len(values) else float("nan")
-        of = f"{len(values)} seeds" if self.among == "all" else f"{len(values)} seeds that stopped"
-        words = f"{self.statistic.replace('_', ' ')} of {of}"
-        return self.within(value), f"{self} in the {words}: {value:.6g}"
-
-
-class TwinClaim(Part):
-    """A measure that is the same at every epoch as in another experiment."""
-
-    metric: Annotated[str, Field(description="a measure, like valid_loss or train_accuracy")]
-    twin: Annotated[str, Field(description="name of the other experiment, in the same folder")]
-    within: Annotated[float, Ge(0), Field(description="largest difference at any epoch")]
-    times: Annotated[float, Field(description="factor on the other's measure")] = 1.0
-
-    def judged(self, ours: np.ndarray, theirs: np.ndarray) -> tuple[bool, str]:
-        """Whether histories (seeds, epochs + 1) agree; and that in words."""
-        same_shape = ours.shape == theirs.shape
-        apart = float(np.abs(ours - self.times * theirs).max()) if same_shape else float("inf")
-        times = "" if self.times == 1 else f"{self.times:g} times "
-        told = f"{self.metric} is {times}that of {self.twin} to {apart:.2g}"
-        return apart <= self.within, f"{told}, claimed {self.within:g}"
-
-
-def kind_of_claim(given: Any) -> str:
-    keys = given if isinstance(given, Mapping) else type(given).model_fields
-    return "twin" if "twin" in keys else "statistic" if "statistic" in keys else "count"
-
-
-Claim = Annotated[
-    Annotated[CountClaim, Tag("count")]
-    | Annotated[StatisticClaim, Tag("statistic")]
-    | Annotated[TwinClaim, Tag("twin")],
-    Discriminator(kind_of_claim),
-]
-
-
-class Stop(Bounds):
-    """When a seed stops before its last epoch: at a target, or when patience is over.
-
-    With patience the run keeps the network of its best evaluation, whether it stopped or not.
-    """
-
-    metric: Annotated[str, Field(description="the measure that is watched")] = "valid_loss"
-    patience: Annotated[
-        Count | None,
-        Field(description="evaluations without a new best to wait for; the best one is kept"),
-    ] = None
-
-    @model_validator(mode="after")
-    def says_something(self) -> "Stop":
-        if self.at_least is None and self.at_most is None and self.patience is None:
-            raise ValueError("a stop needs at_least, at_most or patience")
-        return self
 
 
 class SeedRange(Part):
@@ -325,7 +68,7 @@ class Mistakes(UserError):
     """Everything that is wrong with the keys of an experiment."""
 
     def __init__(self, error: ValidationError):
-        super().__init__("\n".join(explain(error, {})))
+        super().__init__("\n".join(explain(error, Experiment, {})))
         self.error = error
 
 
@@ -507,7 +250,7 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
     try:
         return Experiment(**content)
     except Mistakes as mistakes:
-        raise UserError("\n".join(explain(mistakes.error, locate(text)[0]))) from None
+        raise UserError("\n".join(explain(mistakes.error, Experiment, locate(text)[0]))) from None
 
 
 def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
@@ -601,109 +344,3 @@ def set_path(content: dict[str, Any], path: str, value: Any) -> None:
             )
         content[key] = content = inner
     content[last] = value
-
-
-# --- errors in words ----------------------------------------------------------------------------
-
-
-def explain(error: ValidationError, lines: Mapping[str, int]) -> list[str]:
-    """One line for each mistake: path, line, what was given, what is allowed."""
-    told = []
-    for one in error.errors():
-        *parents, last = one["loc"] or ("experiment",)
-        path, _ = place_of(one["loc"])
-        _, siblings = place_of(parents)
-        line = next((lines[p] for p in (path, path.rpartition(".")[0]) if p in lines), None)
-        where = f"{path}{f' (line {line})' if line else ''}"
-        told.append(f"{where}: {in_words(one, str(last), siblings)}")
-    return list(dict.fromkeys(told))
-
-
-def place_of(location: Sequence[int | str]) -> tuple[str, list[str]]:
-    """The path of an error in the file, and the keys that its object may have.
-
-    Pydantic's location also names the members of its unions: those steps are no keys.
-    """
-    path: list[str] = []
-    parts: list[type[Part]] = [Experiment]
-    for step in location:
-        keys = known_keys(parts[0]) if len(parts) == 1 else {}
-        chosen = [part for part in parts if step in (member_word(part), claim_word(part))]
-        if chosen and step not in keys:
-            parts = chosen
-            continue
-        path.append(str(step))
-        if step in keys:
-            parts = parts_in(keys[step].rebuild_annotation())
-    last = known_keys(parts[0]) if len(parts) == 1 else {}
-    return ".".join(path), list(last)
-
-
-def known_keys(part: type[Part]) -> dict[str, FieldInfo]:
-    """The keys of a part as they stand in a file."""
-    return {each.alias or name: each for name, each in part.model_fields.items()}
-
-
-def member_word(part: type[Part]) -> str | None:
-    """The word that names a member in its family."""
-    name = part.model_fields.get("name")
-    return get_args(name.annotation)[0] if name and get_args(name.annotation) else None
-
-
-def claim_word(part: type[Part]) -> str | None:
-    """The tag of a kind of claim."""
-    return kind_of_claim(part.model_fields) if part.__name__.endswith("Claim") else None
-
-
-def parts_in(annotation: Any) -> list[type[Part]]:
-    """The parts that an annotation speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, Part):
-        return [annotation]
-    return [part for each in get_args(annotation) for part in parts_in(each)]
-
-
-ALLOWED = {
-    "greater_than": "allowed is a number above {gt}",
-    "greater_than_equal": "allowed is a number from {ge} up",
-    "less_than": "allowed is a number below {lt}",
-    "less_than_equal": "allowed is a number up to {le}",
-    "float_type": "allowed is a number",
-    "int_type": "allowed is a whole number",
-    "int_from_float": "allowed is a whole number",
-    "bool_type": "allowed are true and false",
-    "string_type": "allowed is text in quotes",
-    "tuple_type": "allowed is a list, like [1, 2]",
-    "too_short": "allowed are at least {min_length} entries",
-    "too_long": "allowed are at most {max_length} entries",
-    "finite_number": "allowed is a finite number",
-    "model_type": "allowed is an object, like {{...}}",
-    "model_attributes_type": "allowed is an object, like {{...}}",
-    "literal_error": "allowed: {expected}",
-    "value_error": "{error}",
-}
-
-
-def in_words(error: ErrorDetails, key: str, siblings: Sequence[str]) -> str:
-    """What was given, what is allowed, and the nearest valid word."""
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "missing":
-        return "missing; it has no default"
-    if kind == "extra_forbidden":
-        known = [k for k in siblings if k != "name"]
-        return f"unknown key; allowed: {', '.join(known) or 'none'}{nearest(key, known)}"
-    if kind == "union_tag_invalid":
-        tag, members = context["tag"], context["expected_tags"].replace("'", "")
-        return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'
-    if kind == "union_tag_not_found":
-        return f'{as_json(given)} given; allowed is a name, or an object like {{"name": ...}}'
-    numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
-    told = ALLOWED.get(kind, error["msg"]).format(**numbers)
-    hint = ""
-    if kind == "literal_error" and isinstance(given, str):
-        hint = nearest(given, re.findall(r"'(.*?)'", context["expected"]))
-    return f"{as_json(given)} given; {told}{hint}"
-
-
-def as_json(given: Any) -> str:
-    text = json.dumps(given, default=str)
-    return text if len(text) < 60 else text[:57] + "..."

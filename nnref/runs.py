@@ -15,8 +15,9 @@ import jax
 import numpy as np
 
 from nnref import checkpoint, train
+from nnref.claims import Stop
 from nnref.errors import UserError, nearest
-from nnref.experiment import Experiment, Stop, read
+from nnref.experiment import Experiment, read
 from nnref.logbook import (
     Page,
     Writer,

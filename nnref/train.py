@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnref.claims import Stop
 from nnref.clipping import clipped_share
-from nnref.experiment import Stop
 from nnref.optimizers import evaluation_params
 from nnref.schedules import observe
 from nnref.task import Functions, Task

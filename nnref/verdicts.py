@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nnref.experiment import Bounds, Claim, CountClaim, Experiment, StatisticClaim, TwinClaim
+from nnref.claims import Bounds, Claim, CountClaim, StatisticClaim, TwinClaim
+from nnref.experiment import Experiment
 from nnref.train import falls
 
 

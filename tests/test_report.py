@@ -8,11 +8,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from nnref.bounds import NonNegative
-from nnref.experiment import FAMILIES, Experiment, member_model
+from nnref.experiment import FAMILIES, Experiment
 from nnref.report.parts import parts_as_markdown
 from nnref.report.pictures import draw_losses, draw_schedule
 from nnref.report.terminal import curve, show, tables
 from nnref.runs import Run
+from nnref.schema import member_model
 from nnref.verdicts import Record, Verdict
 
 EXPERIMENT = {

@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from nnref import train
-from nnref.experiment import Stop, parse
+from nnref.claims import Stop
+from nnref.experiment import parse
 from nnref.task import Functions, from_experiment
 
 CLASSES = {

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from nnref.experiment import FAMILIES, Part, Record, member_model
+from nnref.experiment import FAMILIES, Record
+from nnref.schema import Part, member_model
 
 INTRODUCTION = """\
 # Parts

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from nnref.experiment import CountClaim, Experiment
+from nnref.claims import CountClaim
+from nnref.experiment import Experiment
 from nnref.runs import Listener, Run
 from nnref.train import Chunk
 

@@ -1,0 +1,234 @@
+"""The schema of a part of an experiment, drawn from the signature of a function.
+
+A keyword-only argument is a key, its annotation the type and range, its default the default, its
+line in the docstring the description. What a file gets wrong is said in words here, too.
+"""
+
+import inspect
+import json
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, reduce
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+import docstring_parser
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from nnref.bounds import MemberOf
+from nnref.errors import nearest
+
+
+class Part(BaseModel):
+    """A piece of an experiment: no unknown keys, no silent conversions, no changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    word: ClassVar[str | None] = None  # of a part without a name, in a union
+
+    @model_validator(mode="before")
+    @classmethod
+    def lists_as_tuples(cls, given: Any) -> Any:
+        """JSON has lists only; what is frozen holds tuples."""
+        if not isinstance(given, dict):
+            return given
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+
+def schema_arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What an experiment file may say: keyword-only arguments, or the fields of a record."""
+    if isinstance(function, type) and issubclass(function, tuple):
+        return list(inspect.signature(function).parameters.values())
+    called = function.__init__ if isinstance(function, type) else function
+    parameters = inspect.signature(called).parameters.values()
+    return [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+
+def member_marker(annotation: Any) -> MemberOf | None:
+    """The `MemberOf` of an argument that is itself a component."""
+    if get_origin(annotation) is not Annotated:
+        return None
+    return next((m for m in get_args(annotation)[1:] if isinstance(m, MemberOf)), None)
+
+
+def field(parameter: inspect.Parameter, description: str | None) -> tuple[Any, Any]:
+    """Type and default of one key."""
+    marker, default = member_marker(parameter.annotation), parameter.default
+    annotation = parameter.annotation
+    if marker:
+        annotation = component(marker.kind, marker.family)
+        if callable(default):
+            name = next(n for n, member in marker.family.items() if member is default)
+            default = member_model(marker.kind, name, default).model_validate({"name": name})
+    if default is parameter.empty:
+        return annotation, Field(description=description)
+    return annotation, Field(default, description=description)
+
+
+class Member(Part):
+    """A part that stands for a function with its arguments."""
+
+    function: ClassVar[Callable[..., Any]]
+
+
+@cache
+def arguments_model(title: str, function: Callable[..., Any], name: str | None) -> type[Member]:
+    """The schema of a function's arguments, from its signature and docstring.
+
+    Args:
+        title: of the model in JSON Schema.
+        function: whose arguments, or the class whose constructor.
+        name: the member's word in its family, which becomes the key `name`; None for a record.
+    """
+    said = docstring_parser.parse(inspect.getdoc(function) or "")
+    lines = {p.arg_name: " ".join((p.description or "").split()) for p in said.params}
+    fields: dict[str, Any] = {}
+    if name is not None:
+        fields["name"] = (Literal[name], Field(description=said.short_description))  # pyright: ignore
+    fields |= {p.name: field(p, lines.get(p.name)) for p in schema_arguments(function)}
+    model = create_model(title, __base__=Member, __doc__=said.short_description, **fields)
+    model.function = staticmethod(function)
+    return model
+
+
+def member_model(kind: str, name: str, function: Callable[..., Any]) -> type[Member]:
+    """The schema of one member of a family."""
+    return arguments_model(f"{kind}_{name}", function, name)
+
+
+def component(kind: str, family: Mapping[str, Any]) -> Any:
+    """The type of a component: `{"name": ..., its arguments}`, or just the name."""
+    tagged = [Annotated[member_model(kind, n, f), Tag(n)] for n, f in family.items()]
+    union = reduce(operator.or_, tagged)
+    either = union | Literal[tuple(family)]  # pyright: ignore
+    return Annotated[
+        union,
+        Discriminator(member_name),
+        BeforeValidator(bare_name, json_schema_input_type=either),
+    ]
+
+
+def bare_name(given: Any) -> Any:
+    return {"name": given} if isinstance(given, str) else given
+
+
+def member_name(given: Any) -> Any:
+    return given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+
+
+# --- errors in words ----------------------------------------------------------------------------
+
+
+def explain(error: ValidationError, root: type[Part], lines: Mapping[str, int]) -> list[str]:
+    """One line for each mistake: path, line, what was given, what is allowed.
+
+    Args:
+        error: pydantic's.
+        root: the part that was built.
+        lines: of the file, by path; empty where there is no file.
+    """
+    told = []
+    for one in error.errors():
+        *parents, last = one["loc"] or ("experiment",)
+        path, _ = place_of(one["loc"], root)
+        _, siblings = place_of(parents, root)
+        line = next((lines[p] for p in (path, path.rpartition(".")[0]) if p in lines), None)
+        where = f"{path}{f' (line {line})' if line else ''}"
+        told.append(f"{where}: {in_words(one, str(last), siblings)}")
+    return list(dict.fromkeys(told))
+
+
+def place_of(location: Sequence[int | str], root: type[Part]) -> tuple[str, list[str]]:
+    """The path of an error in the file, and the keys that its object may have.
+
+    Pydantic's location also names the members of its unions: those steps are no keys.
+    """
+    path: list[str] = []
+    parts: list[type[Part]] = [root]
+    for step in location:
+        keys = known_keys(parts[0]) if len(parts) == 1 else {}
+        chosen = [part for part in parts if step == word_of(part)]
+        if chosen and step not in keys:
+            parts = chosen
+            continue
+        path.append(str(step))
+        if step in keys:
+            parts = parts_in(keys[step].rebuild_annotation())
+    last = known_keys(parts[0]) if len(parts) == 1 else {}
+    return ".".join(path), list(last)
+
+
+def known_keys(part: type[Part]) -> dict[str, FieldInfo]:
+    """The keys of a part as they stand in a file."""
+    return {each.alias or name: each for name, each in part.model_fields.items()}
+
+
+def word_of(part: type[Part]) -> str | None:
+    """The word that tells a part from the others of its union."""
+    name = part.model_fields.get("name")
+    return get_args(name.annotation)[0] if name else part.word
+
+
+def parts_in(annotation: Any) -> list[type[Part]]:
+    """The parts that an annotation speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        return [annotation]
+    return [part for each in get_args(annotation) for part in parts_in(each)]
+
+
+ALLOWED = {
+    "greater_than": "allowed is a number above {gt}",
+    "greater_than_equal": "allowed is a number from {ge} up",
+    "less_than": "allowed is a number below {lt}",
+    "less_than_equal": "allowed is a number up to {le}",
+    "float_type": "allowed is a number",
+    "int_type": "allowed is a whole number",
+    "int_from_float": "allowed is a whole number",
+    "bool_type": "allowed are true and false",
+    "string_type": "allowed is text in quotes",
+    "tuple_type": "allowed is a list, like [1, 2]",
+    "too_short": "allowed are at least {min_length} entries",
+    "too_long": "allowed are at most {max_length} entries",
+    "finite_number": "allowed is a finite number",
+    "model_type": "allowed is an object, like {{...}}",
+    "model_attributes_type": "allowed is an object, like {{...}}",
+    "literal_error": "allowed: {expected}",
+    "value_error": "{error}",
+}
+
+
+def in_words(error: ErrorDetails, key: str, siblings: Sequence[str]) -> str:
+    """What was given, what is allowed, and the nearest valid word."""
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return "missing; it has no default"
+    if kind == "extra_forbidden":
+        known = [k for k in siblings if k != "name"]
+        return f"unknown key; allowed: {', '.join(known) or 'none'}{nearest(key, known)}"
+    if kind == "union_tag_invalid":
+        tag, members = context["tag"], context["expected_tags"].replace("'", "")
+        return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'
+    if kind == "union_tag_not_found":
+        return f'{as_json(given)} given; allowed is a name, or an object like {{"name": ...}}'
+    numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
+    told = ALLOWED.get(kind, error["msg"]).format(**numbers)
+    hint = ""
+    if kind == "literal_error" and isinstance(given, str):
+        hint = nearest(given, re.findall(r"'(.*?)'", context["expected"]))
+    return f"{as_json(given)} given; {told}{hint}"
+
+
+def as_json(given: Any) -> str:
+    text = json.dumps(given, default=str)
+    return text if len(text) < 60 else text[:57] + "..."

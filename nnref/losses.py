@@ -115,6 +115,27 @@ def log_cosh(outputs: Array, targets: Array) -> Array:
     return mean_of(jnp.where(jnp.abs(e) < 1, near, far))
 
 
+def linear(outputs: Array, targets: Array) -> Array:
+    """Linear: l = sum over outputs of y f. Each target is the cost of a unit of its output.
+
+    The loss of online linear optimization (Zinkevich 2003): the sequence of the targets is the
+    sequence of the costs. It has no minimum. Without a bound on the weights, as that of
+    `regularization.max_norm`, they run away.
+
+    Args:
+        outputs: decisions, (batch, ...).
+        targets: costs, of the same shape.
+
+    Returns:
+        (batch,), of either sign.
+
+    Raises:
+        UserError: for shapes that differ.
+    """
+    refuse_shapes("linear", outputs, targets)
+    return sum_of(targets.astype(outputs.dtype) * outputs)
+
+
 LARGEST_LOG_RATE = 40.0
 
 
@@ -475,6 +496,7 @@ LOSSES = {
     "absolute_error": absolute_error,
     "huber": huber,
     "log_cosh": log_cosh,
+    "linear": linear,
     "poisson": poisson,
     "hinge": hinge,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
@@ -488,6 +510,7 @@ TARGETS = {
     "absolute_error": VALUES,
     "huber": VALUES,
     "log_cosh": VALUES,
+    "linear": VALUES,
     "poisson": TargetKind(encode_counts, above(0.0), predict=rate),
     "hinge": TargetKind(encode_signs, above(0.0)),
     "sigmoid_cross_entropy": TargetKind(

@@ -55,6 +55,7 @@ CASES = {
     "huber": ("huber", {}, COUNTS, huber(E, 1.0)),
     "huber, wide": ("huber", {"delta": 4.5}, COUNTS, huber(E, 4.5)),
     "log_cosh": ("log_cosh", {}, COUNTS, np.log(np.cosh(E)).mean(1)),
+    "linear": ("linear", {}, COUNTS, (COUNTS * Z).sum(1)),
     "poisson": ("poisson", {}, COUNTS, (np.exp(Z) - COUNTS * Z).mean(1)),
     "poisson, full": (
         "poisson",

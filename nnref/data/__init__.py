@@ -6,6 +6,7 @@ and returns a `Dataset`.
 
 from nnref.data.digits import digits
 from nnref.data.files import file
+from nnref.data.papers import periodic_costs, signal, wilson
 from nnref.data.prepare import Dataset, DataWarning, Split
 from nnref.data.synthetic import spirals, xor
 
@@ -14,6 +15,9 @@ DATA = {
     "spirals": spirals,
     "digits": digits,
     "file": file,
+    "periodic_costs": periodic_costs,
+    "wilson": wilson,
+    "signal": signal,
 }
 
 __all__ = ["DATA", "DataWarning", "Dataset", "Split"]

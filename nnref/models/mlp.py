@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from nnref.activations import linear, tanh
+from nnref.activations import build_activation, linear, pieces, tanh
 from nnref.bounds import Count
 from nnref.initializers import glorot_uniform, zeros
 from nnref.models.layers import UNREGULARIZED, Activation, Dense, Hidden, Initializer
@@ -23,9 +23,13 @@ class MLP(nnx.Module):
     Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`. Regularization puts
     normalization before and dropout behind each activation, and neither behind the last layer.
 
+    An output activation is for losses of values. Those of classes take logits, and apply their
+    sigmoid or softmax themselves.
+
     Args:
         hidden: width of each hidden layer, first to last.
         activation: a, after every hidden layer.
+        output_activation: after the last layer.
         kernel_initializer: first value of every W.
         bias_initializer: first value of every b.
     """
@@ -39,6 +43,7 @@ class MLP(nnx.Module):
         *,
         hidden: tuple[Count, ...],
         activation: Activation = tanh,
+        output_activation: Activation = linear,
         kernel_initializer: Initializer = glorot_uniform,
         bias_initializer: Initializer = zeros,
     ):
@@ -58,18 +63,20 @@ class MLP(nnx.Module):
         for width in hidden:
             layers.append(hidden_layer(h, width, in_front=in_front))
             h, in_front = width, activation
-        layers.append(Dense(h, outputs, rngs, in_front=in_front, **initializers))
+        sums = outputs * pieces(output_activation)
+        layers.append(Dense(h, sums, rngs, in_front=in_front, **initializers))
         self.layers = nnx.List(layers)
+        self.output_activation = build_activation(output_activation, outputs)
 
     def __call__(self, x: Array) -> Array:
         """Outputs, (batch, outputs): logits or predictions."""
         h = x.reshape(len(x), -1)
         for layer in self.layers:
             h = layer(h)
-        return h
+        return self.output_activation(h)
 
 
-class Linear(MLP):
+class Linear(nnx.Module):
     """Linear model: f(x) = x W + b. The first rung: what it can do, needs no network.
 
     Takes `(batch, *inputs)`, flattens each example, gives `(batch, outputs)`. Normalization and
@@ -78,6 +85,7 @@ class Linear(MLP):
     Args:
         kernel_initializer: first value of W.
         bias_initializer: first value of b.
+        use_bias: without it, f(x) = x W.
     """
 
     def __init__(
@@ -89,13 +97,18 @@ class Linear(MLP):
         *,
         kernel_initializer: Initializer = glorot_uniform,
         bias_initializer: Initializer = zeros,
+        use_bias: bool = True,
     ):
-        super().__init__(
-            inputs,
+        dense = Dense(
+            math.prod(inputs),
             outputs,
             rngs,
-            regularization,
-            hidden=(),
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
+            use_bias=use_bias,
         )
+        self.layers = nnx.List([dense])  # named as in an MLP, of which this is the shortest
+
+    def __call__(self, x: Array) -> Array:
+        """Outputs, (batch, outputs): logits or predictions."""
+        return self.layers[0](x.reshape(len(x), -1))

@@ -210,13 +210,13 @@ def adadelta(g, theta, alpha, *, decay, epsilon):
         yield theta
 
 
-def adam(g, theta, alpha, *, beta1, beta2, epsilon, weight_decay=0.0):
+def adam(g, theta, alpha, *, beta1, beta2, epsilon, weight_decay=0.0, bias_correction=True):
     m = v = 0.0
     for t in range(1, STEPS + 1):
         d = g(t, theta)
         m = beta1 * m + (1 - beta1) * d
         v = beta2 * v + (1 - beta2) * d**2
-        m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
+        m_hat, v_hat = (m / (1 - beta1**t), v / (1 - beta2**t)) if bias_correction else (m, v)
         theta = theta - alpha * (m_hat / (np.sqrt(v_hat) + epsilon) + weight_decay * KERNEL * theta)
         yield theta
 
@@ -368,6 +368,7 @@ CASES = [
     ("rmsprop", {"decay": 0.95, "epsilon": 1e-3, "epsilon_in_root": True, "centred": True}),
     ("adadelta", {"learning_rate": 0.5, "decay": 0.9, "epsilon": 1e-4}),
     ("adam", {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3}),
+    ("adam", {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.99, "bias_correction": False}),
     ("adamw", {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.2}),
     ("adamax", {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3}),
     ("nadam", {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3}),

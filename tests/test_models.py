@@ -220,7 +220,7 @@ def test_torch_linear_gives_a_bias_the_fan_in_of_its_kernel():
             "model.kernel_initializer.scale: -1.0 given; allowed is a number from 0 up",
         ),
     ],
-    ids=lambda v: None if isinstance(v, dict) else v[:30],
+    ids=["unknown key", "bound", "word", "whole number", "number", "sign"],
 )
 def test_mistakes_in_the_file_are_told_in_words(model, text):
     with pytest.raises(UserError) as caught:

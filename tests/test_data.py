@@ -622,13 +622,18 @@ LABELS = np.array([2, 0, 1, 2, 0, 1])
     ids=lambda value: str(value.dtype) if isinstance(value, np.ndarray) else "",
 )
 def test_classes_in_an_archive(tmp_path, y, classes, labels):
-    inputs = np.array([0, 1, 2, 0, 1, 2]) * 0 + np.arange(6)
+    inputs = np.arange(6)
     made = DATA["file"](path=npz_file(tmp_path, x=inputs, labels=y), target="labels", **WHOLE)
     assert made.classes == classes
     x, got = in_order(made)
     np.testing.assert_array_equal(got, labels)
     np.testing.assert_array_equal(x, inputs[:, None])
-    assert x.dtype == np.float32
+    assert (x.dtype, got.dtype) == (np.float32, np.int32)
+
+
+def test_truth_values_are_classes_even_if_they_are_few(tmp_path):
+    path = npz_file(tmp_path, x=X[:3], y=np.array([True, False, True]))
+    assert DATA["file"](path=path, target="y", **WHOLE).classes == ("False", "True")
 
 
 def test_the_only_other_array_is_the_inputs(tmp_path):

@@ -26,7 +26,7 @@ from nnref.initializers import (
     zeros,
 )
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl="rbg")  # compiles in half the time of threefry
 SQUARE = (12, 12)  # the one shape that all members can have
 every_initializer = pytest.mark.parametrize("name", INITIALIZERS)
 
@@ -64,7 +64,7 @@ def test_other_keys_and_numbers_need_no_other_program(name):
     @jax.jit
     def program(seed, numbers):
         traced.append(name)
-        key = jax.random.key(seed, impl="rbg")  # compiles faster
+        key = jax.random.key(seed, impl="rbg")
         return INITIALIZERS[name](key, SQUARE, **numbers)
 
     def call(seed, factor):
@@ -197,7 +197,7 @@ def test_ten_orthogonal_layers_are_an_isometry(member):
 
 
 def test_orthogonal_is_uniform_over_the_orthogonal_matrices():
-    keys = jax.random.split(KEY, 4000)
+    keys = jax.random.split(jax.random.key(0), 4000)
     for shape in [(3, 3), (2, 4), (4, 2)]:
         w = np.asarray(jax.vmap(lambda key: orthogonal(key, shape))(keys))  # noqa: B023
         # Every entry has mean 0 and variance 1 / longer side; without the signs of R it has not.
@@ -252,7 +252,7 @@ def relu(z):
 def test_signal_through_five_layers_of_16_units(initializer, activation, mean, mean_square):
     networks, depth, width = 4000, 5, 16
     draw = jax.vmap(lambda key: initializer(key, (width, width)))
-    layers = np.asarray(draw(jax.random.split(KEY, networks * depth)))
+    layers = np.asarray(draw(jax.random.split(jax.random.key(0), networks * depth)))
     h0 = h = np.random.default_rng(0).normal(size=(networks, 1, width))
     for w in layers.reshape(depth, networks, width, width):
         h = activation(h @ w)

@@ -225,13 +225,20 @@ def test_is_exact_at_its_knots():
     assert warm[-1] == 0.25
 
 
-@settings(max_examples=30, deadline=None)
-@given(every=st.integers(1, 1000), count=st.integers(0, 2000))
-def test_whole_spans_are_counted_exactly_in_float32(every, count):
-    t = jnp.asarray([count * every - 1, count * every, count * every + 1], jnp.float32)
-    got = jax.jit(times)(t, jnp.float32(every))
-    after = count if every > 1 else count + 1
-    np.testing.assert_array_equal(got, [count - 1, count, after])
+def test_whole_spans_are_counted_exactly_in_float32():
+    """Also where a quotient, or a product with the inverse, is a whole number less its last bit."""
+    every, count = np.arange(1, 1001), np.arange(1, 51)[:, None]
+    for side, want in ((-1, count - 1), (0, count)):
+        t = (every * count + side).astype(np.float32)
+        got = jax.jit(times)(t, every.astype(np.float32))
+        np.testing.assert_array_equal(got, np.broadcast_to(want, t.shape))
+
+
+@pytest.mark.parametrize("name", ["linear", "polynomial", "cosine", "one_cycle"])
+def test_stays_at_its_end(name):
+    for shape in ({"shape": "linear"}, {"shape": "cosine"}) if name == "one_cycle" else ({},):
+        end = factors(bound(name, final=0.25, **shape), at=[120, 121, 150, 1000])
+        np.testing.assert_array_equal(end, 0.25)
 
 
 def test_restarts_begin_exactly_where_cycles_end():

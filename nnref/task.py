@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -197,7 +198,14 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         experiment=experiment,
     )
     refuse_together(experiment, dataset)
-    return Task(setup.functions(experiment.numbers), **splits), setup, dataset
+    functions = functions_of(setup, tuple(experiment.numbers.items()))
+    return Task(functions, **splits), setup, dataset
+
+
+@lru_cache(maxsize=64)
+def functions_of(setup: Setup, numbers: tuple[tuple[str, float], ...]) -> Functions:
+    """The functions of a setup with these numbers; building the graph of modules takes a while."""
+    return setup.functions(dict(numbers))
 
 
 def refuse_together(experiment: Experiment, dataset: Dataset) -> None:

@@ -241,7 +241,9 @@ def start(
     init_key, key = jax.random.split(jax.random.key(seed))
     params, model_state = functions.init(init_key)
     if functions.adapt is not None and "train" in data:
-        params, model_state = functions.adapt(params, model_state, data["train"][0][:ADAPTED])
+        x = data["train"][0]
+        evenly = x[:: max(1, len(x) // ADAPTED)][:ADAPTED]  # rows may be sorted by class
+        params, model_state = functions.adapt(params, model_state, evenly)
     opt_state = optimizer.init(params)
     row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
     if clipped_share(opt_state) is not None:

@@ -362,17 +362,15 @@ def test_arms_of_spirals_are_turned_against_each_other():
     np.testing.assert_array_equal(made.train.y, arm[nearest])
 
 
-def test_noise_moves_a_spiral_along_its_circle():
-    made = DATA["spirals"](arms=2, points=2000, turns=0.0, noise=0.2, valid=0.5, test=0.0)
-    # Without turns the arms are two rays, right and left, and the noise is the angle to them.
-    x = np.concatenate([made.train.x, made.valid.x])
-    y = np.concatenate([made.train.y, made.valid.y])
-    assert ((x[:, 0] < 0) == y).mean() > 0.99
-    # Standardized: the columns are scaled by r cos and r sin of the noise, E cos^2 = (1 + e)/2.
-    e = np.exp(-2 * 0.2**2)
-    angle = np.arctan(x[:, 1] / x[:, 0] * np.sqrt((1 - e) / (1 + e)))
-    # The scale is that of a sample, and the centre moves points near it to any angle.
-    np.testing.assert_allclose(np.median(abs(angle)) / 0.6745, 0.2, rtol=0.1)
+def test_noise_moves_points_of_a_spiral_along_their_circle(monkeypatch):
+    monkeypatch.setattr("nnref.data.synthetic.standardize", lambda *parts: parts)
+    made = DATA["spirals"](arms=3, points=800, turns=0.7, noise=0.2, valid=0.0, test=0.0)
+    z = made.train.x[:, 0] + 1j * made.train.x[:, 1]
+    radius = np.sort(abs(z))
+    np.testing.assert_allclose(radius, np.repeat(np.arange(1, 801) / 800, 3))
+    off = np.angle(z * np.exp(-2j * np.pi * (made.train.y / 3 + 0.7 * abs(z))))
+    np.testing.assert_allclose(off.std(), 0.2, rtol=0.06)  # four deviations, of 2400
+    np.testing.assert_allclose(off.mean(), 0, atol=4 * 0.2 / np.sqrt(2400))
 
 
 def test_digits_are_split_by_class_and_standardized():

@@ -120,6 +120,20 @@ def test_steps_of_an_epoch_draw_different_dropout():
     assert len(set(keys)) == len(keys)
 
 
+def test_batch_statistics_move_with_training_and_serve_evaluation():
+    """Dropped, they would stay at mean 0 and variance 1, and evaluation at chance."""
+    found = run(experiment(regularization={"normalization": "batch"}), logbook=None)
+    means = [m for path, m in jax.tree.leaves_with_path(found.model_state) if "mean" in str(path)]
+    assert means
+    assert all(float(jnp.abs(mean).max()) > 1e-3 for mean in means)
+    params, state = (
+        jax.tree.map(lambda leaf: leaf[0], tree) for tree in (found.params, found.model_state)
+    )
+    outputs, _ = found.task.functions.apply(params, state, found.task.valid.x, None, False)
+    loss = float(found.task.functions.loss(outputs, found.task.valid.y))
+    assert loss == pytest.approx(found.records[0].final("valid_loss"), rel=1e-5)
+
+
 def test_the_share_of_clipped_steps_is_recorded():
     loose = history(clipping={"name": "global_norm", "threshold": 1e6})
     tight = history(clipping={"name": "global_norm", "threshold": 1e-6})

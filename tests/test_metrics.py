@@ -129,6 +129,12 @@ def test_of_equal_outputs_the_first_counts_as_larger():
         np.testing.assert_allclose(figure(metric, z, labels), expected, rtol=1e-6)
 
 
+def test_an_output_that_is_no_number_is_no_right_guess():
+    z = np.array([[np.nan, 1, 0], [0, 1, np.nan], [0, 1, np.nan]], np.float32)
+    metric = of("softmax_cross_entropy", "top_k", 3, k=2)
+    assert figure(metric, z, np.array([0, 1, 0])) == np.float32(1 / 3)
+
+
 def test_counts_go_on_beyond_what_float32_counts():
     metric = of("softmax_cross_entropy", "accuracy", 5)
     right, number = metric.count(jnp.asarray(LOGITS), jnp.asarray(LABELS))

@@ -78,6 +78,15 @@ def test_smoothing_does_not_enter_the_losses_that_are_told():
         np.testing.assert_allclose(smooth[name], plain[name], rtol=1e-5)
 
 
+def test_validation_sees_neither_dropout_nor_noise():
+    """With a rate near 0 both runs validate the same network."""
+    still = {"name": "sgd", "learning_rate": 1e-12}
+    noisy = history(regularization={"dropout": 0.5, "input_noise": 2.0}, optimizer=still)
+    plain = history(optimizer=still)
+    np.testing.assert_allclose(noisy["valid_loss"], plain["valid_loss"], rtol=1e-5)
+    assert not np.allclose(noisy["train_loss"][:, 1:], plain["train_loss"][:, 1:], rtol=1e-2)
+
+
 def test_noise_dropout_and_augmentation_are_off_in_evaluation():
     terms = {"input_noise": 5.0, "dropout": 0.9}
     task, _, _ = from_experiment(experiment(regularization=terms))

@@ -845,7 +845,7 @@ def test_is_read_from_a_file(case):
         (
             {"name": "adam", "beta_1": 0.9},
             "optimizer.beta_1 (line 1): unknown key; allowed: learning_rate, beta1, beta2, "
-            'epsilon; did you mean "beta1"?',
+            'epsilon, bias_correction; did you mean "beta1"?',
         ),
         (
             {"name": "rmsprop", "centered": True},

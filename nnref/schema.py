@@ -149,7 +149,7 @@ def explain(error: ValidationError, root: type[Part], lines: Mapping[str, int]) 
     return list(dict.fromkeys(told))
 
 
-def place_of(location: Sequence[int | str], root: type[Part]) -> tuple[str, list[str]]:
+def place_of(location: Sequence[int | str], root: type[Part]) -> tuple[str, dict[str, FieldInfo]]:
     """The path of an error in the file, and the keys that its object may have.
 
     Pydantic's location also names the members of its unions: those steps are no keys.
@@ -165,8 +165,7 @@ def place_of(location: Sequence[int | str], root: type[Part]) -> tuple[str, list
         path.append(str(step))
         if step in keys:
             parts = parts_in(keys[step].rebuild_annotation())
-    last = known_keys(parts[0]) if len(parts) == 1 else {}
-    return ".".join(path), list(last)
+    return ".".join(path), known_keys(parts[0]) if len(parts) == 1 else {}
 
 
 def known_keys(part: type[Part]) -> dict[str, FieldInfo]:
@@ -186,6 +185,8 @@ def parts_in(annotation: Any) -> list[type[Part]]:
         return [annotation]
     return [part for each in get_args(annotation) for part in parts_in(each)]
 
+
+MISSING = "missing; it has no default"
 
 ALLOWED = {
     "greater_than": "allowed is a number above {gt}",
@@ -208,11 +209,13 @@ ALLOWED = {
 }
 
 
-def in_words(error: ErrorDetails, key: str, siblings: Sequence[str]) -> str:
+def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -> str:
     """What was given, what is allowed, and the nearest valid word."""
     kind, given, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
-        return "missing; it has no default"
+        annotation = siblings[key].annotation if key in siblings else None
+        words = get_args(annotation) if get_origin(annotation) is Literal else ()
+        return f"missing; give {' or '.join(map(as_json, words))}" if words else MISSING
     if kind == "extra_forbidden":
         known = [k for k in siblings if k != "name"]
         return f"unknown key; allowed: {', '.join(known) or 'none'}{nearest(key, known)}"

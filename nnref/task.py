@@ -24,7 +24,7 @@ from nnref.regularizers import (
     max_norm,
     weight_average,
 )
-from nnref.schedules import plateau
+from nnref.schedules import Progress, plateau
 
 Array = jax.Array
 Tree = Any
@@ -204,7 +204,13 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
 
 @lru_cache(maxsize=64)
 def functions_of(setup: Setup, numbers: tuple[tuple[str, float], ...]) -> Functions:
-    """The functions of a setup with these numbers; building the graph of modules takes a while."""
+    """The functions of a setup with these numbers; building the graph of modules takes a while.
+
+    What contradicts itself inside the chain of a step is refused here, not when it is compiled.
+    """
+    setup.optimizer(dict(numbers))
+    schedule = setup.experiment.bind("schedule", dict(numbers))
+    schedule(Progress(jnp.int32(0), setup.steps, setup.steps_per_epoch, jnp.int32(0)))
     return setup.functions(dict(numbers))
 
 

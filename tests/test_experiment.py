@@ -216,6 +216,11 @@ def test_single_mistakes(changes, said):
     assert said in errors(json.dumps(SMALL | changes))[0]
 
 
+def test_a_word_that_must_be_given_is_named():
+    told = errors(json.dumps(SMALL | {"optimizer": "padam"}))
+    assert told == ['optimizer.convention (line 1): missing; give "paper" or "authors"']
+
+
 def test_a_mistake_from_python_reads_the_same():
     with pytest.raises(nnref.UserError, match="batch_size: 0 given; allowed is a number from 1"):
         Experiment(**SMALL | {"batch_size": 0})

@@ -166,6 +166,19 @@ def test_reduce_on_plateau_lowers_the_rate_when_validation_stalls():
     np.testing.assert_allclose(stalled[4:], stalled[4], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": {"name": "sgd", "dampening": 0.1, "nesterov": True}}, "no dampening"),
+        ({"optimizer": "adamw", "regularization": {"weight_decay": 0.1}}, "keep one"),
+        ({"schedule": "warmup"}, "warmup"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_before_training(changes, said):
+    with pytest.raises(nnref.UserError, match=said):
+        from_experiment(experiment(**changes))
+
+
 def test_label_smoothing_needs_a_loss_of_classes():
     with pytest.raises(nnref.UserError, match="squared_error has no classes to smooth"):
         from_experiment(experiment(loss="squared_error", regularization={"label_smoothing": 0.1}))

@@ -87,8 +87,8 @@ def test_validation_sees_neither_dropout_nor_noise():
     assert not np.allclose(noisy["train_loss"][:, 1:], plain["train_loss"][:, 1:], rtol=1e-2)
 
 
-def test_noise_dropout_and_augmentation_are_off_in_evaluation():
-    terms = {"input_noise": 5.0, "dropout": 0.9}
+@pytest.mark.parametrize("terms", [{"input_noise": 5.0}, {"dropout": 0.5}], ids=str)
+def test_what_is_random_follows_the_key_and_is_off_in_evaluation(terms):
     task, _, _ = from_experiment(experiment(regularization=terms))
     functions = task.functions
     params, state = functions.init(jax.random.key(0))

@@ -275,6 +275,17 @@ def torch_linear(
 # --- matrices that keep lengths -----------------------------------------------------------------
 
 
+@jax.custom_batching.sequential_vmap
+def qr(matrix: Array) -> tuple[Array, Array]:
+    """The QR decomposition, one after another under vmap: Q and R.
+
+    XLA's CPU backend shares a batched one out to its threads. Where the layers of many seeds are
+    drawn in one program, each of these threads ends up waiting for the others, for ever.
+    """
+    q, r = jnp.linalg.qr(matrix)
+    return q, r
+
+
 def orthogonal(
     key: Array, shape: Shape, dtype: DTypeLike = jnp.float32, *, gain: NonNegative | None = 1.0
 ) -> Array:
@@ -290,7 +301,7 @@ def orthogonal(
     """
     fan_in, _ = fans(shape)
     tall = (max(fan_in, shape[-1]), min(fan_in, shape[-1]))
-    q, r = jnp.linalg.qr(draw("normal", key, tall, jnp.promote_types(dtype, jnp.float32), 1.0))
+    q, r = qr(draw("normal", key, tall, jnp.promote_types(dtype, jnp.float32), 1.0))
     q *= jnp.where(jnp.diagonal(r) < 0, -1, 1)
     w = q if fan_in >= shape[-1] else q.T
     return (known(gain) * w.reshape(shape)).astype(dtype)

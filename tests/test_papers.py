@@ -12,7 +12,7 @@ from nnref.activations import ACTIVATIONS
 from nnref.data import DATA
 from nnref.errors import UserError
 from nnref.experiment import Experiment
-from nnref.initializers import constant, ones
+from nnref.initializers import constant, ones, orthogonal
 from nnref.losses import LOSSES
 from nnref.models.mlp import MLP, Linear
 from nnref.optimizers import OPTIMIZERS
@@ -140,3 +140,15 @@ def test_output_activation_follows_the_last_layer(name):
     z = h @ with_it.layers[1].kernel[...] + 0.5
     np.testing.assert_allclose(with_it(x), ACTIVATIONS[name](z), rtol=1e-6)
     assert with_it(x).shape == (5, 3)
+
+
+def test_orthogonal_factors_of_many_seeds_are_drawn_one_after_another():
+    # In one batch, ten layers of 20 seeds never came back on a machine of two cores.
+    keys = jax.random.split(jax.random.key(0), 20)
+    draw = jax.vmap(lambda key: orthogonal(key, (5, 5)))
+    program = jax.jit(draw).lower(keys).as_text()
+    calls = [line for line in program.splitlines() if "geqrf" in line]
+    assert calls
+    assert all("tensor<5x5xf32>" in line and "20x5x5" not in line for line in calls)
+    alone = jnp.stack([orthogonal(key, (5, 5)) for key in keys])
+    np.testing.assert_allclose(draw(keys), alone, atol=1e-6)

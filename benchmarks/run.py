@@ -92,7 +92,7 @@ def work(content: Mapping[str, Any], folder: Path, *, tolerance: float, target: 
     path = folder / f"{content['data']}.json"
     path.write_text(json.dumps(content))
     experiment = read(path)
-    task, setup = from_experiment(experiment)
+    task, setup, _ = from_experiment(experiment)
     plan = train.Plan(experiment.batch_size, experiment.epochs)
     states, _ = train.start_runs(setup, plan, experiment.numbers, first_seed(experiment), on(task))
     leaves = [np.array(leaf[0]) for leaf in jax.tree.leaves(states.params)]

@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from nnref.compilation import use_cache
+
 
 @pytest.fixture
 def float64():
@@ -16,3 +18,8 @@ def strict_ranks():
     """Refuses to broadcast between arrays of different rank, which is seldom meant."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+def pytest_configure() -> None:
+    """Most of the time of the tests goes into compiling, much of it the same every time."""
+    use_cache()

@@ -274,7 +274,7 @@ def test_another_structure_is_refused_in_words(tmp_path, change, words):
 
 def test_training_goes_on_as_if_never_interrupted(tmp_path):
     experiment = read("experiments/xor_small.json")
-    task, setup = from_experiment(experiment)
+    task, setup, _ = from_experiment(experiment)
     plan = Plan(experiment.batch_size, epochs=6)
     data = {"train": task.train}
 

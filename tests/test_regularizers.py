@@ -186,6 +186,14 @@ def test_the_average_is_that_of_the_weights_after_each_step(decay):
             )
 
 
+def test_the_average_has_buffers_of_its_own_that_can_be_given_away():
+    term = regularizers.weight_average(0.9)
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    step = jax.jit(lambda w, state: term.update(w, state, w), donate_argnums=(0, 1))
+    _, state = step(params, term.init(params))
+    np.testing.assert_allclose(state.average["bias"], 2 * PARAMS["bias"], rtol=1e-6)
+
+
 def test_the_average_sees_the_projected_weights():
     terms = optax.chain(regularizers.max_norm(1.0), regularizers.weight_average(0.9))
     state = terms.init(PARAMS)

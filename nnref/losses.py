@@ -219,9 +219,8 @@ def sigmoid_cross_entropy(outputs: Array, targets: Array, smoothing: Smoothing =
     y = targets.astype(outputs.dtype)
     if smoothing is not None:
         y = (1 - smoothing) * y + smoothing / 2
-    # log(1 + exp(z)) - y z, split so that neither exp nor the difference of large numbers hurts.
-    z = outputs
-    return sum_of(jnp.maximum(z, 0) - y * z + jnp.log1p(jnp.exp(-jnp.abs(z))))
+    yes, no = jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs)
+    return sum_of(-y * yes - (1 - y) * no)
 
 
 def softmax_cross_entropy(

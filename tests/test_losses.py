@@ -439,3 +439,10 @@ def test_log_probabilities_are_those_that_the_loss_means():
         LOSSES["sigmoid_cross_entropy"](z, yes), -log_p[jnp.arange(6), yes[:, 0].astype(int)]
     )
     assert TARGETS["hinge"].log_probabilities is None
+
+
+@pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
+def test_the_gradient_of_sigmoid_cross_entropy_at_0_is_that_of_the_formula(y):
+    """Where a network starts; forms with |z| or max(z, 0) have a kink there that autodiff trips on."""
+    gradient = jax.grad(lambda z: LOSSES["sigmoid_cross_entropy"](z, jnp.full((1, 1), y))[0])
+    np.testing.assert_allclose(gradient(jnp.zeros((1, 1))), 0.5 - y, rtol=1e-6)

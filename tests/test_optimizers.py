@@ -820,8 +820,8 @@ def test_is_read_from_a_file(case):
         ("padm", 'optimizer (line 1): "padm" given; allowed: sgd, adagrad, rmsprop, '),
         ("padm", 'did you mean "padam"?'),
         ("lbfgs", 'optimizer (line 1): "lbfgs" given; allowed: sgd, '),
-        ("padam", "optimizer.convention (line 1): missing; it has no default"),
-        ("amsgrad", "optimizer.convention (line 1): missing; it has no default"),
+        ("padam", 'optimizer.convention (line 1): missing; give "paper" or "authors"'),
+        ("amsgrad", 'optimizer.convention (line 1): missing; give "paper"'),
         (
             {"name": "amsgrad", "convention": "keras"},
             "optimizer.convention (line 1): \"keras\" given; allowed: 'paper', 'torch' or 'optax'",

@@ -33,6 +33,7 @@ from rich.table import Table
 import nnref
 from nnref import train
 from nnref.experiment import Experiment, read
+from nnref.runs import plan_of
 from nnref.task import Setup, Task, from_experiment
 
 PROJECT = Path(__file__).parent.parent
@@ -81,11 +82,6 @@ class Work:
         """Updates of the whole run."""
         return self.setup.steps
 
-    @property
-    def plan(self) -> train.Plan:
-        """The structure of the run."""
-        return train.Plan(self.experiment.batch_size, self.experiment.epochs)
-
 
 def work(content: Mapping[str, Any], folder: Path, *, tolerance: float, target: float) -> Work:
     """An experiment with the first weights and the batches that nnref draws from its seed."""
@@ -93,8 +89,8 @@ def work(content: Mapping[str, Any], folder: Path, *, tolerance: float, target: 
     path.write_text(json.dumps(content))
     experiment = read(path)
     task, setup, _ = from_experiment(experiment)
-    plan = train.Plan(experiment.batch_size, experiment.epochs)
-    states, _ = train.start_runs(setup, plan, experiment.numbers, first_seed(experiment), on(task))
+    seed, plan = first_seed(experiment), plan_of(experiment)
+    states, _ = train.start_runs(setup, plan, experiment.numbers, seed, on(task))
     leaves = [np.array(leaf[0]) for leaf in jax.tree.leaves(states.params)]
     kernels, biases = ([leaf for leaf in leaves if leaf.ndim == n] for n in (2, 1))
     rows = len(task.train.x)
@@ -133,13 +129,13 @@ def public_door(work: Work, logbook: Path) -> Contender:
 def bare_program(work: Work) -> Contender:
     """The compiled program alone, data on the device, from the seed to the history on the host."""
     data, numbers, epochs = on(work.task), work.experiment.numbers, work.experiment.epochs
-    seed = first_seed(work.experiment)
+    seed, plan = first_seed(work.experiment), plan_of(work.experiment)
 
     def run() -> Curves:
-        states, _ = train.start_runs(work.setup, work.plan, numbers, seed, data)
+        states, _ = train.start_runs(work.setup, plan, numbers, seed, data)
         first, count = np.int32(1), np.int32(epochs)
         _, history, _ = train.train_chunk(
-            work.setup, work.plan, epochs, numbers, states, data, first, count
+            work.setup, plan, epochs, numbers, states, data, first, count
         )
         history = jax.device_get(history)
         return history["train_loss"][:, 0], history["valid_loss"][:, 0]
@@ -181,15 +177,14 @@ def disagreement(work: Work, curves: Mapping[str, Curves]) -> dict[str, float]:
     Close to zero a loss is compared with 1e-3, or the rounding of its last digits would count.
     """
     expected = curves[PUBLIC_DOOR]
-    return {
-        name: max(
-            float(np.max(np.abs(given - ours) / (np.abs(ours) + 1e-3)))
-            if given.shape == ours.shape
-            else float("inf")
-            for given, ours in zip(each, expected, strict=True)
-        )
-        for name, each in curves.items()
-    }
+    return {name: max(map(largest_difference, each, expected)) for name, each in curves.items()}
+
+
+def largest_difference(given: np.ndarray, ours: np.ndarray) -> float:
+    """Of two curves, relative; infinite where one has other epochs or is not finite."""
+    if given.shape != ours.shape or not np.isfinite([given, ours]).all():
+        return float("inf")
+    return float(np.max(np.abs(given - ours) / (np.abs(ours) + 1e-3)))
 
 
 def seconds(there: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
@@ -224,7 +219,7 @@ def measure(work: Work, rounds: int, logbook: Path, console: Console) -> Result:
     # This run also compiles, and warms every cache.
     curves = {name: prepare()() for name, prepare in there.items()}
     apart = disagreement(work, curves)
-    agree = max(apart.values()) <= work.tolerance  # not so where one is NaN
+    agree = max(apart.values()) <= work.tolerance
     title = f"{work.experiment.about} ({work.updates:,} updates)"
     if not agree:
         columns = ("", "largest difference of a loss")

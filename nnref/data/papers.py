@@ -19,10 +19,10 @@ def periodic_costs(
 ) -> Dataset:
     """Costs that come one after another, the first of each period unlike the others.
 
-    f_t(w) = c_t w with c_t = first where t mod period = 1, else others (Reddi, Kale and Kumar 2018,
-    section 3: theorem 1 has C, -1 and 3, the figure 1010, -10 and 101). The input is 1 and the
-    target c_t, so that a linear model of one weight w without bias, under the loss `linear`, is the
-    paper's w. The order is the sequence: it needs `shuffle` false and batches of 1.
+    f_t(w) = c_t w with c_t = first where t mod period = 1, else others (Reddi, Kale and Kumar 2018:
+    theorem 1 has C, -1 and 3, figure 1 has 1010, -10 and 101). The input is 1 and the target c_t,
+    so that the weight of a linear model without bias, under the loss `linear`, is the paper's x.
+    The order is the sequence: it needs `shuffle` false and batches of 1.
 
     The one validation row has input and cost -1: its loss is w itself.
 

@@ -350,26 +350,29 @@ def train_chunk(
         States, history `{measure: (capacity, runs)}`, and the epochs trained: fewer than `count`
         where every run has stopped before.
     """
-    runs = len(states.running)
-    epoch_of_runs = jax.vmap(partial(one_epoch, setup, plan, numbers), in_axes=(0, None, None))
+    epoch_of_runs = partial(one_epoch, setup, plan, numbers)
+    alone = len(states.running) == 1
+    if alone:  # XLA is slower with an axis of length 1 than without
+        states = jax.tree.map(lambda leaf: leaf[0], states)
+    else:
+        epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(0, None, None))
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
-    blank = {name: jnp.zeros((capacity, runs), row.dtype) for name, row in rows.items()}
+    blank = jnp.zeros((capacity, len(rows), *states.running.shape))
 
-    def unfinished(carry: tuple[Array, TrainState, dict[str, Array]]) -> Array:
+    def unfinished(carry: tuple[Array, TrainState, Array]) -> Array:
         done, states, _ = carry
         return (done < count) & jnp.any(states.running)
 
-    def body(carry: tuple[Array, TrainState, dict[str, Array]]) -> Any:
+    def body(carry: tuple[Array, TrainState, Array]) -> Any:
         done, states, history = carry
         states, row = epoch_of_runs(states, data, first + done)
-        history = {
-            name: jax.lax.dynamic_update_index_in_dim(history[name], row[name], done, 0)
-            for name in history
-        }
-        return done + 1, states, history
+        row = jnp.stack([row[name].astype(history.dtype) for name in rows])
+        return done + 1, states, history.at[done].set(row)
 
     done, states, history = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blank))
-    return states, history, done
+    if alone:
+        states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
+    return states, {name: history[:, place] for place, name in enumerate(rows)}, done
 
 
 @partial(jax.jit, static_argnames=("setup", "batch_size"))
@@ -447,4 +450,4 @@ def fit(
 def on_host(first: int, rows: Mapping[str, np.ndarray], states: TrainState) -> Chunk:
     losses_first = sorted(rows.keys() - {"active", "bad_step"}, key=lambda n: ("loss" not in n, n))
     history = {name: rows[name] for name in losses_first}
-    return Chunk(first, history, rows["active"], rows["bad_step"], states)
+    return Chunk(first, history, rows["active"] == 1, rows["bad_step"].astype(int), states)

@@ -443,6 +443,6 @@ def test_log_probabilities_are_those_that_the_loss_means():
 
 @pytest.mark.parametrize("y", [0.0, 0.3, 1.0])
 def test_the_gradient_of_sigmoid_cross_entropy_at_0_is_that_of_the_formula(y):
-    """Where a network starts. Forms with |z| or max(z, 0) have a kink there, a trap for autodiff."""
+    """Where a network starts. Forms with |z| or max(z, 0) have a kink there, and a wrong slope."""
     gradient = jax.grad(lambda z: LOSSES["sigmoid_cross_entropy"](z, jnp.full((1, 1), y))[0])
     np.testing.assert_allclose(gradient(jnp.zeros((1, 1))), 0.5 - y, rtol=1e-6)

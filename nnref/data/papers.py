@@ -86,7 +86,8 @@ def wilson(
         x[i, own : own + (1 if label == 1 else 5)] = 1
     y = y.reshape(-1, 1).astype(np.float32)
     parts = (slice(0, rows), slice(rows, rows + 1), slice(rows + 1, rows + 2))
-    return Dataset(*(Split(x[part], y[part]) for part in parts))
+    train, valid, test = (Split(x[part], y[part]) for part in parts)
+    return Dataset(train, valid, test)
 
 
 def signal(*, inputs: Count = 1, outputs: Count = 1) -> Dataset:

@@ -27,7 +27,7 @@ claims: ## Run every experiment and print which claims hold
 	@.venv/bin/nnref claims $(ARGS)
 
 test: lint ## Lint, then run the unit tests
-	@.venv/bin/python -m pytest $(ARGS)
+	@.venv/bin/python -m pytest -n 2 $(ARGS)
 
 lint: ## Check style, types and the order of the rooms
 	@sh tools/setup.sh dev

@@ -27,12 +27,17 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curves]]]:
     """Name -> what prepares a run and gives the function to be timed."""
-    return {
+    four = {
         "PyTorch, modules, 1 thread": partial(modules, work, 1, fused=False),
         "PyTorch, modules, fused optimizer, 1 thread": partial(modules, work, 1, fused=True),
         "PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1),
-        f"PyTorch, functions, fused kernel, {cores} threads": partial(functions, work, cores),
     }
+    # Threads that share out four examples lose a hundred times what they gain.
+    if work.experiment.batch_size < 32:
+        written_out = partial(functions, work, 1, fused=False)
+        return four | {"PyTorch, functions, written out, 1 thread": written_out}
+    name = f"PyTorch, functions, fused kernel, {cores} threads"
+    return four | {name: partial(functions, work, cores)}
 
 
 def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
@@ -63,10 +68,11 @@ def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
     return partial(train, work, prepared(work), step, lambda x, y: loss_of(model(x), y))
 
 
-def functions(work: Work, threads: int) -> Callable[[], Curves]:
+def functions(work: Work, threads: int, *, fused: bool = True) -> Callable[[], Curves]:
     """Nothing but what the step needs: no modules, no hooks, gradients never stored.
 
-    The optimizer is the kernel beneath the fused optimizers of `torch.optim`, called directly.
+    The update is made by the kernel beneath the fused optimizers of `torch.optim`, called directly;
+    SGD's can also be written out.
     """
     torch.set_num_threads(threads)
     parameters = [tensor.requires_grad_() for pair in tensors(work) for tensor in pair]
@@ -85,6 +91,11 @@ def functions(work: Work, threads: int) -> Callable[[], Curves]:
         return functional.linear(x, *pairs[-1])
 
     def sgd(gradients: tuple[Tensor, ...]) -> None:
+        for p, m, g in zip(parameters, first, gradients, strict=True):
+            m.mul_(its.momentum).add_(g)
+            p.sub_(m, alpha=its.learning_rate)
+
+    def fused_sgd(gradients: tuple[Tensor, ...]) -> None:
         torch._fused_sgd_(
             parameters,
             gradients,
@@ -98,7 +109,7 @@ def functions(work: Work, threads: int) -> Callable[[], Curves]:
             is_first_step=False,
         )
 
-    def adam(gradients: tuple[Tensor, ...]) -> None:
+    def fused_adam(gradients: tuple[Tensor, ...]) -> None:
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(
             parameters,
@@ -116,7 +127,8 @@ def functions(work: Work, threads: int) -> Callable[[], Curves]:
             maximize=False,
         )
 
-    update = {"sgd": sgd, "adam": adam}[its.name]
+    updates = {("sgd", False): sgd, ("sgd", True): fused_sgd, ("adam", True): fused_adam}
+    update = updates[its.name, fused]
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss = loss_of(outputs(x), y)

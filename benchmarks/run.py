@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -119,11 +120,18 @@ def on(task: Task) -> dict[str, Any]:
 def public_door(work: Work, logbook: Path) -> Contender:
     """Everything that a user's call does: file, data, training, history, pages of the logbook."""
 
-    def run() -> Curves:
-        history = nnref.run(work.path, logbook=logbook, again=True).history
-        return history["train_loss"][0, 1:], history["valid_loss"][0, 1:]
+    number = count()
 
-    return lambda: run
+    def prepare() -> Callable[[], Curves]:
+        folder = logbook / str(next(number))  # or the lookup of earlier runs would grow
+
+        def run() -> Curves:
+            history = nnref.run(work.path, logbook=folder).history
+            return history["train_loss"][0, 1:], history["valid_loss"][0, 1:]
+
+        return run
+
+    return prepare
 
 
 def bare_program(work: Work) -> Contender:
@@ -133,9 +141,9 @@ def bare_program(work: Work) -> Contender:
 
     def run() -> Curves:
         states, _ = train.start_runs(work.setup, plan, numbers, seed, data)
-        first, count = np.int32(1), np.int32(epochs)
+        first, last = np.int32(1), np.int32(epochs)
         _, history, _ = train.train_chunk(
-            work.setup, plan, epochs, numbers, states, data, first, count
+            work.setup, plan, epochs, numbers, states, data, first, last
         )
         history = jax.device_get(history)
         return history["train_loss"][:, 0], history["valid_loss"][:, 0]
@@ -187,17 +195,24 @@ def largest_difference(given: np.ndarray, ours: np.ndarray) -> float:
     return float(np.max(np.abs(given - ours) / (np.abs(ours) + 1e-3)))
 
 
+LONG_ENOUGH = 0.1  # seconds; what takes less is repeated and its mean taken
+
+
 def seconds(there: Mapping[str, Contender], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every run; a round gives each contender one."""
+    """Seconds of a run; every round gives each contender a turn."""
     taken: dict[str, list[float]] = {name: [] for name in there}
     for _ in range(rounds):
         for name, prepare in there.items():
-            run = prepare()
             gc.collect()
             time.sleep(0.05)  # the threads of the one before spin a little before they sleep
-            began = time.perf_counter()
-            run()
-            taken[name].append(time.perf_counter() - began)
+            runs, spent = 0, 0.0
+            while spent < LONG_ENOUGH:
+                run = prepare()
+                began = time.perf_counter()
+                run()
+                spent += time.perf_counter() - began
+                runs += 1
+            taken[name].append(spent / runs)
     return taken
 
 

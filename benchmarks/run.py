@@ -358,12 +358,15 @@ def machine() -> str:
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((x.partition(":")[2].strip() for x in lines if x[:10] == "model name"), model)
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:  # no Linux
+        system = f"{platform.system()} {platform.release()}"
     packages = ["jax", "jaxlib", "flax", "optax", "numpy", "torch", "keras"]
     versions = ", ".join(f"{name} {installed(name)}" for name in packages)
     device = jax.devices()[0]
     return (
-        f"{model}, {cores()} cores, {system}; JAX on {device.platform} ({device.device_kind}). "
+        f"{model}, {cores()} cores, {system} ({platform.machine()}); JAX on {device.platform} ({device.device_kind}). "
         f"Python {platform.python_version()}, nnref {nnref.__version__}, {versions}."
     )
 
@@ -375,9 +378,10 @@ def installed(name: str) -> str:
         return "not installed"
 
 
-def keep(results: list[Result], rounds: int) -> None:
+def keep(results: list[Result], rounds: int, load: float) -> None:
     """Replace the last measurement in the README."""
-    told = [LAST, f"{machine()}\nMedians of {rounds}, {time.strftime('%Y-%m-%d')}.\n"]
+    when = f"{time.strftime('%Y-%m-%d')}, load average {load:.1f} before"
+    told = [LAST, f"{machine()}\nMedians of {rounds}; {when}.\n"]
     for result in results:
         lines = [result.columns, (":--", *["--:"] * (len(result.columns) - 1)), *result.rows]
         told.append(f"### {result.title}\n")
@@ -395,6 +399,9 @@ def main() -> int:
     options = parser.parse_args()
     rounds = 1 if options.quick else max(5, options.rounds)
     console = Console(width=None if sys.stdout.isatty() else 120)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        console.print(f"the machine is busy (load average {load:.1f}): times will be too long")
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -408,7 +415,7 @@ def main() -> int:
         show(results[-1], console)
     console.print(f"\n{machine()}", highlight=False)
     if not options.quick:
-        keep(results, rounds)
+        keep(results, rounds, load)
         console.print(f"kept in {README.relative_to(PROJECT)}", highlight=False)
     return 1 if any(result.columns[1].startswith("largest") for result in results) else 0
 

@@ -366,7 +366,8 @@ def machine() -> str:
     versions = ", ".join(f"{name} {installed(name)}" for name in packages)
     device = jax.devices()[0]
     return (
-        f"{model}, {cores()} cores, {system} ({platform.machine()}); JAX on {device.platform} ({device.device_kind}). "
+        f"{model}, {cores()} cores, {system}, {platform.machine()}; "
+        f"JAX on {device.platform} ({device.device_kind}). "
         f"Python {platform.python_version()}, nnref {nnref.__version__}, {versions}."
     )
 

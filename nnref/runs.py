@@ -9,13 +9,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from nnref import checkpoint, train
 from nnref.claims import Stop
+from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, read
 from nnref.logbook import (
@@ -31,6 +32,7 @@ from nnref.task import Setup, Task, from_experiment
 from nnref.verdicts import Record, Verdict, judge, seeds_in_words, stacked, watched_loss
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+SECONDS_WORTH_KEEPING = 10.0  # what was trained in less is trained again when it is asked for
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,18 @@ class Run:
     def history(self) -> dict[str, np.ndarray]:
         """Measure -> (seeds, epochs + 1), NaN after the end of a seed."""
         return stacked(self.records)
+
+
+class Trained(NamedTuple):
+    """The network that one page is about, and what it was trained on."""
+
+    page: Page
+    experiment: Experiment
+    task: Task
+    setup: Setup
+    dataset: Dataset
+    params: Any
+    model_state: Any
 
 
 class AlreadyRun(UserError):
@@ -192,8 +206,9 @@ def train_seeds(
     place = checkpoint_place(experiment, seeds, writers)
     resume = resumed(place, experiment, setup, plan, seeds, task, writers)
     if resume is not None:
+        states = resume[1]
         chunks.append(chunk_from_pages(resume[0], seeds, writers))
-    saved = time.monotonic()
+    began = saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
         for chunk in train.fit(setup, plan, experiment.numbers, seeds, task, resume):
             states = chunk.states
@@ -211,6 +226,8 @@ def train_seeds(
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
+    if place is not None and time.monotonic() - began > SECONDS_WORTH_KEEPING:
+        checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states)
     active = np.concatenate([chunk.active for chunk in chunks])
     bad_step = np.concatenate([chunk.bad_step for chunk in chunks])
     history = {n: np.concatenate([c.history[n] for c in chunks]) for n in chunks[0].history}
@@ -236,8 +253,12 @@ def checkpoint_place(
     """The folder of the checkpoints of some seeds trained together; None without a logbook."""
     if not writers:
         return None
+    return checkpoint_folder(experiment, seeds, next(iter(writers.values())).path.parent)
+
+
+def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path) -> Path:
+    """Where a folder of pages has the states of some seeds trained together."""
     group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]
-    folder = next(iter(writers.values())).path.parent
     return folder / "checkpoints" / f"{experiment.identity}-{group}"
 
 
@@ -321,6 +342,36 @@ def one_interrupt_waits() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(pressed)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def trained(path: str | Path) -> Trained:
+    """The network of a page: as training left it, or trained again, bit for bit.
+
+    Args:
+        path: of a page.
+
+    Raises:
+        UserError: for a page of a run that has not ended, or whose data have changed since.
+    """
+    page = page_at(Path(path))
+    if page is None or not page.complete:
+        raise UserError(f"{path}: not the page of a run that has ended; give one of a logbook")
+    (seed,) = page.experiment.seeds
+    experiment = page.experiment.replaced({"seeds": list(page.together)})
+    task, setup, dataset = from_experiment(experiment)
+    if page.facts["data"] != dataset.fingerprint:
+        raise UserError(f"{path}: its data have changed since; run the experiment again")
+    seeds, plan = experiment.seeds, plan_of(experiment)
+    start = partial(train.start_runs, setup, plan, experiment.numbers)
+    like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+    place = checkpoint_folder(experiment, seeds, page.path.parent)
+    found = checkpoint.restore(place, like) if place.is_dir() else None
+    if found is not None and found[0] >= page.epochs:
+        states = found[1]
+    else:
+        _, states = train_seeds(experiment, task, setup, seeds, {}, Listener())
+    params, model_state = jax.tree.map(lambda leaf: leaf[seeds.index(seed)], train.networks(states))
+    return Trained(page, experiment, task, setup, dataset, params, model_state)
 
 
 # --- what the logbook knew ----------------------------------------------------------------------

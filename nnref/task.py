@@ -36,7 +36,8 @@ class Functions(NamedTuple):
     `init(key)` gives `(params, model_state)`; `apply(params, model_state, x, key, train)` gives
     `(outputs, model_state)`; `loss(outputs, targets)` a scalar, the mean over the batch.
     `training_loss` is what is descended where that is another one (label smoothing); `adapt(params,
-    model_state, x)` fits the first parameters to a batch (LSUV).
+    model_state, x)` fits the first parameters to a batch (LSUV); `restart(params, model_state)`
+    gives the state before the first row of a split, where a model goes on from batch to batch.
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
@@ -45,6 +46,7 @@ class Functions(NamedTuple):
     metrics: Mapping[str, Metric] = {}
     training_loss: Callable[[Array, Array], Array] | None = None
     adapt: Callable[[Tree, Tree, Array], tuple[Tree, Tree]] | None = None
+    restart: Callable[[Tree, Tree], Tree] | None = None
 
 
 class Task(NamedTuple):
@@ -101,7 +103,9 @@ class Setup:
             return graph, params, state
 
         # Shapes alone: the graph of modules, without a single weight.
-        graph, *_ = split(nnx.eval_shape(lambda: model(jax.random.key(0))))
+        shapes = nnx.eval_shape(lambda: model(jax.random.key(0)))
+        carries = getattr(shapes, "streams", None) is not None
+        graph, *_ = split(shapes)
 
         def init(key: Array) -> tuple[Tree, Tree]:
             return split(model(key))[1:]
@@ -110,6 +114,11 @@ class Setup:
             module = nnx.merge(graph, params, model_state)
             lsuv_pass(module, x)
             return split(module)[1:]
+
+        def restart(params: Tree, model_state: Tree) -> Tree:
+            module = nnx.merge(graph, params, model_state)
+            module.restart()
+            return split(module)[2]
 
         def apply(
             params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
@@ -138,6 +147,7 @@ class Setup:
             self.metrics(),
             training_loss=None if regularization.label_smoothing is None else smoothed_loss,
             adapt=adapt,
+            restart=restart if carries else None,
         )
 
     def metrics(self) -> dict[str, Metric]:

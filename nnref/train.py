@@ -175,12 +175,18 @@ def evaluate(
     """
     x, y = data
 
-    def step(carry: None, rows: Array) -> tuple[None, dict[str, Any]]:
-        outputs, _ = functions.apply(params, model_state, x[rows], None, False)
-        return carry, batch_sums(functions, outputs, y[rows])
+    def step(model_state: Tree, rows: Array) -> tuple[Tree, dict[str, Any]]:
+        outputs, model_state = functions.apply(params, model_state, x[rows], None, False)
+        return model_state, batch_sums(functions, outputs, y[rows])
 
-    _, sums = over_batches(step, None, jnp.arange(len(x)), batch_size)
+    restarted = restart(functions, params, model_state)
+    _, sums = over_batches(step, restarted, jnp.arange(len(x)), batch_size)
     return measures(functions, sums, prefix)
+
+
+def restart(functions: Functions, params: Tree, model_state: Tree) -> Tree:
+    """The model's state before the first row of a split, where it goes on from row to row."""
+    return model_state if functions.restart is None else functions.restart(params, model_state)
 
 
 def train_epoch(
@@ -199,6 +205,7 @@ def train_epoch(
         first step of the epoch, from 1, whose loss was not finite, or 0.
     """
     x, y = data
+    state = state._replace(model_state=restart(functions, state.params, state.model_state))
     key = jax.random.fold_in(state.key, epoch)
     # A full batch is the same in any order.
     shuffled = shuffle and batch_size < len(x)
@@ -250,7 +257,7 @@ def start(
         row["clipped"] = jnp.float32(jnp.nan)
     for name in ("train", "valid"):
         if name in data:
-            batch = evaluation_batch(plan)
+            batch = evaluation_batch(functions, plan)
             row |= evaluate(functions, params, model_state, data[name], name, batch)
     state = TrainState(
         params,
@@ -265,9 +272,12 @@ def start(
     return state, row
 
 
-def evaluation_batch(plan: Plan) -> int:
-    """Evaluation keeps no gradients, so its batches may be larger than those of training."""
-    return max(plan.batch_size, 1024)
+def evaluation_batch(functions: Functions, plan: Plan) -> int:
+    """Evaluation keeps no gradients, so its batches may be larger than those of training.
+
+    Not where the rows of a batch go on where the same rows of the batch before ended.
+    """
+    return plan.batch_size if functions.restart is not None else max(plan.batch_size, 1024)
 
 
 def one_epoch(
@@ -287,7 +297,7 @@ def one_epoch(
     if "valid" in data:
 
         def validate() -> dict[str, Array]:
-            batch = evaluation_batch(plan)
+            batch = evaluation_batch(functions, plan)
             return evaluate(functions, params, after.model_state, data["valid"], "valid", batch)
 
         if plan.evaluate_every == 1:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import nnref
 from nnref import runs, train
+from nnref.errors import UserError
 from nnref.experiment import Experiment, read
 from nnref.logbook import FORMAT, page_paths, read_page
 from nnref.verdicts import Record, judge
@@ -253,6 +255,40 @@ def test_long_runs_leave_checkpoints_and_a_kill_loses_little(file, logbook, monk
 
 
 # --- pages that are none ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("worth_keeping", [0.0, 60.0], ids=["kept", "trained again"])
+def test_the_network_of_a_page_is_there_afterwards(file, logbook, monkeypatch, worth_keeping):
+    monkeypatch.setattr(runs, "SECONDS_WORTH_KEEPING", worth_keeping)
+    run = nnref.run(file, logbook=logbook)
+    assert (logbook / "small" / "checkpoints").exists() == (worth_keeping == 0)
+    if worth_keeping == 0:  # what is kept must be enough
+        monkeypatch.setattr(runs, "train_seeds", None)
+    found = runs.trained(pages(logbook)[1])
+    expected = jax.tree.map(lambda leaf: leaf[1], (run.params, run.model_state))
+    jax.tree.map(np.testing.assert_array_equal, (found.params, found.model_state), expected)
+    assert found.experiment.seeds == (0, 1)
+
+
+def test_a_checkpoint_from_before_the_end_is_not_taken_for_the_network(file, logbook, monkeypatch):
+    monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(train, "HEARING", 0.0)  # an epoch a chunk: a checkpoint at each
+    run = nnref.run(file, logbook=logbook)
+    [place] = (logbook / "small" / "checkpoints").iterdir()
+    shutil.rmtree(max(place.iterdir()))
+    found = runs.trained(pages(logbook)[0])
+    expected = jax.tree.map(lambda leaf: leaf[0], run.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected)
+
+
+def test_a_page_without_its_network_is_refused(file, logbook, monkeypatch):
+    with pytest.raises(UserError, match=r"small.json: not the page of a run that has ended"):
+        runs.trained(file)
+    nnref.run(file, logbook=logbook)
+    page = pages(logbook)[0]
+    page.write_text(re.sub("// data: .*", "// data: 0", page.read_text()))
+    with pytest.raises(UserError, match="its data have changed since"):
+        runs.trained(page)
 
 
 def test_pages_are_told_from_other_files(tmp_path):

@@ -105,6 +105,33 @@ def test_every_example_is_seen_once_an_epoch():
     assert float(row["train_loss"]) == pytest.approx(x.mean())
 
 
+def test_a_carried_state_goes_from_batch_to_batch_and_starts_anew():
+    """Outputs are the sum of all rows before: of this split alone, in training and evaluation."""
+    x = jnp.arange(1.0, 7.0)[:, None]
+
+    def apply(params, state, x, key, training):
+        seen = state + jnp.sum(x)
+        return state + 0 * params["w"] + 0 * x, seen
+
+    def functions(numbers):
+        return Functions(
+            init=lambda key: ({"w": jnp.zeros(())}, jnp.float32(100)),
+            apply=apply,
+            loss=lambda outputs, y: jnp.mean(outputs),
+            restart=lambda params, state: jnp.zeros_like(state),
+        ), optax.sgd(0.0)
+
+    plan, data = train.Plan(2, 2, shuffle=False), {"train": (x, x), "valid": (x[:4], x[:4])}
+    before = (0 + (1 + 2) + (1 + 2 + 3 + 4)) / 3
+    state, row = train.start(functions, plan, {}, 0, data)
+    assert float(row["train_loss"]) == pytest.approx(before)
+    for epoch in (1, 2):
+        state, row = train.one_epoch(functions, plan, {}, state, data, jnp.int32(epoch))
+        assert float(row["train_loss"]) == pytest.approx(before)
+        assert float(row["valid_loss"]) == pytest.approx((0 + 3) / 2)
+        assert float(state.model_state) == 21, "validation leaves the state of training alone"
+
+
 @pytest.mark.parametrize("rows", [1, 3, 8, 11, 16])
 def test_evaluation_is_exact_at_any_batch_size(small, rows):
     experiment, task, setup = small

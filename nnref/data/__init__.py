@@ -9,6 +9,7 @@ from nnref.data.files import file
 from nnref.data.papers import periodic_costs, signal, wilson
 from nnref.data.prepare import Dataset, DataWarning, Split
 from nnref.data.synthetic import spirals, xor
+from nnref.data.text import python_topics, text
 
 DATA = {
     "xor": xor,
@@ -18,6 +19,8 @@ DATA = {
     "periodic_costs": periodic_costs,
     "wilson": wilson,
     "signal": signal,
+    "python_topics": python_topics,
+    "text": text,
 }
 
 __all__ = ["DATA", "DataWarning", "Dataset", "Split"]

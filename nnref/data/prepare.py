@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from nnref.errors import UserError
+
+Unit = Literal["characters", "bytes"]
 
 
 class DataWarning(UserWarning):
@@ -41,6 +43,9 @@ class Dataset:
         test: what is looked at once at the end, or None.
         classes: names of the classes, target k meaning `classes[k]`; empty for real targets.
         columns: names of the columns of `x`, for errors; empty where they have none.
+        unit: what a step of a text is, whose classes are then its vocabulary; None for no text.
+        streams: rows s, s + streams, s + 2 streams, ... go on from one another; None where rows
+            stand for themselves.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -51,6 +56,8 @@ class Dataset:
     test: Split | None = None
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    unit: Unit | None = None
+    streams: int | None = None
 
     def __post_init__(self):
         check(self)
@@ -63,11 +70,13 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of names, shapes, dtypes and bytes of all arrays.
+        """A short hash of names, shapes, dtypes and bytes of all arrays, and of a vocabulary.
 
         One changed bit changes it; the machine's byte order and the arrays' layout do not.
         """
         digest = hashlib.sha256()
+        if self.unit is not None:
+            digest.update(repr(self.classes).encode())
         for name, split in self.splits.items():
             for array in split:
                 array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -193,8 +202,12 @@ def warn_untrained_classes(dataset: Dataset) -> None:
 
 
 def warn_shared_rows(dataset: Dataset) -> None:
-    """Warn where validation or test holds inputs that are also trained on."""
-    if len(dataset.splits) == 1:
+    """Warn where validation or test holds inputs that are also trained on.
+
+    Not of texts: they repeat their phrases, and where a window begins is chance. What a model of
+    language has learned by heart is asked of its samples.
+    """
+    if len(dataset.splits) == 1 or dataset.unit is not None:
         return
 
     def hashes(x: np.ndarray) -> list[int]:

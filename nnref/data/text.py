@@ -1,0 +1,216 @@
+"""Text for language models: each character, or byte, is to be told from those before it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nnref.bounds import Count, Fraction
+from nnref.data.prepare import Dataset, Split, Unit
+from nnref.errors import UserError
+
+BYTES = tuple(f"{value:02x}" for value in range(256))
+
+
+def python_topics(
+    *,
+    unit: Unit = "characters",
+    window: Count = 64,
+    streams: Count | None = None,
+    valid: Fraction = 0.1,
+    test: Fraction = 0.0,
+    repeats: bool = False,
+) -> Dataset:
+    """The reference of the Python language, as the standard library brings it: 377,000 characters.
+
+    These are the texts of `pydoc_data.topics`, in the order of their names, so that nothing needs
+    to be downloaded. Each version of Python has its own: the fingerprint of the data tells them
+    apart. About a fifth of the text says again what another topic said, and stands in the source
+    at another indentation: a paragraph of more than 40 characters is kept where it comes first,
+    else held-out text would be known from training. How text is cut, see `windows`.
+
+    Args:
+        unit: what a step is; a vocabulary of the characters that occur, or of all 256 bytes.
+        window: steps of a row, that is of truncated backpropagation.
+        streams: parallel streams that a state is carried along, the batch size; null where rows
+            stand for themselves.
+        valid: share of the text for validation, behind that for training.
+        test: share of the text for the test, at its end.
+        repeats: keep what is repeated.
+    """
+    from pydoc_data.topics import topics
+
+    paragraphs = "\n\n".join(topics[name] for name in sorted(topics)).split("\n\n")
+    if not repeats:
+        paragraphs = without_repeats(paragraphs)
+    return language("\n\n".join(paragraphs), unit, window, streams, valid, test)
+
+
+def text(
+    *,
+    path: str,
+    encoding: str = "utf-8",
+    unit: Unit = "characters",
+    window: Count = 64,
+    streams: Count | None = None,
+    valid: Fraction = 0.1,
+    test: Fraction = 0.0,
+) -> Dataset:
+    """A text file of yours. How it is cut, see `windows`.
+
+    Args:
+        path: of the file.
+        encoding: of the file; for bytes without meaning.
+        unit: what a step is; a vocabulary of the characters that occur, or of all 256 bytes.
+        window: steps of a row, that is of truncated backpropagation.
+        streams: parallel streams that a state is carried along, the batch size; null where rows
+            stand for themselves.
+        valid: share of the text for validation, behind that for training.
+        test: share of the text for the test, at its end.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"data.path: {path}: {(error.strerror or 'unreadable').lower()}") from None
+    given = content if unit == "bytes" else decoded(path, content, encoding)
+    return language(given, unit, window, streams, valid, test)
+
+
+def decoded(path: str, content: bytes, encoding: str) -> str:
+    """The characters of a file.
+
+    Raises:
+        UserError: for an encoding that is unknown, or not that of the file.
+    """
+    try:
+        return content.decode(encoding)
+    except LookupError:
+        raise UserError(
+            f'data.encoding: "{encoding}" is no encoding that Python knows; utf-8, latin-1 and '
+            "cp1252 are common"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"data.path: byte {error.start} of {path} (0x{content[error.start]:02x}, in line "
+            f'{line}) is no {encoding}; give its encoding, or unit="bytes"'
+        ) from None
+
+
+def without_repeats(paragraphs: list[str]) -> list[str]:
+    """Paragraphs without those that stood before, whatever their indentation and line breaks."""
+    first: dict[str, int] = {}
+    words = [" ".join(paragraph.split()) for paragraph in paragraphs]
+    for place, said in enumerate(words):
+        first.setdefault(said, place)
+    return [
+        paragraph
+        for place, (paragraph, said) in enumerate(zip(paragraphs, words, strict=True))
+        if len(said) <= 40 or first[said] == place
+    ]
+
+
+# --- from text to rows and back -----------------------------------------------------------------
+
+
+def language(
+    given: str | bytes,
+    unit: Unit,
+    window: int,
+    streams: int | None,
+    valid: float,
+    test: float,
+) -> Dataset:
+    """A text as a data set: its first part for training, the next one and the last one held out.
+
+    The vocabulary is that of the whole text, held out or not: a character that training never saw
+    has to be told too, at whatever probability the network happens to give it, and a `DataWarning`
+    says how many there are. So bits per character count every character of the held-out text.
+
+    Raises:
+        UserError: for an empty text, or a part too short for one window of each stream.
+    """
+    if isinstance(given, str) and unit == "bytes":
+        given = given.encode("utf-8")
+    if not given:
+        raise UserError("data: the text is empty")
+    if isinstance(given, bytes):
+        tokens, classes = np.frombuffer(given, np.uint8).astype(np.int32), BYTES
+    else:
+        points = np.frombuffer(given.encode("utf-32-le"), np.uint32)
+        known, tokens = np.unique(points, return_inverse=True)
+        tokens, classes = tokens.astype(np.int32), tuple(map(chr, known))
+    held_out = [round(share * len(tokens)) for share in (valid, test)]
+    cuts = np.cumsum([max(0, len(tokens) - sum(held_out)), held_out[0]])
+    splits = {}
+    for name, part in zip(("train", "valid", "test"), np.split(tokens, cuts), strict=True):
+        if len(part) or name == "train":
+            splits[name] = windows(part, window, streams or 1, name)
+    return Dataset(**splits, classes=classes, unit=unit, streams=streams)
+
+
+def windows(tokens: np.ndarray, window: int, streams: int, name: str) -> Split:
+    """Rows of a text: inputs (rows, window), and as targets what comes one step later.
+
+    The text is cut into `streams` parts of equal length, each of them into windows, and row
+    i streams + s is window i of stream s: in batches of `streams` rows, row s of a batch goes on
+    where row s of the batch before ended. What is left over at the end is dropped, less than one
+    window of each stream. The very first character is no target: nothing stands before it.
+
+    Args:
+        tokens: of the text, (length,).
+        window: steps of a row.
+        streams: that run side by side.
+        name: of the split, for errors.
+
+    Raises:
+        UserError: for a text too short.
+    """
+    rows = (len(tokens) - 1) // (window * streams)
+    if rows < 1:
+        raise UserError(
+            f"data: the text of {name} has {len(tokens)} steps, one window of each stream takes "
+            f"{streams} x {window} + 1; give it a larger share, or a smaller window"
+            f"{' or fewer streams' if streams > 1 else ''}"
+        )
+    length = streams * rows * window
+
+    def cut(part: np.ndarray) -> np.ndarray:
+        return part.reshape(streams, rows, window).swapaxes(0, 1).reshape(-1, window)
+
+    return Split(cut(tokens[:length]), cut(tokens[1 : length + 1]))
+
+
+def tokens_of(dataset: Dataset, name: str) -> np.ndarray:
+    """The text of a split in its order, as tokens: what `windows` was given, without the rest."""
+    x, y = dataset.splits[name]
+    streams, window = dataset.streams or 1, x.shape[1]
+
+    def joined(part: np.ndarray) -> np.ndarray:
+        return part.reshape(-1, streams, window).swapaxes(0, 1).reshape(-1)
+
+    return np.concatenate([joined(x)[:1], joined(y)])
+
+
+def spell(dataset: Dataset, tokens: np.ndarray) -> str:
+    """Tokens as text; bytes that are no UTF-8 become a replacement character."""
+    if dataset.unit == "bytes":
+        return bytes(tokens.tolist()).decode("utf-8", "replace")
+    return "".join(dataset.classes[token] for token in tokens)
+
+
+def read(dataset: Dataset, given: str) -> np.ndarray:
+    """Text as tokens.
+
+    Raises:
+        UserError: for characters that the data have not.
+    """
+    if dataset.unit == "bytes":
+        return np.frombuffer(given.encode("utf-8"), np.uint8).astype(np.int32)
+    place = {character: token for token, character in enumerate(dataset.classes)}
+    unknown = sorted(set(given) - place.keys())
+    if unknown:
+        raise UserError(
+            f"{' '.join(map(repr, unknown))} in {given!r}: no character of the text that was "
+            f"learned from, which are {''.join(dataset.classes)!r}"
+        )
+    return np.array([place[character] for character in given], np.int32)

@@ -6,8 +6,10 @@ the experiment file.
 """
 
 from nnref.models.mlp import MLP, Linear
+from nnref.models.recurrent import Recurrent
 
 MODELS = {
     "linear": Linear,
     "mlp": MLP,
+    "recurrent": Recurrent,
 }

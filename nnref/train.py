@@ -6,7 +6,7 @@ around it, which hears from the device about five times a second.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +16,7 @@ import optax
 
 from nnref.claims import Stop
 from nnref.clipping import clipped_share
+from nnref.compilation import TINY, tiny_options
 from nnref.optimizers import evaluation_params
 from nnref.schedules import observe
 from nnref.task import Functions, Task
@@ -249,8 +250,10 @@ def start(
     params, model_state = functions.init(init_key)
     if functions.adapt is not None and "train" in data:
         x = data["train"][0]
-        evenly = x[:: max(1, len(x) // ADAPTED)][:ADAPTED]  # rows may be sorted by class
-        params, model_state = functions.adapt(params, model_state, evenly)
+        # Rows may be sorted by class; those that go on from batch to batch come in whole batches.
+        apart = 1 if functions.restart is not None else max(1, len(x) // ADAPTED)
+        rows = plan.batch_size if functions.restart is not None else ADAPTED
+        params, model_state = functions.adapt(params, model_state, x[::apart][:rows])
     opt_state = optimizer.init(params)
     row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
     if clipped_share(opt_state) is not None:
@@ -333,8 +336,7 @@ def start_runs(
     return jax.vmap(partial(start, setup, plan, numbers), in_axes=(0, None))(seeds, data)
 
 
-@partial(jax.jit, static_argnames=("setup", "plan", "capacity"), donate_argnames=("states",))
-def train_chunk(
+def chunk_of_epochs(
     setup: Setup,
     plan: Plan,
     capacity: int,
@@ -383,6 +385,25 @@ def train_chunk(
     if alone:
         states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
     return states, {name: history[:, place] for place, name in enumerate(rows)}, done
+
+
+@cache
+def chunk_program(tiny: bool) -> Any:
+    """`chunk_of_epochs` as a program, which JAX compiles once for each structure."""
+    return jax.jit(
+        chunk_of_epochs,
+        static_argnames=("setup", "plan", "capacity"),
+        donate_argnames=("states",),
+        compiler_options=tiny_options() if tiny else None,
+    )
+
+
+def train_chunk(
+    setup: Setup, plan: Plan, capacity: int, numbers: Numbers, states: TrainState, data: Any, *span
+) -> tuple[TrainState, dict[str, Array], Array]:
+    """`chunk_of_epochs`, compiled for little memory or for much."""
+    tiny = sum(leaf.nbytes for leaf in jax.tree.leaves((states, data))) <= TINY
+    return chunk_program(tiny)(setup, plan, capacity, numbers, states, data, *span)
 
 
 @partial(jax.jit, static_argnames=("setup", "batch_size"))

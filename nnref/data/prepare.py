@@ -348,12 +348,7 @@ def standardize(
         test: likewise.
         axis: axes averaged over: 0 for each column on its own.
     """
-    x = train.x.astype(np.float64)
-    mean = x.mean(axis=axis, keepdims=True)
-    # Compared as numbers: rounding leaves a constant column a deviation of 1e-17 of its size.
-    constant = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
-    mean = np.where(constant, x.max(axis=axis, keepdims=True), mean)
-    deviation = np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
+    mean, deviation = mean_and_deviation(train.x, axis)
 
     def scaled(split: Split) -> Split:
         return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
@@ -363,3 +358,13 @@ def standardize(
         None if valid is None else scaled(valid),
         None if test is None else scaled(test),
     )
+
+
+def mean_and_deviation(x: np.ndarray, axis: tuple[int, ...] | int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation over some axes, which are kept; of a constant column, itself and 1."""
+    x = x.astype(np.float64)
+    mean = x.mean(axis=axis, keepdims=True)
+    # Compared as numbers: rounding leaves a constant column a deviation of 1e-17 of its size.
+    constant = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
+    mean = np.where(constant, x.max(axis=axis, keepdims=True), mean)
+    return mean, np.where(constant, 1.0, x.std(axis=axis, keepdims=True))

@@ -1,4 +1,4 @@
-"""Synthetic data, made on the spot: XOR and spirals."""
+"""Synthetic data, made on the spot: XOR and spirals; sequences to add, remember and count."""
 
 from typing import Annotated
 
@@ -69,3 +69,108 @@ def spirals(
         classes=tuple(str(k) for k in range(arms)),
         columns=("x1", "x2"),
     )
+
+
+# --- sequences ----------------------------------------------------------------------------------
+
+
+def adding(
+    *,
+    steps: Annotated[int, Ge(2)] = 50,
+    examples: Count = 20_000,
+    valid: Probability = 0.1,
+    test: Probability = 0.1,
+    seed: Index = 0,
+) -> Dataset:
+    """Adding problem: of a sequence of numbers, the sum of the two that are marked.
+
+    Step t shows a number from U[0, 1] and 1 or 0; one step in each half is marked with 1. Whoever
+    answers 1 whatever the sequence has a squared error of 1/6, the variance of the sum (Hochreiter
+    and Schmidhuber 1997, section 5.4; in this form Arjovsky et al. 2016). Inputs (steps, 2).
+
+    Args:
+        steps: length of a sequence; the longer, the harder.
+        examples: number of sequences.
+        valid: share of them for validation.
+        test: share of them for the test.
+        seed: of numbers, marks and split.
+    """
+    rng = np.random.default_rng(seed)
+    half, rows = steps // 2, np.arange(examples)
+    number = rng.random((examples, steps), np.float32)
+    mark = np.zeros((examples, steps), np.float32)
+    mark[rows, rng.integers(0, half, examples)] = 1
+    mark[rows, rng.integers(half, steps, examples)] = 1
+    y = (number * mark).sum(axis=1)
+    x = np.stack([number, mark], axis=2)
+    return Dataset(*split_rows(x, y, valid=valid, test=test, seed=seed, stratify=False))
+
+
+def copy_memory(
+    *,
+    delay: Count = 10,
+    length: Count = 10,
+    symbols: Annotated[int, Ge(2)] = 8,
+    examples: Count = 10_000,
+    valid: Probability = 0.1,
+    test: Probability = 0.1,
+    seed: Index = 0,
+) -> Dataset:
+    """Copy memory: repeat some symbols a while after they were shown.
+
+    A sequence is `length` random symbols, delay - 1 blanks, a sign to begin, `length` blanks; its
+    target is blank at every step but the last `length`, which are the symbols. Who knows when but
+    not what has a cross entropy of length log(symbols) / (delay + 2 length) (Hochreiter and
+    Schmidhuber 1997; in this form Arjovsky et al. 2016). Inputs are tokens (delay + 2 length,): 0
+    is blank, 1 to `symbols` the symbols, and the last one the sign.
+
+    Args:
+        delay: steps between the last symbol and the first answer; the longer, the harder.
+        length: symbols to remember.
+        symbols: number of different ones.
+        examples: number of sequences.
+        valid: share of them for validation.
+        test: share of them for the test.
+        seed: of symbols and split.
+    """
+    rng = np.random.default_rng(seed)
+    shown = rng.integers(1, symbols + 1, (examples, length), np.int32)
+    x = np.zeros((examples, delay + 2 * length), np.int32)
+    y = x.copy()
+    x[:, :length] = shown
+    x[:, length + delay - 1] = symbols + 1
+    y[:, -length:] = shown
+    names = ("blank", *(str(k) for k in range(1, symbols + 1)), "begin")
+    parts = split_rows(x, y, valid=valid, test=test, seed=seed, stratify=False)
+    return Dataset(*parts, classes=names)
+
+
+def temporal_parity(
+    *,
+    steps: Count = 20,
+    examples: Count = 10_000,
+    valid: Probability = 0.1,
+    test: Probability = 0.1,
+    seed: Index = 0,
+) -> Dataset:
+    """Temporal parity: whether a sequence of bits holds an odd number of ones.
+
+    A single bit of state solves it, and no look at a part of the sequence helps. Lengths are
+    uniform from 1 to `steps`; step t shows the bit and 1, or behind the end 0 and 0, for a model
+    with `padded`. Sequences drawn twice are kept once, so that none of validation is trained on.
+    Inputs (steps, 2).
+
+    Args:
+        steps: of the longest sequence.
+        examples: number of sequences that are drawn.
+        valid: share of them for validation.
+        test: share of them for the test.
+        seed: of lengths, bits and split.
+    """
+    rng = np.random.default_rng(seed)
+    real = np.arange(steps) < rng.integers(1, steps + 1, (examples, 1))
+    bits = rng.integers(0, 2, (examples, steps)) * real
+    x = np.unique(np.stack([bits, real], axis=2).astype(np.float32), axis=0)
+    y = (x[:, :, 0].sum(axis=1) % 2).astype(np.int32)
+    parts = split_rows(x, y, valid=valid, test=test, seed=seed, stratify=True)
+    return Dataset(*parts, classes=("even", "odd"))

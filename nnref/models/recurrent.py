@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from nnref.activations import linear
+from nnref.activations import function_of, linear
 from nnref.bounds import Count
 from nnref.errors import UserError
-from nnref.initializers import by_gate, constant, glorot_uniform, orthogonal, zeros
+from nnref.initializers import by_gate, constant, glorot_uniform, lsuv, orthogonal, zeros
 from nnref.models.cells import CELLS, Recurrence, State, fast_scan, plain_scan
 from nnref.models.layers import UNREGULARIZED, Dense, Dropout, Initializer, for_layer
 from nnref.regularizers import Regularization
@@ -199,8 +199,35 @@ class Recurrent(nnx.Module):
         bias_initializer: Initializer = zeros,
         forget_bias: float | None = None,
     ):
-        self.answer, self.padded, self.streams = answer, padded, streams
         width = (1 + bidirectional) * units
+        initializers = (kernel_initializer, recurrent_initializer)
+        contradictions = {
+            "model.bidirectional: streams go forward in time, and the way back begins at what is "
+            "yet to come; leave out one of the two": bidirectional and streams is not None,
+            "model.padded: with an answer for each step the loss would count padded ones; leave "
+            "out one of the two": padded and answer == "each",
+            "model.vocabulary: only tokens have one; give embedding, or leave it out": (
+                vocabulary is not None and embedding is None
+            ),
+            f"model.tied: the output has {width} units and {outputs} classes, the embedding width "
+            f"{embedding} and {vocabulary or outputs} tokens; both must be equal": (
+                tied and (embedding != width or vocabulary not in (None, outputs))
+            ),
+            f"model.forget_bias: {cell} has no forget gate; leave it out": (
+                forget_bias is not None and cell != "lstm"
+            ),
+            "model: lsuv looks at one step of a layer, not at a sequence; take another "
+            "initializer": lsuv in map(function_of, initializers),
+            "regularization.normalization: recurrent layers have none; leave it out": (
+                regularization.normalization is not None
+            ),
+            "regularization.input_noise: it would blur which steps are padded; leave out one of "
+            "the two": padded and regularization.input_noise is not None,
+        }
+        for told, given in contradictions.items():
+            if given:
+                raise UserError(told)
+        self.answer, self.padded, self.streams = answer, padded, streams
         fan_in = channels(inputs, embedding, padded)
 
         def direction(depth: int, *, reverse: bool) -> Direction:
@@ -271,5 +298,29 @@ class Recurrent(nnx.Module):
 
 
 def channels(inputs: Sequence[int], embedding: int | None, padded: bool) -> int:
-    """The width of what the first layer sees."""
-    return inputs[-1] - padded if embedding is None else embedding
+    """The width of what the first layer sees.
+
+    Raises:
+        UserError: for examples that are no sequences of that kind.
+    """
+    shape = tuple(inputs)
+    if embedding is not None:
+        if shape[1:] != ((2,) if padded else ()):
+            wanted = "(steps, 2), tokens beside 1 or 0" if padded else "(steps,)"
+            raise UserError(
+                f"model.embedding: examples have shape {shape}, tokens {wanted}; leave it out if "
+                "the inputs are numbers"
+            )
+        return embedding
+    if len(shape) != 2:
+        remedy = "give tokens an embedding" if len(shape) == 1 else "reshape them"
+        raise UserError(
+            f"model: recurrent takes sequences of shape (steps, channels), the examples have "
+            f"{shape}; {remedy}"
+        )
+    if shape[-1] - padded < 1:
+        raise UserError(
+            f"model.padded: examples of shape {shape} have one channel, which would be the one "
+            "that tells padded steps; nothing is left to read"
+        )
+    return shape[-1] - padded

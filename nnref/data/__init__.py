@@ -8,12 +8,15 @@ from nnref.data.digits import digits
 from nnref.data.files import file
 from nnref.data.papers import periodic_costs, signal, wilson
 from nnref.data.prepare import Dataset, DataWarning, Split
-from nnref.data.synthetic import spirals, xor
+from nnref.data.synthetic import adding, copy_memory, spirals, temporal_parity, xor
 from nnref.data.text import python_topics, text
 
 DATA = {
     "xor": xor,
     "spirals": spirals,
+    "adding": adding,
+    "copy_memory": copy_memory,
+    "temporal_parity": temporal_parity,
     "digits": digits,
     "file": file,
     "periodic_costs": periodic_costs,

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt, Interval, MinLen
+from pydantic import BeforeValidator, PlainSerializer
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
@@ -17,6 +18,16 @@ Fraction = Annotated[float, Interval(ge=0, lt=1)]
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 Index = Annotated[int, Ge(0)]
+Counts = Annotated[
+    tuple[Count, ...],
+    MinLen(1),
+    BeforeValidator(
+        lambda given: given if isinstance(given, list | tuple) else (given,),
+        json_schema_input_type=Count | list[Count],
+    ),
+    PlainSerializer(lambda counts: counts[0] if len(counts) == 1 else counts),
+]
+"""One number for all of several things, or a list with one for each; in Python always a tuple."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ shape of one example, `outputs` the width of its answer. Keyword-only arguments 
 the experiment file.
 """
 
+from nnref.models.convnet import ConvNet
 from nnref.models.mlp import MLP, Linear
 from nnref.models.recurrent import Recurrent
+from nnref.models.resnet import ResNet
 
 MODELS = {
     "linear": Linear,
     "mlp": MLP,
+    "convnet": ConvNet,
+    "resnet": ResNet,
     "recurrent": Recurrent,
 }

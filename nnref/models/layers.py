@@ -111,7 +111,7 @@ def lsuv_pass(model: nnx.Module, x: Array) -> None:
 
 
 def normalization(
-    kind: Literal["batch", "layer"] | None, width: int, rngs: nnx.Rngs
+    kind: Literal["batch", "layer"] | None, width: int, rngs: nnx.Rngs, *, images: bool = False
 ) -> Callable[[Array], Array]:
     """Sums of mean 0 and variance 1, times a learned scale, plus a learned bias.
 
@@ -121,11 +121,17 @@ def normalization(
     each example (Ba et al. 2016, eq. 3), in training and evaluation alike. The variance is the
     biased one, from differences to the mean: flax's default, E z^2 - (E z)^2, cancels for a large
     mean.
+
+    Of images, (batch, rows, columns, channels), a unit is a channel: "batch" takes its statistics
+    over batch and pixels, "layer" over channels and pixels; scale and bias are one a channel.
     """
     if kind == "batch":
         return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
     if kind == "layer":
-        return nnx.LayerNorm(width, epsilon=1e-5, use_fast_variance=False, rngs=rngs)
+        axes = (-3, -2, -1) if images else -1
+        return nnx.LayerNorm(
+            width, epsilon=1e-5, use_fast_variance=False, reduction_axes=axes, rngs=rngs
+        )
     return linear
 
 

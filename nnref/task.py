@@ -228,8 +228,8 @@ def refuse_together(experiment: Experiment, dataset: Dataset) -> None:
     """Refuse parts that are right alone and mean nothing together.
 
     Raises:
-        UserError: for label smoothing under a loss without it, or a schedule that watches the
-            validation loss where nothing is validated.
+        UserError: for label smoothing under a loss without it, a schedule that watches the
+            validation loss where nothing is validated, or streams that do not go on.
     """
     if experiment.regularization.label_smoothing is not None and not takes_smoothing(
         LOSSES[experiment.loss.name]
@@ -243,4 +243,33 @@ def refuse_together(experiment: Experiment, dataset: Dataset) -> None:
         raise UserError(
             "schedule: reduce_on_plateau watches the validation loss, and these data have no "
             "validation split; give data.valid a share, or take another schedule"
+        )
+    refuse_streams(experiment, dataset)
+
+
+def refuse_streams(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse a state that is carried along rows which do not go on from one another.
+
+    Raises:
+        UserError: where data, model and batches have not the same streams, where rows are
+            shuffled on the way, or where a model of text reads what it is to tell.
+    """
+    carried = getattr(experiment.model, "streams", None)
+    given = carried if dataset.unit is None else dataset.streams
+    if carried is None and given is None:
+        pass
+    elif not carried == given == experiment.batch_size:
+        raise UserError(
+            f"streams: the data have {given or 'none'}, model.streams is {carried or 'none'} and "
+            f"batch_size {experiment.batch_size}; where a state is carried from batch to batch "
+            "the three are the same number"
+        )
+    elif experiment.shuffle:
+        raise UserError(
+            "shuffle: a state is carried from batch to batch, so that rows must come in their "
+            "order; set it to false, or leave streams out"
+        )
+    if dataset.unit is not None and getattr(experiment.model, "bidirectional", False):
+        raise UserError(
+            "model.bidirectional: read from its end, a text has told each next character already"
         )

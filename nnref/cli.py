@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from nnref.errors import UserError, nearest
 
 EXPERIMENTS = Path("experiments")
 INTERRUPTED = 130
+DATA_ABOUT = "prepare data sets of the TensorFlow Datasets catalogue, list them"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +58,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--again", action="store_true", help="train what the logbook already has")
     run.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
+    sample = add("sample", sample_command, "write text with a trained language model")
+    sample.add_argument("run", metavar="RUN", help="page of a run, or name of an experiment")
+    sample.add_argument("--length", type=int, default=400, metavar="N", help="characters")
+    sample.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: likeliest")
+    sample.add_argument("--prompt", default="\n", metavar="TEXT", help="what stands before")
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws")
+    sample.add_argument("--samples", type=int, default=1, metavar="N", help="how many texts")
+    sample.add_argument("--check", action="store_true", help="look for them in the training text")
+    sample.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+    sample.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
     add("list", list_command, "every experiment in one line")
     show = add("show", show_command, "the complete experiment, defaults filled in")
     show.add_argument("file", help="experiment file, page, or name of an experiment")
@@ -64,6 +77,18 @@ def parser() -> argparse.ArgumentParser:
     schedule = add("plot-schedule", plot_schedule_command, "draw the learning rate over the run")
     schedule.add_argument("file", help="experiment file, page, or name of an experiment")
     schedule.add_argument("-o", "--output", metavar="PATH", help="a .png or .svg file")
+    data = commands.add_parser("data", help=DATA_ABOUT, description=DATA_ABOUT, allow_abbrev=False)
+    doings = data.add_subparsers(required=True, metavar="prepare | list")
+    prepare = doings.add_parser("prepare", help="prepare a data set of the catalogue")
+    prepare.set_defaults(command=data_prepare_command)
+    prepare.add_argument("dataset", help="its name, like mnist")
+    prepare.add_argument("--manual-dir", type=Path, metavar="DIR", help="folder of its raw files")
+    known = doings.add_parser("list", help="what is prepared, what can be, and where")
+    known.set_defaults(command=data_list_command)
+    for each in (prepare, known):
+        each.add_argument(
+            "--data-dir", metavar="DIR", help="folder of prepared data sets, else that of TFDS"
+        )
     claims = add("claims", claims_command, "run every experiment with a claim, without logbook")
     claims.add_argument("names", nargs="*", help="these alone")
     return top
@@ -203,6 +228,59 @@ def as_json(run: Any, picture: Path | None) -> dict[str, Any]:
     }
 
 
+def page_of(given: str, logbook: Path) -> Path:
+    """The page of a run: given by its path, or the newest of an experiment's first seed that ended.
+
+    Raises:
+        UserError: where the logbook has none.
+    """
+    path = experiment_path(given)
+    from nnref.experiment import read
+    from nnref.logbook import page_at, page_paths, read_page
+
+    if page_at(path) is not None:
+        return path
+    experiment = read(path)
+    folder = logbook / path.stem
+    for seed in experiment.seeds:
+        pages = page_paths(folder, experiment.identity, seed)
+        ended = [page for page in pages if read_page(page).complete]
+        if ended:
+            return ended[-1]
+    raise UserError(
+        f"{folder} has no run of {path.stem} ({experiment.identity}) that has ended; first: "
+        f"nnref run {given}"
+    )
+
+
+def sample_command(options: argparse.Namespace) -> int:
+    """`nnref sample`."""
+    page = page_of(options.run, Path(options.logbook))
+    from nnref.compilation import use_cache
+    from nnref.data.text import spell
+    from nnref.runs import trained
+    from nnref.sampling import check, sample
+
+    use_cache()
+    network = trained(page)
+    words = ("length", "temperature", "prompt", "seed", "samples")
+    arguments = {name: getattr(options, name) for name in words}
+    samples = sample(network, **arguments)
+    texts = [spell(network.dataset, tokens) for tokens in samples]
+    memory = check(network.dataset, list(samples)) if options.check else None
+    if options.json:
+        told = arguments | {"page": str(page), "samples": texts}
+        print(json.dumps(told | ({"memory": memory.as_json()} if memory else {})))
+        return 0
+    for number, text in enumerate(texts, 1):
+        if number > 1:
+            print(f"\n--- {number} ---")
+        print(f"{options.prompt}{text}")
+    if memory is not None:
+        print("\n" + "\n".join(memory.in_words()))
+    return 0
+
+
 def list_command(options: argparse.Namespace) -> int:
     """`nnref list`."""
     from nnref.experiment import blank_comments
@@ -261,9 +339,39 @@ def plot_schedule_command(options: argparse.Namespace) -> int:
     return 0
 
 
+def data_prepare_command(options: argparse.Namespace) -> int:
+    """`nnref data prepare`."""
+    from nnref.data.catalog import data_folder, prepare, splits_in_words
+
+    began = time.perf_counter()
+    folder = prepare(options.dataset, data_folder(options.data_dir), options.manual_dir)
+    seconds = time.perf_counter() - began
+    print(f"{options.dataset}: {splits_in_words(folder)}; in {folder} ({seconds:.1f} s)")
+    return 0
+
+
+def data_list_command(options: argparse.Namespace) -> int:
+    """`nnref data list`."""
+    from nnref.data.catalog import data_folder, known, listed
+    from nnref.data.raw import OWN
+
+    folder = data_folder(options.data_dir)
+    rows = listed(folder)
+    width = max(len(name) for name, *_ in rows)
+    print(f"data sets in {folder}:")
+    for name, state, place in rows:
+        print(f"  {name:<{width}}  {state}" + (f", in {place}" if place else ""))
+    there = {name.split("/")[0] for name, *_ in rows} | {*OWN}
+    others = ", ".join(name for name in known() if name not in there)
+    print("others of the catalogue, to prepare with the extra nnref[prepare]:")
+    print(textwrap.fill(others, 96, initial_indent="  ", subsequent_indent="  "))
+    return 0
+
+
 def claims_command(options: argparse.Namespace) -> int:
     """`nnref claims`: a row for each experiment, as it is finished."""
     from nnref.compilation import use_cache
+    from nnref.data.raw import DataMissing
     from nnref.experiment import read
     from nnref.runs import run
 
@@ -273,15 +381,21 @@ def claims_command(options: argparse.Namespace) -> int:
     if not paths:
         raise UserError("none of these experiments has a claim")
     width = max(len(path.stem) for path in paths)
-    failed = 0
+    failed = skipped = 0
     for path in paths:
         began = time.perf_counter()
-        verdict = run(path, logbook=None).verdict
+        try:
+            verdict = run(path, logbook=None).verdict
+        except DataMissing as missing:
+            skipped += 1
+            print(f"{path.stem:<{width}}  skipped   {missing}", flush=True)
+            continue
         failed += verdict.exit_code != 0
         word = "held    " if verdict.held else "NOT HELD"
         seconds = time.perf_counter() - began
         print(f"{path.stem:<{width}}  {word}  {seconds:6.1f} s  {verdict.sentence}", flush=True)
-    print(f"{failed} of {len(paths)} claims did not hold" if failed else "every claim held")
+    told = f"{failed} of {len(paths)} claims did not hold" if failed else "every claim held"
+    print(told + (f"; {skipped} skipped, their data are not here" if skipped else ""))
     return 1 if failed else 0
 
 

@@ -4,6 +4,7 @@ A member of the family takes keyword arguments alone, which are the schema of th
 and returns a `Dataset`.
 """
 
+from nnref.data.catalog import tfds
 from nnref.data.digits import digits
 from nnref.data.files import file
 from nnref.data.papers import periodic_costs, signal, wilson
@@ -19,6 +20,7 @@ DATA = {
     "temporal_parity": temporal_parity,
     "digits": digits,
     "file": file,
+    "tfds": tfds,
     "periodic_costs": periodic_costs,
     "wilson": wilson,
     "signal": signal,

@@ -19,6 +19,7 @@ from typing import IO
 
 import jax
 import numpy as np
+import orjson
 
 from nnref import __version__
 from nnref.errors import UserError
@@ -217,13 +218,21 @@ class Writer:
                     "different now; run it anew with --again"
                 )
             table, first = table[known:], first + known
-        line = "// %d" + " %.9g" * len(self.columns) + "\n"
-        lines = [line % (first + i, *row) for i, row in enumerate(table.tolist())]
-        self.write("".join(lines).replace(" nan", " -"))
+        lines = [f"// {epoch} {row}\n" for epoch, row in enumerate(in_decimals(table), first)]
+        self.write("".join(lines))
 
     def conclude(self, facts: dict[str, str]) -> None:
         """Write what is known at the end, the verdict last."""
         self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
+
+
+def in_decimals(table: np.ndarray) -> list[str]:
+    """Rows of float32 with the fewest digits that give the same numbers back, - for NaN."""
+    if np.isinf(table).any():  # JSON has no word for it
+        return [" ".join(map(str, row)).replace("nan", "-") for row in table]
+    table = np.ascontiguousarray(table, np.float32)
+    rows = orjson.dumps(table, option=orjson.OPT_SERIALIZE_NUMPY).decode()[2:-2]
+    return rows.replace("null", "-").replace("],[", "\n").replace(",", " ").split("\n")
 
 
 def now() -> str:

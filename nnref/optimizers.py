@@ -241,13 +241,13 @@ def adam(
         epsilon: keeps the quotient finite where the gradient is 0.
         bias_correction: divide m and v by what their weights add up to.
     """
-    if bias_correction:
-        return Optimizer(learning_rate, optax.scale_by_adam(b1=beta1, b2=beta2, eps=epsilon))
 
     def rule(t: Array, g: Array, m: Array, v: Array) -> tuple[Array, ...]:
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
-        return m / (jnp.sqrt(v) + epsilon), m, v
+        # A factor for all elements: divided one by one, a step of a small network takes 5 % longer.
+        c1, c2 = (1 / (1 - beta1**t), 1 / (1 - beta2**t)) if bias_correction else (1.0, 1.0)
+        return c1 * m / (jnp.sqrt(c2 * v) + epsilon), m, v
 
     return Optimizer(learning_rate, transformation(rule, zeros(2)))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from nnref import checkpoint, train
 from nnref.claims import Stop
+from nnref.compilation import compile_tiny_loops_whole
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, read
@@ -128,6 +129,7 @@ def run(
         AlreadyRun: where the logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
+    compile_tiny_loops_whole()
     given = dict(settings or {})
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"epochs": epochs} if epochs is not None else {}

@@ -387,6 +387,11 @@ def chunk_of_epochs(
     return states, {name: history[:, place] for place, name in enumerate(rows)}, done
 
 
+def is_tiny(*trees: Tree) -> bool:
+    """Whether arrays are so small that the loop over them is compiled as one function."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) <= TINY
+
+
 @cache
 def chunk_program(tiny: bool) -> Any:
     """`chunk_of_epochs` as a program, which JAX compiles once for each structure."""
@@ -402,8 +407,7 @@ def train_chunk(
     setup: Setup, plan: Plan, capacity: int, numbers: Numbers, states: TrainState, data: Any, *span
 ) -> tuple[TrainState, dict[str, Array], Array]:
     """`chunk_of_epochs`, compiled for little memory or for much."""
-    tiny = sum(leaf.nbytes for leaf in jax.tree.leaves((states, data))) <= TINY
-    return chunk_program(tiny)(setup, plan, capacity, numbers, states, data, *span)
+    return chunk_program(is_tiny(states, data))(setup, plan, capacity, numbers, states, data, *span)
 
 
 @partial(jax.jit, static_argnames=("setup", "batch_size"))
@@ -462,7 +466,7 @@ def fit(
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
     capacity = min(plan.epochs, CAPACITY)
     program = partial(train_chunk, setup, plan, capacity, numbers)
-    count, trained = 0, 0  # no epoch at first: that call compiles, and would spoil the clock
+    count = 1  # how long an epoch takes, the first ones tell
     while done < plan.epochs:
         began = time.perf_counter()
         states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from nnref.compilation import use_cache
+from nnref.compilation import compile_tiny_loops_whole, use_cache
 
 
 @pytest.fixture
@@ -23,3 +23,4 @@ def strict_ranks():
 def pytest_configure() -> None:
     """Most of the time of the tests goes into compiling, much of it the same every time."""
     use_cache()
+    compile_tiny_loops_whole()

@@ -16,7 +16,7 @@ import nnref
 from nnref import runs, train
 from nnref.errors import UserError
 from nnref.experiment import Experiment, read
-from nnref.logbook import FORMAT, page_paths, read_page
+from nnref.logbook import FORMAT, in_decimals, page_paths, read_page
 from nnref.verdicts import Record, judge
 
 SPIRALS = {
@@ -83,6 +83,15 @@ def test_lines_are_on_disk_as_the_epochs_happen(file, logbook, monkeypatch):
 
     nnref.run(file, logbook=logbook, listener=Listener())
     assert seen == [(epoch, epoch) for epoch in range(7)]
+
+
+@pytest.mark.parametrize("wild", [0.5, np.inf, -np.inf])
+def test_a_line_gives_the_same_numbers_back(wild):
+    table = np.array([[0.1, np.nan], [1e-42, 1 / 3], [2**24 + 2, wild]], np.float32)
+    lines = in_decimals(table)
+    assert lines[0] == "0.1 -"
+    back = [[float(cell.replace("-", "nan", cell == "-")) for cell in row.split()] for row in lines]
+    np.testing.assert_array_equal(np.array(back, np.float32), table)
 
 
 def test_the_same_run_again_is_refused_with_its_outcome(file, logbook):

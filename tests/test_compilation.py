@@ -1,0 +1,64 @@
+"""How XLA is told to compile."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from nnref import train
+from nnref.compilation import LOOPS, compile_tiny_loops_whole, tiny_options
+from nnref.experiment import parse
+from nnref.runs import plan_of
+from nnref.task import from_experiment
+
+
+def chunk_in_hlo(hidden):
+    """The optimized program of a chunk of epochs, and whether it counts as tiny."""
+    content = {"data": "xor", "model": {"name": "mlp", "hidden": [hidden]}, "batch_size": 4}
+    content |= {"loss": "sigmoid_cross_entropy", "optimizer": "sgd", "epochs": 9}
+    experiment = parse(json.dumps(content))
+    task, setup, _ = from_experiment(experiment)
+    plan, numbers = plan_of(experiment), experiment.numbers
+    data = jax.tree.map(jax.numpy.asarray, task.arrays)
+    states, _ = train.start_runs(setup, plan, numbers, np.array([0], np.uint32), data)
+    program = train.chunk_program(train.is_tiny(states, data))
+    lowered = program.lower(setup, plan, 9, numbers, states, data, np.int32(1), np.int32(9))
+    return lowered.compile().as_text(), train.is_tiny(states, data)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a matter of XLA's CPU backend")
+def test_the_loop_of_a_tiny_network_is_one_piece():
+    """XLA promises no such option: where it is gone, XOR takes five times as long."""
+    hlo, tiny = chunk_in_hlo(hidden=4)
+    assert tiny
+    assert tiny_options()
+    assert "xla_cpu_small_call" in hlo
+
+
+def test_a_larger_network_is_compiled_as_usual():
+    _, tiny = chunk_in_hlo(hidden=600)
+    assert not tiny
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, f"{LOOPS}=16384"),
+        ("--xla_dump_to=here", f"--xla_dump_to=here {LOOPS}=16384"),
+        ("--xla_backend_extra_options=a=1", "--xla_backend_extra_options=a=1"),
+        (f"{LOOPS}=16384", f"{LOOPS}=16384"),
+    ],
+)
+def test_the_options_of_the_user_stay(monkeypatch, given, expected):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("XLA_FLAGS", given)
+    compile_tiny_loops_whole()
+    assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr("nnref.compilation.PIECES", {"xla_cpu_no_such_option": ""})
+    assert tiny_options() == {}

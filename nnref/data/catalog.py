@@ -216,7 +216,7 @@ def chosen(builder: Any, inputs: str | None, target: str | None) -> tuple[str, s
     """
     import tensorflow_datasets as tfds
 
-    features = builder.info.features
+    features = dict(sorted(builder.info.features.items()))
     keys = builder.info.supervised_keys
     if isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) for key in keys):
         inputs, target = inputs or keys[0], target or keys[1]
@@ -254,7 +254,8 @@ def cached(folder: Path, name: str, make: Callable[[], Split]) -> Split:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnref" / "data"
     place = cache / f"{digest.hexdigest()[:20]}.npz"
     try:
-        with np.load(place) as arrays:
+        # NumPy leaves a file open that is no archive.
+        with place.open("rb") as content, np.load(content) as arrays:
             return Split(arrays["x"], arrays["y"])
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         made = make()  # not there, or damaged
@@ -398,7 +399,7 @@ def text_of(dataset: str, data_dir: str | None = None) -> dict[str, str]:
     if len(texts) != 1:
         raise UserError(
             f"data.dataset: {dataset} has {len(texts)} texts in an example, one is needed; "
-            f"its features are {', '.join(features)}"
+            f"its features are {', '.join(sorted(features))}"
         )
 
     def whole(split: str) -> str:

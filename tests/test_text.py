@@ -1,6 +1,8 @@
 """Text: cut so that less than a window of each stream is lost, and put together again."""
 
+import os
 import warnings
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ngram import NGram
 
-from nnref.data import DATA, DataWarning
+from nnref.data import DATA, DataWarning, catalog
 from nnref.data.text import read, spell, tokens_of, windows
 from nnref.errors import UserError
 from nnref.losses import LOSSES, TARGETS
 from nnref.metrics import METRICS
 
+SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 RHYME = "the cat sat on the mat, the rat sat on the hat; " * 20
 
 
@@ -134,7 +138,7 @@ def test_repeated_windows_of_a_text_are_no_warning(rhyme):
         (b"", {}, "the text is empty"),
         (b"ab" * 40, {}, r"text of valid has 8 steps, .* 1 x 64 \+ 1; give"),
         (b"ab" * 99, {"valid": 0.5, "test": 0.5}, "text of train has 0 steps"),
-        (b"ab" * 99, {"streams": 9}, "takes 9 x 64.*or fewer streams"),
+        (b"ab" * 99, {"streams": 9}, "takes 9 x 64.*fewer streams"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_words(tmp_path, content, keys, said):
@@ -202,3 +206,61 @@ def halves(*arrays):
     """Two batches of different size."""
     third = len(arrays[0]) // 3
     return [tuple(a[:third] for a in arrays), tuple(a[third:] for a in arrays)]
+
+
+# --- what a network has to be better than ------------------------------------------------------
+
+
+def test_the_probabilities_of_an_n_gram_sum_to_1():
+    tokens = np.random.default_rng(0).integers(0, 5, 300).tolist()
+    model = NGram(3, 7).learn(tokens)
+    for context in ((), (1,), (0, 4), (6, 6), (2, 6), (6, 2), (3, 1, 2)):
+        assert sum(model.probability(context, k) for k in range(7)) == pytest.approx(1, abs=1e-12)
+        assert min(model.probability(context, k) for k in range(7)) > 0
+
+
+def test_an_n_gram_by_hand():
+    # abab: a stands twice, b twice; behind a twice b, behind b once a.
+    model = NGram(2, 3).learn([0, 1, 0, 1])
+    a = (2 + 2 / 3) / (4 + 2)
+    assert model.probability((), 0) == pytest.approx(a)
+    assert model.probability((1,), 0) == pytest.approx((1 + a) / (1 + 1))
+    assert model.probability((0,), 1) == pytest.approx((2 + a) / (2 + 1))
+    assert model.probability((2,), 1) == pytest.approx(a)
+    # Behind a the third character never stood: 2/3 of 6 in all, of which a gives on 1 in 3.
+    told = (1 + a) / 2 * (2 / 3 / 6) / 3
+    assert model.bits_per_character([1, 0, 2]) == pytest.approx(-np.log2(told) / 2)
+
+
+# --- the catalogue ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "keys", [{}, {"path": "some.txt", "dataset": "tiny_shakespeare"}], ids=["neither", "both"]
+)
+def test_a_text_comes_from_a_file_or_from_the_catalogue(keys):
+    with pytest.raises(UserError, match=r"either path, .*, or dataset"):
+        DATA["text"](**keys)
+
+
+def test_splits_of_the_catalogue_are_joined_in_their_order(monkeypatch, rhyme):
+    asked = []
+
+    def text_of(dataset, data_dir):
+        asked.append((dataset, data_dir))
+        return {"train": RHYME[:500], "valid": RHYME[500:700], "test": RHYME[700:]}
+
+    monkeypatch.setattr(catalog, "text_of", text_of)
+    made = DATA["text"](dataset="some_text", data_dir="there", window=9)
+    assert asked == [("some_text", "there")]
+    assert made.fingerprint == text(rhyme, window=9).fingerprint
+
+
+def test_tiny_shakespeare_is_the_file_it_was_made_of(tmp_path):
+    raw = SHARED / "tiny_shakespeare"
+    if not raw.is_dir():
+        pytest.skip(f"{raw} is not there")
+    catalog.prepare("tiny_shakespeare", tmp_path, raw)
+    made = DATA["text"](dataset="tiny_shakespeare", data_dir=str(tmp_path))
+    assert made.fingerprint == text(raw / "input.txt").fingerprint
+    assert (len(made.classes), made.train.x.size) == (65, 15_685 * 64)

@@ -47,19 +47,25 @@ def python_topics(
 
 def text(
     *,
-    path: str,
+    path: str | None = None,
     encoding: str = "utf-8",
+    dataset: str | None = None,
+    data_dir: str | None = None,
     unit: Unit = "characters",
     window: Count = 64,
     streams: Count | None = None,
     valid: Fraction = 0.1,
     test: Fraction = 0.0,
 ) -> Dataset:
-    """A text file of yours. How it is cut, see `windows`.
+    """A text file of yours, or a text of the catalogue of TFDS. How it is cut, see `windows`.
+
+    Splits of the catalogue are joined in their order, train, validation and test, and cut anew.
 
     Args:
-        path: of the file.
+        path: of a file.
         encoding: of the file; for bytes without meaning.
+        dataset: name in the catalogue instead of a file, like "tiny_shakespeare".
+        data_dir: folder of prepared data sets; null for that of TFDS.
         unit: what a step is; a vocabulary of the characters that occur, or of all 256 bytes.
         window: steps of a row, that is of truncated backpropagation.
         streams: parallel streams that a state is carried along, the batch size; null where rows
@@ -67,6 +73,15 @@ def text(
         valid: share of the text for validation, behind that for training.
         test: share of the text for the test, at its end.
     """
+    if (path is None) == (dataset is None):
+        raise UserError("data: give either path, a file of yours, or dataset, a name of TFDS")
+    if dataset is not None:
+        from nnref.data.catalog import text_of
+
+        return language(
+            "".join(text_of(dataset, data_dir).values()), unit, window, streams, valid, test
+        )
+    assert path is not None
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -169,8 +184,7 @@ def windows(tokens: np.ndarray, window: int, streams: int, name: str) -> Split:
     if rows < 1:
         raise UserError(
             f"data: the text of {name} has {len(tokens)} steps, one window of each stream takes "
-            f"{streams} x {window} + 1; give it a larger share, or a smaller window"
-            f"{' or fewer streams' if streams > 1 else ''}"
+            f"{streams} x {window} + 1; give it a larger share, a smaller window or fewer streams"
         )
     length = streams * rows * window
 

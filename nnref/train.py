@@ -156,7 +156,10 @@ def over_batches(
     """
     full = len(order) // batch_size * batch_size
     stacked = []
-    if full:
+    if full == batch_size:
+        carry, result = step(carry, order[:full])
+        stacked.append(jax.tree.map(lambda leaf: leaf[None], result))
+    elif full:
         batches = order[:full].reshape(-1, batch_size)
         carry, results = jax.lax.scan(step, carry, batches)
         stacked.append(results)
@@ -208,9 +211,7 @@ def train_epoch(
     x, y = data
     state = state._replace(model_state=restart(functions, state.params, state.model_state))
     key = jax.random.fold_in(state.key, epoch)
-    # A full batch is the same in any order.
-    shuffled = shuffle and batch_size < len(x)
-    order = jax.random.permutation(key, len(x)) if shuffled else jnp.arange(len(x))
+    order = epoch_order(key, len(x), batch_size, shuffle)
 
     def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
         state, number = carry
@@ -221,9 +222,20 @@ def train_epoch(
         return (state, number + 1), sums
 
     (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
+    return state, epoch_measures(functions, sums)
+
+
+def epoch_order(key: Array, rows: int, batch_size: int, shuffle: bool) -> Array:
+    """The order of the rows in the epoch of this key; a full batch is the same in any order."""
+    shuffled = shuffle and batch_size < rows
+    return jax.random.permutation(key, rows) if shuffled else jnp.arange(rows)
+
+
+def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Array]:
+    """What the sums of its steps, (steps, ...), say of an epoch of training."""
     bad = ~jnp.isfinite(sums["loss"])
     bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
-    return state, measures(functions, sums, "train") | {"bad_step": bad_step}
+    return measures(functions, sums, "train") | {"bad_step": bad_step}
 
 
 def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
@@ -250,10 +262,8 @@ def start(
     params, model_state = functions.init(init_key)
     if functions.adapt is not None and "train" in data:
         x = data["train"][0]
-        # Rows may be sorted by class; those that go on from batch to batch come in whole batches.
-        apart = 1 if functions.restart is not None else max(1, len(x) // ADAPTED)
-        rows = plan.batch_size if functions.restart is not None else ADAPTED
-        params, model_state = functions.adapt(params, model_state, x[::apart][:rows])
+        x = x[adapting_rows(functions, plan, len(x))]
+        params, model_state = functions.adapt(params, model_state, x)
     opt_state = optimizer.init(params)
     row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
     if clipped_share(opt_state) is not None:
@@ -273,6 +283,17 @@ def start(
         kept=(params, model_state) if keeps_best(plan) else None,
     )
     return state, row
+
+
+def adapting_rows(functions: Functions, plan: Plan, rows: int) -> slice:
+    """The training rows that a data-dependent start looks at.
+
+    Rows may be sorted by class; those that go on from batch to batch come in whole batches.
+    """
+    if functions.restart is not None:
+        return slice(plan.batch_size)
+    apart = max(1, rows // ADAPTED)
+    return slice(0, apart * ADAPTED, apart)
 
 
 def evaluation_batch(functions: Functions, plan: Plan) -> int:
@@ -296,6 +317,28 @@ def one_epoch(
     after, row = train_epoch(
         functions, optimizer, state, data["train"], epoch, plan.batch_size, plan.shuffle
     )
+    after, row = end_of_epoch(functions, plan, after, row, data, epoch)
+    if plan.stop is not None:
+        # A run that has stopped keeps the state it stopped with, while its neighbours go on.
+        after = jax.tree.map(partial(jnp.where, state.running), after, state)
+    return after, row
+
+
+def end_of_epoch(
+    functions: Functions,
+    plan: Plan,
+    state: TrainState,
+    row: dict[str, Array],
+    data: Mapping[str, Any],
+    epoch: Array,
+) -> tuple[TrainState, dict[str, Array]]:
+    """After the last step: validate where it is due, and stop where that is due.
+
+    Returns:
+        The state, and the row of measures with those of the validation and `active`: rows of a run
+        after its end mean nothing, and the host leaves them out.
+    """
+    after = state
     params = evaluation_params(after.opt_state, after.params)
     if "valid" in data:
 
@@ -320,12 +363,8 @@ def one_epoch(
             newest = (params, after.model_state)
             kept = jax.tree.map(partial(jnp.where, best != state.best), newest, state.kept)
             after = after._replace(kept=kept)
-        # A run that has stopped keeps the state it stopped with, while its neighbours go on.
-        after = jax.tree.map(partial(jnp.where, state.running), after, state)
         running &= ~done
-    # Rows of a run after its end mean nothing; the host leaves them out.
-    row["active"] = state.running
-    return after._replace(running=state.running & running), row
+    return after._replace(running=state.running & running), row | {"active": state.running}
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -368,6 +407,7 @@ def chunk_of_epochs(
         states = jax.tree.map(lambda leaf: leaf[0], states)
     else:
         epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(0, None, None))
+    epoch_of_runs = jax.jit(epoch_of_runs, inline=True)  # traced once for its shapes and the loop
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
     blank = jnp.zeros((capacity, len(rows), *states.running.shape))
 
@@ -431,6 +471,8 @@ class Chunk(NamedTuple):
     active: np.ndarray  # (epochs, runs), False after the end of a run, whose rows mean nothing
     bad_step: np.ndarray  # (epochs, runs), first step of the epoch with a non-finite loss, or 0
     states: Any  # TrainState after these epochs, on the device until the next chunk is asked for
+    share: float = 0.0  # of the next epoch that is done, where data are streamed
+    position: Callable[[], Any] | None = None  # of a stream, to go on from; as long as the states
 
 
 HEARING = 0.2  # seconds between two chunks

@@ -12,7 +12,7 @@ from nnref.activations import function_of, linear
 from nnref.bounds import Count
 from nnref.errors import UserError
 from nnref.initializers import by_gate, constant, glorot_uniform, lsuv, orthogonal, zeros
-from nnref.models.cells import CELLS, Recurrence, State, fast_scan, plain_scan
+from nnref.models.cells import CELLS, State, fast_scan, opened, plain_scan
 from nnref.models.layers import UNREGULARIZED, Dense, Dropout, Initializer, for_layer
 from nnref.regularizers import Regularization
 
@@ -36,7 +36,7 @@ class Direction(nnx.Module):
         streams: sequences whose state is kept from call to call; None for none.
         kernel_initializer: first value of W, gate by gate.
         recurrent_initializer: first value of U, gate by gate.
-        bias_initializer: first value of b, and of a GRU's c.
+        bias_initializer: first value of b; the last quarter of a GRU's is its c.
         forget_bias: first value of b in an LSTM's forget gate instead.
     """
 
@@ -64,11 +64,10 @@ class Direction(nnx.Module):
         bias = for_layer(bias_initializer, fan_in)
         self.kernel = first((fan_in,), *[for_layer(kernel_initializer, fan_in)] * gates)
         self.recurrent_kernel = first((units,), *[for_layer(recurrent_initializer, units)] * gates)
-        biases = [bias] * gates
+        biases = [bias] * self.cell.sums
         if cell == "lstm":
             biases[1] = partial(constant, value=forget_bias)
         self.bias = first((), *biases)
-        self.recurrent_bias = first((), bias) if cell == "gru" else None
         kept = self.start(streams, jnp.float32) if streams is not None else ()
         self.carried = nnx.List([Carried(part) for part in kept])
 
@@ -85,27 +84,25 @@ class Direction(nnx.Module):
         """The last h and that of every step.
 
         Args:
-            from_input: x W + b, (steps, batch, gates * units).
+            from_input: x W + b, (steps, batch, sums * units).
             real: False at padded steps, (steps, batch); None without padding.
         """
-        bias = None
-        if self.recurrent_bias is not None:  # only the gate of the new h has one
-            bias = jnp.pad(self.recurrent_bias[...], (2 * self.units, 0))
-        recurrence = Recurrence(self.recurrent_kernel[...], bias)
         scan = fast_scan if jax.default_backend() == "cpu" else plain_scan
         state = self.start(from_input.shape[1], from_input.dtype)
         if self.carried:
             state = tuple(part[...] for part in self.carried)
         if self.reverse:
             from_input, real = from_input[::-1], None if real is None else real[::-1]
-        state, h = scan(self.cell.step, from_input, real, recurrence, state)
+        kernel = opened(self.recurrent_kernel[...], self.cell.state_gap, self.units)
+        state, h = scan(self.cell.step, from_input, real, kernel, state)
         for part, value in zip(self.carried, state, strict=False):
             part[...] = jax.lax.stop_gradient(value)
         return state[0], h[::-1] if self.reverse else h
 
     def project(self, x: Array) -> Array:
         """From the input: x W + b."""
-        return x @ self.kernel[...] + self.bias[...]
+        z = opened(x @ self.kernel[...], self.cell.input_gap, self.units)
+        return z + self.bias[...]
 
     def look_up(self, tokens: Array, vectors: Array) -> Array:
         """From tokens, (steps, batch): x W + b with the vectors x that stand for them."""

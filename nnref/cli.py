@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
     add("list", list_command, "every experiment in one line")
-    show = add("show", show_command, "the complete experiment, defaults filled in")
+    show = add("show", show_command, "the layers, and the complete experiment, defaults filled in")
     show.add_argument("file", help="experiment file, page, or name of an experiment")
     add("schema", schema_command, "JSON Schema of an experiment file")
     add("parts", parts_command, "every part that an experiment can name, as Markdown")
@@ -303,9 +303,15 @@ def show_command(options: argparse.Namespace) -> int:
     """`nnref show`."""
     path = experiment_path(options.file)
     from nnref.experiment import read
+    from nnref.report.layers import layers_table
 
     experiment = read(path)
     print(f"// identity {experiment.identity}")
+    try:
+        told = layers_table(experiment)
+    except UserError as error:  # data that are not here, say: the experiment is shown all the same
+        told = f"no table of layers: {error}"
+    print("".join(f"// {line}\n" for line in told.splitlines()), end="")
     print(experiment.to_json(), end="")
     return 0
 

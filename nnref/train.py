@@ -518,7 +518,8 @@ def fit(
             rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
             yield on_host(done + 1, rows, states)
         done += trained
-        if trained < count:
+        # A further call would give away the states of runs that have all stopped.
+        if trained < count or not np.asarray(states.running).any():
             return
         rate = int(HEARING * count / elapsed)
         count = max(1, min(rate, capacity, plan.epochs - done))

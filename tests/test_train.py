@@ -263,6 +263,13 @@ def test_a_run_that_stops_keeps_its_state_while_others_go_on():
         np.testing.assert_allclose(kept[first], then[first], rtol=1e-4, atol=1e-6)
 
 
+def test_the_states_of_runs_that_stop_at_the_end_of_a_chunk_are_still_there():
+    stop = {"metric": "train_loss", "at_most": 100.0}  # after the first epoch, the first chunk
+    _, chunks = fitted(*built(stop=stop))
+    assert [len(chunk.active) for chunk in chunks] == [1, 1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(chunks[-1].states.params))
+
+
 @pytest.mark.parametrize(
     ("stop", "figures", "stops_at"),
     [

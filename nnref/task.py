@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
-from nnref.data import Dataset, Split
+from nnref.data import Dataset, Split, Stored
 from nnref.errors import UserError
 from nnref.experiment import Experiment, bound
 from nnref.losses import LOSSES, TARGETS, takes_smoothing
@@ -50,12 +52,16 @@ class Functions(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first."""
+    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
+
+    With `stored`, `train` holds only some of the training rows: all of them come from there.
+    """
 
     functions: Functions
     train: Split
     valid: Split | None = None
     test: Split | None = None
+    stored: Stored | None = None
 
     @property
     def arrays(self) -> dict[str, tuple[Any, Any]]:
@@ -93,7 +99,9 @@ class Setup:
         loss = self.experiment.bind("loss", numbers)
 
         def model(key: Array) -> nnx.Module:
-            streams = nnx.Rngs(params=key, dropout=key)
+            streams, draws = nnx.Rngs(dropout=key), count()
+            # As nnx's own stream, whose counter is an array: counting in Python traces much faster.
+            streams.params = lambda: jax.random.fold_in(key, next(draws))  # type: ignore
             return build(self.inputs, self.outputs, streams, regularization)
 
         def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
@@ -102,28 +110,32 @@ class Setup:
             params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
             return graph, params, state
 
-        # Shapes alone: the graph of modules, without a single weight.
-        shapes = nnx.eval_shape(lambda: model(jax.random.key(0)))
-        carries = getattr(shapes, "streams", None) is not None
-        graph, *_ = split(shapes)
+        graphs: list[Any] = []  # of the modules, once one has been built
 
         def init(key: Array) -> tuple[Tree, Tree]:
-            return split(model(key))[1:]
+            graph, params, state = split(model(key))
+            graphs[:] = [graph]
+            return params, state
+
+        def merge(params: Tree, model_state: Tree) -> Any:
+            if not graphs:
+                jax.eval_shape(lambda: init(jax.random.key(0)))  # shapes, without a weight
+            return nnx.merge(graphs[0], params, model_state)
 
         def adapt(params: Tree, model_state: Tree, x: Array) -> tuple[Tree, Tree]:
-            module = nnx.merge(graph, params, model_state)
+            module = merge(params, model_state)
             lsuv_pass(module, x)
             return split(module)[1:]
 
         def restart(params: Tree, model_state: Tree) -> Tree:
-            module = nnx.merge(graph, params, model_state)
+            module = merge(params, model_state)
             module.restart()
             return split(module)[2]
 
         def apply(
             params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
         ) -> tuple[Array, Tree]:
-            module = nnx.merge(graph, params, model_state)
+            module = merge(params, model_state)
             if train:
                 assert key is not None, "training draws random numbers"
                 module.train()
@@ -147,7 +159,7 @@ class Setup:
             self.metrics(),
             training_loss=None if regularization.label_smoothing is None else smoothed_loss,
             adapt=adapt,
-            restart=restart if carries else None,
+            restart=None if getattr(self.experiment.model, "streams", None) is None else restart,
         )
 
     def metrics(self) -> dict[str, Metric]:
@@ -196,8 +208,7 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     for name, (x, y) in dataset.splits.items():
         targets, outputs = encode(y, len(dataset.classes))
         splits[name] = Split(x, targets)
-    rows = len(dataset.train.x)
-    steps_per_epoch = -(-rows // experiment.batch_size)
+    steps_per_epoch = -(-dataset.rows // experiment.batch_size)
     setup = Setup(
         structure=experiment.structure,
         inputs=dataset.train.x.shape[1:],
@@ -209,7 +220,15 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     )
     refuse_together(experiment, dataset)
     functions = functions_of(setup, tuple(experiment.numbers.items()))
-    return Task(functions, **splits), setup, dataset
+    stored = dataset.stored
+
+    def read(rows: np.ndarray) -> Split:
+        assert stored is not None, "only what is stored is read"
+        x, y = stored.read(rows)
+        return Split(x, encode(y, len(dataset.classes))[0])
+
+    encoded = None if stored is None else stored._replace(read=read)
+    return Task(functions, **splits, stored=encoded), setup, dataset
 
 
 @lru_cache(maxsize=64)
@@ -221,7 +240,9 @@ def functions_of(setup: Setup, numbers: tuple[tuple[str, float], ...]) -> Functi
     setup.optimizer(dict(numbers))
     schedule = setup.experiment.bind("schedule", dict(numbers))
     schedule(Progress(jnp.int32(0), setup.steps, setup.steps_per_epoch, jnp.int32(0)))
-    return setup.functions(dict(numbers))
+    functions = setup.functions(dict(numbers))
+    jax.eval_shape(lambda: functions.init(jax.random.key(0)))
+    return functions
 
 
 def refuse_together(experiment: Experiment, dataset: Dataset) -> None:

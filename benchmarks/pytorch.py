@@ -1,4 +1,4 @@
-"""The same work in PyTorch, eager, with all tensors in memory: four variants.
+"""The same work in PyTorch, eager, with all tensors in memory, in several variants.
 
 They differ in what decides the speed of a small network in eager mode: modules or plain functions,
 which kernel makes the optimizer's step, and how many threads. Losses stay tensors until the end.
@@ -27,11 +27,14 @@ ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curves]]]:
     """Name -> what prepares a run and gives the function to be timed."""
-    four = {
+    always = {
         "PyTorch, modules, 1 thread": partial(modules, work, 1, fused=False),
         "PyTorch, modules, fused optimizer, 1 thread": partial(modules, work, 1, fused=True),
-        "PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1),
     }
+    if work.experiment.model.name != "mlp":  # in their modules nothing but kernels takes time
+        name = f"PyTorch, modules, fused optimizer, {cores} threads"
+        return always | {name: partial(modules, work, cores, fused=True)}
+    four = always | {"PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1)}
     # Threads that share out four examples lose a hundred times what they gain.
     if work.experiment.batch_size < 32:
         written_out = partial(functions, work, 1, fused=False)
@@ -44,12 +47,7 @@ def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
     """The usual way: `nn.Module`, `backward`, an optimizer of `torch.optim`."""
     torch.set_num_threads(threads)
     experiment = work.experiment
-    layers: list[nn.Module] = []
-    for weight, bias in tensors(work):
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        linear.load_state_dict({"weight": weight, "bias": bias})
-        layers += [linear, MODULES[experiment.model.activation.name]()]
-    model = nn.Sequential(*layers[:-1])
+    model = NETWORKS[experiment.model.name](work)
     its = experiment.optimizer
     common = {"params": model.parameters(), "lr": its.learning_rate, "fused": fused}
     if its.name == "sgd":
@@ -66,6 +64,52 @@ def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
         return loss.detach()
 
     return partial(train, work, prepared(work), step, lambda x, y: loss_of(model(x), y))
+
+
+def mlp(work: Work) -> nn.Module:
+    """A multilayer perceptron."""
+    layers: list[nn.Module] = []
+    for weight, bias in tensors(work):
+        linear = nn.Linear(weight.shape[1], weight.shape[0])
+        linear.load_state_dict({"weight": weight, "bias": bias})
+        layers += [linear, MODULES[work.experiment.model.activation.name]()]
+    return nn.Sequential(*layers[:-1])
+
+
+class LanguageModel(nn.Module):
+    """Embedding, LSTM and a linear layer; logits (batch, classes, steps), as its loss takes them.
+
+    PyTorch has a second bias, here 0 and left alone, or every step would move the sum twice.
+    """
+
+    def __init__(self, work: Work):
+        super().__init__()
+        params = work.params
+        first = {n: torch.tensor(w) for n, w in params["layers"][0]["directions"][0].items()}
+        head = {n: torch.tensor(w) for n, w in params["head"].items()}
+        channels, units = first["kernel"].shape[0], head["kernel"].shape[0]
+        self.embedding = nn.Embedding.from_pretrained(
+            torch.tensor(params["embedding"]), freeze=False
+        )
+        self.lstm = nn.LSTM(channels, units, batch_first=True)
+        self.lstm.load_state_dict(
+            {
+                "weight_ih_l0": first["kernel"].T,
+                "weight_hh_l0": first["recurrent_kernel"].T,
+                "bias_ih_l0": first["bias"],
+                "bias_hh_l0": torch.zeros_like(first["bias"]),
+            }
+        )
+        self.lstm.bias_hh_l0.requires_grad_(False)
+        self.head = nn.Linear(units, len(head["bias"]))
+        self.head.load_state_dict({"weight": head["kernel"].T, "bias": head["bias"]})
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        h, _ = self.lstm(self.embedding(tokens))
+        return self.head(h).transpose(1, 2)
+
+
+NETWORKS = {"mlp": mlp, "recurrent": LanguageModel}
 
 
 def functions(work: Work, threads: int, *, fused: bool = True) -> Callable[[], Curves]:

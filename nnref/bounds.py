@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Ge, Gt, Interval
 from pydantic import BeforeValidator, PlainSerializer
 
 Positive = Annotated[float, Gt(0)]
@@ -20,7 +20,6 @@ Count = Annotated[int, Ge(1)]
 Index = Annotated[int, Ge(0)]
 Counts = Annotated[
     tuple[Count, ...],
-    MinLen(1),
     BeforeValidator(
         lambda given: given if isinstance(given, list | tuple) else (given,),
         json_schema_input_type=Count | list[Count],

@@ -66,11 +66,11 @@ def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
     text = json.dumps(content, indent=1).encode()
     (partial / "digests").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
-    if complete.exists():
-        shutil.rmtree(complete)
+    if complete.exists():  # inside an epoch a stream saves it again; in between, neither is there
+        complete.rename(complete.with_suffix(".replaced"))
     partial.rename(complete)
     kept = [path for path in checkpoints(folder) if path <= complete][-KEPT:]
-    for path in [*checkpoints(folder), *folder.glob(NAME + ".partial")]:
+    for path in [*checkpoints(folder), *folder.glob(NAME + ".*")]:
         if path not in kept:
             shutil.rmtree(path)
 

@@ -14,25 +14,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnref import checkpoint, train
+from nnref import checkpoint, stream, train
 from nnref.claims import Stop
 from nnref.compilation import compile_tiny_loops_whole
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, read
-from nnref.logbook import (
-    Page,
-    Writer,
-    machine_facts,
-    now,
-    page_at,
-    page_paths,
-    read_page,
-)
+from nnref.logbook import Writer, machine_facts, now
+from nnref.pages import Page, page_at, page_paths, read_page
 from nnref.task import Setup, Task, from_experiment
 from nnref.verdicts import Record, Verdict, judge, seeds_in_words, stacked, watched_loss
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+STREAM = "stream"  # folder of the positions inside an epoch, within that of the checkpoints
 SECONDS_WORTH_KEEPING = 10.0  # what was trained in less is trained again when it is asked for
 
 
@@ -208,13 +202,14 @@ def train_seeds(
     place = checkpoint_place(experiment, seeds, writers)
     resume = resumed(place, experiment, setup, plan, seeds, task, writers)
     if resume is not None:
-        states = resume[1]
+        states = resume[1] if task.stored is None else resume[1].states
         chunks.append(chunk_from_pages(resume[0], seeds, writers))
     began = saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
-        for chunk in train.fit(setup, plan, experiment.numbers, seeds, task, resume):
+        fit: Callable[..., Iterator[train.Chunk]] = train.fit if task.stored is None else stream.fit
+        for chunk in fit(setup, plan, experiment.numbers, seeds, task, resume):
             states = chunk.states
-            chunks.append(chunk._replace(states=None))
+            chunks.append(chunk._replace(states=None, position=None))
             for run, seed in enumerate(seeds):
                 rows = np.count_nonzero(chunk.active[:, run])
                 if rows and seed in writers:
@@ -224,7 +219,11 @@ def train_seeds(
             if place is not None and (
                 interrupted() or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
             ):
-                checkpoint.save(place, chunk.first + len(chunk.active) - 1, states)
+                done = chunk.first + len(chunk.active) - 1
+                if chunk.position is None:
+                    checkpoint.save(place, done, states)
+                else:
+                    checkpoint.save(place / STREAM, done, chunk.position())
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
@@ -272,21 +271,28 @@ def resumed(
     seeds: Sequence[int],
     task: Task,
     writers: Mapping[int, Writer],
-) -> tuple[int, train.TrainState] | None:
+) -> tuple[int, Any] | None:
     """The epoch and states to go on from, where pages and a checkpoint agree; else None.
+
+    Of data that are streamed it is the epoch and the position in the next one.
 
     Without a checkpoint the run is repeated from its start and held against its pages.
     """
     pages = [writers[seed].written if seed in writers else None for seed in seeds]
     if place is None or not place.is_dir() or any(page is None for page in pages):
         return None
-    start = partial(train.start_runs, setup, plan, experiment.numbers)
-    like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+    if task.stored is None:
+        start = partial(train.start_runs, setup, plan, experiment.numbers)
+        like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+    else:
+        place = place / STREAM
+        like, _ = stream.like(setup, plan, experiment.numbers, seeds, task)
     found = checkpoint.restore(place, like)
     if found is None or found[0] > min(page.epochs for page in pages if page):
         return None
     # The page of a seed that had ended does not say at which step; the repetition finds it again.
-    return found if np.asarray(found[1].running).all() else None
+    states = found[1] if task.stored is None else found[1].states
+    return found if np.asarray(states.running).all() else None
 
 
 def chunk_from_pages(

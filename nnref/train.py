@@ -501,6 +501,7 @@ def fit(
         A chunk about every 0.2 s, first the state before training. How many epochs a chunk has,
         depends on the clock; what they compute does not.
     """
+    assert task.stored is None, "what is stored comes through stream.fit"
     data = jax.device_put(task.arrays)
     done, states = resume or (0, None)
     if states is None:
@@ -525,7 +526,7 @@ def fit(
         count = max(1, min(rate, capacity, plan.epochs - done))
 
 
-def on_host(first: int, rows: Mapping[str, np.ndarray], states: TrainState) -> Chunk:
+def on_host(first: int, rows: Mapping[str, np.ndarray], states: TrainState | None) -> Chunk:
     losses_first = sorted(rows.keys() - {"active", "bad_step"}, key=lambda n: ("loss" not in n, n))
     history = {name: rows[name] for name in losses_first}
     return Chunk(first, history, rows["active"] == 1, rows["bad_step"].astype(int), states)

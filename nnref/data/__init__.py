@@ -8,7 +8,7 @@ from nnref.data.catalog import tfds
 from nnref.data.digits import digits
 from nnref.data.files import file
 from nnref.data.papers import periodic_costs, signal, wilson
-from nnref.data.prepare import Dataset, DataWarning, Split
+from nnref.data.prepare import Dataset, DataWarning, Split, Stored
 from nnref.data.synthetic import adding, copy_memory, spirals, temporal_parity, xor
 from nnref.data.text import python_topics, text
 
@@ -28,4 +28,4 @@ DATA = {
     "text": text,
 }
 
-__all__ = ["DATA", "DataWarning", "Dataset", "Split"]
+__all__ = ["DATA", "DataWarning", "Dataset", "Split", "Stored"]

@@ -18,12 +18,21 @@ import numpy as np
 
 from nnref.bounds import Index, Probability
 from nnref.data.files import averaged
-from nnref.data.prepare import Dataset, Split, mean_and_deviation, shortened, split_rows, warn
+from nnref.data.prepare import (
+    Dataset,
+    Split,
+    Stored,
+    mean_and_deviation,
+    shortened,
+    split_rows,
+    warn,
+)
 from nnref.data.raw import OWN, DataMissing, prepare_own, quietly, unreachable
 from nnref.errors import UserError, nearest
 
 BLOCK = 4096  # records read at once: one by one takes ten times as long
-LOOKED_AT = 10_000  # training examples that mean and deviation are taken from
+LOOKED_AT = 10_000  # training rows at most that mean and deviation are taken from
+NUMBERS = 2**27  # numbers at most in those rows: a gigabyte
 VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -247,12 +256,10 @@ def cached(folder: Path, name: str, make: Callable[[], Split]) -> Split:
 
     Decoding 70,000 small images takes some ten seconds, reading them as one array none.
     """
-    digest = hashlib.sha256(f"{folder} {name}".encode())
-    for path in sorted(folder.iterdir()):
-        status = path.stat()
-        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+    files = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    digest = hashlib.sha256(f"{folder} {files} {identified(folder)} {name}".encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nnref" / "data"
-    place = cache / f"{digest.hexdigest()[:20]}.npz"
+    place = cache / f"{digest[:20]}.npz"
     try:
         # NumPy leaves a file open that is no archive.
         with place.open("rb") as content, np.load(content) as arrays:
@@ -267,6 +274,13 @@ def cached(folder: Path, name: str, make: Callable[[], Split]) -> Split:
     except OSError:
         pass  # a full or read-only disk costs seconds next time, nothing more
     return made
+
+
+def identified(folder: Path) -> str:
+    """A digest of what a prepared data set says of itself, and of the sizes of its files."""
+    sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
+    said = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
+    return hashlib.sha256(f"{sizes} {said}".encode()).hexdigest()
 
 
 class Scale(NamedTuple):
@@ -301,6 +315,7 @@ def tfds(
     valid: Probability = 0.1,
     test: Probability = 0.1,
     standardized: bool = True,
+    stream: bool | None = None,
     seed: Index = 0,
 ) -> Dataset:
     """A data set of the TensorFlow Datasets catalogue, such as "mnist" or "cifar10".
@@ -318,6 +333,8 @@ def tfds(
         test: share of the training rows for the test, where it has no such split.
         standardized: mean 0 and deviation 1, images channel by channel, other arrays column by
             column, by at most 10,000 training rows; else bytes from 0 to 1, all else as it is.
+        stream: read training rows from disk when their turn comes; null where they would fill more
+            than half of the memory.
         seed: of the split.
     """
     root = data_folder(data_dir)
@@ -330,26 +347,96 @@ def tfds(
         part: Records(builder.as_data_source(name), *names)
         for part, name in splits_of(dataset, builder).items()
     }
+    train = splits["train"]
+    from_disk = too_large(train) if stream is None else stream
 
-    def arrays(part: str) -> Split:
-        x, y = cached(folder, f"{part} {names}", lambda: joined(splits[part]))
-        return Split(x, y.astype(np.int32 if classes else np.float32))
+    def typed(split: Split) -> Split:
+        return Split(split.x, split.y.astype(np.int32 if classes else np.float32))
 
-    train = arrays("train")
-    parts = split_rows(
-        train.x,
-        train.y,
+    def whole(part: str) -> Split:
+        return typed(cached(folder, f"{part} {names}", lambda: joined(splits[part])))
+
+    if from_disk:
+        everything = None
+        labels = labels_of(folder, builder, train) if classes else np.zeros(len(train))
+    else:
+        everything = whole("train")
+        labels = everything.y
+
+    def read(rows: np.ndarray) -> Split:
+        if everything is None:
+            return typed(train.read(rows))
+        return Split(everything.x[rows], everything.y[rows])
+
+    # Numbers of rows are dealt out, so that the rows themselves may stay where they are.
+    dealt = split_rows(
+        np.arange(len(train)),
+        labels,
         valid=0.0 if "valid" in splits else valid,
         test=0.0 if "test" in splits else test,
         seed=seed,
         stratify=bool(classes),
     )
-    found = {part: split for part, split in parts._asdict().items() if split is not None}
-    found |= {part: arrays(part) for part in splits if part != "train"}
-    x = found["train"].x
-    scale = scale_of(x[:: max(1, len(x) // LOOKED_AT)][:LOOKED_AT], standardized)
-    scaled = {name: Split(scale(x), y) for name, (x, y) in found.items()}
-    return Dataset(**scaled, classes=classes)  # pyright: ignore[reportArgumentType]
+    trained = dealt.train.x
+    some = read(trained[looked_at(len(trained), train)])
+    scale = scale_of(some.x, standardized)
+    found = {
+        part: read(split.x) for part, split in dealt._asdict().items() if part != "train" and split
+    }
+    found |= {part: whole(part) for part in splits if part != "train"}
+    found["train"] = some if from_disk else read(trained)
+    scaled = {part: Split(scale(x), y) for part, (x, y) in found.items()}
+
+    def read_scaled(rows: np.ndarray) -> Split:
+        x, y = read(trained[rows])
+        return Split(scale(x), y)
+
+    what = f"{identified(folder)} {names} {valid} {test} {standardized} {seed}"
+    stored = Stored(len(trained), read_scaled, what) if from_disk else None
+    return Dataset(**scaled, classes=classes, stored=stored)  # pyright: ignore[reportArgumentType]
+
+
+def too_large(records: Records) -> bool:
+    """Whether the rows of a split would fill more than half of the memory, as float32."""
+    import jax
+
+    example = records.read(np.arange(1)).x
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # A CPU does not say: its memory is that of the host.
+    device = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", host)
+    return 4 * example.size * len(records) > min(host, device) / 2
+
+
+def looked_at(rows: int, records: Records) -> slice:
+    """Evenly spaced rows that stand for all."""
+    size = records.read(np.arange(1)).x.size
+    number = max(1, min(rows, LOOKED_AT, NUMBERS // size))
+    return slice(0, rows // number * number, rows // number)
+
+
+def labels_of(folder: Path, builder: Any, records: Records) -> np.ndarray:
+    """The labels of all training rows, read without decoding an image."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    undecoded = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    split = records.source.split
+    source = builder.as_data_source(split, decoders=undecoded or None)
+
+    def read() -> Split:
+        blocks = (range(k, min(k + BLOCK, len(source))) for k in range(0, len(source), BLOCK))
+        y = [
+            example[records.target]
+            for block in blocks
+            for example in source.__getitems__(list(block))
+        ]
+        return Split(np.zeros(0), np.asarray(y, np.int32))
+
+    return cached(folder, f"{split} labels {records.target}", read).y
 
 
 def joined(records: Records) -> Split:

@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -23,6 +23,14 @@ class Split(NamedTuple):
 
     x: np.ndarray
     y: np.ndarray
+
+
+class Stored(NamedTuple):
+    """Training rows that stay on disk, and are read when their turn comes."""
+
+    rows: int
+    read: Callable[[np.ndarray], Split]  # numbers of rows -> those rows, in that order
+    digest: str  # of whatever decides what is read
 
 
 class Parts(NamedTuple):
@@ -46,6 +54,7 @@ class Dataset:
         unit: what a step of a text is, whose classes are then its vocabulary; None for no text.
         streams: rows s, s + streams, s + 2 streams, ... go on from one another; None where rows
             stand for themselves.
+        stored: all training rows, of which `train` holds only some then; None where it holds all.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -58,6 +67,7 @@ class Dataset:
     columns: tuple[str, ...] = ()
     unit: Unit | None = None
     streams: int | None = None
+    stored: Stored | None = None
 
     def __post_init__(self):
         check(self)
@@ -69,6 +79,11 @@ class Dataset:
         return {name: split for name, split in every.items() if split is not None}
 
     @property
+    def rows(self) -> int:
+        """How many rows an epoch has."""
+        return len(self.train.x) if self.stored is None else self.stored.rows
+
+    @property
     def fingerprint(self) -> str:
         """A short hash of names, shapes, dtypes and bytes of all arrays, and of a vocabulary.
 
@@ -77,6 +92,8 @@ class Dataset:
         digest = hashlib.sha256()
         if self.unit is not None:
             digest.update(repr(self.classes).encode())
+        if self.stored is not None:
+            digest.update(self.stored.digest.encode())
         for name, split in self.splits.items():
             for array in split:
                 array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -187,7 +204,7 @@ def refuse_labels(name: str, y: np.ndarray, classes: Sequence[str]) -> None:
 
 def warn_untrained_classes(dataset: Dataset) -> None:
     """Warn where validation or test asks for a class that is never trained on."""
-    if not dataset.classes:
+    if not dataset.classes or dataset.stored is not None:
         return
     trained = np.zeros(len(dataset.classes), bool)
     trained[dataset.train.y] = True

@@ -64,10 +64,12 @@ class TerminalListener(Listener):
         losses = " ".join(
             f"{name} {np.nanmedian(values[-1]):.4g}"
             for name, values in chunk.history.items()
-            if name.endswith("loss") and not np.isnan(values[-1]).all()
+            if name.endswith("loss") and not np.isnan(values[-1:]).all()
         )
-        done = chunk.first + len(chunk.active) - 1
-        self.progress.update(self.bar, completed=done, losses=losses)
+        done = chunk.first + len(chunk.active) - 1 + chunk.share
+        self.progress.update(self.bar, completed=done)
+        if losses:  # in the midst of an epoch there are none
+            self.progress.update(self.bar, losses=losses)
 
     def ends(self) -> None:
         """Take the bar away."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Direction(nnx.Module):
         kernel_initializer: first value of W, gate by gate.
         recurrent_initializer: first value of U, gate by gate.
         bias_initializer: first value of b; the last quarter of a GRU's is its c.
-        forget_bias: first value of b in an LSTM's forget gate instead.
+        forget_bias: first value of b in an LSTM's forget gate instead; may be traced.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Direction(nnx.Module):
         kernel_initializer: Initializer,
         recurrent_initializer: Initializer,
         bias_initializer: Initializer,
-        forget_bias: float | Array,
+        forget_bias: float,
     ):
         self.cell, self.units, self.reverse = CELLS[cell], units, reverse
 
@@ -87,7 +87,7 @@ class Direction(nnx.Module):
             from_input: x W + b, (steps, batch, sums * units).
             real: False at padded steps, (steps, batch); None without padding.
         """
-        scan = fast_scan if jax.default_backend() == "cpu" else plain_scan
+        scan: Any = fast_scan if jax.default_backend() == "cpu" else plain_scan
         state = self.start(from_input.shape[1], from_input.dtype)
         if self.carried:
             state = tuple(part[...] for part in self.carried)
@@ -280,18 +280,17 @@ class Recurrent(nnx.Module):
         if self.padded:
             real = h[..., -1] > 0
             h = jnp.where(real[..., None], h[..., :-1], 0)
-        vectors = None
-        if self.embedding is not None:
-            vectors = self.embedding[...]
-            h = h[..., 0] if self.padded else h
+        vectors = None if self.embedding is None else self.embedding[...]
+        if vectors is not None and self.padded:
+            h = h[..., 0]
         last = h
-        for layer in self.layers:
-            last, h = layer(h, real, vectors)
-            vectors = None
+        for depth, layer in enumerate(self.layers):
+            last, h = layer(h, real, None if depth else vectors)
         h = last if self.answer == "last" else jnp.swapaxes(h, 0, 1)
-        if self.head is None:
-            return h @ self.embedding[...].T + self.bias[...]
-        return self.head(h)
+        if self.head is not None:
+            return self.head(h)
+        assert vectors is not None, "an output without a head is tied to the embedding"
+        return h @ vectors.T + self.bias[...]
 
 
 def channels(inputs: Sequence[int], embedding: int | None, padded: bool) -> int:

@@ -103,6 +103,11 @@ def test_every_sample_goes_its_own_way_and_comes_again(trained):
     assert not np.array_equal(sample(trained, length=40, prompt="the ", samples=3), several)
 
 
+def test_every_step_draws_anew(trained):
+    heated = sample(trained, length=300, temperature=1e6, prompt="the ")[0]
+    assert len(set(heated.tolist())) == len(trained.dataset.classes)
+
+
 def test_a_longer_sample_begins_with_the_shorter_one(trained):
     short, long = (sample(trained, length=n, prompt="on ", seed=2)[0] for n in (1, 12))
     np.testing.assert_array_equal(long[:1], short)

@@ -6,6 +6,7 @@ which kernel makes the optimizer's step, and how many threads. Losses stay tenso
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,8 +33,13 @@ def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curv
         "PyTorch, modules, fused optimizer, 1 thread": partial(modules, work, 1, fused=True),
     }
     if work.experiment.model.name != "mlp":  # in their modules nothing but kernels takes time
-        name = f"PyTorch, modules, fused optimizer, {cores} threads"
-        return always | {name: partial(modules, work, cores, fused=True)}
+        fused = partial(modules, work, fused=True)
+        always[f"PyTorch, modules, fused optimizer, {cores} threads"] = partial(fused, cores)
+        if work.experiment.model.name == "convnet":
+            for threads in (1, cores):
+                name = f"PyTorch, the same, channels last, {threads} thread{'s' * (threads > 1)}"
+                always[name] = partial(fused, threads, memory_format=torch.channels_last)
+        return always
     four = always | {"PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1)}
     # Threads that share out four examples lose a hundred times what they gain.
     if work.experiment.batch_size < 32:
@@ -43,11 +49,17 @@ def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curv
     return four | {name: partial(functions, work, cores)}
 
 
-def modules(work: Work, threads: int, *, fused: bool) -> Callable[[], Curves]:
+def modules(
+    work: Work,
+    threads: int,
+    *,
+    fused: bool,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Callable[[], Curves]:
     """The usual way: `nn.Module`, `backward`, an optimizer of `torch.optim`."""
     torch.set_num_threads(threads)
     experiment = work.experiment
-    model = NETWORKS[experiment.model.name](work)
+    model = NETWORKS[experiment.model.name](work).to(memory_format=memory_format)
     its = experiment.optimizer
     common = {"params": model.parameters(), "lr": its.learning_rate, "fused": fused}
     if its.name == "sgd":
@@ -109,7 +121,41 @@ class LanguageModel(nn.Module):
         return self.head(h).transpose(1, 2)
 
 
-NETWORKS = {"mlp": mlp, "recurrent": LanguageModel}
+class ConvNet(nn.Module):
+    """Blocks of convolution and pooling, then dense layers.
+
+    PyTorch has channels in front of rows and columns. Behind the blocks that makes a difference
+    to the first dense layer alone, whose inputs come in another order.
+    """
+
+    def __init__(self, work: Work):
+        super().__init__()
+        its = work.experiment.model
+        blocks: list[nn.Module] = []
+        for block in work.params["blocks"].values():
+            kernel, bias = (torch.tensor(block["conv"][name]) for name in ("kernel", "bias"))
+            rows, columns, fan_in, width = kernel.shape
+            conv = nn.Conv2d(fan_in, width, (rows, columns), padding="same")
+            conv.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
+            blocks += [conv, nn.ReLU(), nn.MaxPool2d(its.pool[0])]
+        self.blocks = nn.Sequential(*blocks)
+        dense: list[nn.Module] = []
+        for layer in work.params["layers"].values():
+            layer = layer.get("dense", layer)
+            kernel, bias = (torch.tensor(layer[name]) for name in ("kernel", "bias"))
+            if not dense:
+                side = math.isqrt(len(kernel) // width)
+                kernel = kernel.view(side, side, width, -1).permute(2, 0, 1, 3).flatten(0, 2)
+            linear = nn.Linear(*kernel.shape)
+            linear.load_state_dict({"weight": kernel.T, "bias": bias})
+            dense += [linear, nn.ReLU()]
+        self.dense = nn.Sequential(*dense[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(self.blocks(x.permute(0, 3, 1, 2)).flatten(1))
+
+
+NETWORKS = {"mlp": mlp, "recurrent": LanguageModel, "convnet": ConvNet}
 
 
 def functions(work: Work, threads: int, *, fused: bool = True) -> Callable[[], Curves]:

@@ -233,6 +233,14 @@ def test_runs_that_went_back_write_their_future_anew(tmp_path):
     assert bits(checkpoint.restore(tmp_path, runs(0))[1]) == bits(runs(5))
 
 
+def test_what_a_crash_left_of_an_epoch_saved_twice_goes_away(tmp_path):
+    checkpoint.save(tmp_path, 4, runs(4))
+    (tmp_path / "epoch-0000000004").rename(tmp_path / "epoch-0000000004.replaced")
+    assert checkpoint.restore(tmp_path, runs(0)) is None
+    checkpoint.save(tmp_path, 5, runs(5))
+    assert names(tmp_path) == ["epoch-0000000005"]
+
+
 def test_without_a_good_checkpoint_there_is_none(tmp_path):
     assert checkpoint.restore(tmp_path / "missing", runs(0)) is None
     assert checkpoint.restore(tmp_path, runs(0)) is None

@@ -69,6 +69,33 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
     sample.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
+    log = add("log", log_command, "the runs of the logbook, one in a line")
+    log.add_argument("--where", action="append", default=[], metavar="COND", help="valid_loss<0.1")
+    log.add_argument("--sort", metavar="KEY", help="a setting, a measure, best_valid_loss, ...")
+    log.add_argument("--reverse", action="store_true", help="the largest or latest first")
+    log.add_argument("--json", action="store_true", help="one JSON array, nothing else")
+    log.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+    about = (
+        ("near", log_near_command, "FILE", "what was tried before that is nearly the same"),
+        ("tree", log_tree_command, "NAME", "how far one has come: attempts as a tree of changes"),
+        ("note", log_note_command, "PAGE", "append a remark to a page"),
+    )
+    doings = log.add_subparsers(metavar="near | tree | note")
+    for name, command, what, purpose in about:
+        one = doings.add_parser(name, help=purpose, description=purpose, allow_abbrev=False)
+        one.set_defaults(command=command)
+        one.add_argument("given", metavar=what)
+        if name == "note":
+            one.add_argument("text", metavar="TEXT")
+        else:
+            # The default is that of `log`, which may have been given before the word.
+            one.add_argument("--logbook", default=argparse.SUPPRESS, metavar="DIR")
+    diff = add("diff", diff_command, "what changed between two experiments, and what it did")
+    for letter in "ab":
+        help_ = "page, experiment file, name or identity"
+        diff.add_argument(letter, metavar=letter.upper(), help=help_)
+    diff.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+
     add("list", list_command, "every experiment in one line")
     show = add("show", show_command, "the layers, and the complete experiment, defaults filled in")
     show.add_argument("file", help="experiment file, page, or name of an experiment")
@@ -174,7 +201,7 @@ def run_command(options: argparse.Namespace) -> int:
             epochs=options.epochs,
             logbook=folder,
             again=options.again,
-            listener=TerminalListener(console),
+            listener=TerminalListener(console, folder),
         )
     except AlreadyRun as already:
         if options.json:
@@ -236,7 +263,7 @@ def page_of(given: str, logbook: Path) -> Path:
     """
     path = experiment_path(given)
     from nnref.experiment import read
-    from nnref.logbook import page_at, page_paths, read_page
+    from nnref.pages import page_at, page_paths, read_page
 
     if page_at(path) is not None:
         return path
@@ -279,6 +306,117 @@ def sample_command(options: argparse.Namespace) -> int:
     if memory is not None:
         print("\n" + "\n".join(memory.in_words()))
     return 0
+
+
+def logbook_entries(folder: str) -> list[Any]:
+    """The entries of a logbook; what is skipped is told on stderr."""
+    from nnref.index import entries
+
+    there, skipped = entries(Path(folder))
+    for told in skipped:
+        print(f"nnref: skipped {told}", file=sys.stderr)
+    return there
+
+
+def wide_console() -> Any:
+    """A console that does not fold lines where the output is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def log_command(options: argparse.Namespace) -> int:
+    """`nnref log`."""
+    from dataclasses import asdict
+
+    from nnref.index import ordered, where
+    from nnref.report.logbook import listed
+
+    there = where(logbook_entries(options.logbook), options.where)
+    there = ordered(there, options.sort, options.reverse)
+    if options.json:
+        print(json.dumps([asdict(entry) for entry in there]))
+    else:
+        listed(there, wide_console())
+    return 0
+
+
+def log_near_command(options: argparse.Namespace) -> int:
+    """`nnref log near`."""
+    from nnref.experiment import read
+    from nnref.index import near, settings_of
+    from nnref.report.logbook import nearest_attempts
+
+    settings = settings_of(read(experiment_path(options.given)).to_json())
+    told = nearest_attempts(near(settings, logbook_entries(options.logbook)))
+    print(told or "nothing was tried that differs in one or two keys")
+    return 0
+
+
+def log_tree_command(options: argparse.Namespace) -> int:
+    """`nnref log tree`."""
+    from nnref.index import tree
+    from nnref.report.logbook import grown
+
+    everything = logbook_entries(options.logbook)
+    there = [entry for entry in everything if entry.name == options.given]
+    if not there:
+        names = sorted({entry.name for entry in everything})
+        raise UserError(
+            f'{options.logbook} has no run of "{options.given}"{nearest(options.given, names)}; '
+            f"it has {', '.join(names) or 'none'}"
+        )
+    wide_console().print(grown(tree(there)))
+    return 0
+
+
+def log_note_command(options: argparse.Namespace) -> int:
+    """`nnref log note`."""
+    from nnref.index import note
+
+    now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    note(Path(options.given), options.text, now)
+    return 0
+
+
+def diff_command(options: argparse.Namespace) -> int:
+    """`nnref diff`."""
+    from nnref.report.logbook import difference
+
+    there = logbook_entries(options.logbook) if Path(options.logbook).is_dir() else []
+    a, b = (side(given, Path(options.logbook), there) for given in (options.a, options.b))
+    difference(a, b, wide_console())
+    return 0
+
+
+def side(given: str, logbook: Path, there: Sequence[Any]) -> Any:
+    """One of two experiments to compare: a page, a file, a name or an identity.
+
+    Raises:
+        UserError: for none of these.
+    """
+    from nnref.index import attempts, settings_of
+    from nnref.pages import page_at, read_page
+    from nnref.report.logbook import Side
+
+    path = Path(given)
+    page = page_at(path)
+    if page is not None:
+        mine = [e for e in there if (logbook / e.page).resolve() == path.resolve()]
+        return Side(given, settings_of(page.text), mine, [page.history])
+    same = [e for e in there if given == e.name or e.identity.startswith(given)]
+    if path.exists() or not same:
+        from nnref.experiment import read
+
+        experiment = read(experiment_path(given))
+        settings = settings_of(experiment.to_json())
+        same = [e for e in there if e.identity == experiment.identity]
+    else:
+        settings = same[-1].settings
+    mine = list(attempts(same)[-1].entries) if same else []
+    histories = [read_page(logbook / entry.page).history for entry in mine]
+    identity = f" {mine[0].identity}" if mine and mine[0].identity != given else ""
+    return Side(f"{given}{identity}", mine[0].settings if mine else settings, mine, histories)
 
 
 def list_command(options: argparse.Namespace) -> int:

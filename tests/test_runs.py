@@ -16,7 +16,8 @@ import nnref
 from nnref import runs, train
 from nnref.errors import UserError
 from nnref.experiment import Experiment, read
-from nnref.logbook import FORMAT, in_decimals, page_paths, read_page
+from nnref.logbook import in_decimals
+from nnref.pages import FORMAT, page_paths, read_page
 from nnref.verdicts import Record, judge
 
 SPIRALS = {

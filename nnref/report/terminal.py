@@ -4,6 +4,7 @@ Sober where the output is no terminal: no bar, no colour, no escape codes.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -13,6 +14,8 @@ from rich.text import Text
 
 from nnref.claims import CountClaim
 from nnref.experiment import Experiment
+from nnref.index import entries, near, settings_of
+from nnref.report.logbook import nearest_attempts
 from nnref.runs import Listener, Run
 from nnref.train import Chunk
 
@@ -31,8 +34,9 @@ class Speed(ProgressColumn):
 class TerminalListener(Listener):
     """A bar with epoch, losses and steps a second, while a run trains."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, logbook: Path | None = None):
         self.console = console
+        self.logbook = logbook  # where to look for what was tried before
         self.progress: Progress | None = None
 
     def begins(
@@ -41,6 +45,10 @@ class TerminalListener(Listener):
         """Say what the logbook knew, and open the bar."""
         if note:
             self.console.print(note, highlight=False)
+        if self.logbook is not None:
+            settings = settings_of(experiment.to_json())
+            tried = nearest_attempts(near(settings, entries(self.logbook)[0], limit=3))
+            self.console.print(tried, highlight=False, end="\n" if tried else "", soft_wrap=True)
         if not self.console.is_terminal:
             return
         self.progress = Progress(

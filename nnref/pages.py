@@ -1,0 +1,117 @@
+"""Pages: one for every run, an experiment file whose comments tell what came of it.
+
+A page `logbook/<name>/<identity>-seed<k>.json` is the complete frozen experiment, followed by
+comment lines: where and when it ran, one line of measures an epoch, the verdict, remarks. A page
+only grows; no line is ever rewritten.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnref.errors import UserError
+
+if TYPE_CHECKING:
+    from nnref.experiment import Experiment
+
+FORMAT = 1
+TORN = " (torn)"
+HEAD = re.compile(r"^// page (\d+) of (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Page:
+    """What stands on a page.
+
+    `facts` are the lines `// key: value`: started, device, data, ..., verdict; `history` maps a
+    measure to its values, (epochs + 1,), NaN where nothing was measured.
+    """
+
+    path: Path
+    name: str
+    text: str = field(repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def experiment(self) -> "Experiment":
+        """The frozen experiment."""
+        from nnref.experiment import parse  # and with it JAX, which a list of pages does without
+
+        return parse(self.text)
+
+    @property
+    def together(self) -> tuple[int, ...]:
+        """The seeds that were trained in one program with this one."""
+        return tuple(map(int, self.facts["together"].split()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run came to its end: the verdict is the last thing written."""
+        return "verdict" in self.facts
+
+    def goes_on_with(self, facts: dict[str, str]) -> bool:
+        """Whether the run was cut short where the same facts would give the same losses."""
+        return not self.complete and facts.items() <= self.facts.items()
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks that were added later, each with its date."""
+        return re.findall(r"^// note: (.*)$", self.text, re.MULTILINE)
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch with a line of its own; -1 where there is none."""
+        return len(next(iter(self.history.values()), ())) - 1
+
+
+def read_page(path: Path) -> Page:
+    """A page as it stands; a torn last line is left out.
+
+    Raises:
+        UserError: for a file that is no page, or of a newer format.
+    """
+    text = path.read_text(encoding="utf-8")
+    head = HEAD.search(text)
+    if head is None:
+        raise UserError(f"{path}: not a page of a logbook")
+    if int(head[1]) > FORMAT:
+        raise UserError(
+            f"{path}: written by a newer nnref (format {head[1]}, this one reads {FORMAT}); upgrade"
+        )
+    facts: dict[str, str] = {}
+    columns: list[str] = []
+    rows: list[list[float]] = []
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        if not line.startswith("// ") or line.endswith(TORN):
+            continue
+        first, _, rest = line[3:].partition(" ")
+        cells = rest.split()
+        if first == "epoch":
+            columns = cells
+        # Rows stand in order; a torn one is marked so when the run goes on, and comes again.
+        elif first == str(len(rows)) and len(cells) == len(columns):
+            rows.append([np.nan if cell == "-" else float(cell) for cell in cells])
+        elif first.endswith(":"):
+            facts[first[:-1]] = rest
+    table = np.array(rows, np.float32).reshape(len(rows), len(columns))
+    return Page(path, head[2], text, facts, dict(zip(columns, table.T, strict=True)))
+
+
+def page_at(path: Path) -> Page | None:
+    """The page in a file, or None where the file is something else, or missing."""
+    try:
+        return read_page(path) if HEAD.search(path.read_text(encoding="utf-8")) else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def page_paths(folder: Path, identity: str, seed: int) -> list[Path]:
+    """The pages of one run, oldest first."""
+    pattern = re.compile(rf"{identity}-seed{seed}(?:-(\d+))?\.json")
+    matches = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{identity}-seed*")]
+    return [path for _, path in sorted((int(m[1] or 1), path) for m, path in matches if m)]

@@ -78,18 +78,10 @@ def difference(a: Side, b: Side, console: Console) -> None:
     for name in ("train_loss", "valid_loss"):
         curves = [median_curve(side.histories, name) for side in (a, b)]
         if all(len(curve) for curve in curves):
-            low, high = (f(f(np.log10(c)) for c in curves) for f in (np_min, np_max))
+            both = np.log10(np.concatenate(curves))
             for letter, curve in zip("AB", curves, strict=True):
-                line = spark(np.log10(curve), low, high)
+                line = spark(np.log10(curve), both.min(), both.max())
                 console.print(f"{name} {letter} {line} {curve[-1]:.3g}", highlight=False)
-
-
-def np_min(values: Iterable[Any]) -> float:
-    return float(min(np.min(value) for value in values))
-
-
-def np_max(values: Iterable[Any]) -> float:
-    return float(max(np.max(value) for value in values))
 
 
 def compared(sides: Iterable[Sequence[float | None]]) -> tuple[str, str, str]:

@@ -281,6 +281,7 @@ def test_with_tensorflow_a_stock_builder_prepares(place, monkeypatch):
         (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "is no array of bytes in the IDX format"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), "is no array of bytes in the IDX format"),
     ],
+    ids=["no archive", "no bytes", "too short"],
 )
 def test_a_file_that_is_no_idx_array_is_refused(place, content, text):
     (place / "file.gz").write_bytes(content)

@@ -54,6 +54,14 @@ def test_the_table_has_a_row_for_each_seed_and_the_median():
     assert rows[-1][0] == "median"
 
 
+def test_a_measure_of_the_test_split_is_reached_at_no_epoch(monkeypatch):
+    claim = EXPERIMENT["claim"] | {"metric": "test_accuracy", "at_most": 2.0}
+    monkeypatch.setitem(EXPERIMENT, "claim", claim)
+    told = printed(tables(run_of([0.9, 0.5], [0.8, 0.4]))[0])
+    assert "target" not in told
+    assert "never" not in told
+
+
 def test_the_table_tells_quantiles_where_there_are_many_seeds():
     curves = [[1.0, value] for value in np.linspace(0.1, 0.9, 101)]
     told = printed(tables(run_of(*curves))[0])

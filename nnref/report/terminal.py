@@ -98,7 +98,9 @@ def tables(run: Run) -> list[Table]:
     columns = {f"{n}{end}": (n, end) for n in losses for end in ("", " best")}
     columns |= {name: (name, "") for name in main}
     columns |= {name: (name, "") for name in run.records[0].test}
-    claims = [claim for claim in run.experiment.claim if isinstance(claim, CountClaim)]
+    # What is measured once, at the end, is reached at no epoch.
+    counted = (claim for claim in run.experiment.claim if isinstance(claim, CountClaim))
+    claims = [claim for claim in counted if claim.metric in measures]
     target = claims[0] if claims else run.experiment.stop
     rows = []
     for record in run.records:

@@ -485,10 +485,12 @@ def plot_schedule_command(options: argparse.Namespace) -> int:
 
 def data_prepare_command(options: argparse.Namespace) -> int:
     """`nnref data prepare`."""
-    from nnref.data.catalog import data_folder, prepare, splits_in_words
+    from nnref.data.catalog import data_folder, prepare, prepared, splits_in_words
 
-    began = time.perf_counter()
-    folder = prepare(options.dataset, data_folder(options.data_dir), options.manual_dir)
+    began, data_dir = time.perf_counter(), data_folder(options.data_dir)
+    if prepared(options.dataset, data_dir) is None:
+        print(f"preparing {options.dataset} in {data_dir} ...", file=sys.stderr, flush=True)
+    folder = prepare(options.dataset, data_dir, options.manual_dir)
     seconds = time.perf_counter() - began
     print(f"{options.dataset}: {splits_in_words(folder)}; in {folder} ({seconds:.1f} s)")
     return 0

@@ -607,9 +607,11 @@ def test_data_are_prepared_and_listed_from_the_command_line(place, monkeypatch, 
     _, files = digits()
     publish(monkeypatch, place / "raw", files)
     code, out, err = call(capsys, "data", "prepare", "mnist", "--manual-dir", str(place / "raw"))
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, f"preparing mnist in {place / 'data'} ...\n")
     folder = place / "data" / "mnist" / "3.0.1"
     assert out.startswith(f"mnist: train 40, test 20; in {folder} (")
+    code, _, err = call(capsys, "data", "prepare", "mnist")
+    assert (code, err) == (0, ""), "it is there already"
     code, out, _ = call(capsys, "data", "list")
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -623,7 +625,7 @@ def test_data_are_prepared_and_listed_from_the_command_line(place, monkeypatch, 
 def test_mistakes_leave_with_two_and_words(place, capsys):
     code, out, err = call(capsys, "data", "prepare", "mnits")
     assert (code, out) == (2, "")
-    assert err.startswith('nnref: data.dataset: "mnits" is not in the catalogue')
+    assert err.splitlines()[-1].startswith('nnref: data.dataset: "mnits" is not in the catalogue')
 
 
 def test_a_claim_whose_data_are_missing_is_skipped(place, monkeypatch, capsys):

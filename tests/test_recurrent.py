@@ -394,7 +394,7 @@ def steps_of(experiment):
 def test_a_changed_padded_value_changes_nothing(cell, both, tokens):
     experiment, x, real, y = padded_task(tokens, cell=cell, bidirectional=both)
     stepped = steps_of(experiment)
-    wild = np.where(real, x, 4 if tokens else 1e30)
+    wild = np.where(real, x, 4 if tokens else np.inf)
     loss, params = stepped(np.where(real, x, 0), real, y)
     other_loss, others = stepped(wild, real, y)
     assert loss == other_loss

@@ -128,6 +128,25 @@ def test_the_switch_changes_the_sums_and_nothing_else(inputs):
         z = other(z)
 
 
+def test_images_halve_from_one_stage_to_the_next():
+    model = ResNet((8, 7), 3, streams(), widths=(2, 3, 4), blocks=(2,))
+    z, shapes = model.first(batch(5, 8, 7, 1)), []
+    for block in model.blocks:
+        z = block(z)
+        shapes.append(z.shape[1:])
+    assert shapes == [(8, 7, 2)] * 2 + [(4, 4, 3)] * 2 + [(2, 2, 4)] * 2
+
+
+def test_layer_normalization_of_images_is_over_pixels_and_channels():
+    regularization = Regularization(normalization="layer")
+    model = ResNet((8, 8), 3, streams(), regularization, widths=(4,), blocks=(1,))
+    z = model.first(batch(5, 8, 8, 1))
+    normal = np.asarray(model.blocks[0].activated_1.normalize(z), np.float64)
+    np.testing.assert_allclose(normal.mean(axis=(1, 2, 3)), 0, atol=1e-5)  # float32
+    np.testing.assert_allclose(normal.std(axis=(1, 2, 3)), 1, atol=1e-4)
+    assert np.ptp(normal.mean(axis=-1)) > 0.1, "not over the channels alone"
+
+
 def test_a_narrower_block_carries_the_first_units():
     z = batch(3, 5)
     np.testing.assert_array_equal(carried(z, 2, 1), z[:, :2])

@@ -66,7 +66,7 @@ DIGITS = {
     "epochs": 20,
 }
 LSTM = {
-    "about": "characters, 64 steps, LSTM of 128 units, batch 32, Adam, 2 epochs",
+    "about": "characters, 64 steps, LSTM of 128 units, batch 32, Adam, 4 epochs",
     "data": {"name": "python_topics", "window": 64, "valid": 0.05, "test": 0.8},
     "model": {
         "name": "recurrent",
@@ -78,7 +78,7 @@ LSTM = {
     "loss": "softmax_cross_entropy",
     "optimizer": {"name": "adam", "learning_rate": 0.002},
     "batch_size": 32,
-    "epochs": 2,
+    "epochs": 4,
 }
 CONVNET = {
     "about": "images 28 x 28, conv 32, pool, conv 64, pool, dense 128, batch 128, Adam, 4 epochs",

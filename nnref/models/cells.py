@@ -18,7 +18,7 @@ Step = Callable[..., State]
 
 
 def sigmoid(z: Array) -> Array:
-    """Logistic sigmoid, as (1 + tanh(z/2))/2: on a CPU that takes half the time of exp."""
+    """Logistic sigmoid, as (1 + tanh(z/2))/2: on a CPU it takes a tenth less time than exp."""
     return 0.5 + 0.5 * jnp.tanh(0.5 * z)
 
 
@@ -124,7 +124,7 @@ def fast_scan(
 
     Left to itself, differentiation adds up that gradient within the loop, a small product and a
     sum of matrices at every step. Kept are z and the states; the way back does the cell again,
-    which takes less time than reading all that it has computed.
+    which takes as long as reading all that it has computed.
     """
     return plain_scan(step, from_input, real, kernel, state)
 

@@ -278,7 +278,10 @@ def test_with_tensorflow_a_stock_builder_prepares(place, monkeypatch):
     ("content", "text"),
     [
         (b"no archive", "is no readable .gz file"),
-        (gzip.compress(b"\0\0\x0d\x01" + bytes(8)), "is no array of bytes in the IDX format"),
+        (
+            gzip.compress(b"\0\0\x0d\x01\0\0\0\x04" + bytes(4)),
+            "is no array of bytes in the IDX format",
+        ),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abc"), "is no array of bytes in the IDX format"),
     ],
     ids=["no archive", "no bytes", "too short"],

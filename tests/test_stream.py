@@ -1,10 +1,13 @@
 """A stream: what comes from disk trains as what lies in memory, and goes on at the exact batch."""
 
+import dataclasses
 import os
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import nnref
@@ -65,6 +68,19 @@ def same(ours, theirs, rtol=0.0):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, err_msg=name)
 
 
+class Hear(nnref.runs.Listener):
+    """Hears every group of batches, and may do something in the midst of an epoch."""
+
+    def __init__(self, epoch=None, share=0.0, act=None):
+        self.epoch, self.share, self.act = epoch, share, act
+        self.chunks = []
+
+    def hears(self, chunk):
+        self.chunks.append((chunk.first, round(chunk.share, 3), len(chunk.active)))
+        if self.act and chunk.first == self.epoch and chunk.share > self.share:
+            self.act()
+
+
 CHANGES = {
     "dropout, clipping, two seeds": {"seeds": [0, 1]},
     "normalized, patient": {
@@ -82,7 +98,9 @@ CHANGES = {
         "shuffle": False,
         "batch_size": 30,
         "stop": {"metric": "train_accuracy", "at_least": 0.2},
-        "epochs": 30,
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "epochs": 9,
+        "seeds": [0, 1],  # which do not stop at the same epoch
     },
 }
 
@@ -90,7 +108,9 @@ CHANGES = {
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 def test_a_stream_gives_the_losses_of_memory(changes):
     from_memory = nnref.run(experiment(False, **changes), logbook=None)
-    from_disk = nnref.run(experiment(True, **changes), logbook=None)
+    hear = Hear()
+    from_disk = nnref.run(experiment(True, **changes), logbook=None, listener=hear)
+    assert hear.chunks[-1][0] == max(record.epochs for record in from_memory.records)
     assert from_memory.records[0].epochs > 1
     for ours, theirs in zip(from_disk.records, from_memory.records, strict=True):
         assert (ours.ending, ours.kept) == (theirs.ending, theirs.kept)
@@ -103,20 +123,42 @@ def test_a_stream_gives_the_losses_of_memory(changes):
     )
 
 
+def test_a_state_that_goes_on_from_batch_to_batch_starts_anew_with_each_epoch():
+    """The state counts the rows that it has seen."""
+    functions = train.Functions(
+        init=lambda key: (jnp.float32(1), jnp.int32(0)),
+        apply=lambda params, seen, x, key, train: (params * x, seen + len(x)),
+        loss=lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        restart=lambda params, seen: jnp.int32(100),
+    )
+    optimizer = optax.sgd(0.1)
+    setup = lambda numbers: (functions, optimizer)  # noqa: E731
+    state, _ = train.start(setup, train.Plan(3, 1), {}, 0, {})
+    group = Split(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+    for number, seen in ((1, 106), (3, 112), (5, 118), (1, 106)):
+        state, sums = stream.train_group(setup, {}, state, 1, number, group)
+        assert state.model_state == seen
+        assert sums["examples"].tolist() == [3, 3]
+
+
+def test_a_stream_starts_as_memory_does(monkeypatch):
+    """With LSUV on some rows, and measures of all: the best one is what `stop` begins with."""
+    monkeypatch.setattr(train, "ADAPTED", 16)
+    changes = {
+        "model": {"name": "mlp", "hidden": [8], "kernel_initializer": "lsuv"},
+        "stop": {"metric": "train_loss", "patience": 2},
+        "batch_size": 13,
+    }
+    memory, disk = (from_experiment(experiment(streamed, **changes)) for streamed in (False, True))
+    plan = runs.plan_of(experiment(True, **changes))
+    ours, row = stream.begin(disk[1], plan, {}, [3], disk[0], disk[0].stored)
+    theirs, expected = train.start_runs(memory[1], plan, {}, np.uint32([3]), memory[0].arrays)
+    same({n: v[0] for n, v in row.items()}, expected, rtol=1e-5)  # other programs, other rounding
+    assert ours.best == row["train_loss"]
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+
+
 # --- going on -----------------------------------------------------------------------------------
-
-
-class Hear(nnref.runs.Listener):
-    """Hears every group of batches, and may do something in the midst of an epoch."""
-
-    def __init__(self, epoch=None, share=0.0, act=None):
-        self.epoch, self.share, self.act = epoch, share, act
-        self.chunks = []
-
-    def hears(self, chunk):
-        self.chunks.append((chunk.first, round(chunk.share, 3), len(chunk.active)))
-        if self.act and chunk.first == self.epoch and chunk.share > self.share:
-            self.act()
 
 
 def press():
@@ -241,6 +283,12 @@ def test_the_fingerprint_of_a_stream_knows_what_is_read():
     }
     assert len(prints) == 5
     assert DATA["tfds"](dataset="mnist", stream=True).fingerprint in prints
+
+
+def test_the_fingerprint_knows_more_than_the_rows_that_were_looked_at():
+    disk = DATA["tfds"](dataset="mnist", stream=True)
+    other = dataclasses.replace(disk, stored=disk.stored._replace(digest="another"))
+    assert other.fingerprint != disk.fingerprint
 
 
 def test_only_some_rows_stand_for_a_stream(monkeypatch):

@@ -14,6 +14,7 @@ import pytest
 
 import nnref
 from nnref import runs, train
+from nnref.data import raw
 from nnref.errors import UserError
 from nnref.experiment import Experiment, read
 from nnref.logbook import in_decimals
@@ -439,8 +440,18 @@ def test_an_experiment_object_runs_too():
     assert run.history["train_loss"].shape == (2, 7)
 
 
-def test_shipped_experiments_name_measures_that_they_have():
+@pytest.mark.filterwarnings("ignore::nnref.data.DataWarning")  # what data warn of is theirs
+def test_shipped_experiments_name_measures_that_they_have(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(raw, "unreachable", lambda url: "the network is left alone")
+    seen = set()
     for path in Path("experiments").glob("*.json"):
         if path.stem != "schema":
             experiment = read(path)
-            runs.check_measures(experiment, nnref.task.from_experiment(experiment)[0])
+            try:
+                task = nnref.task.from_experiment(experiment)[0]
+            except raw.DataMissing:
+                continue  # data of the catalogue are not on every machine
+            runs.check_measures(experiment, task)
+            seen.add(path.stem)
+    assert {"xor_small", "digits_mlp"} <= seen

@@ -309,9 +309,7 @@ def test_the_commands(logbook, capsys):
     assert "valid_loss in the end 0.3 0.06 0.2" in lines
     assert "valid_loss at best 0.2 0.06 0.3" in lines
     code, told = said(capsys, "diff", "aaaa", logbook / "xor" / "cccc-seed0.json", *where_)
-    assert "valid_loss in the end 0.3 inf -" in [
-        " ".join(x.split()) for x in told.out.splitlines()
-    ]
+    assert "valid_loss in the end 0.3 inf -" in [" ".join(x.split()) for x in told.out.splitlines()]
     page = logbook / "xor" / "aaaa-seed0.json"
     assert said(capsys, "log", "note", page, "hm")[0] == 0
     assert page.read_text().endswith(" hm\n")

@@ -26,6 +26,9 @@ MODULES = {"tanh": nn.Tanh, "relu": nn.ReLU}
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
+PRIVATE = "private kernel"
+
+
 def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curves]]]:
     """Name -> what prepares a run and gives the function to be timed."""
     always = {
@@ -40,13 +43,14 @@ def variants(work: Work, cores: int) -> dict[str, Callable[[], Callable[[], Curv
                 name = f"PyTorch, the same, channels last, {threads} thread{'s' * (threads > 1)}"
                 always[name] = partial(fused, threads, memory_format=torch.channels_last)
         return always
-    four = always | {"PyTorch, functions, fused kernel, 1 thread": partial(functions, work, 1)}
+    always["PyTorch, functions, fused optimizer, 1 thread"] = partial(functions, work, 1, "optim")
     # Threads that share out four examples lose a hundred times what they gain.
     if work.experiment.batch_size < 32:
-        written_out = partial(functions, work, 1, fused=False)
-        return four | {"PyTorch, functions, written out, 1 thread": written_out}
-    name = f"PyTorch, functions, fused kernel, {cores} threads"
-    return four | {name: partial(functions, work, cores)}
+        name, how = "PyTorch, functions, written out, 1 thread", (1, "written out")
+    else:
+        name, how = f"PyTorch, functions, fused optimizer, {cores} threads", (cores, "optim")
+    always[name] = partial(functions, work, *how)
+    return always | {f"PyTorch, functions, {PRIVATE}, 1 thread": partial(functions, work, 1)}
 
 
 def modules(
@@ -158,11 +162,11 @@ class ConvNet(nn.Module):
 NETWORKS = {"mlp": mlp, "recurrent": LanguageModel, "convnet": ConvNet}
 
 
-def functions(work: Work, threads: int, *, fused: bool = True) -> Callable[[], Curves]:
-    """Nothing but what the step needs: no modules, no hooks, gradients never stored.
+def functions(work: Work, threads: int, update: str = PRIVATE) -> Callable[[], Curves]:
+    """Nothing but what the step needs: no modules, no hooks.
 
-    The update is made by the kernel beneath the fused optimizers of `torch.optim`, called directly;
-    SGD's can also be written out.
+    The update is that of the fused optimizers of `torch.optim`; or SGD's written out; or made by
+    the kernel beneath those optimizers, called directly, which PyTorch does not offer to its users.
     """
     torch.set_num_threads(threads)
     parameters = [tensor.requires_grad_() for pair in tensors(work) for tensor in pair]
@@ -217,14 +221,26 @@ def functions(work: Work, threads: int, *, fused: bool = True) -> Callable[[], C
             maximize=False,
         )
 
-    updates = {("sgd", False): sgd, ("sgd", True): fused_sgd, ("adam", True): fused_adam}
-    update = updates[its.name, fused]
+    if its.name == "sgd":
+        rate = {"lr": its.learning_rate, "momentum": its.momentum}
+        optimizer = torch.optim.SGD(parameters, fused=True, **rate)
+    else:
+        rate = {"lr": its.learning_rate, "betas": (its.beta1, its.beta2), "eps": its.epsilon}
+        optimizer = torch.optim.Adam(parameters, fused=True, **rate)
+
+    def optim(gradients: tuple[Tensor, ...]) -> None:
+        for p, g in zip(parameters, gradients, strict=True):
+            p.grad = g
+        optimizer.step()
+
+    kernels = {"sgd": fused_sgd, "adam": fused_adam}
+    updates = {"optim": optim, "written out": sgd, PRIVATE: kernels[its.name]}
 
     def step(x: Tensor, y: Tensor) -> Tensor:
         loss = loss_of(outputs(x), y)
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
-            update(gradients)
+            updates[update](gradients)
         return loss.detach()
 
     return partial(train, work, prepared(work), step, lambda x, y: loss_of(outputs(x), y))

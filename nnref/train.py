@@ -476,6 +476,7 @@ class Chunk(NamedTuple):
 
 
 HEARING = 0.2  # seconds between two chunks
+ROWS_TO_TELL = 512  # rows to train on before the length of a chunk is chosen
 CAPACITY = 4096  # epochs that a chunk can record
 
 
@@ -509,7 +510,8 @@ def fit(
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
     capacity = min(plan.epochs, CAPACITY)
     program = partial(train_chunk, setup, plan, capacity, numbers)
-    count = 1  # how long an epoch takes, the first ones tell
+    # How long an epoch takes, the first ones tell: of a handful of rows one alone would not.
+    count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, plan.epochs - done)
     while done < plan.epochs:
         began = time.perf_counter()
         states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))

@@ -76,6 +76,7 @@ def test_a_page_run_again_gives_the_same_losses(file, logbook):
 
 
 def test_lines_are_on_disk_as_the_epochs_happen(file, logbook, monkeypatch):
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     seen = []
 
@@ -156,6 +157,7 @@ class CutShort(nnref.runs.Listener):
 @pytest.mark.parametrize("torn", [0, 1, 5, 13, 25])
 def test_a_run_cut_short_goes_on_to_the_same_losses(file, logbook, monkeypatch, torn):
     """Also where the last line was torn in the middle of a number."""
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     whole = nnref.run(file, logbook=None)
     with pytest.raises(RuntimeError, match="killed"):
@@ -179,6 +181,7 @@ def test_a_run_cut_short_goes_on_to_the_same_losses(file, logbook, monkeypatch, 
 
 
 def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     with pytest.raises(RuntimeError, match="killed"):
         nnref.run(file, logbook=logbook, listener=CutShort(3))
@@ -189,6 +192,7 @@ def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
 
 
 def test_a_page_with_other_losses_is_not_continued(file, logbook, monkeypatch):
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     with pytest.raises(RuntimeError, match="killed"):
         nnref.run(file, logbook=logbook, listener=CutShort(3))
@@ -222,6 +226,7 @@ def test_a_page_being_written_is_not_touched(file, logbook):
 
 def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monkeypatch):
     """From the checkpoint that it leaves, to the same losses."""
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     whole = nnref.run(file, logbook=None)
 
@@ -248,6 +253,7 @@ def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monk
 
 
 def test_long_runs_leave_checkpoints_and_a_kill_loses_little(file, logbook, monkeypatch):
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = nnref.run(file, logbook=None)
@@ -283,6 +289,7 @@ def test_the_network_of_a_page_is_there_afterwards(file, logbook, monkeypatch, w
 
 def test_a_checkpoint_from_before_the_end_is_not_taken_for_the_network(file, logbook, monkeypatch):
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)  # an epoch a chunk: a checkpoint at each
     run = nnref.run(file, logbook=logbook)
     [place] = (logbook / "small" / "checkpoints").iterdir()

@@ -283,13 +283,16 @@ def page_of(given: str, logbook: Path) -> Path:
 def sample_command(options: argparse.Namespace) -> int:
     """`nnref sample`."""
     page = page_of(options.run, Path(options.logbook))
+    from rich.console import Console
+
     from nnref.compilation import use_cache
     from nnref.data.text import spell
+    from nnref.report.terminal import TerminalListener
     from nnref.runs import trained
     from nnref.sampling import check, sample
 
     use_cache()
-    network = trained(page)
+    network = trained(page, TerminalListener(Console(stderr=True)))
     words = ("length", "temperature", "prompt", "seed", "samples")
     arguments = {name: getattr(options, name) for name in words}
     samples = sample(network, **arguments)

@@ -352,11 +352,12 @@ def one_interrupt_waits() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def trained(path: str | Path) -> Trained:
+def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     """The network of a page: as training left it, or trained again, bit for bit.
 
     Args:
         path: of a page.
+        listener: hears how it goes, where it is trained again.
 
     Raises:
         UserError: for a page of a run that has not ended, or whose data have changed since.
@@ -377,7 +378,12 @@ def trained(path: str | Path) -> Trained:
     if found is not None and found[0] >= page.epochs:
         states = found[1]
     else:
-        _, states = train_seeds(experiment, task, setup, seeds, {}, Listener())
+        listener = listener or Listener()
+        listener.begins(experiment, seeds, setup.steps_per_epoch, "the network was not kept; it is trained again")
+        try:
+            _, states = train_seeds(experiment, task, setup, seeds, {}, listener)
+        finally:
+            listener.ends()
     params, model_state = jax.tree.map(lambda leaf: leaf[seeds.index(seed)], train.networks(states))
     return Trained(page, experiment, task, setup, dataset, params, model_state)
 

@@ -379,7 +379,8 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
         states = found[1]
     else:
         listener = listener or Listener()
-        listener.begins(experiment, seeds, setup.steps_per_epoch, "the network was not kept; it is trained again")
+        note = "the network was not kept; it is trained again"
+        listener.begins(experiment, seeds, setup.steps_per_epoch, note)
         try:
             _, states = train_seeds(experiment, task, setup, seeds, {}, listener)
         finally:

@@ -288,7 +288,9 @@ def test_the_network_of_a_page_is_there_afterwards(file, logbook, monkeypatch, w
             heard.append(told[-1])
 
     found = runs.trained(pages(logbook)[1], Heard())
-    assert heard == ([] if worth_keeping == 0 else ["the network was not kept; it is trained again"])
+    assert heard == (
+        [] if worth_keeping == 0 else ["the network was not kept; it is trained again"]
+    )
     expected = jax.tree.map(lambda leaf: leaf[1], (run.params, run.model_state))
     jax.tree.map(np.testing.assert_array_equal, (found.params, found.model_state), expected)
     assert found.experiment.seeds == (0, 1)

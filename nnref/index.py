@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from nnref.errors import UserError, nearest
-from nnref.pages import TORN, Page, read_page
+from nnref.pages import Page, read_page
 
 FILE = "index.json"
 FORMAT = 1
@@ -402,9 +402,8 @@ def note(path: Path, text: str, now: str) -> None:
     if not remark:
         raise UserError("an empty remark given; write what you want to remember")
     try:
-        before = read_page(path).text
+        before = read_page(path).before_a_line
         with path.open("a", encoding="utf-8") as stream:
-            torn = "" if before.endswith("\n") else f"{TORN}\n"
-            stream.write(f"{torn}// note: {now} {remark}\n")
+            stream.write(f"{before}// note: {now} {remark}\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

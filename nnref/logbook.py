@@ -17,7 +17,7 @@ import orjson
 from nnref import __version__
 from nnref.errors import UserError
 from nnref.experiment import Experiment
-from nnref.pages import FORMAT, TORN, Page, page_paths, read_page
+from nnref.pages import FORMAT, Page, page_paths, read_page
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -76,8 +76,7 @@ class Writer:
             raise UserError(f"{path}: another process is writing this page") from None
         writer = cls(path, before, stream)
         if before is not None:
-            torn = "" if before.text.endswith("\n") else f"{TORN}\n"
-            writer.write(f"{torn}// continued: {now()}\n")
+            writer.write(f"{before.before_a_line}// continued: {now()}\n")
         else:
             page = experiment.model_copy(update={"seeds": (seed,)})
             head = [f"page {FORMAT} of {name}", f"identity: {experiment.identity}"]

@@ -59,6 +59,11 @@ class Page:
         return not self.complete and facts.items() <= self.facts.items()
 
     @property
+    def before_a_line(self) -> str:
+        """What must be written before another line: it marks a torn last one as such."""
+        return "" if self.text.endswith("\n") else f"{TORN}\n"
+
+    @property
     def notes(self) -> list[str]:
         """Remarks that were added later, each with its date."""
         return re.findall(r"^// note: (.*)$", self.text, re.MULTILINE)

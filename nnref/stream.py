@@ -97,10 +97,7 @@ def train_group(
     key = jax.random.fold_in(state.key, epoch)
 
     def step(carry: tuple[TrainState, Array], batch: Any) -> tuple[Any, dict[str, Any]]:
-        state, number = carry
-        step_key = jax.random.fold_in(key, number)
-        state, sums = train.train_step(functions, optimizer, state, batch.x, batch.y, step_key)
-        return (state, number + 1), sums
+        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y)
 
     state = state._replace(model_state=model_state)
     (state, _), sums = jax.lax.scan(step, (state, number), group)
@@ -132,8 +129,7 @@ def evaluate_group(
 
     def one(params: Tree, model_state: Tree) -> tuple[Tree, dict[str, Any]]:
         def step(model_state: Tree, batch: Any) -> tuple[Tree, dict[str, Any]]:
-            outputs, model_state = functions.apply(params, model_state, batch.x, None, False)
-            return model_state, train.batch_sums(functions, outputs, batch.y)
+            return train.evaluation_step(functions, params, model_state, batch.x, batch.y)
 
         return jax.lax.scan(step, model_state, group)
 

@@ -119,6 +119,20 @@ def train_step(
     return state, sums if share is None else sums | {"clipped": share}
 
 
+def numbered_step(
+    functions: Functions,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    carry: tuple[TrainState, Array],
+    x: Array,
+    y: Array,
+) -> tuple[tuple[TrainState, Array], dict[str, Any]]:
+    """`train_step` with the key of its number in the epoch of `key`; carries state and number."""
+    state, number = carry
+    state, sums = train_step(functions, optimizer, state, x, y, jax.random.fold_in(key, number))
+    return (state, number + 1), sums
+
+
 def batch_sums(functions: Functions, outputs: Array, y: Array) -> dict[str, Any]:
     """What a batch adds to the measures of its epoch: the loss without smoothing, and metrics."""
     counts = {
@@ -156,17 +170,23 @@ def over_batches(
     """
     full = len(order) // batch_size * batch_size
     stacked = []
-    if full == batch_size:
-        carry, result = step(carry, order[:full])
-        stacked.append(jax.tree.map(lambda leaf: leaf[None], result))
-    elif full:
-        batches = order[:full].reshape(-1, batch_size)
-        carry, results = jax.lax.scan(step, carry, batches)
+    looped = full if full > batch_size else 0  # a single batch needs no loop
+    if looped:
+        carry, results = jax.lax.scan(step, carry, order[:looped].reshape(-1, batch_size))
         stacked.append(results)
-    if full < len(order):
-        carry, result = step(carry, order[full:])
-        stacked.append(jax.tree.map(lambda leaf: leaf[None], result))
+    for rows in (order[looped:full], order[full:]):
+        if len(rows):
+            carry, result = step(carry, rows)
+            stacked.append(jax.tree.map(lambda leaf: leaf[None], result))
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacked)
+
+
+def evaluation_step(
+    functions: Functions, params: Tree, model_state: Tree, x: Array, y: Array
+) -> tuple[Tree, dict[str, Any]]:
+    """The model's state after a batch in evaluation mode, and the sums of the batch."""
+    outputs, model_state = functions.apply(params, model_state, x, None, False)
+    return model_state, batch_sums(functions, outputs, y)
 
 
 def evaluate(
@@ -180,8 +200,7 @@ def evaluate(
     x, y = data
 
     def step(model_state: Tree, rows: Array) -> tuple[Tree, dict[str, Any]]:
-        outputs, model_state = functions.apply(params, model_state, x[rows], None, False)
-        return model_state, batch_sums(functions, outputs, y[rows])
+        return evaluation_step(functions, params, model_state, x[rows], y[rows])
 
     restarted = restart(functions, params, model_state)
     _, sums = over_batches(step, restarted, jnp.arange(len(x)), batch_size)
@@ -214,12 +233,8 @@ def train_epoch(
     order = epoch_order(key, len(x), batch_size, shuffle)
 
     def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
-        state, number = carry
         batch = (x, y) if len(rows) == len(x) else (x[rows], y[rows])
-        state, sums = train_step(
-            functions, optimizer, state, *batch, jax.random.fold_in(key, number)
-        )
-        return (state, number + 1), sums
+        return numbered_step(functions, optimizer, key, carry, *batch)
 
     (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
     return state, epoch_measures(functions, sums)

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slopes import slopes_and_differences
 
 from nnref.activations import ACTIVATIONS, pieces
 from nnref.errors import UserError
@@ -161,28 +162,7 @@ def test_gradient_equals_finite_differences(kind):
         activation=ACTIVATIONS["tanh"],
         hidden=(4,),
     )
-    graph, *parts = nnx.split(model, nnx.Param, ...)
-    params, rest = (nnx.to_pure_dict(nnx.as_pure(part)) for part in parts)
-    with jax.enable_x64(True):
-        params, rest = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (params, rest))
-        x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 5, 2)))
-
-        @jax.jit
-        def program(params, directions):
-            def objective(params):
-                return jnp.sum(nnx.merge(graph, params, rest)(x) ** 3)
-
-            def along(direction, h):
-                return objective(jax.tree.map(lambda p, d: p + h * d, params, direction))
-
-            gradient, h = jax.grad(objective)(params), 1e-6
-            slopes = jax.vmap(lambda d: sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, d))))
-            differences = jax.vmap(lambda d: (along(d, h) - along(d, -h)) / (2 * h))
-            return slopes(directions), differences(directions)
-
-        rng = np.random.default_rng(1)
-        directions = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=(8, *p.shape))), params)
-        slopes, differences = program(params, directions)
+    slopes, differences = slopes_and_differences(model, (4, 6, 5, 2), 1e-6, 8)
     np.testing.assert_allclose(slopes, differences, rtol=1e-6)
 
 

@@ -15,16 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from nnref.activations import build_activation, function_of, linear, pieces
-from nnref.initializers import lsuv
-from nnref.models.layers import (
-    Activation,
-    Dropout,
-    Initializer,
-    for_layer,
-    normalization,
-    unit_variance,
-)
+from nnref.activations import build_activation, linear, pieces
+from nnref.models.layers import Activation, Affine, Dropout, Initializer, normalization
 from nnref.regularizers import Regularization
 
 Array = jax.Array
@@ -176,7 +168,7 @@ def sliced_max_pool(x: Array, window: int) -> Array:
 # --- layers -------------------------------------------------------------------------------------
 
 
-class Conv(nnx.Module):
+class Conv(Affine):
     """Convolution: z = h * W + b, (batch, rows, columns, fan_in) -> (..., width) channels.
 
     Padding "same" surrounds the image with zeros, so that without stride it keeps its size; with
@@ -209,26 +201,23 @@ class Conv(nnx.Module):
         in_front: Activation = linear,
         use_bias: bool = True,
     ):
-        def first(initializer: Initializer, shape: tuple[int, ...]) -> nnx.Param[Array]:
-            draw = for_layer(initializer, kernel * kernel * fan_in, in_front)
-            return nnx.Param(draw(rngs.params(), shape, jnp.float32))
-
-        self.kernel = first(kernel_initializer, (kernel, kernel, fan_in, width))
-        self.bias = first(bias_initializer, (width,)) if use_bias else None
+        super().__init__(
+            (kernel, kernel, fan_in, width),
+            rngs,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=use_bias,
+        )
         self.stride, self.padding = stride, padding
-        if function_of(kernel_initializer) is lsuv:
-            self.calibrating = False  # there only for those that `lsuv_pass` must reach
 
-    def __call__(self, h: Array) -> Array:
-        """Sums z, in the pass of LSUV with a rescaled W."""
-        kernel, strides = self.kernel[...], (self.stride, self.stride)
+    def product(self, h: Array, kernel: Array) -> Array:
+        """H * W."""
+        strides = (self.stride, self.stride)
         down, right = lax.padtype_to_pads(
             h.shape[1:3], kernel.shape[:2], strides, self.padding.upper()
         )
-        z = convolution(h, kernel, self.stride, (down, right))
-        if getattr(self, "calibrating", False):
-            z = unit_variance(self.kernel, z)
-        return z if self.bias is None else z + self.bias[...]
+        return convolution(h, kernel, self.stride, (down, right))
 
 
 class ConvHidden(nnx.Module):

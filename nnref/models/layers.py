@@ -1,6 +1,7 @@
 """What models are made of: a dense layer, normalization, dropout, and the pass of LSUV."""
 
 import inspect
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -39,7 +40,50 @@ def for_layer(
     return initializer
 
 
-class Dense(nnx.Module):
+class Affine(nnx.Module):
+    """A product of h with a kernel W, plus a bias b: what dense layers and convolutions share.
+
+    Args:
+        shape: of W, (..., fan_in, width); all but the last axis is summed over.
+        rngs: with a stream "params".
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+        in_front: the activation that h comes from; linear for data.
+        use_bias: without it, the product alone.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        rngs: nnx.Rngs,
+        *,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        in_front: Activation,
+        use_bias: bool,
+    ):
+        def first(initializer: Initializer, shape_: tuple[int, ...]) -> nnx.Param[Array]:
+            draw = for_layer(initializer, math.prod(shape[:-1]), in_front)
+            return nnx.Param(draw(rngs.params(), shape_, jnp.float32))
+
+        self.kernel = first(kernel_initializer, shape)
+        self.bias = first(bias_initializer, shape[-1:]) if use_bias else None
+        if function_of(kernel_initializer) is lsuv:
+            self.calibrating = False  # there only for those that `lsuv_pass` must reach
+
+    def product(self, h: Array, kernel: Array) -> Array:
+        """What comes of h and W."""
+        raise NotImplementedError
+
+    def __call__(self, h: Array) -> Array:
+        """Sums z, in the pass of LSUV with a rescaled W."""
+        z = self.product(h, self.kernel[...])
+        if getattr(self, "calibrating", False):
+            z = unit_variance(self.kernel, z)
+        return z if self.bias is None else z + self.bias[...]
+
+
+class Dense(Affine):
     """Dense layer: z = h W + b, (..., fan_in) -> (..., width).
 
     Args:
@@ -63,21 +107,18 @@ class Dense(nnx.Module):
         in_front: Activation = linear,
         use_bias: bool = True,
     ):
-        def first(initializer: Initializer, shape: tuple[int, ...]) -> nnx.Param[Array]:
-            draw = for_layer(initializer, fan_in, in_front)
-            return nnx.Param(draw(rngs.params(), shape, jnp.float32))
+        super().__init__(
+            (fan_in, width),
+            rngs,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=use_bias,
+        )
 
-        self.kernel = first(kernel_initializer, (fan_in, width))
-        self.bias = first(bias_initializer, (width,)) if use_bias else None
-        if function_of(kernel_initializer) is lsuv:
-            self.calibrating = False  # there only for those that `lsuv_pass` must reach
-
-    def __call__(self, h: Array) -> Array:
-        """Sums z, in the pass of LSUV with a rescaled W."""
-        z = h @ self.kernel[...]
-        if getattr(self, "calibrating", False):
-            z = unit_variance(self.kernel, z)
-        return z if self.bias is None else z + self.bias[...]
+    def product(self, h: Array, kernel: Array) -> Array:
+        """H W."""
+        return h @ kernel
 
 
 def unit_variance(kernel: nnx.Param[Array], z: Array) -> Array:

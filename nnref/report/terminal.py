@@ -48,7 +48,8 @@ class TerminalListener(Listener):
         if self.logbook is not None:
             settings = settings_of(experiment.to_json())
             tried = nearest_attempts(near(settings, entries(self.logbook)[0], limit=3))
-            self.console.print(tried, highlight=False, end="\n" if tried else "", soft_wrap=True)
+            if tried:
+                self.console.print(tried, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             return
         self.progress = Progress(

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from nnref.experiment import Experiment
-from nnref.models.layers import Dense, Hidden
+from nnref.models.layers import Affine, Hidden
 from nnref.report.layers import layers_table, rows_of
 
 
@@ -124,7 +124,7 @@ def test_figures_are_of_one_example_where_batches_have_a_fixed_number():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_layers_are_afterwards_what_they_were(fails):
-    before = [vars(kind)["__call__"] for kind in (Dense, Hidden)]
+    before = [vars(kind)["__call__"] for kind in (Affine, Hidden)]
     model = Streams(nnx.Rngs(0))
     model.layer = nnx.Linear(3 if fails else 4, 3, rngs=nnx.Rngs(0))
     linear = vars(nnx.Linear)["__call__"]
@@ -134,7 +134,7 @@ def test_layers_are_afterwards_what_they_were(fails):
     else:
         rows_of(model, (4,), jnp.float32)
     layers_table(experiment({"name": "mlp", "hidden": [4]}))
-    assert [vars(kind)["__call__"] for kind in (Dense, Hidden)] == before
+    assert [vars(kind)["__call__"] for kind in (Affine, Hidden)] == before
     assert vars(nnx.Linear)["__call__"] is linear
 
 

@@ -53,7 +53,9 @@ def folder(tmp_path_factory):
     (folder / "experiments").mkdir()
     made = experiment(folder / "rhyme.txt")
     (folder / "experiments" / "rhyme.json").write_text(made.to_json())
-    runs.run(folder / "experiments" / "rhyme.json", logbook=folder / "logbook")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "SECONDS_WORTH_KEEPING", float("inf"))  # however slow the machine
+        runs.run(folder / "experiments" / "rhyme.json", logbook=folder / "logbook")
     return folder
 
 

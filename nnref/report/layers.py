@@ -97,17 +97,17 @@ def calls_told(model: nnx.Module, calls: dict[str, tuple[str, Any]]) -> Iterator
 
     Notes go to `calls`, by path: the kind of the layer and what it gave. Layers within layers count
     as part of them. As in `nnx.tabulate`, which compiles each layer and tells less of loops, the
-    classes of the layers have another `__call__` for the time.
+    classes of the layers, and those they inherit it from, have another `__call__` for the time.
     """
     paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
-    kinds = {type(module) for _, module in nnx.iter_modules(model)} - {type(model)}
+    kinds = {kind for _, module in nnx.iter_modules(model) for kind in type(module).__mro__}
     own = {kind: vars(kind)["__call__"] for kind in kinds if "__call__" in vars(kind)}
     open_calls: list[str] = []
 
     def noting(call: Any) -> Any:
         def noted(module: nnx.Module, *arguments: Any, **named: Any) -> Any:
             path = paths.get(id(module))
-            if path is None or open_calls:
+            if not path or open_calls:  # not a layer, the model itself, or within a layer
                 return call(module, *arguments, **named)
             open_calls.append(path)
             try:

@@ -1,0 +1,1 @@
+"""Why does a network not learn? Findings, the cause before its symptoms."""

@@ -1,0 +1,264 @@
+"""The traced program of a network: its operations in one flat list, their values on a batch."""
+
+import os
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import numpy as np
+from jax.extend import core
+
+# Calls whose body is run once, with the call's own arguments: the body stands in their place.
+CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "remat",
+    "checkpoint",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+}
+LOOPS = {"scan", "while", "cond"}
+PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
+
+LIBRARIES = tuple(
+    os.path.join(folder, "")
+    for folder in {
+        *(sysconfig.get_paths()[place] for place in ("stdlib", "purelib", "platlib")),
+        *(os.path.dirname(module.__file__) for module in (jax, flax, np) if module.__file__),
+    }
+)
+OWN = os.path.join(os.path.dirname(__file__), "")
+
+
+class Operation(NamedTuple):
+    """A primitive of the program: numbers of the values that go in and come out."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    equation: Any
+    where: str  # file and line of the user's code
+
+
+@dataclass
+class Trace:
+    """A program, flat: calls are opened, loops are single operations (or opened once).
+
+    Values have numbers. `inputs` and `outputs` are those of the leaves of the arguments and of the
+    result; `arguments[i]` are the inputs of argument i, `paths` the names of inputs in their
+    argument; `constants` are literals and captured arrays.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    avals: list[Any] = field(default_factory=list)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    arguments: list[list[int]] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
+    constants: dict[int, Any] = field(default_factory=dict)
+    result: Any = None  # the tree of the result, with shapes for leaves
+
+    def value(self, aval: Any) -> int:
+        """The number of a new value."""
+        self.avals.append(aval)
+        return len(self.avals) - 1
+
+    def size(self, value: int) -> int:
+        """How many numbers a value holds."""
+        return int(np.prod(getattr(self.avals[value], "shape", ())))
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """The shape of a value."""
+        return tuple(getattr(self.avals[value], "shape", ()))
+
+    def reached(
+        self, values: Iterable[int], through: Callable[[Operation], bool] = lambda _: True
+    ) -> set[int]:
+        """All values that depend on these, themselves included, by operations that let through."""
+        reached = set(values)
+        for operation in self.operations:
+            if not reached.isdisjoint(operation.inputs) and through(operation):
+                reached.update(operation.outputs)
+        return reached
+
+    def needed(self, values: Iterable[int], given: Iterable[int] = ()) -> set[int]:
+        """All values on which these depend, themselves included; `given` need nothing."""
+        needed, given = set(values), set(given)
+        for operation in reversed(self.operations):
+            outputs = needed.intersection(operation.outputs)
+            if outputs - given:
+                needed.update(operation.inputs)
+        return needed
+
+    def consumers(self) -> dict[int, list[Operation]]:
+        """The operations that take each value."""
+        consumers: dict[int, list[Operation]] = {}
+        for operation in self.operations:
+            for value in dict.fromkeys(operation.inputs):
+                consumers.setdefault(value, []).append(operation)
+        return consumers
+
+    def evaluate(
+        self, leaves: Sequence[Any], wanted: Sequence[int], given: Mapping[int, Any] | None = None
+    ) -> list[Any]:
+        """The wanted values, for these leaves of the arguments; it can be jitted.
+
+        `given` replaces values in the middle: what only they depend on is not computed.
+        """
+        values = {**self.constants, **dict(zip(self.inputs, leaves, strict=True)), **(given or {})}
+        needed = self.needed(wanted, given or ())
+        for operation in self.operations:
+            if all(out in values or out not in needed for out in operation.outputs):
+                continue
+            arguments = [values[value] for value in operation.inputs]
+            primitive = operation.equation.primitive
+            results = primitive.bind(*arguments, **operation.equation.params)
+            results = results if primitive.multiple_results else [results]
+            for out, result in zip(operation.outputs, results, strict=True):
+                values.setdefault(out, result)
+        return [values[value] for value in wanted]
+
+
+def trace(function: Callable[..., Any], *arguments: Any, loops: bool = False) -> Trace:
+    """The program of a function for arguments of these shapes.
+
+    Args:
+        function: of arrays and trees of them.
+        arguments: arrays, or shapes of arrays.
+        loops: open their bodies once too. The list then tells what is computed where, and cannot be
+            evaluated.
+    """
+    program, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    traced = Trace(result=result)
+    variables: dict[Any, int] = {}
+    flat, _ = jax.tree_util.tree_flatten_with_path(arguments)
+    traced.arguments = [[] for _ in arguments]
+    for (path, _), variable in zip(flat, program.jaxpr.invars, strict=True):
+        value = variables[variable] = traced.value(variable.aval)
+        traced.inputs.append(value)
+        traced.arguments[path[0].idx].append(value)  # pyright: ignore[reportAttributeAccessIssue]
+        traced.paths[value] = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+    capture(traced, program, variables)
+    append(traced, program.jaxpr, variables, "", False, loops)
+    traced.outputs = [read(traced, variables, atom) for atom in program.jaxpr.outvars]
+    return traced
+
+
+def capture(traced: Trace, program: Any, variables: dict[Any, int]) -> None:
+    """Constants of a closed program."""
+    for variable, constant in zip(program.jaxpr.constvars, program.consts, strict=True):
+        value = variables[variable] = traced.value(variable.aval)
+        traced.constants[value] = constant
+
+
+def read(traced: Trace, variables: dict[Any, int], atom: Any) -> int:
+    """The number of a variable, or of a literal."""
+    if not isinstance(atom, core.Literal):
+        return variables[atom]
+    value = traced.value(atom.aval)
+    traced.constants[value] = atom.val
+    return value
+
+
+def append(
+    traced: Trace, program: Any, variables: dict[Any, int], outer: str, library: bool, loops: bool
+) -> None:
+    """Append the operations of a program.
+
+    Args:
+        traced: that they are appended to.
+        program: a jaxpr.
+        variables: numbers of its variables.
+        outer: where it was called; a function of a library is traced once for all its callers, so
+            that only the call knows the line.
+        library: whether the program is one of a library.
+        loops: whether bodies of loops are opened.
+    """
+    for equation in program.eqns:
+        where = outer if library and outer else place(equation.source_info) or outer
+        name = equation.primitive.name
+        inputs = [read(traced, variables, atom) for atom in equation.invars]
+        bodies = [closed(body) for body in core.jaxprs_in_params(equation.params)]
+        if name in CALLS and len(bodies) == 1 and fits(bodies[0], inputs):
+            (body,) = bodies
+            inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
+            capture(traced, body, inner)
+            of_library = library or is_library(filename(body.jaxpr))
+            append(traced, body.jaxpr, inner, where, of_library, loops)
+            for variable, atom in zip(equation.outvars, body.jaxpr.outvars, strict=True):
+                variables[variable] = read(traced, inner, atom)
+            continue
+        if loops and name in LOOPS:
+            for body in bodies:
+                open_loop(traced, equation, body, inputs, where)
+        outputs = [traced.value(variable.aval) for variable in equation.outvars]
+        variables.update(zip(equation.outvars, outputs, strict=True))
+        operation = Operation(name, tuple(inputs), tuple(outputs), equation, where)
+        traced.operations.append(operation)
+
+
+def open_loop(traced: Trace, equation: Any, body: Any, inputs: list[int], where: str) -> None:
+    """Append the body of a loop or a branch, fed from outside; what it gives leads nowhere.
+
+    What is carried from turn to turn depends on all that goes in.
+    """
+    params = equation.params
+    if equation.primitive.name == "cond":
+        fed, carried = inputs[1:], range(0)
+    elif equation.primitive.name == "while":
+        fed = inputs[params["cond_nconsts"] :]
+        carried = range(params["body_nconsts"], len(fed))
+    else:
+        fed = inputs
+        carried = range(params["num_consts"], params["num_consts"] + params["num_carry"])
+    if len(fed) != len(body.jaxpr.invars):
+        return  # the condition of a while
+    variables: dict[Any, int] = {}
+    for i, variable in enumerate(body.jaxpr.invars):
+        inside = variables[variable] = traced.value(variable.aval)
+        outside = tuple(fed) if i in carried else (fed[i],)
+        traced.operations.append(Operation("enter", outside, (inside,), equation, where))
+    capture(traced, body, variables)
+    append(traced, body.jaxpr, variables, where, False, True)
+
+
+def closed(body: Any) -> Any:
+    """A closed program; those of some primitives are open, with no constants."""
+    return body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ())
+
+
+def fits(body: Any, inputs: list[int]) -> bool:
+    return len(body.jaxpr.invars) == len(inputs)
+
+
+def filename(program: Any) -> str:
+    """The file of the function from which a program was traced."""
+    info = getattr(program, "debug_info", None)
+    return getattr(info, "func_filename", None) or ""
+
+
+def is_library(file: str) -> bool:
+    return file.startswith((*LIBRARIES, OWN, "<frozen"))
+
+
+def place(source: Any) -> str:
+    """`file:line` of the innermost line outside of libraries, short where it is near.
+
+    In a library's own network it is the innermost line outside of JAX.
+    """
+    frames = getattr(getattr(source, "traceback", None), "frames", None) or []
+    for frame in frames:
+        if not is_library(frame.file_name):
+            return f"{shortened(frame.file_name)}:{frame.line_num}"
+    return ""
+
+
+def shortened(file: str) -> str:
+    inside = file.startswith(os.path.join(os.getcwd(), ""))
+    return os.path.relpath(file) if inside else file

@@ -119,3 +119,20 @@ def test_layers_behind_a_normalization_a_loop_and_a_table():
     assert [layer.name for layer in found] == ["dense2", "dense0", "dense1"]
     assert [layer.looped for layer in found] == [False, False, True]
     assert found[1].activation == "silu"
+
+
+# The checks. A program that triggers each, and a near miss that must not
+
+
+def causes(asked, severity="fault"):
+    return [finding.cause for finding in program.check(asked) if finding.severity == severity]
+
+
+def learns(params, x):
+    return affine(params["dense1"], jax.nn.relu(affine(params["dense0"], x)))
+
+
+def test_a_healthy_program_gives_nothing():
+    impossible = []
+    assert program.check(subject(learns), impossible=impossible) == []
+    assert impossible == []

@@ -43,7 +43,12 @@ class Operation(NamedTuple):
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     equation: Any
-    where: str  # file and line of the user's code
+    frames: tuple[str, ...]  # files and lines of the user's code, innermost first
+
+    @property
+    def where(self) -> str:
+        """File and line."""
+        return self.frames[0] if self.frames else ""
 
 
 @dataclass
@@ -145,7 +150,7 @@ def trace(function: Callable[..., Any], *arguments: Any, loops: bool = False) ->
         traced.arguments[path[0].idx].append(value)  # pyright: ignore[reportAttributeAccessIssue]
         traced.paths[value] = jax.tree_util.keystr(path[1:], simple=True, separator=".")
     capture(traced, program, variables)
-    append(traced, program.jaxpr, variables, "", False, loops)
+    append(traced, program.jaxpr, variables, (), False, loops)
     traced.outputs = [read(traced, variables, atom) for atom in program.jaxpr.outvars]
     return traced
 
@@ -167,7 +172,12 @@ def read(traced: Trace, variables: dict[Any, int], atom: Any) -> int:
 
 
 def append(
-    traced: Trace, program: Any, variables: dict[Any, int], outer: str, library: bool, loops: bool
+    traced: Trace,
+    program: Any,
+    variables: dict[Any, int],
+    outer: tuple[str, ...],
+    library: bool,
+    loops: bool,
 ) -> None:
     """Append the operations of a program.
 
@@ -175,13 +185,14 @@ def append(
         traced: that they are appended to.
         program: a jaxpr.
         variables: numbers of its variables.
-        outer: where it was called; a function of a library is traced once for all its callers, so
-            that only the call knows the line.
+        outer: the lines of the call; a function is traced once for all its callers, so that only
+            the call knows them.
         library: whether the program is one of a library.
         loops: whether bodies of loops are opened.
     """
     for equation in program.eqns:
-        where = outer if library and outer else place(equation.source_info) or outer
+        own = () if library and outer else places(equation.source_info)
+        frames = (*own[:1], *outer) if outer else own
         name = equation.primitive.name
         inputs = [read(traced, variables, atom) for atom in equation.invars]
         bodies = [closed(body) for body in core.jaxprs_in_params(equation.params)]
@@ -190,20 +201,22 @@ def append(
             inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
             capture(traced, body, inner)
             of_library = library or is_library(filename(body.jaxpr))
-            append(traced, body.jaxpr, inner, where, of_library, loops)
+            append(traced, body.jaxpr, inner, frames, of_library, loops)
             for variable, atom in zip(equation.outvars, body.jaxpr.outvars, strict=True):
                 variables[variable] = read(traced, inner, atom)
             continue
         if loops and name in LOOPS:
             for body in bodies:
-                open_loop(traced, equation, body, inputs, where)
+                open_loop(traced, equation, body, inputs, frames)
         outputs = [traced.value(variable.aval) for variable in equation.outvars]
         variables.update(zip(equation.outvars, outputs, strict=True))
-        operation = Operation(name, tuple(inputs), tuple(outputs), equation, where)
+        operation = Operation(name, tuple(inputs), tuple(outputs), equation, frames)
         traced.operations.append(operation)
 
 
-def open_loop(traced: Trace, equation: Any, body: Any, inputs: list[int], where: str) -> None:
+def open_loop(
+    traced: Trace, equation: Any, body: Any, inputs: list[int], frames: tuple[str, ...]
+) -> None:
     """Append the body of a loop or a branch, fed from outside; what it gives leads nowhere.
 
     What is carried from turn to turn depends on all that goes in.
@@ -223,9 +236,9 @@ def open_loop(traced: Trace, equation: Any, body: Any, inputs: list[int], where:
     for i, variable in enumerate(body.jaxpr.invars):
         inside = variables[variable] = traced.value(variable.aval)
         outside = tuple(fed) if i in carried else (fed[i],)
-        traced.operations.append(Operation("enter", outside, (inside,), equation, where))
+        traced.operations.append(Operation("enter", outside, (inside,), equation, frames))
     capture(traced, body, variables)
-    append(traced, body.jaxpr, variables, where, False, True)
+    append(traced, body.jaxpr, variables, frames, False, True)
 
 
 def closed(body: Any) -> Any:
@@ -247,16 +260,14 @@ def is_library(file: str) -> bool:
     return file.startswith((*LIBRARIES, OWN, "<frozen"))
 
 
-def place(source: Any) -> str:
-    """`file:line` of the innermost line outside of libraries, short where it is near.
-
-    In a library's own network it is the innermost line outside of JAX.
-    """
+def places(source: Any) -> tuple[str, ...]:
+    """`file:line` of the lines outside of libraries that led to an operation, innermost first."""
     frames = getattr(getattr(source, "traceback", None), "frames", None) or []
-    for frame in frames:
-        if not is_library(frame.file_name):
-            return f"{shortened(frame.file_name)}:{frame.line_num}"
-    return ""
+    return tuple(
+        f"{shortened(frame.file_name)}:{frame.line_num}"
+        for frame in frames
+        if not is_library(frame.file_name)
+    )
 
 
 def shortened(file: str) -> str:

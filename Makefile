@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help experiment claims test lint bench clean
+.PHONY: help experiment diagnose claims test lint bench clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -21,6 +21,10 @@ help: ## Show this list
 experiment: ## Run an experiment: NAME=xor_small; without NAME, list them
 	@sh tools/setup.sh run
 	@.venv/bin/nnref run $(FILE) $(ARGS)
+
+diagnose: ## Say why an experiment does not learn: NAME=xor_two_hidden
+	@sh tools/setup.sh run
+	@.venv/bin/nnref diagnose $(FILE) $(ARGS)
 
 claims: ## Run every experiment and print which claims hold
 	@sh tools/setup.sh run

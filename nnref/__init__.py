@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nnref.diagnose import diagnose
     from nnref.errors import UserError
     from nnref.experiment import Experiment
     from nnref.runs import AlreadyRun, Run, run
@@ -16,9 +17,10 @@ DOORS = {
     "Run": "nnref.runs",
     "Task": "nnref.task",
     "UserError": "nnref.errors",
+    "diagnose": "nnref.diagnose",
     "run": "nnref.runs",
 }
-__all__ = ["AlreadyRun", "Experiment", "Run", "Task", "UserError", "run"]
+__all__ = ["AlreadyRun", "Experiment", "Run", "Task", "UserError", "diagnose", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -116,6 +116,11 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--data-dir", metavar="DIR", help="folder of prepared data sets, else that of TFDS"
         )
+    diagnose = add("diagnose", diagnose_command, "why does a network not learn?")
+    diagnose.add_argument("given", help="experiment file or name, or package.module:make_task")
+    diagnose.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    diagnose.add_argument("--html", metavar="OUT", help="write a page as well")
+    diagnose.add_argument("--seconds", type=float, default=30.0, metavar="S", help="a run may take")
     claims = add("claims", claims_command, "run every experiment with a claim, without logbook")
     claims.add_argument("names", nargs="*", help="these alone")
     return top
@@ -515,6 +520,30 @@ def data_list_command(options: argparse.Namespace) -> int:
     print("others of the catalogue, to prepare with the extra nnref[prepare]:")
     print(textwrap.fill(others, 96, initial_indent="  ", subsequent_indent="  "))
     return 0
+
+
+def diagnose_command(options: argparse.Namespace) -> int:
+    """`nnref diagnose`: exit code 1 where a fault was found."""
+    named = ":" in options.given and not Path(options.given).exists()
+    path = None if named else experiment_path(options.given)
+    from rich.console import Console
+
+    from nnref.compilation import use_cache
+    from nnref.diagnose import diagnose
+    from nnref.diagnose.doors import made_by
+
+    use_cache()
+    task, arguments = (path, {}) if path is not None else made_by(options.given)
+    found = diagnose(task, **{"seconds": options.seconds, **arguments})
+    if options.json:
+        print(json.dumps(found.to_json()))
+    else:
+        Console(width=None if sys.stdout.isatty() else 80, highlight=False).print(found)
+    if options.html:
+        page = found.to_html(options.html)
+        if not options.json:
+            print(f"page     {page}")
+    return found.exit_code
 
 
 def claims_command(options: argparse.Namespace) -> int:

@@ -1,7 +1,10 @@
 """What a diagnosis says: findings, upstream causes first, each symptom under its cause."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 # The vocabulary, upstream first: a cause stands before what it may bring about.
@@ -57,8 +60,65 @@ class Threshold(NamedTuple):
     why: str
 
 
-# Every bound of every check: a source, a law, or the calibration that set it.
-THRESHOLDS: dict[str, Threshold] = {}
+# Every bound of every check: a source, a law, or the calibration that set it. Skill is the share of
+# the way from the best constant answer (0) to a perfect one (1).
+THRESHOLDS: dict[str, Threshold] = {
+    "signal": Threshold(
+        0.1,
+        "skill of a reference that shows a signal; three folds of 300 rows give "
+        "a constant's skill within 0.06 on shuffled labels",
+    ),
+    "learned": Threshold(
+        0.93, "share of a reference's skill: what noise in three folds leaves open"
+    ),
+    "failed": Threshold(
+        0.67,
+        "share of a reference's skill below which a run has not learned; "
+        "healthy runs of our calibration end above 0.7",
+    ),
+    "collapse": Threshold(
+        0.3, "validation skill over the reference's: less is memory, not learning"
+    ),
+    "cure": Threshold(0.5, "share of the gap to the best result that one change must close"),
+    "gap": Threshold(0.1, "of skill: smaller gains are noise of one seed"),
+    "growth": Threshold(10.0, "factor by which a diverging loss or weight outgrows its best"),
+    "overshoot": Threshold(
+        3.0, "loss over the first loss: a descent that climbs this far overshoots"
+    ),
+    "large step": Threshold(
+        0.01,
+        "length of an update over that of the weights: ten times the 1e-3 "
+        "of a healthy run (Karpathy, CS231n notes, part 3)",
+    ),
+    "ascent": Threshold(0.1, "cosine of update and gradient: descent with any momentum is below 0"),
+    "tiny inputs": Threshold(
+        0.05,
+        "largest mean and deviation of a column: first-layer signals "
+        "twenty times below those that initializers assume",
+    ),
+    "huge inputs": Threshold(
+        10.0,
+        "the same, above: ten times what initializers assume; centimetres "
+        "and counts below 10 train unscaled",
+    ),
+    "vanishing": Threshold(
+        0.03,
+        "first over last layer's gradient: a logistic layer passes at most "
+        "1/4, so three of them 1/64",
+    ),
+    "weak kernel": Threshold(
+        0.5,
+        "kernel deviation times sqrt(fan-in): LeCun 1, He 1.41; a layer "
+        "below 0.5 more than halves the signal (He et al. 2015, section 2.2)",
+    ),
+    "strong kernel": Threshold(4.0, "the same: above, a layer multiplies the signal by 4 or more"),
+    "dead": Threshold(
+        1.0, "share of units that no row activates: one living unit lets signals pass"
+    ),
+    "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
+    "few steps": Threshold(100, "steps: fewer cannot move an Adam weight by more than 0.1 at 1e-3"),
+    "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
+}
 
 
 def bound(name: str) -> float:
@@ -100,7 +160,7 @@ class Findings:
     impossible: tuple[str, ...] = ()
     measures: dict[str, Any] = field(default_factory=dict)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Finding]:
         return iter(self.found)
 
     def __len__(self) -> int:
@@ -119,9 +179,147 @@ class Findings:
         """Findings that do not."""
         return tuple(finding for finding in self.found if finding.severity == "note")
 
+    @property
+    def exit_code(self) -> int:
+        """0 for no fault, 1 for one or more."""
+        return 1 if self.faults else 0
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, ready for `json.dumps`: numbers that JSON does not have become words."""
+        return plain(asdict(self))
+
+    def to_html(self, path: str | Path) -> Path:
+        """One page that needs no network, written to `path`."""
+        page = Path(path)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(PAGE.format(style=STYLE, body=self._repr_html_()), encoding="utf-8")
+        return page
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=WIDTH, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        faults, notes = self.faults, self.notes
+        parts: list[Any] = [Text(self.headline, style="bold")]
+        for number, finding in enumerate(faults, 1):
+            parts += [Text(), *shown(finding, f"{number}. ")]
+        if notes:
+            parts += [Text(), Text("Worth knowing, no fault:", style="bold")]
+            parts += [line for finding in notes for line in noted(finding)]
+        if self.checked:
+            parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
+        if self.impossible:
+            parts.append(paragraph("not possible: ", "; ".join(self.impossible), style="dim"))
+        return Group(*parts)
+
+    @property
+    def headline(self) -> str:
+        """The whole answer in one sentence."""
+        if not self.faults:
+            return "Nothing found that keeps this network from learning."
+        first = self.faults[0]
+        rest = len(self.faults) - 1
+        more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""
+        return f"This network does not learn as it could: {CAUSES[first.cause]}{more}."
+
+    def _repr_html_(self) -> str:
+        def item(finding: Finding) -> str:
+            lines = [
+                f"<h3 class='{finding.severity}'>{escape(CAUSES[finding.cause])} "
+                f"<code>{finding.cause}</code></h3>",
+                f"<p>{escape(finding.evidence)}</p><dl>",
+            ]
+            for word, told in details(finding):
+                tag = "code" if word == "remedy" else "span"
+                lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(told)}</{tag}></dd>")
+            inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
+            return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
+
+        parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.found)]
+        if self.checked:
+            parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
+        if self.impossible:
+            parts.append(f"<p class='rest'>not possible: {escape('; '.join(self.impossible))}</p>")
+        return f"<div class='nnref'>{''.join(parts)}</div>"
+
+
+WIDTH = 80
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
+dt { float: left; clear: left; width: 6em; color: #666; } dd { margin-left: 6em; }
+h3.fault { color: #a40000; } h3.note, .rest { color: #555; }
+"""
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>nnref diagnose</title><style>{style}</style>
+<body>{body}</body></html>
+"""
+
+
+def details(finding: Finding) -> list[tuple[str, str]]:
+    """What there is to tell of a finding beside its evidence, in the order of the report."""
+    there = [
+        ("where", finding.where),
+        ("measured", finding.measured),
+        ("healthy", finding.healthy),
+        ("remedy", finding.remedy),
+        ("proof", finding.proof or ""),
+    ]
+    return [(word, told) for word, told in there if told]
+
+
+def paragraph(word: str, told: str, style: str = "") -> Any:
+    """Text beside a word, wrapped under itself."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=0)
+    table.add_column(width=len(word), no_wrap=True)
+    table.add_column()
+    table.add_row(Text(word, style=style), Text(told, style=style))
+    return table
+
+
+def shown(finding: Finding, number: str) -> list[Any]:
+    """A fault as lines of a terminal."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    sure = f" ({finding.confidence:.0%} sure)" if finding.confidence < 1 else ""
+    head = Text.assemble(number, (CAUSES[finding.cause], "bold red"), f"  [{finding.cause}]{sure}")
+    lines: list[Any] = [head, Padding(Text(finding.evidence), (0, 0, 0, 3))]
+    for word, told in details(finding):
+        lines.append(Padding(paragraph(f"{word:<10}", told), (0, 0, 0, 3)))
+    if finding.symptoms:
+        lines.append(Padding(Text("and, as it seems, because of it:"), (0, 0, 0, 3)))
+        for symptom in finding.symptoms:
+            told = f"{CAUSES[symptom.cause]}: {symptom.evidence}"
+            lines.append(Padding(paragraph("- ", told), (0, 0, 0, 3)))
+    return lines
+
+
+def noted(finding: Finding) -> list[Any]:
+    """A note as lines of a terminal."""
+    where = f" ({finding.where})" if finding.where else ""
+    return [paragraph("- ", f"{CAUSES[finding.cause]}{where}: {finding.evidence}")]
+
+
+def plain(value: Any) -> Any:
+    """A value without what JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def upstream(findings: Iterable[Finding]) -> list[Finding]:

@@ -28,7 +28,7 @@ class Subject:
     penalty: Callable[[Any], Any] = no_penalty
     train: tuple[np.ndarray, np.ndarray] = field(kw_only=True)
     valid: tuple[np.ndarray, np.ndarray] | None = None
-    optimizer: Any | None = None
+    optimizer: Any = None
     batch_size: int = 32
     epochs: int = 20
     shuffle: bool = True

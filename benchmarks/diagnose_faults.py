@@ -1,0 +1,31 @@
+"""The adapter through which a collection of training faults judges `nnref.diagnose`.
+
+python score.py --adapter benchmarks.diagnose_faults:adapter
+"""
+
+from nnref.diagnose import Subject
+from nnref.diagnose.doors import diagnose_subject
+
+
+def subject_of(program):
+    """A program of the collection as a subject: its functions have the same form."""
+    return Subject(
+        program.init,
+        program.apply,
+        program.loss,
+        program.penalty,
+        train=program.train,
+        valid=program.valid,
+        optimizer=program.optimizer,
+        batch_size=program.batch_size,
+        epochs=program.epochs,
+        shuffle=program.shuffle,
+        kind=program.task,
+        metric=program.metric,
+        hyperparameters=program.hyperparameters,
+    )
+
+
+def adapter(program):
+    """Findings as plain values, the most important first."""
+    return diagnose_subject(subject_of(program)).to_json()["found"]

@@ -1,0 +1,270 @@
+"""The measurements that all checks share: made once, in the order in which they are needed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnose.dynamics import Change, Run, Trainer
+from nnref.diagnose.inputs import (
+    Reference,
+    Target,
+    chance,
+    infer_kind,
+    references,
+    scales,
+    score,
+    skill,
+    standardized,
+    target_of,
+)
+from nnref.diagnose.layers import Layer, layers
+from nnref.diagnose.start import Snapshot, watcher
+from nnref.diagnose.subject import Subject
+
+ROWS = 1024  # that a measure of the whole network looks at
+AT_ONCE = 512
+
+
+class Outcome(NamedTuple):
+    """How a network does on some rows: its mean loss and its skill, 0 a constant and 1 perfect."""
+
+    loss: float
+    skill: float
+
+
+class Trial(NamedTuple):
+    """A run with one thing changed, and the skill on the training rows where it ended."""
+
+    name: str
+    change: Change
+    skill: float
+    valid: float | None
+
+
+@dataclass
+class Case:
+    """A subject and what was measured of it."""
+
+    subject: Subject
+    seconds: float
+    key: jax.Array = field(default_factory=lambda: jax.random.key(0))
+
+    @cached_property
+    def initial(self) -> tuple[Any, Any]:
+        """Parameters and state before the first step, the same that the run starts from."""
+        return self.subject.init(jax.random.split(self.key)[0])
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Products with parameters that run once, in the order of the data."""
+        return [layer for layer in layers(self.subject) if not layer.looped]
+
+    @cached_property
+    def look(self) -> Callable[[Any, Any], Snapshot]:
+        """Looks at the network at some parameters."""
+        return watcher(self.subject, self.layers)
+
+    @cached_property
+    def start(self) -> Snapshot:
+        """The network before the first step."""
+        return self.look(*self.initial)
+
+    @cached_property
+    def end(self) -> Snapshot:
+        """The network after the last one."""
+        return self.look(self.run.params, self.run.state)
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The compiled training."""
+        convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
+        return Trainer(self.subject, convolves)
+
+    @cached_property
+    def run(self) -> Run:
+        """The user's own training."""
+        return self.trainer.run(self.key, seconds=self.seconds)
+
+    @cached_property
+    def width(self) -> int:
+        """Of the outputs: units of the last axis, 1 where there is none."""
+        outputs = self.start.outputs
+        return outputs.shape[-1] if outputs.ndim > 1 else 1
+
+    @cached_property
+    def kind(self) -> str:
+        """The kind of task, told or inferred."""
+        return self.subject.kind or infer_kind(np.asarray(self.subject.train[1]), self.width)
+
+    @cached_property
+    def target(self) -> Target:
+        """The training targets."""
+        return target_of(np.asarray(self.subject.train[1]), self.kind)
+
+    @cached_property
+    def chance(self) -> float:
+        """The score of the best constant answer on the training rows."""
+        return chance(self.target)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What simple models reach on held-out rows."""
+        return references(np.asarray(self.subject.train[0]), self.target)
+
+    @cached_property
+    def threshold(self) -> float:
+        """The output above which the answer is the larger of two: where both cost the same."""
+        y = np.asarray(self.subject.train[1])
+        low, high = (np.full_like(y[:2], value) for value in (y.min(), y.max()))
+        shape = (2, *self.start.outputs.shape[1:])
+        grid = np.linspace(-4, 4, 161)
+        loss = jax.jit(self.subject.loss)
+        costs = np.array(
+            [
+                float(loss(jnp.full(shape, v, jnp.float32), low))
+                - float(loss(jnp.full(shape, v, jnp.float32), high))
+                for v in grid
+            ]
+        )
+        crossing = np.flatnonzero((costs[:-1] < 0) & (costs[1:] >= 0))
+        return float(grid[crossing[0] + 1]) if len(crossing) else 0.5
+
+    def decided(self, outputs: np.ndarray, target: Target) -> np.ndarray:
+        """The answers that outputs stand for."""
+        if target.kind == "regression":
+            return outputs.reshape(len(outputs), -1)
+        if target.kind == "multiclass":
+            flat = outputs.reshape(len(outputs), -1)
+            return flat.argmax(-1) if flat.shape[1] > 1 else np.round(flat[:, 0])
+        if target.kind == "binary" and self.width > 1:
+            return outputs.argmax(-1)
+        return outputs.reshape(len(outputs), -1) > self.threshold
+
+    @cached_property
+    def applied(self) -> dict[bool, Any]:
+        """The network compiled, by mode."""
+
+        def network(params: Any, state: Any, x: Any, train: bool) -> Any:
+            return self.subject.apply(
+                params, state, x, jax.random.key(1) if train else None, train
+            )[0]
+
+        return {
+            mode: jax.jit(lambda p, s, x, m=mode: network(p, s, x, m)) for mode in (False, True)
+        }
+
+    def outcome(
+        self,
+        params: Any,
+        state: Any,
+        rows: tuple[Any, Any] | None = None,
+        train: bool = False,
+    ) -> Outcome:
+        """How the network does on rows, the training rows by default."""
+        x, y = self.subject.train if rows is None else rows
+        x, y = np.asarray(x[:ROWS]), np.asarray(y[:ROWS])
+        parts = [
+            np.asarray(self.applied[train](params, state, jnp.asarray(x[i : i + AT_ONCE])))
+            for i in range(0, len(x), AT_ONCE)
+        ]
+        outputs = np.concatenate(parts)
+        target = target_of(y, self.kind)
+        loss = float(self.subject.loss(jnp.asarray(outputs), jnp.asarray(y)))
+        try:
+            if self.subject.metric is not None:
+                told = float(self.subject.metric(jnp.asarray(outputs), jnp.asarray(y)))
+            else:
+                told = score(target, self.decided(outputs.astype(float), target))
+        except (ValueError, TypeError):  # outputs that do not fit the targets answer nothing
+            told = float("-inf")
+        return Outcome(loss, skill(told, chance(target)))
+
+    @cached_property
+    def trained(self) -> Outcome:
+        """At the end of the run, on the training rows, in evaluation mode."""
+        return self.outcome(self.run.params, self.run.state)
+
+    @cached_property
+    def trained_in_mode(self) -> Outcome:
+        """The same in training mode."""
+        return self.outcome(self.run.params, self.run.state, train=True)
+
+    @cached_property
+    def validated(self) -> Outcome | None:
+        """At the end of the run, on the validation rows."""
+        if self.subject.valid is None:
+            return None
+        return self.outcome(self.run.params, self.run.state, self.subject.valid)
+
+    def he_start(self) -> tuple[Any, Any]:
+        """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's."""
+        params, state = self.initial
+        leaves, tree = jax.tree.flatten(params)
+        key = jax.random.key(17)
+        drawn = []
+        for i, leaf in enumerate(leaves):
+            if leaf.ndim >= 2:
+                deviation = np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1))
+                leaf = deviation * jax.random.normal(jax.random.fold_in(key, i), leaf.shape)
+                leaf = leaf.astype(leaves[i].dtype)
+            drawn.append(leaf)
+        return jax.tree.unflatten(tree, drawn), state
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """The training again with one thing changed each time."""
+        subject = self.subject
+        x, y = (np.asarray(part) for part in subject.train)
+        inputs, targets = [x], [y]
+        changes = {
+            "rate x0.1": Change(rate=0.1),
+            "rate x10": Change(rate=10.0),
+            "rate x0.01": Change(rate=0.01),
+            "rate x100": Change(rate=100.0),
+        }
+        told = scales(x)
+        first = {}
+        if not (abs(told.mean).max() < 3 and 0.1 < told.deviation.max() < 3):
+            inputs.append(standardized(x))
+            first["inputs"] = Change(inputs=1)
+        if self.kind == "regression":
+            spread = float(np.std(y.astype(float)))
+            if spread > 3 or spread < 0.1 or abs(y.mean()) > 10:
+                scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)
+                targets.append(scaled.astype(y.dtype))
+                first["targets"] = Change(targets=1)
+                if "inputs" in first:
+                    first["inputs and targets"] = Change(inputs=1, targets=1)
+        if np.max(self.run.steps.penalty, initial=0) > 0:
+            first["penalty"] = Change(penalty=0.0)
+        starts: dict[str, Any] = {"initialization": self.he_start()}
+        changes = {**first, "initialization": Change(), **changes}
+        ended = self.trainer.trials(
+            self.key,
+            np.stack(inputs),
+            np.stack(targets),
+            list(changes.values()),
+            [starts.get(name, self.initial) for name in changes],
+            self.seconds,
+        )
+        found = {}
+        for (name, change), end in zip(changes.items(), ended, strict=True):
+            if end is None:
+                continue
+            rows = inputs[int(change.inputs)], targets[int(change.targets)]
+            valid = None
+            if subject.valid is not None and not change.inputs and not change.targets:
+                valid = self.outcome(*end, subject.valid).skill
+            found[name] = Trial(name, change, self.outcome(*end, rows).skill, valid)
+        if np.isfinite(self.run.steps.loss[-1]) and self.run.complete:
+            params, state, _ = self.trainer.longer(self.run, 5, self.seconds / 2)
+            valid = (
+                None if subject.valid is None else self.outcome(params, state, subject.valid).skill
+            )
+            found["longer"] = Trial("longer", Change(), self.outcome(params, state).skill, valid)
+        return found

@@ -1,0 +1,296 @@
+"""The doors: whatever somebody has becomes a subject, and is diagnosed."""
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import nnref
+from nnref.diagnose import program
+from nnref.diagnose.case import Case
+from nnref.diagnose.dynamics import norms
+from nnref.diagnose.findings import Finding, Findings, bound
+from nnref.diagnose.judge import Judge, under_their_cause
+from nnref.diagnose.subject import Subject, no_penalty
+from nnref.errors import UserError
+
+SECONDS = 30.0  # that the user's own run may take
+BARE_STEPS = 200
+CHECKED = ("the traced program", "the data", "the start", "a run as told")
+
+
+def diagnose(
+    task: Any = None,
+    *,
+    optimizer: Any = None,
+    batch_size: int = 32,
+    epochs: int = 20,
+    shuffle: bool = True,
+    penalty: Callable[[Any], Any] | None = None,
+    metric: Callable[[Any, Any], Any] | None = None,
+    kind: str | None = None,
+    loss: Callable[..., Any] | None = None,
+    params: Any = None,
+    batch: Any = None,
+    seconds: float = SECONDS,
+) -> Findings:
+    """Say why a network does not learn, or that nothing was found.
+
+    Args:
+        task: an `nnref.Task`, or an experiment (a path or an `nnref.Experiment`), which brings its
+            own optimizer, batch size and epochs.
+        optimizer: any optax transformation; Adam at 1e-3 if none is given.
+        batch_size: rows of a step.
+        epochs: passes over the training rows.
+        shuffle: whether each epoch draws a new order.
+        penalty: `penalty(params)`, what is added to the loss.
+        metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² if none is given.
+        kind: "binary", "multiclass", "multilabel" or "regression", where the targets do not tell.
+        loss: instead of a task: `loss(params, batch)` or `loss(params, batch, key)`.
+        params: its parameters.
+        batch: `(x, y)`, or whatever it takes.
+        seconds: that a run may take.
+
+    Raises:
+        UserError: for arguments that do not fit together.
+    """
+    if isinstance(task, Subject):
+        return diagnose_subject(task, seconds)
+    if loss is not None or params is not None or batch is not None:
+        if task is not None:
+            raise UserError("diagnose: give a task, or loss, params and batch, not both")
+        return diagnose_loss(loss, params, batch, optimizer)
+    if isinstance(task, (str, Path)) or type(task).__name__ == "Experiment":
+        return diagnose_subject(from_experiment(task), seconds)
+    if not isinstance(task, nnref.Task):
+        raise UserError(
+            f"diagnose: {type(task).__name__} is no task; give nnref.Task(init=, apply=, loss=, "
+            "train=(x, y)), an experiment file, or loss=, params=, batch="
+        )
+    functions = task.functions
+    subject = Subject(
+        functions.init,
+        functions.apply,
+        functions.training_loss or functions.loss,
+        penalty or no_penalty,
+        train=arrays(task.train),
+        valid=None if task.valid is None else arrays(task.valid),
+        optimizer=optax.adam(1e-3) if optimizer is None else optimizer,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=shuffle,
+        kind=kind,
+        metric=metric,
+        random=functions.random,
+        modes=functions.modes,
+    )
+    return diagnose_subject(subject, seconds)
+
+
+def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A pair of NumPy arrays, in the precision that JAX computes in."""
+    x, y = (np.asarray(part) for part in rows)
+    return np.asarray(jnp.asarray(x)), np.asarray(jnp.asarray(y))
+
+
+def from_experiment(given: Any) -> Subject:
+    """The subject of an experiment: its own functions, data, optimizer and length.
+
+    Raises:
+        UserError: for a mistake in the file, or data that are not here.
+    """
+    from nnref.experiment import read
+    from nnref.task import from_experiment as task_of
+
+    experiment = read(Path(given)) if isinstance(given, (str, Path)) else given
+    task, setup, _ = task_of(experiment)
+    if task.functions.restart is not None:
+        raise UserError(
+            "diagnose: a model that goes on from batch to batch cannot be diagnosed yet: its "
+            "batches are no independent rows"
+        )
+    functions, optimizer = setup(dict(experiment.numbers))
+    return Subject(
+        functions.init,
+        functions.apply,
+        functions.training_loss or functions.loss,
+        train=arrays(task.train),
+        valid=None if task.valid is None else arrays(task.valid),
+        optimizer=optimizer,
+        batch_size=experiment.batch_size,
+        epochs=experiment.epochs,
+        hyperparameters=dict(experiment.numbers),
+    )
+
+
+def made_by(given: str) -> tuple[Any, dict[str, Any]]:
+    """The task that `package.module:make_task` makes, and further arguments of `diagnose`.
+
+    Raises:
+        UserError: for something that cannot be imported, or makes no task.
+    """
+    path, _, function = given.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = getattr(importlib.import_module(path), function)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{given}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    made = make()
+    task, arguments = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    if isinstance(task, nnref.Task | Subject) and isinstance(arguments, dict):
+        return task, arguments
+    raise UserError(
+        f"{given} gave a {type(made).__name__}; it must give an nnref.Task, or a pair of one and a "
+        "dict of further arguments of nnref.diagnose (optimizer, batch_size, epochs, ...)"
+    )
+
+
+def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
+    """Look at a subject, train it as told, and say what keeps it from learning."""
+    case = Case(subject, seconds)
+    try:
+        _ = case.start
+    except Exception as error:  # whatever the user's functions raise is what was found
+        return Findings((broken(error),), ("that the program runs",))
+    check = getattr(program, "check", None)
+    structural = [] if check is None else list(check(subject))
+    return Findings(tuple(Judge(case).verdict(structural)), CHECKED)
+
+
+def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:
+    """All that can be said of `loss(params, batch, key)`: whether a few steps lower it.
+
+    Raises:
+        UserError: for what is missing.
+    """
+    if loss is None or params is None or batch is None:
+        missing = [
+            w for w, v in (("loss", loss), ("params", params), ("batch", batch)) if v is None
+        ]
+        raise UserError(
+            f"diagnose: {' and '.join(missing)} missing; loss(params, batch, key) needs all"
+        )
+    arguments = (params, batch, jax.random.key(0))[: bare_arguments(loss)]
+    rest = arguments[1:]
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+
+    def step(carry: Any, _: None) -> Any:
+        params, state = carry
+        value, gradient = jax.value_and_grad(lambda p: jnp.mean(loss(p, *rest)))(params)
+        updates, state = optimizer.update(gradient, state, params)
+        told = (value, norms(gradient), norms(updates), norms(params))
+        return (optax.apply_updates(params, updates), state), told
+
+    try:
+        start = (params, optimizer.init(params))
+        run = jax.jit(lambda start: jax.lax.scan(step, start, length=BARE_STEPS)[1])
+        values, gradients, updates, _ = jax.device_get(run(start))
+    except Exception as error:  # whatever the user's function raises is what was found
+        return Findings((broken(error),), ("that the loss runs",))
+    found = list(bare_findings(params, values, gradients, updates))
+    checked = ("gradient by parameter", f"{BARE_STEPS} steps on the one batch")
+    impossible = (
+        "what the outputs are, and what the targets ask for: give nnref.Task(apply=..., loss=...)",
+        "whether there is anything to learn: give train=(x, y)",
+        "training against evaluation, validation: give a Task with both",
+    )
+    return Findings(tuple(under_their_cause(found)), checked, impossible)
+
+
+def bare_arguments(loss: Callable[..., Any]) -> int:
+    """How many of params, batch and key a loss takes.
+
+    Raises:
+        UserError: where it takes others.
+    """
+    try:
+        arguments = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return 3
+    needed = [a for a in arguments if a.default is a.empty and a.kind <= a.POSITIONAL_OR_KEYWORD]
+    if not 1 <= len(needed) <= 3:
+        names = ", ".join(argument.name for argument in needed)
+        raise UserError(f"diagnose: loss takes ({names}); it is called as loss(params, batch, key)")
+    return len(needed)
+
+
+def bare_findings(params: Any, values: Any, gradients: Any, updates: Any) -> Iterator[Finding]:
+    """What a few steps on one batch show of a bare loss."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+    finite = np.isfinite(values) & np.isfinite(gradients).all(1)
+    if not finite.all():
+        at = int(np.flatnonzero(~finite)[0])
+        grew = at > 1 and values[at - 1] > bound("growth") * abs(values[0])
+        born = "loss" if not np.isfinite(values[at]) else "gradient"
+        yield Finding(
+            "learning_rate_too_high" if grew else "numerical_instability",
+            "fault",
+            born,
+            f"the first non-finite number is born in the {born} of step {at + 1}"
+            + (", after a loss that grew" if grew else ", while everything before it is moderate"),
+            measured=f"loss {values[0]:.3g} at first",
+            healthy="finite",
+            remedy="divide the learning rate by 10"
+            if grew
+            else "jnp.clip before jnp.log, / or sqrt",
+        )
+        return
+    silent = [path for path, gradient in zip(paths, gradients.T, strict=True) if not gradient.any()]
+    if silent:
+        everything = len(silent) == len(paths)
+        yield Finding(
+            "parameters_not_updated",
+            "fault" if everything else "note",
+            ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else ""),
+            "no gradient reaches these parameters at any step",
+            measured="gradient exactly 0",
+            healthy="above 0",
+            remedy="look for stop_gradient, rounding, argmax or a result that is never used",
+        )
+        if everything:
+            return
+    if not updates.any():
+        yield Finding(
+            "parameters_not_updated",
+            "fault",
+            "optimizer",
+            "there is a gradient, and every update is exactly 0",
+            remedy="a learning rate above 0",
+        )
+    elif values[-1] > values[0]:
+        yield Finding(
+            "learning_rate_too_high",
+            "fault",
+            "optimizer",
+            f"{BARE_STEPS} steps on one batch raise its loss from {values[0]:.3g}",
+            measured=f"{values[-1]:.3g}",
+            healthy="a loss that falls on a batch that is seen again and again",
+            remedy="divide the learning rate by 10",
+            confidence=0.7,
+        )
+
+
+def broken(error: Exception) -> Finding:
+    """A user's exception as a finding, with the user's own file and line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    library = ("site-packages", str(Path(__file__).parents[1]))
+    mine = [frame for frame in frames if not any(part in frame.filename for part in library)]
+    frame = (mine or frames)[-1]
+    message = str(error).strip().splitlines() or [type(error).__name__]
+    return Finding(
+        "broken_program",
+        "fault",
+        f"{frame.filename}:{frame.lineno}",
+        f"{type(error).__name__}: {message[0]}",
+        measured=(frame.line or "").strip(),
+    )

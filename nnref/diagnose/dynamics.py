@@ -1,0 +1,252 @@
+"""A short run with the subject's own optimizer, in one compiled program, and what it shows."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnref.diagnose.subject import Subject
+
+Tree = Any
+SNAPSHOTS = 20  # parameter snapshots over a run, for what changes slowly
+
+
+class Change(NamedTuple):
+    """What a run does differently: factors on updates and penalty, and which of the data sets."""
+
+    rate: Any = 1.0
+    penalty: Any = 1.0
+    inputs: Any = 0
+    targets: Any = 0
+
+
+class Step(NamedTuple):
+    """What one step shows; norms by leaf of the parameters."""
+
+    loss: Any
+    penalty: Any
+    largest_output: Any
+    gradient: Any
+    update: Any
+    weight: Any
+    along: Any  # cosine between update and gradient: -1 descends
+    finite: Any  # of outputs, loss, gradient, updates: the first False is where it was born
+
+
+@dataclass
+class Run:
+    """A run as recorded: a Step of arrays over steps, and parameters now and then."""
+
+    steps: Step
+    snapshots: list[tuple[int, Tree, Tree]]
+    carry: Any
+    planned: int
+    seconds: float
+
+    @property
+    def params(self) -> Tree:
+        """Where the run ended."""
+        return self.snapshots[-1][1]
+
+    @property
+    def state(self) -> Tree:
+        """The state of the network there."""
+        return self.snapshots[-1][2]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every step the user asked for was taken."""
+        return len(self.steps.loss) >= self.planned
+
+
+def norms(tree: Tree) -> jax.Array:
+    """The Euclidean norm of every leaf, in single precision."""
+    return jnp.stack(
+        [jnp.linalg.norm(leaf.astype(jnp.float32).ravel()) for leaf in jax.tree.leaves(tree)]
+    )
+
+
+def inner_product(a: Tree, b: Tree) -> jax.Array:
+    """Of two trees, in single precision."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = [jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32)) for x, y in pairs]
+    return jnp.sum(jnp.stack(products))
+
+
+def all_finite(tree: Tree) -> jax.Array:
+    """Whether every number of a tree is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+class Trainer:
+    """The training of a subject, compiled once for every change of it."""
+
+    def __init__(self, subject: Subject, convolves: bool) -> None:
+        self.subject = subject
+        self.rows = len(subject.train[0])
+        self.batch = min(subject.batch_size, self.rows)
+        self.steps_per_epoch = self.rows // self.batch
+        self.stepwise = convolves and jax.default_backend() == "cpu"
+        epochs = subject.epochs
+        # The largest divisor that still leaves enough snapshots: one compiled chunk serves all.
+        fewest = min(epochs, SNAPSHOTS // 2)
+        self.chunk_epochs = max(d for d in range(1, epochs // fewest + 1) if epochs % d == 0)
+        self.chunk = jax.jit(self._chunk)
+        self.step = jax.jit(self._step)
+        self.order = jax.jit(self._order)
+
+    def start(self, key: jax.Array, params: Tree = None, state: Tree = None) -> Any:
+        """Parameters, state, optimizer state and key, before the first step."""
+        init_key, key = jax.random.split(key)
+        if params is None:
+            params, state = self.subject.init(init_key)
+        return params, state, self.subject.optimizer.init(params), key
+
+    def _order(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key, order_key = jax.random.split(key)
+        rows = jnp.arange(self.rows)
+        if self.subject.shuffle:
+            rows = jax.random.permutation(order_key, self.rows)
+        kept = self.steps_per_epoch * self.batch
+        return key, rows[:kept].reshape(-1, self.batch)
+
+    def _step(self, carry: Any, rows: jax.Array, x: Any, y: Any, change: Change) -> Any:
+        params, state, opt_state, key = carry
+        key, apply_key = jax.random.split(key)
+        subject = self.subject
+
+        def objective(params: Tree) -> Any:
+            given, wanted = x[change.inputs, rows], y[change.targets, rows]
+            outputs, after = subject.apply(params, state, given, apply_key, True)
+            loss, penalty = subject.loss(outputs, wanted), subject.penalty(params)
+            total = loss + change.penalty * penalty
+            return jnp.asarray(total, loss.dtype), (after, outputs, loss, penalty)
+
+        (_, (state, outputs, loss, penalty)), gradient = jax.value_and_grad(
+            objective, has_aux=True
+        )(params)
+        updates, opt_state = subject.optimizer.update(gradient, opt_state, params)
+        updates = jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates)
+        gradient_norms, update_norms = norms(gradient), norms(updates)
+        length = jnp.sqrt(jnp.sum(gradient_norms**2)) * jnp.sqrt(jnp.sum(update_norms**2))
+        shown = Step(
+            loss=loss.astype(jnp.float32),
+            penalty=jnp.asarray(penalty, jnp.float32),
+            largest_output=jnp.max(jnp.abs(outputs)).astype(jnp.float32),
+            gradient=gradient_norms,
+            update=update_norms,
+            weight=norms(params),
+            along=inner_product(updates, gradient) / jnp.maximum(length, 1e-30),
+            finite=jnp.stack(
+                [all_finite(outputs), jnp.isfinite(loss), all_finite(gradient), all_finite(updates)]
+            ),
+        )
+        return (optax.apply_updates(params, updates), state, opt_state, key), shown
+
+    def _chunk(self, carry: Any, x: Any, y: Any, change: Change) -> Any:
+        def epoch(carry: Any, _: None) -> Any:
+            key, rows = self._order(carry[3])
+            return jax.lax.scan(
+                lambda c, r: self._step(c, r, x, y, change), (*carry[:3], key), rows
+            )
+
+        carry, shown = jax.lax.scan(epoch, carry, length=self.chunk_epochs)
+        return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), shown)
+
+    def advance(self, carry: Any, x: Any, y: Any, change: Change, deadline: float) -> Any:
+        """One chunk of epochs; image networks step by step, which is faster on a CPU."""
+        if not self.stepwise:
+            return self.chunk(carry, x, y, change)
+        shown = []
+        for _ in range(self.chunk_epochs):
+            key, batches = self.order(carry[3])
+            carry = (*carry[:3], key)
+            for rows in batches:
+                carry, step = self.step(carry, rows, x, y, change)
+                shown.append(jax.device_get(step))
+                if time.perf_counter() > deadline:
+                    break
+        return carry, jax.tree.map(lambda *parts: np.stack(parts), *shown)
+
+    def run(self, key: jax.Array, *, seconds: float) -> Run:
+        """Train as the user would, for so many seconds at most."""
+        subject, began = self.subject, time.perf_counter()
+        x, y = (jnp.asarray(part)[None] for part in subject.train)
+        change = Change(jnp.float32(1), jnp.float32(1), jnp.int32(0), jnp.int32(0))
+        carry = self.start(key)
+        snapshots = [(0, carry[0], carry[1])]
+        shown: list[Step] = []
+        taken, planned = 0, subject.epochs * self.steps_per_epoch
+        while taken < planned and time.perf_counter() - began < seconds:
+            carry, part = self.advance(carry, x, y, change, began + seconds)
+            shown.append(jax.device_get(part))
+            taken += len(shown[-1].loss)
+            snapshots.append((taken, carry[0], carry[1]))
+            if not shown[-1].finite[-1].all():
+                break  # nothing comes back from infinity
+        steps = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
+        return Run(steps, snapshots, carry, planned, time.perf_counter() - began)
+
+    def longer(self, run: Run, factor: int, seconds: float) -> tuple[Tree, Tree, int]:
+        """Parameters and state after `factor` times the run, and the steps that this took."""
+        subject, began = self.subject, time.perf_counter()
+        x, y = (jnp.asarray(part)[None] for part in subject.train)
+        change = Change(jnp.float32(1), jnp.float32(1), jnp.int32(0), jnp.int32(0))
+        carry, taken = run.carry, len(run.steps.loss)
+        while taken < factor * run.planned and time.perf_counter() - began < seconds:
+            carry, part = self.advance(carry, x, y, change, began + seconds)
+            taken += len(part.loss)
+        return carry[0], carry[1], taken
+
+    def trials(
+        self,
+        key: jax.Array,
+        x: Any,
+        y: Any,
+        changes: list[Change],
+        starts: list[Any],
+        seconds: float,
+    ) -> list[tuple[Tree, Tree] | None]:
+        """Train once for every change, all in one program; where each ended.
+
+        `x` and `y` stack the data sets that a change names. None stands for a run that was not
+        made: image networks on a CPU run one after the other, until the seconds are over.
+        """
+        began = time.perf_counter()
+        x, y = jnp.asarray(x), jnp.asarray(y)
+        factors = [
+            Change(
+                jnp.float32(c.rate),
+                jnp.float32(c.penalty),
+                jnp.int32(c.inputs),
+                jnp.int32(c.targets),
+            )
+            for c in changes
+        ]
+        carries = [self.start(key, *start) for start in starts]
+        chunks = self.subject.epochs // self.chunk_epochs
+        if self.stepwise:
+            ended: list[tuple[Tree, Tree] | None] = []
+            for change, carry in zip(factors, carries, strict=True):
+                for _ in range(chunks):
+                    if time.perf_counter() - began < seconds:
+                        carry, _ = self.advance(carry, x, y, change, began + seconds)
+                over = time.perf_counter() - began >= seconds
+                ended.append(None if over else (carry[0], carry[1]))
+            return ended
+        many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, None, 0)))
+        carry = jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
+        change = jax.tree.map(lambda *parts: jnp.stack(parts), *factors)
+        for _ in range(chunks):
+            carry, _ = many(carry, x, y, change)
+            jax.block_until_ready(carry)
+            if time.perf_counter() - began > seconds:
+                break
+        return [
+            jax.tree.map(lambda leaf, i=i: leaf[i], (carry[0], carry[1]))
+            for i in range(len(changes))
+        ]

@@ -1,0 +1,534 @@
+"""From measurements to findings: did it learn, and if not, what is cause and what symptom?"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnose.case import Case, Trial
+from nnref.diagnose.findings import Finding, bound, upstream
+from nnref.diagnose.inputs import scales
+from nnref.diagnose.layers import Layer
+
+
+def hidden(case: Case) -> range:
+    """The places of the layers before the last one."""
+    return range(len(case.layers) - 1)
+
+
+def place(layer: Layer) -> str:
+    """Where a layer stands."""
+    return f"{layer.name}, {layer.where}" if layer.where else layer.name
+
+
+class Judge:
+    """The verdict on one case; every method is one question."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.reference = case.reference.best[1]
+        self.reached = case.trained.skill
+
+    # Did it learn?
+
+    @property
+    def share(self) -> float:
+        """How much of what simple models reach the network reached."""
+        return self.reached / self.reference if self.reference > bound("signal") else 1.0
+
+    @property
+    def known(self) -> bool:
+        """Whether a simple model shows what can be learned."""
+        return self.reference > bound("signal")
+
+    @property
+    def finite(self) -> bool:
+        """Whether every step was."""
+        return bool(self.case.run.steps.finite.all())
+
+    @property
+    def collapsed(self) -> bool:
+        """Good on the training rows and no better than a constant on the validation rows."""
+        validated = self.case.validated
+        return validated is not None and validated.skill < bound("collapse") * max(
+            self.reference, 0
+        )
+
+    @property
+    def learned(self) -> bool:
+        """As well as simple models do, on finite steps; where those find nothing, beyond memory."""
+        if not self.finite or self.collapsed:
+            return False
+        if self.known:
+            return self.share >= bound("learned")
+        validated = self.case.validated
+        return (self.reached if validated is None else validated.skill) > bound("failed")
+
+    @property
+    def failed(self) -> bool:
+        """So much worse than simple models that optimization itself must be at fault."""
+        if not self.finite or self.collapsed:
+            return True
+        if self.known:
+            return self.share < bound("failed")
+        validated = self.case.validated
+        if validated is not None and validated.skill < bound("signal"):
+            return True
+        return self.reached < bound("failed") * self.best_trial
+
+    @property
+    def best_trial(self) -> float:
+        """The best skill of any run with one thing changed."""
+        return max((trial.skill for trial in self.case.trials.values()), default=0.0)
+
+    @property
+    def attainable(self) -> float:
+        """The best that anything reached."""
+        return max(self.reference, self.best_trial)
+
+    def cured(self, *names: str) -> Trial | None:
+        """The best of these trials, if it went most of the way to the best that was reached."""
+        trials = [self.case.trials[name] for name in names if name in self.case.trials]
+        if not trials:
+            return None
+        best = max(trials, key=lambda trial: trial.skill)
+        base = max(self.reached, 0.0)
+        gap = self.attainable - base
+        enough = base + bound("cure") * gap
+        return best if gap > bound("gap") and best.skill >= enough else None
+
+    def helped(self, name: str) -> Trial | None:
+        """A trial that is better than the run by more than the noise of one seed."""
+        trial = self.case.trials.get(name)
+        better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
+        return trial if better else None
+
+    def told(self, trial: Trial, what: str) -> str:
+        """A trial in words."""
+        return (
+            f"{what}, the same training goes from {self.reached:.2f} to {trial.skill:.2f} (a "
+            "constant answer is 0, a perfect one 1)"
+        )
+
+    # What kept it from learning? In the order of the vocabulary where it matters.
+
+    def nonfinite(self) -> Iterator[Finding]:
+        """The first number that is not finite, and where it was born."""
+        steps = self.case.run.steps
+        if self.finite:
+            return
+        at = int(np.flatnonzero(~steps.finite.all(1))[0])
+        born = ("outputs", "loss", "gradient", "update")[int(np.flatnonzero(~steps.finite[at])[0])]
+        before = steps.loss[:at]
+        start, last = self.case.start, before[-1] if at else float("nan")
+        told = f"the first non-finite number is born in the {born} of step {at + 1}"
+        sizes = [level.size for level in start.levels]
+        if at == 0 and (born == "outputs" or not np.isfinite(sizes).all()):
+            yield Finding(
+                "exploding_gradients",
+                "fault",
+                place(self.case.layers[next((i for i, s in enumerate(sizes) if not s < 1e4), 0)]),
+                f"{told}, before any step: the signal grows from layer to layer",
+                measured=f"root mean square by layer {', '.join(f'{s:.3g}' for s in sizes)}",
+                healthy="about 1 in every layer",
+                remedy="use relu or tanh in the hidden layers",
+            )
+            return
+        reached = steps.largest_output[:at]
+        weights = np.sqrt((steps.weight[: at + 1].astype(np.float64) ** 2).sum(1))
+        grew = at > 0 and (
+            last > bound("growth") * max(np.min(before), 1e-30)
+            or reached[-1] > bound("growth") ** 2 * max(reached[0], 1e-30)
+            or weights[-1] > bound("growth") * weights[0]
+        )
+        cured = self.cured("rate x0.1", "rate x0.01")
+        if grew or (cured and before.size and last > before[0]):
+            rate = "rate x0.1" if cured and cured.name == "rate x0.1" else "rate x0.01"
+            yield Finding(
+                "learning_rate_too_high",
+                "fault",
+                "optimizer",
+                f"the loss grows until {told}"
+                + (f"; {self.told(cured, f'with the {rate}')}" if cured else ""),
+                measured=f"loss {before[0]:.3g} at first, {last:.3g} before" if before.size else "",
+                healthy="a loss that falls",
+                remedy="divide the learning rate by 10",
+            )
+            return
+        yield Finding(
+            "numerical_instability",
+            "fault",
+            born,
+            f"{told} while everything before it is moderate",
+            measured=f"loss {last:.3g}, largest output {reached[-1] if at else float('nan'):.3g}",
+            healthy="finite",
+            remedy=self.guard(born),
+        )
+
+    def guard(self, born: str) -> str:
+        """What to type against a number that is not finite."""
+        if born == "update":
+            return "raise the optimizer's eps above the smallest number of the dtype, like eps=1e-4"
+        return "jnp.log(jnp.clip(p, 1e-7, 1)), or a loss of logits"
+
+    def ascent(self) -> Iterator[Finding]:
+        """Updates along the gradient."""
+        along = self.case.run.steps.along[:20]
+        if np.isfinite(along).all() and np.median(along) > bound("ascent"):
+            yield Finding(
+                "gradient_ascent",
+                "fault",
+                "optimizer",
+                "the updates point along the gradient, not against it",
+                measured=f"cosine of update and gradient {np.median(along):.2f}",
+                healthy="below 0",
+                remedy="a positive learning rate, and params + updates as optax.apply_updates does",
+            )
+
+    def updates(self) -> Iterator[Finding]:
+        """A gradient whose updates are zero."""
+        steps = self.case.run.steps
+        if (steps.gradient.sum(1) > 0).all() and not steps.update.any():
+            yield Finding(
+                "parameters_not_updated",
+                "fault",
+                "optimizer",
+                "there is a gradient at every step, and every update is exactly 0",
+                measured="update 0",
+                healthy="an update of about 1e-3 of the weights a step",
+                remedy="a learning rate above 0",
+            )
+
+    def statistics(self) -> Iterator[Finding]:
+        """Good in training mode, bad in evaluation."""
+        mode, end = self.case.trained_in_mode.skill, self.reached
+        good = mode >= bound("learned") * max(self.attainable_in_mode, 1e-9)
+        if not good or end > bound("failed") * mode:
+            return
+        yield Finding(
+            "batch_statistics_not_updated",
+            "fault",
+            "state",
+            f"the trained network reaches {mode:.2f} in training mode and {end:.2f} in evaluation, "
+            "on the same rows",
+            measured=f"{end:.2f} of the way from a constant answer to a perfect one",
+            healthy=f"about {mode:.2f}, as in training mode",
+            remedy="return the new running statistics from apply, and keep them",
+        )
+
+    @property
+    def attainable_in_mode(self) -> float:
+        return max(self.reference, 0.5)
+
+    def symmetry(self) -> Iterator[Finding]:
+        """Units that start identical."""
+        at = self.case.start
+        leaves = self.case.initial[0]
+        for i in hidden(self.case):
+            level, layer = at.levels[i], self.case.layers[i]
+            kernel = kernel_of(leaves, layer)
+            if kernel is None or kernel.shape[-1] < 2:
+                continue
+            columns = kernel.reshape(-1, kernel.shape[-1])
+            after = kernel_of(self.case.run.params, layer)
+            still = after is not None and np.ptp(after.reshape(columns.shape), axis=1).max()
+            if np.ptp(columns, axis=1).max() == 0 and still <= 1e-3 * np.abs(after).max():
+                yield Finding(
+                    "constant_initialization",
+                    "fault",
+                    place(layer),
+                    f"all {level.units} units start with the same weights, so they get the same "
+                    "gradients and stay the same",
+                    measured=f"{kernel.shape[-1]} identical columns",
+                    healthy="every column its own draw",
+                    remedy="draw the kernel at random: jax.nn.initializers.he_normal()",
+                )
+                return
+
+    def data_scale(self) -> Iterator[Finding]:
+        """Inputs and targets whose scale is the cause: scaling alone cures it.
+
+        Where the history shows a loss that explodes, and a smaller rate cures it as well, it is the
+        rate: the scale of the targets and of the gradient are one number to plain descent.
+        """
+        if self.jumps and self.cured("rate x0.1", "rate x0.01"):
+            return
+        told = scales(np.asarray(self.case.subject.train[0]))
+        cure = self.cured("inputs")
+        deviation, mean = float(told.deviation.max()), float(np.abs(told.mean).max())
+        small = max(deviation, mean) < bound("tiny inputs")
+        huge = max(deviation, mean) > bound("huge inputs")
+        if huge and not cure and self.saturated_first:
+            cure = self.helped("inputs")
+        if cure and (small or huge):
+            column = int(
+                told.deviation.argmax() if deviation > mean else np.abs(told.mean).argmax()
+            )
+            yield Finding(
+                "inputs_scaled_twice" if small else "inputs_not_normalized",
+                "fault",
+                f"column {column} of the inputs",
+                self.told(cure, "with standardized inputs"),
+                measured=f"mean up to {mean:.3g}, deviation up to {deviation:.3g}",
+                healthy="mean about 0, deviation about 1",
+                remedy="x = (x - x_train.mean(0)) / x_train.std(0)",
+            )
+        cure = self.cured("targets") or (None if cure else self.cured("inputs and targets"))
+        if cure:
+            y = np.asarray(self.case.subject.train[1], float)
+            yield Finding(
+                "targets_not_scaled",
+                "fault",
+                "targets",
+                self.told(cure, f"with {cure.name} standardized"),
+                measured=f"mean {y.mean():.3g}, deviation {y.std():.3g}",
+                healthy="mean about 0, deviation about 1",
+                remedy="y = (y - y_train.mean()) / y_train.std()",
+            )
+
+    def signal(self) -> Iterator[Finding]:
+        """The signal and the gradient through the depth, before the first step."""
+        levels, layers = self.case.start.levels, self.case.layers
+        if len(levels) < 3:
+            return
+        relative = [level.spread / max(level.size, 1e-30) for level in levels]
+        sizes = [max(level.size, 1e-30) for level in levels]
+        cure = self.cured("initialization")
+        first, last = sizes[0], sizes[-2]
+        shrinks = (last / first) ** (1 / max(len(sizes) - 2, 1))
+        gradients = np.maximum(self.case.start.gradients, 1e-30)
+        saturating = np.mean([level.saturated for level in levels[:-1]])
+        bounded = [
+            layer.activation in ("sigmoid", "tanh")
+            or "logistic" in layer.primitives
+            or "tanh" in layer.primitives
+            for layer in layers[:-1]
+        ]
+        kernels = [
+            kernel * np.sqrt(fan_in)
+            for kernel, fan_in in zip(self.case.start.kernels, fans(self.case), strict=True)
+        ]
+        weak = float(np.median(kernels[:-1]))
+        if sum(bounded) >= 3 and gradients[0] < bound("vanishing") * gradients[-1]:
+            yield Finding(
+                "vanishing_gradients",
+                "fault",
+                place(layers[0]),
+                f"{sum(bounded)} saturating layers: the gradient shrinks on its way to the input",
+                measured=f"first layer {gradients[0] / gradients[-1]:.1e} of the last",
+                healthy=f"above {bound('vanishing'):g}",
+                remedy="use relu in the hidden layers, or fewer of them",
+            )
+        elif weak < bound("weak kernel") and (cure or shrinks < 0.5 or relative[-1] < 1e-3):
+            yield Finding(
+                "initialization_too_small",
+                "fault",
+                place(layers[0]),
+                "the signal shrinks from layer to layer"
+                + (f"; {self.told(cure, 'drawn as He et al. 2015 do')}" if cure else ""),
+                measured=f"root mean square by layer {', '.join(f'{s:.1e}' for s in sizes)}",
+                healthy="about the same in every layer: kernel deviation sqrt(2 / fan_in)",
+                remedy="jax.nn.initializers.he_normal()",
+            )
+        elif cure and weak > bound("strong kernel"):
+            yield Finding(
+                "initialization_too_large",
+                "fault",
+                place(layers[0]),
+                self.told(cure, "with kernels drawn as He et al. 2015 do"),
+                measured=f"kernel deviation {weak:.2g} / sqrt(fan_in)",
+                healthy="1 to 1.5 / sqrt(fan_in)",
+                remedy="jax.nn.initializers.he_normal()",
+            )
+        del saturating
+
+    @property
+    def saturated_first(self) -> bool:
+        """Whether most units of the first layer have lost their slope before any step."""
+        levels = self.case.start.levels
+        return len(levels) > 1 and levels[0].saturated > 0.5
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the loss climbed far above its first value."""
+        loss = self.case.run.steps.loss
+        loss = loss[np.isfinite(loss)]
+        return bool(len(loss) > 1 and loss[1:].max() > bound("overshoot") * abs(loss[0]))
+
+    def penalty(self) -> Iterator[Finding]:
+        """A penalty that outweighs the data."""
+        cure = self.cured("penalty")
+        steps = self.case.run.steps
+        if cure:
+            ratio = steps.penalty[-1] / max(abs(steps.loss[-1]), 1e-30)
+            yield Finding(
+                "excessive_regularization",
+                "fault",
+                "penalty",
+                self.told(cure, "without the penalty"),
+                measured=f"penalty {ratio:.2g} times the data loss at the end",
+                healthy="below the data loss",
+                remedy="divide the penalty's factor by 100",
+            )
+
+    def summed(self) -> bool:
+        """Whether the loss of a batch repeated is twice that of the batch."""
+        outputs = jnp.asarray(self.case.start.outputs[:8], jnp.float32)
+        y = jnp.asarray(np.asarray(self.case.subject.train[1])[: len(outputs)])
+        one = float(self.case.subject.loss(outputs, y))
+        two = float(
+            self.case.subject.loss(jnp.concatenate([outputs] * 2), jnp.concatenate([y] * 2))
+        )
+        return bool(
+            np.isfinite([one, two]).all()
+            and abs(two - 2 * one) + abs(two) > 0
+            and abs(two - 2 * one) < 1e-3 * abs(two)
+        )
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether the history shows steps that are too large: a loss that climbs, or huge steps."""
+        steps = self.case.run.steps
+        loss = steps.loss[np.isfinite(steps.loss)]
+        climbs = len(loss) > 1 and loss[1:].max() > loss[0] + 0.2 * abs(loss[0])
+        return bool(climbs or relative_steps(steps) > bound("large step"))
+
+    def rate(self) -> Iterator[Finding]:
+        """Steps too large or too small for the run."""
+        steps = self.case.run.steps
+        low, high = self.cured("rate x0.1", "rate x0.01"), self.cured("rate x10", "rate x100")
+        longer = self.cured("longer")
+        batch = self.case.trainer.batch
+        ratios = relative_steps(steps)
+        if low and self.overshoots and not (high and high.skill > low.skill):
+            if self.summed() and batch >= bound("summed rows"):
+                yield Finding(
+                    "loss_summed_over_batch",
+                    "fault",
+                    "loss",
+                    f"the loss is a sum over the rows, so every step is {batch} times as large; "
+                    + self.told(low, f"with the {low.name}"),
+                    measured="a batch repeated has twice the loss",
+                    healthy="the same loss",
+                    remedy="jnp.mean over the rows instead of jnp.sum",
+                )
+            yield Finding(
+                "learning_rate_too_high",
+                "fault",
+                "optimizer",
+                self.told(low, f"with the {low.name}"),
+                measured=f"update {ratios:.1e} of the weights a step",
+                healthy="about 1e-3",
+                remedy=f"divide the learning rate by {1 / low.change.rate:.0f}",
+            )
+            return
+        few = len(steps.loss) < bound("few steps")
+        if high or longer:
+            undertrained = longer and (few or not high) or (few and not high)
+            chosen = longer if undertrained and longer else high or longer
+            assert chosen is not None
+            what = "five times the epochs" if chosen.name == "longer" else f"the {chosen.name}"
+            yield Finding(
+                "undertrained" if undertrained else "learning_rate_too_low",
+                "fault",
+                "epochs" if undertrained else "optimizer",
+                self.told(chosen, f"with {what}"),
+                measured=f"{len(steps.loss)} steps, update {ratios:.1e} of the weights a step",
+                healthy="about 1e-3, and a loss that has stopped falling",
+                remedy="five times the epochs" if undertrained else "ten times the learning rate",
+            )
+
+    def dying(self) -> Iterator[Finding]:
+        """Layers without a living unit."""
+        start, end = self.case.start, self.case.end
+        for i in hidden(self.case):
+            if end.levels[i].dead >= bound("dead"):
+                early = start.levels[i].dead >= bound("dead")
+                yield Finding(
+                    "dying_relu",
+                    "fault",
+                    place(self.case.layers[i]),
+                    "no row activates any unit of this layer"
+                    + (", from the start" if early else " at the end of the run"),
+                    measured=f"{end.levels[i].dead:.0%} of {end.levels[i].units} units dead",
+                    healthy="a living unit in every layer",
+                    remedy="a wider layer, he_normal, or leaky_relu",
+                )
+                return
+
+    def no_signal(self) -> Iterator[Finding]:
+        """Inputs that say nothing about the targets."""
+        case = self.case
+        if self.known or len(case.subject.train[0]) < bound("rows for no signal"):
+            return
+        valid = [trial.valid for trial in case.trials.values() if trial.valid is not None]
+        validated = [] if case.validated is None else [case.validated.skill]
+        best = max([*valid, *validated], default=self.best_trial)
+        if best < bound("signal"):
+            name = case.reference.best[0]
+            yield Finding(
+                "corrupted_labels",
+                "fault",
+                "targets",
+                f"no model predicts held-out targets better than a constant: {name} reaches "
+                f"{self.reference:.2f}, this network {best:.2f}",
+                measured=f"{max(best, self.reference):.2f} of the way from a constant to perfect",
+                healthy="above 0.1",
+                remedy="order = rng.permutation(len(x)); x, y = x[order], y[order]",
+            )
+
+    def verdict(self, structural: Iterable[Finding]) -> list[Finding]:
+        """All findings: faults only where the network did not learn, the most upstream first."""
+        structural = list(structural)
+        if self.learned:
+            # Units that stay the same are lost, however well the rest does without them.
+            return [*self.symmetry(), *(as_note(finding) for finding in structural)]
+        program = [finding for finding in structural if finding.severity == "fault"]
+        notes = [finding for finding in structural if finding.severity == "note"]
+        certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]
+        if not certain and not program and not self.failed:
+            return notes
+        found = program + certain
+        if self.failed:
+            found += [*self.statistics(), *self.no_signal(), *self.signal()]
+            if self.finite:
+                found += [*self.data_scale(), *self.penalty(), *self.rate(), *self.dying()]
+        return [*under_their_cause(found), *notes]
+
+
+def as_note(finding: Finding) -> Finding:
+    """The same, of a network that learns."""
+    return replace(finding, severity="note")
+
+
+def under_their_cause(found: list[Finding]) -> list[Finding]:
+    """The most upstream fault, with the others as its symptoms."""
+    ordered = upstream(found)
+    if not ordered:
+        return []
+    return [replace(ordered[0], symptoms=tuple(ordered[1:4]))]
+
+
+def kernel_of(params: Any, layer: Layer) -> np.ndarray | None:
+    """The kernel of a layer, by its path."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if jax.tree_util.keystr(path, simple=True, separator=".") == layer.parameters[0]:
+            return np.asarray(leaf, float) if leaf.ndim > 1 else None
+    return None
+
+
+def fans(case: Case) -> list[float]:
+    """The number of inputs of a unit, by layer."""
+    told = []
+    for layer in case.layers:
+        kernel = kernel_of(case.initial[0], layer)
+        told.append(1.0 if kernel is None else float(np.prod(kernel.shape[:-1])))
+    return told
+
+
+def relative_steps(steps: Any) -> float:
+    """The median over steps and kernels of the length of an update over that of the weights."""
+    return float(np.median(steps.update / np.maximum(steps.weight, 1e-12)))

@@ -1,0 +1,253 @@
+"""A user's own functions, or a Flax module, brought to the signatures that training calls."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nnref.errors import UserError
+
+Tree = Any
+# The names under which people pass what an argument of theirs may mean.
+ROLES = {
+    "state": {"state", "model_state", "net_state", "batch_stats", "stats", "variables", "carry"},
+    "key": {"key", "rng", "rngs", "prng", "prng_key", "rng_key", "dropout_key", "dropout_rng", "k"},
+    "train": {"train", "training", "is_training", "is_train", "train_mode"},
+    "evaluate": {"deterministic", "evaluate", "is_eval", "eval_mode", "use_running_average"},
+}
+TARGETS_FIRST = {"y", "y_true", "true", "labels", "label", "targets", "target"}
+
+
+class Network(NamedTuple):
+    """Functions as training calls them.
+
+    `init(key)` gives `(params, state)`; `apply(params, state, x, key, train)` gives `(outputs,
+    state)`. `random` says whether `apply` takes a key at all, `modes` whether a training flag.
+    """
+
+    init: Callable[[Any], tuple[Tree, Tree]]
+    apply: Callable[[Tree, Tree, Any, Any, bool], tuple[Any, Tree]]
+    random: bool
+    modes: bool
+
+
+def roles_of(function: Callable[..., Any], positional: tuple[str, ...], what: str) -> list[str]:
+    """The role of every argument of a function, in order; "" for one that keeps its default.
+
+    Raises:
+        UserError: for an argument that has neither a known name nor a default.
+    """
+    try:
+        arguments = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return list(positional)
+    waiting, roles = list(positional), []
+    for argument in arguments:
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            continue
+        role = next((role for role, names in ROLES.items() if argument.name in names), "")
+        if not role and waiting and argument.kind != argument.KEYWORD_ONLY:
+            role = waiting.pop(0)
+        if not role and argument.default is argument.empty:
+            known = "; ".join(
+                f"{role}: {', '.join(sorted(names))}" for role, names in ROLES.items()
+            )
+            raise UserError(
+                f"{what}: the argument {argument.name!r} has no default and no known name; beside "
+                f"{' and '.join(positional)} nnref passes these ({known})"
+            )
+        roles.append(f"{role}={argument.name}" if argument.kind == argument.KEYWORD_ONLY else role)
+    if waiting:
+        raise UserError(f"{what} must take {' and '.join(positional)}; {waiting[-1]} is missing")
+    return roles
+
+
+def called(function: Callable[..., Any], roles: list[str], values: Mapping[str, Any]) -> Any:
+    """Call a function with the values that its arguments stand for; an optional one is left out."""
+    positional, named = [], {}
+    for role in roles:
+        role, _, name = role.partition("=")
+        if name:
+            if role:
+                named[name] = values[role]
+        elif role:
+            positional.append(values[role])
+        else:
+            break  # what comes after keeps its default
+    return function(*positional, **named)
+
+
+def plain(init: Callable[..., Any], apply: Callable[..., Any], x: Any) -> Network:
+    """A network of plain functions, with or without state, key and training flag.
+
+    Args:
+        init: `init(key)` or `init(key, x)`, giving the parameters, or parameters and state.
+        apply: `apply(params, x)`, beside which it may take a state, a key and a training flag.
+        x: rows of the data, for an `init` that looks at them.
+
+    Raises:
+        UserError: for arguments that nnref cannot give.
+    """
+    init_roles = init_arguments(init)
+    roles = roles_of(apply, ("params", "x"), "apply")
+    words = {role.partition("=")[0] for role in roles}
+    stateful = "state" in words
+
+    def start(key: Any) -> tuple[Tree, Tree]:
+        made = init(*[{"key": key, "x": x}[role] for role in init_roles])
+        if not stateful:
+            return made, {}
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise UserError("init: apply takes a state, so init must give (params, state)")
+        return made
+
+    def forward(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
+        if key is None and "key" in words:
+            key = jax.random.key(0)  # evaluation draws nothing, and some functions want one still
+        values = {"params": params, "state": state, "x": x, "key": key, "train": train}
+        made = called(apply, roles, values | {"evaluate": not train})
+        if not stateful:
+            return made, {}
+        if not isinstance(made, tuple) or len(made) != 2:
+            raise UserError("apply takes a state, so it must give (outputs, state)")
+        return made
+
+    return Network(start, forward, "key" in words, bool(words & {"train", "evaluate"}))
+
+
+def init_arguments(init: Callable[..., Any]) -> list[str]:
+    """Which of key and x an `init` takes, in order.
+
+    Raises:
+        UserError: where it takes more.
+    """
+    arguments = [
+        argument
+        for argument in inspect.signature(init).parameters.values()
+        if argument.default is argument.empty
+        and argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(arguments) > 2:
+        names = ", ".join(argument.name for argument in arguments)
+        raise UserError(
+            f"init takes ({names}); nnref calls init(key) or init(key, x): "
+            "bind the others with functools.partial"
+        )
+    return ["key", "x"][: len(arguments)]
+
+
+def loss_of(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """`loss(outputs, y)` as a scalar: a loss by row is averaged, targets may come first.
+
+    Raises:
+        UserError: for a loss that does not take two arguments.
+    """
+    try:
+        names = [
+            argument.name
+            for argument in inspect.signature(loss).parameters.values()
+            if argument.default is argument.empty
+            and argument.kind == argument.POSITIONAL_OR_KEYWORD
+        ]
+    except (TypeError, ValueError):
+        names = ["outputs", "y"]
+    if len(names) > 2:
+        raise UserError(
+            f"loss takes ({', '.join(names)}); nnref.Task wants loss(outputs, y). For a "
+            "loss(params, batch, key) call nnref.diagnose(loss=..., params=..., batch=...)"
+        )
+    swapped = len(names) == 2 and names[0] in TARGETS_FIRST and names[1] not in TARGETS_FIRST
+
+    def scalar(outputs: Any, y: Any) -> Any:
+        return jnp.mean(loss(y, outputs) if swapped else loss(outputs, y))
+
+    return scalar
+
+
+def module(model: Any, x: Any) -> Network:
+    """The network of a Flax module: NNX (the module, or a function of rngs), or Linen.
+
+    Raises:
+        UserError: for anything else.
+    """
+    from flax import linen, nnx
+
+    if isinstance(model, linen.Module):
+        return linen_network(model, x)
+    if isinstance(model, nnx.Module):
+        return nnx_network(lambda key: model)
+    if callable(model):
+
+        def build(key: Any) -> Any:
+            built = model(nnx.Rngs(params=key, dropout=jax.random.fold_in(key, 1)))
+            if not isinstance(built, nnx.Module):
+                raise UserError(f"model(rngs) gave a {type(built).__name__}, not a flax.nnx.Module")
+            return built
+
+        return nnx_network(build)
+    raise UserError(
+        f"model: a {type(model).__name__} is no Flax module; give a flax.nnx.Module, a function of "
+        "rngs that builds one, or a flax.linen.Module"
+    )
+
+
+def nnx_network(build: Callable[[Any], Any]) -> Network:
+    """Split once, train on plain trees; the user's module is never written to."""
+    from flax import nnx
+
+    graphs: list[Any] = []
+
+    def split(module: Any) -> tuple[Tree, Tree]:
+        graph, params, state = nnx.split(module, nnx.Param, ...)
+        graphs[:] = [graph]
+        params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
+        return params, state
+
+    def init(key: Any) -> tuple[Tree, Tree]:
+        return split(build(key))
+
+    def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
+        if not graphs:
+            jax.eval_shape(init, jax.random.key(0))
+        module = nnx.merge(graphs[0], params, state)
+        if train:
+            module.train()
+        else:
+            module.eval()
+        if key is not None:
+            nnx.reseed(module, default=key, dropout=key)
+        outputs = module(x)
+        _, _, after = nnx.split(module, nnx.Param, ...)
+        return outputs, nnx.to_pure_dict(nnx.as_pure(after))
+
+    return Network(init, apply, True, True)
+
+
+def linen_network(model: Any, x: Any) -> Network:
+    """`module.init` and `module.apply`, collections beside "params" being the state."""
+    names = inspect.signature(model.__call__).parameters
+    flags = {
+        name: name in ROLES["evaluate"]
+        for name in names
+        if name in ROLES["train"] | ROLES["evaluate"]
+    }
+
+    def mode(train: bool) -> dict[str, bool]:
+        return {name: (not train if inverted else train) for name, inverted in flags.items()}
+
+    def init(key: Any) -> tuple[Tree, Tree]:
+        first, second = jax.random.split(key)
+        made = dict(
+            model.init({"params": first, "dropout": second}, jnp.asarray(x[:2]), **mode(False))
+        )
+        return made.pop("params", {}), made
+
+    def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
+        given = {"params": params, **state}
+        rngs = None if key is None else {"dropout": key}
+        outputs, after = model.apply(given, x, rngs=rngs, mutable=list(state), **mode(train))
+        return outputs, dict(after) if train else state
+
+    return Network(init, apply, True, bool(flags))

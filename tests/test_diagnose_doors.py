@@ -1,0 +1,260 @@
+"""The doors of `nnref.diagnose`: whatever somebody has, and mistakes of all kinds."""
+
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+import nnref
+from nnref import UserError
+from nnref.cli import main
+from nnref.diagnose import Finding, Findings
+from nnref.signatures import plain
+
+X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+Y = X[:, :1] - 2 * X[:, 1:2]
+KEY = jax.random.key(3)
+
+
+def init(key):
+    return {"w": 0.3 * jax.random.normal(key, (3, 1))}
+
+
+def apply(params, x):
+    return x @ params["w"]
+
+
+def squared(outputs, y):
+    return (outputs - y) ** 2
+
+
+def task(**changes):
+    return nnref.Task(**{"init": init, "apply": apply, "loss": squared, "train": (X, Y)} | changes)
+
+
+def test_a_task_of_plain_functions_that_learns_has_no_fault():
+    found = nnref.diagnose(task(), optimizer=optax.adam(0.1), epochs=40)
+    assert not found.faults
+    assert found.exit_code == 0
+    assert "Nothing found" in str(found)
+
+
+def noisy(params, x, key, training):
+    return apply(params, x) + training * jax.random.normal(key, (len(x), 1))
+
+
+def deterministic(params, x, *, deterministic, rng=None):
+    return apply(params, x) + (not deterministic)
+
+
+def stateful(params, batch_stats, x, train=False):
+    return apply(params, x), {"mean": batch_stats["mean"] + train}
+
+
+@pytest.mark.parametrize(
+    ("function", "random", "modes"),
+    [(apply, False, False), (noisy, True, True), (deterministic, True, True)],
+)
+def test_common_signatures_are_called_as_they_want(function, random, modes):
+    network = plain(init, function, X)
+    params, state = network.init(KEY)
+    evaluated, _ = network.apply(params, state, X, None, False)
+    np.testing.assert_array_equal(evaluated, apply(params, X))
+    trained, _ = network.apply(params, state, X, KEY, True)
+    assert (network.random, network.modes) == (random, modes)
+    assert np.abs(trained - evaluated).max() > 0.5 if modes else (trained == evaluated).all()
+
+
+def test_state_goes_in_and_comes_out():
+    network = plain(lambda key, x: (init(key), {"mean": x[0, 0]}), stateful, X)
+    params, state = network.init(KEY)
+    assert state["mean"] == X[0, 0]
+    assert network.apply(params, state, X, KEY, True)[1]["mean"] == X[0, 0] + 1
+
+
+def test_targets_may_come_first_and_rows_are_averaged():
+    told = []
+
+    def loss(y_true, y_pred):
+        told.append((y_true, y_pred))
+        return jnp.abs(y_pred)[:, 0]
+
+    value = task(loss=loss).functions.loss(2 * jnp.ones((4, 1)), jnp.zeros((4, 1)))
+    assert value == 2
+    assert told[0][1][0, 0] == 2
+
+
+class Norm(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(3, 4, rngs=rngs)
+        self.norm = nnx.BatchNorm(4, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dropout(self.norm(self.linear(x)))
+
+
+class LinenNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+        return nn.Dropout(0.5, deterministic=not train)(x)
+
+
+@pytest.mark.parametrize(
+    "model", [Norm(nnx.Rngs(0)), lambda rngs: Norm(rngs), LinenNorm()], ids=["nnx", "rngs", "linen"]
+)
+def test_a_flax_module_trains_evaluates_and_keeps_its_statistics(model):
+    functions = nnref.Task(model=model, loss=squared, train=(X, Y)).functions
+    params, state = functions.init(KEY)
+    before = [np.array(leaf) for leaf in arrays((params, state))]
+    outputs, after = functions.apply(params, state, X, KEY, True)
+    dropped = float((outputs == 0).mean())
+    assert 0.2 < dropped < 0.8
+    moved = [not np.array_equal(*pair) for pair in zip(arrays(state), arrays(after), strict=True)]
+    assert any(moved)
+    evaluated, kept = functions.apply(params, state, X, None, False)
+    assert (evaluated != 0).all()
+    again, _ = functions.apply(params, kept, X, None, False)
+    np.testing.assert_array_equal(evaluated, again)
+    # Nothing of the user's is written to.
+    for old, new in zip(before, arrays((params, state)), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def arrays(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loss": None}, "loss is missing"),
+        ({"init": None}, "init, called as init(key), is missing"),
+        ({"apply": None}, "apply, called as apply(params, x), is missing"),
+        ({"train": None}, "train is missing"),
+        ({"train": (X, Y[:5])}, "rows come first"),
+        ({"train": X}, "must be a pair"),
+        ({"apply": lambda params, x, wings: x}, "'wings' has no default and no known name"),
+        ({"apply": lambda params: 0}, "x is missing"),
+        ({"init": lambda key, x, y: 0}, "functools.partial"),
+        ({"loss": lambda params, batch, key: 0}, "nnref.diagnose(loss=..., params=..., batch=...)"),
+        ({"model": 3}, "not both"),
+        ({"model": 3, "init": None, "apply": None}, "is no Flax module"),
+    ],
+)
+def test_what_is_missing_is_said(change, words):
+    with pytest.raises(UserError) as told:
+        task(**change)
+    assert words in str(told.value)
+
+
+def test_a_users_exception_is_a_finding_with_its_own_line():
+    def broken(params, x):
+        return x @ params["w"].T  # the line that is named
+
+    found = nnref.diagnose(task(apply=broken))
+    assert [finding.cause for finding in found.faults] == ["broken_program"]
+    line = broken.__code__.co_firstlineno + 1
+    assert found[0].where == f"{__file__}:{line}"
+    assert "params" in found[0].measured
+
+
+def bare(params, batch):
+    x, y = batch
+    return jnp.mean((x @ params["w"] - y) ** 2)
+
+
+def test_a_bare_loss_is_looked_at_and_says_what_was_not_possible():
+    params = init(KEY) | {"unused": jnp.ones(2)}
+    found = nnref.diagnose(loss=bare, params=params, batch=(X, Y), optimizer=optax.sgd(0.1))
+    assert not found.faults
+    assert [(note.cause, note.where) for note in found.notes] == [
+        ("parameters_not_updated", "['unused']")
+    ]
+    assert any("train=(x, y)" in told for told in found.impossible)
+
+
+@pytest.mark.parametrize(
+    ("loss", "optimizer", "cause"),
+    [
+        (bare, optax.sgd(100.0), "learning_rate_too_high"),
+        (bare, optax.sgd(0.0), "parameters_not_updated"),
+        (lambda p, b, key: bare(jax.lax.stop_gradient(p), b), None, "parameters_not_updated"),
+        (lambda p, b: jnp.sqrt(bare(p, b) * 0), None, "numerical_instability"),
+    ],
+)
+def test_faults_of_a_bare_loss(loss, optimizer, cause):
+    found = nnref.diagnose(loss=loss, params=init(KEY), batch=(X, Y), optimizer=optimizer)
+    assert [finding.cause for finding in found.faults] == [cause]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"loss": bare}, {"task": 3}, {"loss": lambda a, b, c, d: 0, "params": {}, "batch": X}],
+)
+def test_a_diagnosis_of_nothing_is_refused(arguments):
+    with pytest.raises(UserError):
+        nnref.diagnose(**arguments)
+
+
+def make_task():
+    return task(), {"optimizer": optax.sgd(50.0), "epochs": 20}
+
+
+def make_nothing():
+    return 3
+
+
+def test_the_command_names_a_fault_and_its_exit_code_says_so(capsys, tmp_path):
+    page = tmp_path / "why.html"
+    code = main(["diagnose", f"{__name__}:make_task", "--json", "--html", str(page)])
+    told = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert told["found"][0]["cause"] == "learning_rate_too_high"
+    assert "learning_rate_too_high" in page.read_text()
+    assert "http" not in page.read_text()
+
+
+@pytest.mark.parametrize("given", [f"{__name__}:make_nothing", f"{__name__}:absent", "no.module:x"])
+def test_the_command_refuses_what_makes_no_task(given, capsys):
+    assert main(["diagnose", given]) == 2
+    assert given in capsys.readouterr().err
+
+
+SYMPTOM = Finding("dying_relu", "fault", "hidden", "no row activates it")
+CAUSE = Finding(
+    "learning_rate_too_high",
+    "fault",
+    "optimizer",
+    "with a tenth of the rate it learns <fine>, " + "and so on " * 12,
+    measured="0.5",
+    healthy="1e-3",
+    remedy="divide the learning rate by 10",
+    confidence=0.8,
+    symptoms=(SYMPTOM,),
+)
+NOTE = Finding("class_imbalance", "note", "targets", "one class in 90 % of the rows")
+
+
+def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
+    found = Findings((CAUSE, NOTE), ("data",), ("validation",), {"loss": float("nan")})
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for word in ("[learning_rate_too_high]", "80% sure", "divide the learning rate", "no row"):
+        assert word in text
+    assert text.index("steps overshoot") < text.index("no row activates") < text.index("one class")
+    assert (found.faults, found.notes) == ((CAUSE,), (NOTE,))
+    assert "&lt;fine&gt;" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["measures"] == {"loss": "nan"}
+
+
+def test_a_cause_outside_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="vocabulary"):
+        Finding("bad_luck", "fault", "", "")

@@ -1,0 +1,284 @@
+"""What is concluded from measurements: for each cause what speaks for it, and a near miss."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nnref.diagnose.case import Outcome, Trial
+from nnref.diagnose.dynamics import Change, Run, Step
+from nnref.diagnose.inputs import Reference
+from nnref.diagnose.judge import Judge
+from nnref.diagnose.layers import Layer
+from nnref.diagnose.start import Level, Snapshot
+
+STEPS = 400
+ROWS = 200
+LEVEL = Level(8, 1.0, 0.7, 0.0, 0.0, 0.0, 3.0, 0.0)
+
+
+def layer(name, activation):
+    return Layer((f"{name}.kernel",), "dot_general", "net.py:7", activation, (2, 8), False, 0, 1, 2)
+
+
+def kernel(seed, deviation=0.5):
+    return np.random.default_rng(seed).normal(0, deviation, (8, 8))
+
+
+def params(scale=0.5, constant=False):
+    kernels = [np.full((8, 8), 0.1) if constant else kernel(i, scale) for i in range(3)]
+    return {name: {"kernel": k} for name, k in zip("abc", kernels, strict=True)}
+
+
+def history(loss, *, update=1e-3, along=-0.9, largest=1.0, finite=None, gradient=1.0, penalty=0.0):
+    loss = np.asarray(loss, float)
+    n = len(loss)
+    return Step(
+        loss=loss,
+        penalty=np.full(n, penalty),
+        largest_output=np.broadcast_to(largest, n).astype(float),
+        gradient=np.full((n, 3), gradient),
+        update=np.full((n, 3), update),
+        weight=np.ones((n, 3)),
+        along=np.full(n, along),
+        finite=np.ones((n, 4), bool) if finite is None else finite,
+    )
+
+
+def look(levels=(LEVEL,) * 3, gradients=(1.0, 1.0, 1.0), kernels=(0.5, 0.5, 0.5)):
+    return Snapshot(levels, gradients, kernels, 1.0, np.ones((8, 1)))
+
+
+def trials(**skills):
+    return {
+        name: Trial(name, Change(rate=factor(name)), skill, skill)
+        for name, skill in ((word.replace("_", " ", 1), s) for word, s in skills.items())
+    }
+
+
+def factor(name):
+    return float(name.partition(" x")[2] or 1)
+
+
+def mean_loss(outputs, y):
+    return jnp.mean((outputs - y) ** 2)
+
+
+def summed_loss(outputs, y):
+    return jnp.sum((outputs - y) ** 2)
+
+
+def case(
+    *,
+    reached=0.0,
+    mode=None,
+    valid=None,
+    reference=0.9,
+    steps=None,
+    start=None,
+    end=None,
+    x=None,
+    y=None,
+    loss=mean_loss,
+    batch=32,
+    first=None,
+    last=None,
+    activation=("max",),
+    **tried,
+):
+    """A run that reached so much, of a network of three layers, and what was tried beside it."""
+    random = np.random.default_rng(0)
+    first = params() if first is None else first
+    last = first if last is None else last
+    return SimpleNamespace(
+        subject=SimpleNamespace(
+            train=(
+                random.normal(size=(ROWS, 4)) if x is None else x,
+                random.normal(size=(ROWS, 1)) if y is None else y,
+            ),
+            loss=loss,
+        ),
+        layers=[layer("a", activation), layer("b", activation), layer("c", ())],
+        initial=(first, {}),
+        start=start or look(),
+        end=end or look(),
+        run=Run(
+            history(np.linspace(1, 0.9, STEPS)) if steps is None else steps,
+            [(0, first, {}), (STEPS, last, {})],
+            None,
+            STEPS,
+            1.0,
+        ),
+        trainer=SimpleNamespace(batch=batch),
+        reference=Reference({"linear": reference}, {}, ROWS),
+        trained=Outcome(1.0, reached),
+        trained_in_mode=Outcome(1.0, reached if mode is None else mode),
+        validated=None if valid is None else Outcome(1.0, valid),
+        trials=trials(**({"rate_x0.1": 0.0} | {k: v for k, v in tried.items()})),
+    )
+
+
+def blown(at, born, loss):
+    finite = np.ones((len(loss), 4), bool)
+    finite[at:, ("outputs", "loss", "gradient", "update").index(born) :] = False
+    return finite
+
+
+CLIMBS = np.concatenate([np.geomspace(1, 1e6, 50), np.full(350, np.nan)])
+FALLS = np.concatenate([np.linspace(1, 0.2, 50), np.full(350, np.nan)])
+JUMPS = np.concatenate([[1.0, 40.0], np.full(398, 2.0)])
+WEAK = (replace(LEVEL, size=1e-2), replace(LEVEL, size=1e-4), replace(LEVEL, size=1e-6))
+DEAD = (LEVEL, replace(LEVEL, dead=1.0), LEVEL)
+HUGE = np.random.default_rng(1).normal(500, 300, (ROWS, 4))
+TINY = np.random.default_rng(1).normal(0, 0.001, (ROWS, 4))
+
+# What speaks for a cause, and the nearest measurement that does not: a network that learns all the
+# same, or the same symptom with another history.
+TABLE = {
+    "learning_rate_too_high, by divergence": (
+        "learning_rate_too_high",
+        {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS))},
+        {"steps": history(FALLS, finite=blown(50, "loss", FALLS))},
+    ),
+    "numerical_instability": (
+        "numerical_instability",
+        {"steps": history(FALLS, finite=blown(50, "gradient", FALLS))},
+        {"steps": history(CLIMBS, finite=blown(50, "gradient", CLIMBS))},
+    ),
+    "exploding_gradients": (
+        "exploding_gradients",
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS))},
+        {"steps": history(FALLS, finite=blown(0, "loss", FALLS))},
+    ),
+    "learning_rate_too_high, by a jump": (
+        "learning_rate_too_high",
+        {"steps": history(JUMPS), "rate_x0.1": 0.9},
+        {"steps": history(np.linspace(1, 0.9, STEPS)), "rate_x0.1": 0.9},
+    ),
+    "gradient_ascent": (
+        "gradient_ascent",
+        {"steps": history(np.linspace(1, 2, STEPS), along=0.9)},
+        {"steps": history(np.linspace(1, 2, STEPS), along=-0.1)},
+    ),
+    "parameters_not_updated": (
+        "parameters_not_updated",
+        {"steps": history(np.ones(STEPS), update=0.0)},
+        {"steps": history(np.ones(STEPS), update=0.0, gradient=0.0)},
+    ),
+    "batch_statistics_not_updated": (
+        "batch_statistics_not_updated",
+        {"reached": 0.1, "mode": 0.9},
+        {"reached": 0.1, "mode": 0.2},
+    ),
+    "constant_initialization": (
+        "constant_initialization",
+        {"first": params(constant=True)},
+        {"first": params(constant=True), "last": params()},
+    ),
+    "constant_initialization, though it learns": (
+        "constant_initialization",
+        {"first": params(constant=True), "reached": 0.89},
+        {"first": params(), "reached": 0.89},
+    ),
+    "inputs_not_normalized": (
+        "inputs_not_normalized",
+        {"x": HUGE, "inputs": 0.9},
+        {"x": HUGE, "inputs": 0.2},
+    ),
+    "inputs_not_normalized, of a network that learns": (
+        "inputs_not_normalized",
+        {"x": HUGE, "inputs": 0.9},
+        {"x": HUGE, "inputs": 0.95, "reached": 0.88},
+    ),
+    "inputs_scaled_twice": (
+        "inputs_scaled_twice",
+        {"x": TINY, "inputs": 0.9},
+        {"x": TINY, "inputs": 0.9, "reached": 0.88},
+    ),
+    "targets_not_scaled": (
+        "targets_not_scaled",
+        {"y": HUGE[:, :1] * 100, "targets": 0.9},
+        {"y": HUGE[:, :1] * 100, "targets": 0.9, "reached": 0.88},
+    ),
+    "excessive_regularization": (
+        "excessive_regularization",
+        {"penalty": 0.9},
+        {"penalty": 0.2},
+    ),
+    "loss_summed_over_batch": (
+        "loss_summed_over_batch",
+        {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9},
+        {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9, "batch": 4},
+    ),
+    "learning_rate_too_low": (
+        "learning_rate_too_low",
+        {"rate_x10": 0.9},
+        {"rate_x10": 0.9, "reached": 0.7},
+    ),
+    "undertrained": (
+        "undertrained",
+        {"longer": 0.9},
+        {"longer": 0.3},
+    ),
+    "vanishing_gradients": (
+        "vanishing_gradients",
+        {"start": look(gradients=(1e-4, 1e-2, 1.0)), "activation": ("logistic",)},
+        {"start": look(gradients=(1e-4, 1e-2, 1.0)), "activation": ("max",)},
+    ),
+    "initialization_too_small": (
+        "initialization_too_small",
+        {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01)), "initialization": 0.9},
+        {"start": look(kernels=(0.35, 0.35, 0.35)), "initialization": 0.9},
+    ),
+    "initialization_too_large": (
+        "initialization_too_large",
+        {"start": look(kernels=(5.0, 5.0, 5.0)), "initialization": 0.9},
+        {"start": look(kernels=(0.5, 0.5, 0.5)), "initialization": 0.9},
+    ),
+    "dying_relu": (
+        "dying_relu",
+        {"end": look(levels=DEAD)},
+        {"end": look(levels=(LEVEL, replace(LEVEL, dead=0.9), LEVEL))},
+    ),
+    "dying_relu, of a network that learns": (
+        "dying_relu",
+        {"end": look(levels=DEAD)},
+        {"end": look(levels=DEAD), "reached": 0.9},
+    ),
+    "corrupted_labels": (
+        "corrupted_labels",
+        {"reference": 0.0, "valid": 0.0},
+        {"reference": 0.0, "valid": 0.9, "reached": 0.9},
+    ),
+}
+
+
+def faults(measured):
+    # Three hidden saturating layers are what "in depth" starts with.
+    measured = dict(measured)
+    made = case(**measured)
+    if measured.get("activation") or "start" in measured:
+        made.layers.insert(0, made.layers[0])
+        made.start = replace(
+            made.start,
+            levels=(made.start.levels[0], *made.start.levels),
+            gradients=(made.start.gradients[0], *made.start.gradients),
+            kernels=(made.start.kernels[0], *made.start.kernels),
+        )
+        made.end = replace(made.end, levels=(made.end.levels[0], *made.end.levels))
+    found = Judge(made).verdict([])
+    return [f.cause for f in found if f.severity == "fault"]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_speaks_for_a_cause_names_it(name):
+    cause, trigger, _ = TABLE[name]
+    assert faults(trigger) == [cause]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_near_miss_does_not(name):
+    cause, _, near = TABLE[name]
+    assert cause not in faults(near)

@@ -116,7 +116,7 @@ def case(
         trained=Outcome(1.0, reached),
         trained_in_mode=Outcome(1.0, reached if mode is None else mode),
         validated=None if valid is None else Outcome(1.0, valid),
-        trials=trials(**({"rate_x0.1": 0.0} | {k: v for k, v in tried.items()})),
+        trials=trials(**({"rate_x0.1": 0.0} | dict(tried))),
     )
 
 

@@ -90,6 +90,14 @@ THRESHOLDS: dict[str, Threshold] = {
         "length of an update over that of the weights: ten times the 1e-3 "
         "of a healthy run (Karpathy, CS231n notes, part 3)",
     ),
+    "leap": Threshold(
+        0.1,
+        "the same, of the step before the first non-finite number: a hundred times a healthy one",
+    ),
+    "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
+    "travel": Threshold(
+        0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
+    ),
     "ascent": Threshold(0.1, "cosine of update and gradient: descent with any momentum is below 0"),
     "tiny inputs": Threshold(
         0.05,
@@ -107,16 +115,19 @@ THRESHOLDS: dict[str, Threshold] = {
         "1/4, so three of them 1/64",
     ),
     "weak kernel": Threshold(
-        0.5,
-        "kernel deviation times sqrt(fan-in): LeCun 1, He 1.41; a layer "
-        "below 0.5 more than halves the signal (He et al. 2015, section 2.2)",
+        0.71,
+        "kernel deviation times sqrt(fan-in): half of the sqrt(2) of He et al. 2015",
     ),
+    "dying signal": Threshold(
+        0.1, "last hidden over first hidden signal: a unit with a bias drowns it"
+    ),
+    "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),
+    "tie": Threshold(0.05, "of skill: two runs that are equally good"),
     "strong kernel": Threshold(4.0, "the same: above, a layer multiplies the signal by 4 or more"),
     "dead": Threshold(
         1.0, "share of units that no row activates: one living unit lets signals pass"
     ),
     "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
-    "few steps": Threshold(100, "steps: fewer cannot move an Adam weight by more than 0.1 at 1e-3"),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -12,6 +13,20 @@ from nnref.diagnose.case import Case, Trial
 from nnref.diagnose.findings import Finding, bound, upstream
 from nnref.diagnose.inputs import scales
 from nnref.diagnose.layers import Layer
+
+# What a trial changed, as a report says it.
+WORDS = {
+    "inputs": "with standardized inputs",
+    "targets": "with standardized targets",
+    "inputs and targets": "with standardized inputs and targets",
+    "initialization": "with kernels drawn as He et al. 2015 do",
+    "penalty": "without the penalty",
+    "longer": "with five times the epochs",
+    "rate x0.1": "with a tenth of the learning rate",
+    "rate x0.01": "with a hundredth of the learning rate",
+    "rate x10": "with ten times the learning rate",
+    "rate x100": "with a hundred times the learning rate",
+}
 
 
 def hidden(case: Case) -> range:
@@ -100,17 +115,22 @@ class Judge:
         enough = base + bound("cure") * gap
         return best if gap > bound("gap") and best.skill >= enough else None
 
+    @property
+    def any_cure(self) -> bool:
+        """Whether a run with one thing changed went most of the way."""
+        return any(self.cured(name) for name in self.case.trials)
+
     def helped(self, name: str) -> Trial | None:
         """A trial that is better than the run by more than the noise of one seed."""
         trial = self.case.trials.get(name)
         better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
         return trial if better else None
 
-    def told(self, trial: Trial, what: str) -> str:
+    def told(self, trial: Trial) -> str:
         """A trial in words."""
         return (
-            f"{what}, the same training goes from {self.reached:.2f} to {trial.skill:.2f} (a "
-            "constant answer is 0, a perfect one 1)"
+            f"{WORDS.get(trial.name, f'with {trial.name}')}, the same training goes from "
+            f"{self.reached:.2f} to {trial.skill:.2f} (a constant answer is 0, a perfect one 1)"
         )
 
     # What kept it from learning? In the order of the vocabulary where it matters.
@@ -144,17 +164,20 @@ class Judge:
             or reached[-1] > bound("growth") ** 2 * max(reached[0], 1e-30)
             or weights[-1] > bound("growth") * weights[0]
         )
+        leap = float(np.max(self.moves[at - 1])) if at else 0.0
         cured = self.cured("rate x0.1", "rate x0.01")
-        if grew or (cured and before.size and last > before[0]):
-            rate = "rate x0.1" if cured and cured.name == "rate x0.1" else "rate x0.01"
+        if grew or (leap > bound("leap") and cured):
+            if cured and self.summed and self.case.trainer.batch >= bound("summed rows"):
+                yield self.sum_of(cured)
+            what = "the loss grows until" if grew else "after steps that leap,"
             yield Finding(
                 "learning_rate_too_high",
                 "fault",
                 "optimizer",
-                f"the loss grows until {told}"
-                + (f"; {self.told(cured, f'with the {rate}')}" if cured else ""),
-                measured=f"loss {before[0]:.3g} at first, {last:.3g} before" if before.size else "",
-                healthy="a loss that falls",
+                f"{what} {told}" + (f"; {self.told(cured)}" if cured else ""),
+                measured=f"the last step moved the weights by {leap:.2g} of their length; "
+                f"loss {before[0]:.3g} at first, {last:.3g} before",
+                healthy="about 1e-3 of their length",
                 remedy="divide the learning rate by 10",
             )
             return
@@ -235,7 +258,9 @@ class Judge:
             columns = kernel.reshape(-1, kernel.shape[-1])
             after = kernel_of(self.case.run.params, layer)
             still = after is not None and np.ptp(after.reshape(columns.shape), axis=1).max()
-            if np.ptp(columns, axis=1).max() == 0 and still <= 1e-3 * np.abs(after).max():
+            if after is None or np.ptp(columns, axis=1).max() > 0:
+                continue
+            if still <= 1e-3 * np.abs(after).max():
                 yield Finding(
                     "constant_initialization",
                     "fault",
@@ -271,7 +296,7 @@ class Judge:
                 "inputs_scaled_twice" if small else "inputs_not_normalized",
                 "fault",
                 f"column {column} of the inputs",
-                self.told(cure, "with standardized inputs"),
+                self.told(cure),
                 measured=f"mean up to {mean:.3g}, deviation up to {deviation:.3g}",
                 healthy="mean about 0, deviation about 1",
                 remedy="x = (x - x_train.mean(0)) / x_train.std(0)",
@@ -283,7 +308,7 @@ class Judge:
                 "targets_not_scaled",
                 "fault",
                 "targets",
-                self.told(cure, f"with {cure.name} standardized"),
+                self.told(cure),
                 measured=f"mean {y.mean():.3g}, deviation {y.std():.3g}",
                 healthy="mean about 0, deviation about 1",
                 remedy="y = (y - y_train.mean()) / y_train.std()",
@@ -294,11 +319,10 @@ class Judge:
         levels, layers = self.case.start.levels, self.case.layers
         if len(levels) < 3:
             return
-        relative = [level.spread / max(level.size, 1e-30) for level in levels]
         sizes = [max(level.size, 1e-30) for level in levels]
         cure = self.cured("initialization")
         first, last = sizes[0], sizes[-2]
-        shrinks = (last / first) ** (1 / max(len(sizes) - 2, 1))
+        dies = len(levels) > 3 and last < bound("dying signal") * first
         gradients = np.maximum(self.case.start.gradients, 1e-30)
         saturating = np.mean([level.saturated for level in levels[:-1]])
         bounded = [
@@ -322,13 +346,12 @@ class Judge:
                 healthy=f"above {bound('vanishing'):g}",
                 remedy="use relu in the hidden layers, or fewer of them",
             )
-        elif weak < bound("weak kernel") and (cure or shrinks < 0.5 or relative[-1] < 1e-3):
+        elif weak < bound("weak kernel") and (cure or dies or not self.any_cure):
             yield Finding(
                 "initialization_too_small",
                 "fault",
                 place(layers[0]),
-                "the signal shrinks from layer to layer"
-                + (f"; {self.told(cure, 'drawn as He et al. 2015 do')}" if cure else ""),
+                "the signal shrinks from layer to layer" + (f"; {self.told(cure)}" if cure else ""),
                 measured=f"root mean square by layer {', '.join(f'{s:.1e}' for s in sizes)}",
                 healthy="about the same in every layer: kernel deviation sqrt(2 / fan_in)",
                 remedy="jax.nn.initializers.he_normal()",
@@ -338,7 +361,7 @@ class Judge:
                 "initialization_too_large",
                 "fault",
                 place(layers[0]),
-                self.told(cure, "with kernels drawn as He et al. 2015 do"),
+                self.told(cure),
                 measured=f"kernel deviation {weak:.2g} / sqrt(fan_in)",
                 healthy="1 to 1.5 / sqrt(fan_in)",
                 remedy="jax.nn.initializers.he_normal()",
@@ -353,10 +376,11 @@ class Judge:
 
     @property
     def jumps(self) -> bool:
-        """Whether the loss climbed far above its first value."""
+        """Whether the loss climbed far above its first value, or a step outran the weights."""
         loss = self.case.run.steps.loss
         loss = loss[np.isfinite(loss)]
-        return bool(len(loss) > 1 and loss[1:].max() > bound("overshoot") * abs(loss[0]))
+        climbed = len(loss) > 1 and loss[1:].max() > bound("overshoot") * abs(loss[0])
+        return bool(climbed or np.max(self.moves[:5], initial=0.0) > 1)
 
     def penalty(self) -> Iterator[Finding]:
         """A penalty that outweighs the data."""
@@ -368,12 +392,53 @@ class Judge:
                 "excessive_regularization",
                 "fault",
                 "penalty",
-                self.told(cure, "without the penalty"),
+                self.told(cure),
                 measured=f"penalty {ratio:.2g} times the data loss at the end",
                 healthy="below the data loss",
                 remedy="divide the penalty's factor by 100",
             )
 
+    @cached_property
+    def moves(self) -> np.ndarray:
+        """The length of each step over that of the weights, (steps, kernels)."""
+        steps = self.case.run.steps
+        kernels = [leaf.ndim > 1 for leaf in jax.tree.leaves(self.case.initial[0])]
+        moved = steps.update[:, kernels] / np.maximum(steps.weight[:, kernels], 1e-12)
+        # What starts at 0 moves infinitely far in its first step, and nothing is wrong with it.
+        return np.where(steps.weight[:1, kernels] > 0, moved, 0.0)
+
+    @cached_property
+    def pace(self) -> float:
+        """The median of that over steps and kernels."""
+        return float(np.median(self.moves)) if self.moves.size else 0.0
+
+    @property
+    def travel(self) -> float:
+        """How far the planned run goes at this pace, in lengths of the weights."""
+        run = self.case.run
+        return float(np.median(self.moves, 1).sum()) * run.planned / max(len(run.steps.loss), 1)
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a gradient, and the run goes nowhere."""
+        moving = np.median(self.case.run.steps.gradient) > 0
+        return bool(moving and self.pace < bound("slow step") and self.travel < bound("travel"))
+
+    def sum_of(self, cured: Trial) -> Finding:
+        """The loss as a sum over rows, and a smaller rate that cures it."""
+        batch = self.case.trainer.batch
+        return Finding(
+            "loss_summed_over_batch",
+            "fault",
+            "loss",
+            f"the loss is a sum over rows, so every step is {batch} times as large; "
+            + self.told(cured),
+            measured="a batch repeated has twice the loss",
+            healthy="the same loss",
+            remedy="jnp.mean over the rows instead of jnp.sum",
+        )
+
+    @cached_property
     def summed(self) -> bool:
         """Whether the loss of a batch repeated is twice that of the batch."""
         outputs = jnp.asarray(self.case.start.outputs[:8], jnp.float32)
@@ -394,49 +459,47 @@ class Judge:
         steps = self.case.run.steps
         loss = steps.loss[np.isfinite(steps.loss)]
         climbs = len(loss) > 1 and loss[1:].max() > loss[0] + 0.2 * abs(loss[0])
-        return bool(climbs or relative_steps(steps) > bound("large step"))
+        return bool(climbs or self.pace > bound("large step") or self.jumps)
 
     def rate(self) -> Iterator[Finding]:
         """Steps too large or too small for the run."""
         steps = self.case.run.steps
         low, high = self.cured("rate x0.1", "rate x0.01"), self.cured("rate x10", "rate x100")
         longer = self.cured("longer")
-        batch = self.case.trainer.batch
-        ratios = relative_steps(steps)
         if low and self.overshoots and not (high and high.skill > low.skill):
-            if self.summed() and batch >= bound("summed rows"):
-                yield Finding(
-                    "loss_summed_over_batch",
-                    "fault",
-                    "loss",
-                    f"the loss is a sum over the rows, so every step is {batch} times as large; "
-                    + self.told(low, f"with the {low.name}"),
-                    measured="a batch repeated has twice the loss",
-                    healthy="the same loss",
-                    remedy="jnp.mean over the rows instead of jnp.sum",
-                )
+            if self.summed and self.case.trainer.batch >= bound("summed rows"):
+                yield self.sum_of(low)
             yield Finding(
                 "learning_rate_too_high",
                 "fault",
                 "optimizer",
-                self.told(low, f"with the {low.name}"),
-                measured=f"update {ratios:.1e} of the weights a step",
+                self.told(low),
+                measured=f"update {self.pace:.1e} of the weights a step",
                 healthy="about 1e-3",
                 remedy=f"divide the learning rate by {1 / low.change.rate:.0f}",
             )
             return
-        few = len(steps.loss) < bound("few steps")
+        if not high and not longer and self.stands:
+            yield Finding(
+                "learning_rate_too_low",
+                "fault",
+                "optimizer",
+                "all steps of the run together hardly move the weights",
+                measured=f"{self.travel:.1e} of their length in {self.case.run.planned} steps",
+                healthy="about 1e-3 a step",
+                remedy="ten times the learning rate",
+            )
+            return
         if high or longer:
-            undertrained = longer and (few or not high) or (few and not high)
-            chosen = longer if undertrained and longer else high or longer
+            undertrained = longer and not (high and high.skill >= longer.skill - bound("tie"))
+            chosen = longer if undertrained else high or longer
             assert chosen is not None
-            what = "five times the epochs" if chosen.name == "longer" else f"the {chosen.name}"
             yield Finding(
                 "undertrained" if undertrained else "learning_rate_too_low",
                 "fault",
                 "epochs" if undertrained else "optimizer",
-                self.told(chosen, f"with {what}"),
-                measured=f"{len(steps.loss)} steps, update {ratios:.1e} of the weights a step",
+                self.told(chosen),
+                measured=f"{len(steps.loss)} steps, update {self.pace:.1e} of the weights a step",
                 healthy="about 1e-3, and a loss that has stopped falling",
                 remedy="five times the epochs" if undertrained else "ten times the learning rate",
             )
@@ -480,15 +543,32 @@ class Judge:
                 remedy="order = rng.permutation(len(x)); x, y = x[order], y[order]",
             )
 
+    def sum_too_large(self) -> list[Finding]:
+        """A sum over rows whose first steps leap, of a network that a smaller rate helps."""
+        if not self.finite or not self.summed or self.case.trainer.batch < bound("summed rows"):
+            return []
+        helped = self.helped("rate x0.1") if self.jumps else None
+        return [self.sum_of(helped)] if helped else []
+
+    def needed(self, finding: Finding) -> bool:
+        """Whether what the program lacks could be missed: a bend where only bends help."""
+        if finding.cause != "hidden_activation_missing":
+            return True
+        skills = self.case.reference.skills
+        bent = max((skill for name, skill in skills.items() if name != "linear"), default=1.0)
+        return bent > skills.get("linear", 0.0) + bound("gap")
+
     def verdict(self, structural: Iterable[Finding]) -> list[Finding]:
         """All findings: faults only where the network did not learn, the most upstream first."""
         structural = list(structural)
         if self.learned:
             # Units that stay the same are lost, however well the rest does without them.
             return [*self.symmetry(), *(as_note(finding) for finding in structural)]
+        structural = [f if self.needed(f) else as_note(f) for f in structural]
         program = [finding for finding in structural if finding.severity == "fault"]
         notes = [finding for finding in structural if finding.severity == "note"]
         certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]
+        certain += self.sum_too_large()
         if not certain and not program and not self.failed:
             return notes
         found = program + certain
@@ -509,6 +589,11 @@ def under_their_cause(found: list[Finding]) -> list[Finding]:
     ordered = upstream(found)
     if not ordered:
         return []
+    # An output that can be learned with is not what keeps a dead signal from arriving.
+    soft = ordered[0].confidence < bound("soft") and ordered[0].cause.startswith("output")
+    dead = [finding for finding in ordered if finding.cause == "initialization_too_small"]
+    if soft and dead:
+        ordered = [*dead, *(finding for finding in ordered if finding not in dead)]
     return [replace(ordered[0], symptoms=tuple(ordered[1:4]))]
 
 
@@ -527,8 +612,3 @@ def fans(case: Case) -> list[float]:
         kernel = kernel_of(case.initial[0], layer)
         told.append(1.0 if kernel is None else float(np.prod(kernel.shape[:-1])))
     return told
-
-
-def relative_steps(steps: Any) -> float:
-    """The median over steps and kernels of the length of an update over that of the weights."""
-    return float(np.median(steps.update / np.maximum(steps.weight, 1e-12)))

@@ -96,6 +96,18 @@ def parser() -> argparse.ArgumentParser:
         diff.add_argument(letter, metavar=letter.upper(), help=help_)
     diff.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
 
+    report = add("report", report_command, "one page about runs, which needs nothing else: HTML")
+    plot = add("plot", plot_command, "the pictures of a report as PNG or SVG")
+    for each, ending in ((report, ".html"), (plot, ".png or .svg")):
+        each.add_argument(
+            "runs", nargs="+", metavar="PAGE|NAME", help="page, name, identity or experiment file"
+        )
+        each.add_argument("-o", "--output", metavar="PATH", help=f"a {ending} file")
+        each.add_argument(
+            "--no-network", action="store_true", help="leave out what takes the trained network"
+        )
+        each.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+
     add("list", list_command, "every experiment in one line")
     show = add("show", show_command, "the layers, and the complete experiment, defaults filled in")
     show.add_argument("file", help="experiment file, page, or name of an experiment")
@@ -425,6 +437,59 @@ def side(given: str, logbook: Path, there: Sequence[Any]) -> Any:
     histories = [read_page(logbook / entry.page).history for entry in mine]
     identity = f" {mine[0].identity}" if mine and mine[0].identity != given else ""
     return Side(f"{given}{identity}", mine[0].settings if mine else settings, mine, histories)
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """`nnref report`."""
+    output = output_path(options.output or "report.html", (".html",))
+    shown, told, networks = shown_with_networks(options)
+    from nnref.report.about_runs import report_of
+    from nnref.report.document import write
+
+    print(write(report_of(shown, networks, told), output))
+    return 0
+
+
+def plot_command(options: argparse.Namespace) -> int:
+    """`nnref plot`."""
+    output = output_path(options.output or "runs.png", (".png", ".svg"))
+    shown, told, networks = shown_with_networks(options)
+    from nnref.report.about_runs import panels_of
+    from nnref.report.panels import save
+
+    for line in told:
+        print(f"nnref: {line}", file=sys.stderr)
+    title = ", ".join(subject.label for subject in shown)
+    print(save(panels_of(shown, networks), title, output))
+    return 0
+
+
+def output_path(given: str, endings: Sequence[str]) -> Path:
+    """Where to write.
+
+    Raises:
+        UserError: for another ending.
+    """
+    if Path(given).suffix not in endings:
+        raise UserError(f"-o {given}: give a file that ends in {' or '.join(endings)}")
+    return Path(given)
+
+
+def shown_with_networks(options: argparse.Namespace) -> tuple[list[Any], list[str], list[Any]]:
+    """What a report is about, what was left out of it, and the trained networks."""
+    from rich.console import Console
+
+    from nnref.compilation import use_cache
+    from nnref.report.about_runs import NOT_ASKED, network_of
+    from nnref.report.subjects import subjects
+    from nnref.report.terminal import TerminalListener
+
+    use_cache()
+    shown, told = subjects(options.runs, Path(options.logbook))
+    if options.no_network:
+        return shown, told, [NOT_ASKED] * len(shown)
+    listener = TerminalListener(Console(stderr=True))
+    return shown, told, [network_of(subject, listener) for subject in shown]
 
 
 def list_command(options: argparse.Namespace) -> int:

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnref.experiment import Experiment
+from nnref.report.rates import learning_rates
 from nnref.runs import Run
-from nnref.schedules import Progress, plateau
+from nnref.schedules import plateau
 from nnref.task import from_experiment
 
 COLOURS = {"train_loss": "#4269d0", "valid_loss": "#c2410c"}
@@ -61,20 +61,14 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
         path: of the PNG or SVG, by its ending.
     """
     _, setup, _ = from_experiment(experiment)
-    schedule = experiment.bind("schedule", {})
     steps = np.unique(np.linspace(0, setup.steps - 1, 2000).astype(np.int32))
-    reductions = np.zeros_like(steps)
-
-    def factor(step: jax.Array, reduced: jax.Array) -> jax.Array:
-        return schedule(Progress(step, setup.steps, setup.steps_per_epoch, reduced))
-
-    rate = experiment.optimizer.learning_rate * jax.jit(jax.vmap(factor))(steps, reductions)
+    rate = learning_rates(experiment, setup, steps, np.zeros_like(steps))
     figure, axes = blank_figure()
     axes.plot(steps / setup.steps_per_epoch, rate, color=COLOURS["train_loss"])
     axes.set_xlabel(f"epoch ({setup.steps_per_epoch} steps each, {setup.steps} in all)")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
-    note = "" if plateau(schedule) is None else ", while validation improves"
+    note = "" if plateau(experiment.bind("schedule", {})) is None else ", while validation improves"
     title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
     axes.set_title(title, loc="left")
     return saved(figure, path)

@@ -1,0 +1,254 @@
+"""Panels: still pictures with matplotlib, for the page (SVG inside it) and for `nnref plot`.
+
+A panel draws on axes that it is given, so that each picture of the page and each part of the one
+file of `nnref plot` come from the same lines.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+from nnref.report.blocks import Chart, Image
+
+# The style sheet has the same eight as --line-0 ..., and lighter ones for dark screens.
+COLOURS = (
+    *("#2f5fd0", "#c2410c", "#0f766e", "#8b2fd6"),
+    *("#8a5a00", "#be185d", "#3f7010", "#475569"),
+)
+INK = "#010203"  # stands for the colour of text until the page is written
+SIZE = (4.4, 2.7)  # inches: on a phone about as wide as the screen
+MOST_NAMES = 24  # on an axis
+STYLE: Any = {
+    "axes.grid": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "font.size": 9,
+    "image.cmap": "viridis",
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # letters stay letters
+    "text.parse_math": False,  # a dollar in a name is no formula
+}
+IN_INK: Any = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+)
+
+
+class Panel(NamedTuple):
+    """A still picture: what it is called, what it shows in words, and what draws it."""
+
+    title: str
+    alt: str
+    draw: Callable[[Axes], None]
+    size: tuple[float, float] = SIZE
+
+
+def inline(panel: Panel) -> Image:
+    """A panel as SVG that stands inside a page and takes its colours."""
+    salt = {"svg.hashsalt": panel.title}  # names inside the picture are the page's names, too
+    with mpl.rc_context(STYLE | IN_INK | salt):
+        figure = Figure(figsize=panel.size, layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.subplots()
+        axes.patch.set_visible(False)
+        panel.draw(axes)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", dpi=100, metadata=dict.fromkeys(NO_METADATA))
+    svg = written.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' id="[a-z]+_\d+"', "", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true"', svg, count=1)
+    svg = svg.replace(INK, "currentColor")
+    for number, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--line-{number})")
+    return Image(panel.alt, svg=svg, caption=panel.title)
+
+
+NO_METADATA = ("Creator", "Date", "Format", "Type")
+
+
+def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
+    """All panels in one PNG or SVG, by its ending."""
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
+        figure = Figure(figsize=(columns * SIZE[0], rows * (SIZE[1] + 0.2)), layout="constrained")
+        figure.suptitle(title, x=0.01, ha="left")
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            axes.set_title(panel.title, loc="left")
+            panel.draw(axes)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return path
+
+
+# --- curves -------------------------------------------------------------------------------------
+
+
+def chart_panels(title: str, chart: Chart) -> list[Panel]:
+    """Each view of a chart as a still picture."""
+
+    def panel(number: int) -> Panel:
+        view = chart.views[number]
+
+        def draw(axes: Axes) -> None:
+            lines = [line for line in view.lines if any(known(line.values))]
+            for line in lines:
+                x, y = np.array(view.x), np.array(line.values, float)
+                there = np.isfinite(y)
+                style: Any = {"linestyle": "--"} if line.dashed else {}
+                style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": line.label}
+                axes.plot(x[there], y[there], color=COLOURS[line.colour], **style)
+            if view.log and all(min(known(line.values)) > 0 for line in lines):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
+                axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            axes.set_xlabel(chart.x_label)
+            if 0 < sum(not line.thin for line in lines) <= 2 * len(COLOURS):
+                axes.legend(fontsize=8)
+
+        name = view.label if len(chart.views) > 1 else title
+        return Panel(name, chart.alt, draw)
+
+    return [panel(number) for number in range(len(chart.views))]
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+# --- layers over the run ------------------------------------------------------------------------
+
+
+def heat_map(
+    title: str, alt: str, values: np.ndarray, epochs: np.ndarray, layers: Sequence[str], log: bool
+) -> Panel:
+    """A measure of each layer, from the first at the top down, over the epochs.
+
+    Args:
+        title: what is measured.
+        alt: the same in words.
+        values: (n, layers); NaN stays blank.
+        epochs: (n,), increasing.
+        layers: their names.
+        log: colours by the logarithm; of what is not positive, none.
+    """
+
+    def draw(axes: Axes) -> None:
+        shown = np.where(values > 0, values, np.nan) if log else values
+        finite = shown[np.isfinite(shown)]
+        norm = None
+        if log and finite.size and finite.min() < finite.max():
+            norm = LogNorm(finite.min(), finite.max())
+        half = (epochs[-1] - epochs[0]) / max(1, len(epochs) - 1) / 2 or 0.5
+        picture = axes.imshow(
+            np.ma.masked_invalid(shown.T),
+            aspect="auto",
+            interpolation="nearest",
+            extent=(epochs[0] - half, epochs[-1] + half, len(layers) - 0.5, -0.5),
+            norm=norm,
+            **({} if log else {"vmin": 0, "vmax": max(finite.max(initial=0), 1e-9)}),
+        )
+        names_on(axes.yaxis, layers)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        bar = axes.figure.colorbar(picture, ax=axes, pad=0.02)
+        if norm is not None:
+            ticks = np.geomspace(finite.min(), finite.max(), 4)
+            bar.set_ticks(list(ticks), labels=[f"{tick:.2g}" for tick in ticks])
+            bar.minorticks_off()
+
+    return Panel(title, alt, draw, (SIZE[0], 1.5 + 0.17 * min(len(layers), MOST_NAMES)))
+
+
+def names_on(axis: Any, names: Sequence[str]) -> None:
+    """Names along an axis, as many as there is room for."""
+    places = range(0, len(names), -(-len(names) // MOST_NAMES))
+    axis.set_ticks(list(places), [short(names[place]) for place in places])
+
+
+def short(name: str, most: int = 18) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+def histogram(title: str, alt: str, start: np.ndarray, end: np.ndarray) -> Panel:
+    """How numbers are spread: before training as an outline, after it as an area."""
+
+    def draw(axes: Axes) -> None:
+        both = np.concatenate([start, end])
+        both = both[np.isfinite(both)]
+        low, high = (both.min(), both.max()) if both.size else (0.0, 1.0)
+        edges = np.linspace(low, high if high > low else low + 1, 41)
+        for values, name in ((end, "end"), (start, "start")):
+            counted, _ = np.histogram(values[np.isfinite(values)], edges)
+            share = counted / max(1, counted.sum())
+            if name == "end":
+                axes.stairs(share, edges, fill=True, color=COLOURS[1], alpha=0.75, label=name)
+            else:
+                axes.stairs(share, edges, color=COLOURS[0], linewidth=1.4, label=name)
+        axes.set_ylabel("share")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.legend(fontsize=8)
+
+    return Panel(title, alt, draw, (SIZE[0], 1.9))
+
+
+def confusion_panel(alt: str, counts: np.ndarray, classes: Sequence[str]) -> Panel:
+    """How often each class (row) was answered with each (column)."""
+
+    def draw(axes: Axes) -> None:
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        tint = np.zeros((*share.shape, 4))
+        # Never so dark, or on dark paper so bright, that the numbers cannot be read.
+        tint[..., :3], tint[..., 3] = to_rgb(COLOURS[0]), 0.55 * share
+        axes.imshow(tint)
+        if len(classes) <= 12:
+            for i, j in np.argwhere(counts):
+                axes.text(j, i, str(counts[i, j]), ha="center", va="center", fontsize=8)
+        names_on(axes.xaxis, classes)
+        names_on(axes.yaxis, classes)
+        if max(map(len, classes)) > 3:
+            axes.tick_params(axis="x", rotation=90)
+        axes.set_xlabel("answer")
+        axes.set_ylabel("class")
+
+    return Panel("Confusion matrix", alt, draw, (SIZE[0], 3.6))
+
+
+def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[Panel]:
+    """Answers over targets, and how the residuals are spread."""
+    t, f = targets.ravel(), answers.ravel()
+    apart = -(-t.size // 1500)
+
+    def scatter(axes: Axes) -> None:
+        x, y = t[::apart], f[::apart]
+        axes.plot(x, y, ".", color=COLOURS[0], markersize=3, alpha=0.5, rasterized=True)
+        ends = [float(t.min()), float(t.max())]
+        axes.plot(ends, ends, color=COLOURS[1], linewidth=1.2, label="answer = target")
+        axes.set_xlabel("target")
+        axes.set_ylabel("answer")
+        axes.legend(fontsize=8)
+
+    def spread(axes: Axes) -> None:
+        residuals = f - t
+        counted, edges = np.histogram(residuals[np.isfinite(residuals)], 40)
+        axes.stairs(counted, edges, fill=True, color=COLOURS[0], alpha=0.8)
+        axes.axvline(0, color=COLOURS[1], linewidth=1.2)
+        axes.set_xlabel("answer − target")
+        axes.set_ylabel("rows")
+
+    return [Panel("Answers", alt, scatter), Panel("Residuals", alt, spread)]

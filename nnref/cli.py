@@ -480,7 +480,7 @@ def shown_with_networks(options: argparse.Namespace) -> tuple[list[Any], list[st
     from rich.console import Console
 
     from nnref.compilation import use_cache
-    from nnref.report.about_runs import NOT_ASKED, network_of
+    from nnref.report.about_networks import NOT_ASKED, network_of
     from nnref.report.subjects import subjects
     from nnref.report.terminal import TerminalListener
 

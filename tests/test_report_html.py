@@ -12,7 +12,8 @@ from logbooks import EXPERIMENT, write_page
 from nnref import pages, runs
 from nnref.experiment import Experiment
 from nnref.pages import page_at
-from nnref.report.about_runs import network_of, report_of
+from nnref.report.about_networks import network_of
+from nnref.report.about_runs import report_of
 from nnref.report.document import write
 from nnref.report.subjects import Subject
 
@@ -180,7 +181,7 @@ def test_pictures_and_switches_have_words(page):
           silent: every("[role=img]").filter((e) => !(e.getAttribute("aria-label") ?? "").trim())
             .concat(every("img").filter((e) => !e.alt.trim())).map((e) => e.outerHTML),
           loose: every("svg, canvas").filter((e) => !inner(e)).length,
-          nameless: every("input").filter((e) => !e.labels.length || !e.labels[0].textContent.trim())
+          nameless: every("input").filter((e) => !e.labels[0]?.textContent.trim())
             .map((e) => e.outerHTML),
           ids: every("[id]").map((e) => e.id),
           headless: every("table").filter((t) => !t.caption || !t.querySelector("th")).length,

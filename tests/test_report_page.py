@@ -15,21 +15,10 @@ from nnref.errors import UserError
 from nnref.experiment import Experiment
 from nnref.pages import page_at
 from nnref.report import network
-from nnref.report.about_runs import (
-    NOT_ASKED,
-    answer_blocks,
-    chart_of,
-    drawn_seeds,
-    headline,
-    layer_panels,
-    medians,
-    network_of,
-    panels_of,
-    places,
-    rates,
-    report_of,
-)
+from nnref.report.about_networks import NOT_ASKED, answer_blocks, layer_panels, network_of
+from nnref.report.about_runs import headline, panels_of, report_of
 from nnref.report.blocks import Chart, Line, Table, View, Words
+from nnref.report.curves import chart_of, drawn_seeds, medians, places, rates
 from nnref.report.document import LIMIT, html
 from nnref.report.panels import Panel, inline, save
 from nnref.report.rates import rate_of_run
@@ -153,6 +142,19 @@ def test_figures_of_every_run_and_over_them(tmp_path):
     assert [row[2] for row in over.rows] == ["0.2", "0.1", "0.4"]
     assert [row[2:4] for row in each.rows] == [["0.2", "0.15"], ["0.4", "0.15"], ["0.1", "0.1"]]
     assert dict(report.headlines[0].facts)["validation loss in the end, median"] == "0.2"
+
+
+def test_a_run_that_has_just_begun_is_shown_all_the_same(tmp_path):
+    begun = write_page(tmp_path, "some", dict.fromkeys(FALL, []))
+    subject = subject_of(begun)
+    text = html(report_of([subject], [NOT_ASKED]))
+    assert "1 of 1 pages have no line of measures" in text
+    assert "Curves" not in text
+    with pytest.raises(UserError, match="no line of measures yet"):
+        panels_of([subject], [NOT_ASKED])
+    both = subject_of(begun, write_page(tmp_path, "some", FALL, 1, facts=DONE))
+    assert "1 of 2 pages have no line" in html(report_of([both], [NOT_ASKED]))
+    assert "1 of 2 runs went on to epoch 0 of 4" in both.outcome[2]
 
 
 def test_what_differs_and_what_came_of_it(tmp_path):
@@ -287,7 +289,7 @@ def test_a_constant_rate_is_a_sentence_and_another_a_chart(tmp_path):
 
 
 def test_without_data_the_rate_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("nnref.report.about_runs.from_experiment", refused)
+    monkeypatch.setattr("nnref.report.curves.from_experiment", refused)
     told = rates([subject_of(write_page(tmp_path, "a", FALL))], [NOT_ASKED])
     assert isinstance(told, Words)
     assert "no such data" in told.text

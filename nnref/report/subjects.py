@@ -12,9 +12,11 @@ from nnref.experiment import Experiment, read
 from nnref.index import Entry, attempts, entries, settings_of
 from nnref.pages import Page, page_at, read_page
 from nnref.report.blocks import Tone
-from nnref.runs import record_of
+from nnref.runs import Trained, record_of
 from nnref.verdicts import Record, judge, padded
 
+SPLITS = {"train": "training", "valid": "validation"}
+Network = Trained | str  # of an experiment, or why there is none
 MOST = 8  # experiments that one page shows: as many as there are colours
 
 
@@ -40,7 +42,7 @@ class Subject:
     @cached_property
     def records(self) -> list[Record]:
         """Of the pages that have a line of measures."""
-        return [record_of(page) for page in self.pages if page.history]
+        return [record_of(page) for page in self.pages if page.epochs >= 0]
 
     @property
     def runs(self) -> list[str]:
@@ -55,7 +57,7 @@ class Subject:
     def history(self) -> dict[str, np.ndarray]:
         """Measure -> (pages, epochs + 1); NaN where a page has no value, all NaN where no line."""
         length = max((page.epochs for page in self.pages), default=-1) + 1
-        names = dict.fromkeys(name for page in self.pages for name in page.history)
+        names = dict.fromkeys(n for page in self.pages if page.epochs >= 0 for n in page.history)
         nothing = np.full(0, np.nan, np.float32)
         return {
             name: np.stack([padded(p.history.get(name, nothing), length) for p in self.pages])
@@ -154,3 +156,9 @@ def pages_of(given: str, logbook: Path, told: list[str]) -> list[Page]:
 
 def is_identity(given: str, entry: Entry) -> bool:
     return len(given) >= 4 and entry.identity.startswith(given)
+
+
+def in_words(name: str) -> str:
+    """A measure as a reader would call it."""
+    split, _, rest = name.partition("_")
+    return f"{SPLITS[split]} {rest.replace('_', ' ')}" if split in SPLITS else name

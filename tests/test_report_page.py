@@ -18,7 +18,7 @@ from nnref.report import network
 from nnref.report.about_networks import NOT_ASKED, answer_blocks, layer_panels, network_of
 from nnref.report.about_runs import headline, panels_of, report_of
 from nnref.report.blocks import Chart, Line, Table, View, Words
-from nnref.report.curves import chart_of, drawn_seeds, medians, places, rates
+from nnref.report.curves import chart_of, clipped_chart, drawn_seeds, medians, places, rates
 from nnref.report.document import LIMIT, html
 from nnref.report.panels import Panel, inline, save
 from nnref.report.rates import rate_of_run
@@ -223,6 +223,19 @@ def test_runs_of_different_length_share_a_chart(tmp_path):
         "b training": [0, 2, None],
     }
     assert not chart.views[0].log, "a loss of 0 has no logarithm"
+
+
+def test_who_clips_nothing_has_no_line_among_those_who_clip(tmp_path):
+    a = subject_of(write_page(tmp_path, "a", FALL))
+    b = subject_of(
+        *(write_page(tmp_path, "b", FALL | {"clipped": [np.nan, 1, 0.5]}, k) for k in (0, 1))
+    )
+    assert clipped_chart([a]) is None
+    chart = clipped_chart([a, b])
+    assert chart is not None
+    assert {line.colour for line in chart.views[0].lines} == {1}, "its colour everywhere"
+    assert chart.views[0].x == [1, 2], "before the first step nothing is clipped"
+    assert [group.legend for group in chart.switches] == ["lines", "runs of b"]
 
 
 def test_medians_are_over_what_is_known():

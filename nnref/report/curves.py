@@ -72,36 +72,39 @@ def chart_of(
         measures: title of a view -> the names of what it shows.
         what: it is, for those who do not see it.
     """
-    drawn = [drawn_seeds(subject) for subject in subjects]
-    switches = switches_of(subjects, measures, drawn)
+    wanted = [name for names in measures.values() for name in names]
+    there = {n: s for n, s in enumerate(subjects) if any(name in s.history for name in wanted)}
+    several = len(subjects) > 1
+    drawn = {number: drawn_seeds(subject) for number, subject in there.items()}
+    switches = switches_of(there, wanted, drawn, several)
     known = {switch.tag for group in switches for switch in group.switches}
-    lines = sum(len(seeds) + 1 for seeds in drawn) * sum(map(len, measures.values()))
+    lines = sum(len(seeds) + 1 for seeds in drawn.values()) * len(wanted)
     most = int(np.clip(NUMBERS // max(1, lines), 40, POINTS))
     views = []
     for title, names in measures.items():
-        matrices = [s.history[n] for s in subjects for n in names if n in s.history]
+        matrices = [s.history[n] for s in there.values() for n in names if n in s.history]
         x = places(matrices, most)
         found = [
             line._replace(tags=tuple(tag for tag in line.tags if tag in known))
-            for number, subject in enumerate(subjects)
-            for line in lines_of(subject, names, x, number, len(subjects) > 1, drawn[number])
+            for number, subject in there.items()
+            for line in lines_of(subject, names, x, number, several, drawn[number])
         ]
         positive = all(v > 0 for line in found for v in line.values if v is not None)
         views.append(View(title, x.tolist(), found, log=title == "loss" and positive))
     ends = [f"{line.label} {figure(last(line.values))}" for line in views[0].main]
     alt = f"{what}: {views[0].label} over the epochs. In the end: {', '.join(ends)}."
     told = []
-    epochs = max(page.epochs for subject in subjects for page in subject.pages)
+    epochs = max(page.epochs for subject in there.values() for page in subject.pages)
     if epochs + 1 > most:
         told.append(
             f"Of {epochs + 1:,} epochs at most {max(len(v.x) for v in views):,} are drawn: those "
             "where a line is lowest or highest in a stretch, the first and the last."
         )
-    for subject, seeds in zip(subjects, drawn, strict=True):
-        if len(seeds) < len(subject.pages) > 1:
+    for number, subject in there.items():
+        if len(drawn[number]) < len(subject.pages):
             told.append(
-                f"Of {len(subject.pages)} runs of {subject.label} {len(seeds)} are drawn, from the "
-                "best to the worst; the median is that of all."
+                f"Of {len(subject.pages)} runs of {subject.label} {len(drawn[number])} are drawn, "
+                "from the best to the worst; the median is that of all."
             )
     return Chart(alt, "epoch", views, switches, " ".join(told))
 
@@ -188,27 +191,27 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 
 def switches_of(
-    subjects: Sequence[Subject], measures: Mapping[str, Sequence[str]], drawn: Sequence[list[int]]
+    there: Mapping[int, Subject],
+    names: Sequence[str],
+    drawn: Mapping[int, list[int]],
+    several: bool,
 ) -> list[Switches]:
     """What can be switched on and off: splits, experiments, medians, single runs."""
-    several = len(subjects) > 1
-    there = {name for subject in subjects for name in subject.history}
-    names = dict.fromkeys(name for group in measures.values() for name in group if name in there)
-    splits = list(dict.fromkeys(SPLITS.get(name.partition("_")[0], name) for name in names))
-    colours = {split: -1 if several else place for place, split in enumerate(splits)}
+    known = {name for subject in there.values() for name in subject.history}
+    splits = list(dict.fromkeys(SPLITS.get(n.partition("_")[0], n) for n in names if n in known))
     groups = []
     if len(splits) > 1:
-        ours = [Switch(split, split, colours[split]) for split in splits]
+        ours = [Switch(split, split, -1 if several else n) for n, split in enumerate(splits)]
         groups.append(Switches("show", ours))
-    if several:
-        ours = [Switch(f"run {n}", s.label, n) for n, s in enumerate(subjects)]
+    if len(there) > 1:
+        ours = [Switch(f"run {n}", subject.label, n) for n, subject in there.items()]
         groups.append(Switches("experiments", ours))
-    many = [n for n, subject in enumerate(subjects) if len(subject.pages) > 1]
+    many = [n for n, subject in there.items() if len(subject.pages) > 1]
     if many:
         groups.append(Switches("lines", [Switch("median", "median"), Switch("runs", "each run")]))
     for n in many:
-        runs = [Switch(f"run {n} {run}", subjects[n].runs[run]) for run in drawn[n]]
-        name = f"runs of {subjects[n].label}" if several else "runs"
+        runs = [Switch(f"run {n} {run}", there[n].runs[run]) for run in drawn[n]]
+        name = f"runs of {there[n].label}" if several else "runs"
         groups.append(Switches(name, runs, folded=True))
     return groups
 

@@ -585,12 +585,13 @@ def test_the_commands_write_what_they_say(logbook, tmp_path, capsys):
         (["report", "some", "-o", "x.pdf"], "ends in .html"),
         (["plot", "some", "-o", "x.html"], "ends in .png or .svg"),
         (["report", "none"], "has no run of that name"),
-        (["report", "some", "-o", "{folder}"], "-o"),
+        (["report", "some", "-o", "{folder}/r.html"], "r.html: is a directory"),
+        (["plot", "some", "-o", "{folder}/p.svg"], "p.svg: is a directory"),
     ],
 )
 def test_mistakes_of_users(logbook, tmp_path, capsys, arguments, told):
-    folder = tmp_path / "folder.html"
-    folder.mkdir()
-    arguments = [each.format(folder=folder) for each in arguments]
+    for name in ("r.html", "p.svg"):
+        (tmp_path / "folders" / name).mkdir(parents=True)
+    arguments = [each.format(folder=tmp_path / "folders") for each in arguments]
     assert main([*arguments, "--logbook", str(logbook), "--no-network"]) == 2
     assert told in capsys.readouterr().err

@@ -164,7 +164,8 @@ def confusion(trained: Trained, answers: Answers) -> np.ndarray:
     """How often class i was answered with class j, (classes, classes)."""
     decide = TARGETS[trained.experiment.loss.name].decide
     metric = confusion_matrix(decide, len(trained.dataset.classes))
-    return np.asarray(metric.value(metric.count(*map(jax.numpy.asarray, answers[4:2:-1]))))
+    outputs, targets = jax.numpy.asarray(answers.outputs), jax.numpy.asarray(answers.targets)
+    return np.asarray(metric.value(metric.count(outputs, targets)))
 
 
 def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistake]]:
@@ -220,7 +221,10 @@ def as_images(trained: Trained, mistakes: Sequence[Mistake]) -> list[np.ndarray]
         return None
     if getattr(trained.experiment.data, "standardized", False):
         plain = trained.experiment.replaced({"data.standardized": False})
-        dataset = plain.bind("data", {})()
+        try:
+            dataset = plain.bind("data", {})()
+        except UserError:  # raw pixels that no network should be given
+            pass
     split = dataset.train if dataset.valid is None else dataset.valid
     images = [image_of(trained, dataset, split.x[mistake.row]) for mistake in mistakes]
     low, high = min(np.min(i) for i in images), max(np.max(i) for i in images)  # type: ignore

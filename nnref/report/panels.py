@@ -7,6 +7,7 @@ file of `nnref plot` come from the same lines.
 import io
 import re
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
+from nnref.errors import UserError
 from nnref.report.blocks import Chart, Image
 
 # The style sheet has the same eight as --line-0 ..., and lighter ones for dark screens.
@@ -43,6 +45,9 @@ IN_INK: Any = dict.fromkeys(
 )
 
 
+DRAWN = count()
+
+
 class Panel(NamedTuple):
     """A still picture: what it is called, what it shows in words, and what draws it."""
 
@@ -54,7 +59,7 @@ class Panel(NamedTuple):
 
 def inline(panel: Panel) -> Image:
     """A panel as SVG that stands inside a page and takes its colours."""
-    salt = {"svg.hashsalt": panel.title}  # names inside the picture are the page's names, too
+    salt = {"svg.hashsalt": str(next(DRAWN))}  # names in the picture are names in the page
     with mpl.rc_context(STYLE | IN_INK | salt):
         figure = Figure(figsize=panel.size, layout="constrained")
         figure.patch.set_visible(False)
@@ -65,7 +70,7 @@ def inline(panel: Panel) -> Image:
         figure.savefig(written, format="svg", dpi=100, metadata=dict.fromkeys(NO_METADATA))
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' id="[a-z]+_\d+"', "", svg)
+    svg = re.sub(r' id="\w+_\d+"', "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true"', svg, count=1)
     svg = svg.replace(INK, "currentColor")
@@ -78,7 +83,11 @@ NO_METADATA = ("Creator", "Date", "Format", "Type")
 
 
 def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
-    """All panels in one PNG or SVG, by its ending."""
+    """All panels in one PNG or SVG, by its ending.
+
+    Raises:
+        UserError: where the file cannot be written.
+    """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
@@ -88,8 +97,12 @@ def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
             axes = figure.add_subplot(rows, columns, number + 1)
             axes.set_title(panel.title, loc="left")
             panel.draw(axes)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=130, metadata=metadata)
+        except OSError as error:
+            raise UserError(f"-o {path}: {(error.strerror or 'not written').lower()}") from None
     return path
 
 
@@ -103,29 +116,24 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
         view = chart.views[number]
 
         def draw(axes: Axes) -> None:
-            lines = [line for line in view.lines if any(known(line.values))]
-            for line in lines:
+            for line in view.lines:
                 x, y = np.array(view.x), np.array(line.values, float)
                 there = np.isfinite(y)
                 style: Any = {"linestyle": "--"} if line.dashed else {}
                 style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": line.label}
                 axes.plot(x[there], y[there], color=COLOURS[line.colour], **style)
-            if view.log and all(min(known(line.values)) > 0 for line in lines):
+            if view.log:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
                 axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
             axes.set_xlabel(chart.x_label)
-            if 0 < sum(not line.thin for line in lines) <= 2 * len(COLOURS):
+            if view.main:
                 axes.legend(fontsize=8)
 
         name = view.label if len(chart.views) > 1 else title
         return Panel(name, chart.alt, draw)
 
     return [panel(number) for number in range(len(chart.views))]
-
-
-def known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
 
 
 # --- layers over the run ------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def inline(panel: Panel) -> Image:
         figure.savefig(written, format="svg", dpi=100, metadata=dict.fromkeys(NO_METADATA))
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' id="\w+_\d+"', "", svg)
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true"', svg, count=1)
     svg = svg.replace(INK, "currentColor")

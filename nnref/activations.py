@@ -258,6 +258,16 @@ def gain(activation: Callable[..., Any]) -> Array:
     return 1 / jnp.sqrt(jnp.sum(density * a**2) * step)
 
 
+# Where both ends are finite: there the slope is 0, and no gradient comes through.
+RANGES = {
+    sigmoid: (0.0, 1.0),
+    tanh: (-1.0, 1.0),
+    scaled_tanh: (-1.7159, 1.7159),
+    softsign: (-1.0, 1.0),
+    hard_tanh: (-1.0, 1.0),
+    hard_sigmoid: (0.0, 1.0),
+}
+
 ACTIVATIONS = {
     "linear": linear,
     "sigmoid": sigmoid,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
@@ -120,6 +120,13 @@ class Experiment(Part):
     evaluate_every: Annotated[
         Count, Field(description="epochs between two validations; the last epoch always has one")
     ] = 1
+    probes: Annotated[
+        Literal["off", "epoch", "step"],
+        Field(
+            description="how often each layer is measured: gradients, updates, dead units; "
+            '"epoch" leaves some out where they would cost more than 5 % of the time'
+        ),
+    ] = "epoch"
     stop: Annotated[Stop | None, Field(description="when a seed stops early")] = None
     claim: Annotated[
         tuple[Claim, ...],
@@ -204,7 +211,7 @@ def on_one_line(innermost: re.Match[str]) -> str:
 
 
 WORDS = {"schema_", "about", "claim"}  # decide nothing
-PLAN = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "stop"}
+PLAN = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "probes", "stop"}
 TRACED = ("model", "loss", "optimizer", "schedule", "clipping")
 
 

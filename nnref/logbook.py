@@ -17,7 +17,7 @@ import orjson
 from nnref import __version__
 from nnref.errors import UserError
 from nnref.experiment import Experiment
-from nnref.pages import FORMAT, Page, page_paths, read_page
+from nnref.pages import FORMAT, Page, page_paths, probes_path, read_page
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -120,6 +120,14 @@ class Writer:
             table, first = table[known:], first + known
         lines = [f"// {epoch} {row}\n" for epoch, row in enumerate(in_decimals(table), first)]
         self.write("".join(lines))
+
+    def probes(self, table: np.ndarray) -> None:
+        """Keep the measures of the layers beside the page; a table replaces one of fewer rows."""
+        path = probes_path(self.path)
+        half = path.with_suffix(".half")
+        with half.open("wb") as stream:
+            np.save(stream, table, allow_pickle=False)
+        half.replace(path)
 
     def conclude(self, facts: dict[str, str]) -> None:
         """Write what is known at the end, the verdict last."""

@@ -107,6 +107,37 @@ def read_page(path: Path) -> Page:
     return Page(path, head[2], text, facts, dict(zip(columns, table.T, strict=True)))
 
 
+def probes_path(page: Path) -> Path:
+    """Where the measures of the layers lie, beside their page."""
+    return page.with_suffix(".npy")
+
+
+def probes_of(page: Page) -> dict[str, np.ndarray] | None:
+    """The measures of each layer during the run of a page; None where there are none.
+
+    Returns:
+        `step` (n,), the steps taken before each measurement, `epoch` (n,), the same in epochs,
+        `layers` (L,), their names, and for each measure (n, L) float32, NaN where it has no
+        meaning.
+    """
+    table = probe_table(page.path)
+    if table is None:
+        return None
+    layers = [name for name in table.dtype.names or () if name not in ("step", "epoch")]
+    measures = table.dtype[layers[0]].names or ()
+    told = {name: np.stack([table[layer][name] for layer in layers], 1) for name in measures}
+    return {"step": table["step"], "epoch": table["epoch"], "layers": np.array(layers)} | told
+
+
+def probe_table(page: Path) -> np.ndarray | None:
+    """The measures of the layers as `probes.table` made them; None where there are none."""
+    try:
+        table = np.load(probes_path(page), allow_pickle=False)
+    except (OSError, ValueError):
+        return None  # not measured, or not written by us
+    return table if {"step", "epoch"} < set(table.dtype.names or ()) else None
+
+
 def page_at(path: Path) -> Page | None:
     """The page in a file, or None where the file is something else, or missing."""
     try:

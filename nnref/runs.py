@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnref import checkpoint, stream, train
+from nnref import checkpoint, probes, stream, train
 from nnref.claims import Stop
 from nnref.compilation import compile_tiny_loops_whole
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, read
 from nnref.logbook import Writer, machine_facts, now
-from nnref.pages import Page, page_at, page_paths, read_page
+from nnref.pages import Page, page_at, page_paths, probe_table, read_page
 from nnref.task import Setup, Task, from_experiment
 from nnref.verdicts import Record, Verdict, judge, seeds_in_words, stacked, watched_loss
 
@@ -184,6 +184,7 @@ def plan_of(experiment: Experiment) -> train.Plan:
         experiment.evaluate_every,
         experiment.stop,
         experiment.shuffle,
+        experiment.probes,
     )
 
 
@@ -204,22 +205,25 @@ def train_seeds(
     if resume is not None:
         states = resume[1] if task.stored is None else resume[1].states
         chunks.append(chunk_from_pages(resume[0], seeds, writers))
+    measured = Measured(experiment, setup, plan, task, writers, chunks)
     began = saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
         fit: Callable[..., Iterator[train.Chunk]] = train.fit if task.stored is None else stream.fit
         for chunk in fit(setup, plan, experiment.numbers, seeds, task, resume):
             states = chunk.states
-            chunks.append(chunk._replace(states=None, position=None))
+            chunks.append(chunk._replace(states=None, position=None, probes={}))
             for run, seed in enumerate(seeds):
-                rows = np.count_nonzero(chunk.active[:, run])
+                rows = int(np.count_nonzero(chunk.active[:, run]))
                 if rows and seed in writers:
                     history = {n: values[:rows, run] for n, values in chunk.history.items()}
                     writers[seed].rows(chunk.first, history)
+                    measured.add(seed, run, chunk, rows)
             listener.hears(chunk)
             if place is not None and (
                 interrupted() or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
             ):
                 done = chunk.first + len(chunk.active) - 1
+                measured.keep()
                 if chunk.position is None:
                     checkpoint.save(place, done, states)
                 else:
@@ -227,6 +231,7 @@ def train_seeds(
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
+    measured.keep()
     if place is not None and time.monotonic() - began > SECONDS_WORTH_KEEPING:
         checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states)
     active = np.concatenate([chunk.active for chunk in chunks])
@@ -236,16 +241,59 @@ def train_seeds(
     records = {}
     for run, seed in enumerate(seeds):
         rows = int(np.count_nonzero(active[:, run]))
-        measured = {name: values[:rows, run] for name, values in history.items()}
+        of_seed = {name: values[:rows, run] for name, values in history.items()}
         records[seed] = Record(
             seed,
-            measured,
+            of_seed,
             ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
             {name: float(values[run]) for name, values in test.items()},
             writers[seed].path if seed in writers else None,
-            best_epoch(plan.stop, measured) if plan.stop and train.keeps_best(plan) else None,
+            best_epoch(plan.stop, of_seed) if plan.stop and train.keeps_best(plan) else None,
         )
     return records, states
+
+
+class Measured:
+    """The measures of the layers of some seeds, gathered while they train."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        setup: Setup,
+        plan: train.Plan,
+        task: Task,
+        writers: Mapping[int, Writer],
+        before: Sequence[train.Chunk],
+    ):
+        self.steps_per_epoch = setup.steps_per_epoch
+        self.writers = writers
+        self.tables: dict[int, list[np.ndarray]] = {seed: [] for seed in writers}
+        self.layers: list[str] = []
+        if plan.probes == "off" or not writers:
+            return
+        x = task.train.x
+        batch = jax.ShapeDtypeStruct((min(plan.batch_size, len(x)), *x.shape[1:]), x.dtype)
+        numbers = tuple(experiment.numbers.items())
+        self.layers = train.measured_layers(setup, numbers, batch)
+        done = sum(len(chunk.active) for chunk in before) - 1
+        for seed, writer in writers.items() if before else ():
+            table = probe_table(writer.path)
+            if table is not None:
+                self.tables[seed] = [table[table["step"] < done * self.steps_per_epoch]]
+
+    def add(self, seed: int, run: int, chunk: train.Chunk, epochs: int) -> None:
+        """What a chunk tells of the first of its epochs of a run."""
+        if chunk.probes:
+            told = {name: values[:epochs, run] for name, values in chunk.probes.items()}
+            place = chunk.first, self.steps_per_epoch
+            table = probes.table(self.layers, *place, told["epoch"], told.get("step"))
+            self.tables[seed].append(table)
+
+    def keep(self) -> None:
+        """Write it beside the pages."""
+        for seed, tables in self.tables.items():
+            if tables:
+                self.writers[seed].probes(np.concatenate(tables))
 
 
 def checkpoint_place(

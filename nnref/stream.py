@@ -74,14 +74,21 @@ def stacked(batches: Sequence[Split]) -> Split:
 # --- programs -----------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames="setup", donate_argnames="state")
+@partial(jax.jit, static_argnames=("setup", "plan"), donate_argnames="state")
 def train_group(
-    setup: Setup, numbers: Numbers, state: TrainState, epoch: Array, number: Array, group: Any
+    setup: Setup,
+    plan: Plan,
+    numbers: Numbers,
+    state: TrainState,
+    epoch: Array,
+    number: Array,
+    group: Any,
 ) -> tuple[TrainState, dict[str, Any]]:
     """The steps of a group of batches of one run.
 
     Args:
         setup: builds functions and optimizer.
+        plan: the structure of the runs.
         numbers: hyperparameters, traced.
         state: of the run, given away.
         epoch: its number.
@@ -96,12 +103,30 @@ def train_group(
     model_state = jax.tree.map(partial(jnp.where, number == 1), begun, state.model_state)
     key = jax.random.fold_in(state.key, epoch)
 
-    def step(carry: tuple[TrainState, Array], batch: Any) -> tuple[Any, dict[str, Any]]:
-        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y)
-
     state = state._replace(model_state=model_state)
+    layers = None
+    if plan.probes == "step":
+        layers = train.called_layers(functions, state.params, model_state, group.x[0])
+
+    def step(carry: tuple[TrainState, Array], batch: Any) -> tuple[Any, dict[str, Any]]:
+        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y, layers)
+
     (state, _), sums = jax.lax.scan(step, (state, number), group)
     return state, sums
+
+
+@partial(jax.jit, static_argnames=("setup", "plan", "steps"))
+def probe_run(
+    setup: Setup,
+    plan: Plan,
+    steps: int,
+    numbers: Numbers,
+    state: TrainState,
+    data: Any,
+    epoch: Array,
+) -> dict[str, Array]:
+    """What `train.one_epoch` measures of the layers of a run before its first step."""
+    return train.probe(*setup(numbers), plan, steps, state, data, epoch)
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -113,7 +138,7 @@ def end_epoch(
     sums: dict[str, Any],
     data: Mapping[str, Any],
     epoch: Array,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """What `train.one_epoch` does after the last step of a run."""
     functions, _ = setup(numbers)
     row = train.epoch_measures(functions, sums)
@@ -175,13 +200,14 @@ def like(
     rows = (1, min(plan.batch_size, task.stored.rows))
     shapes: Any = (jax.ShapeDtypeStruct((*rows, *p.shape[1:]), p.dtype) for p in task.train)
     one = np.int32(1)
-    steps_of = partial(train_group, setup)
+    steps_of = partial(train_group, setup, plan)
     _, each = jax.eval_shape(steps_of, numbers, state, one, one, Split(*shapes))
     sums = jax.tree.map(lambda leaf: np.zeros((runs, steps, *leaf.shape[1:]), leaf.dtype), each)
     end = partial(end_epoch, setup, plan, numbers)
     _, row = jax.eval_shape(end, state, each, validation(task), one)
     states = jax.tree.map(partial(of, runs), state)
-    return Position(states, sums, np.array(0, np.int32), np.array(0, np.int32)), list(row)
+    names = [name for name in row if name != "probes"]
+    return Position(states, sums, np.array(0, np.int32), np.array(0, np.int32)), names
 
 
 def validation(task: Task) -> dict[str, Any]:
@@ -229,6 +255,7 @@ def fit(
     data = jax.device_put(validation(task))
     steps = -(-stored.rows // plan.batch_size)
     waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
+    probe_data = jax.device_put(train.probe_data(plan, task).get("probe"))
 
     def here() -> Position:
         together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
@@ -241,15 +268,20 @@ def fit(
         waiting.clear()
 
     heard = time.perf_counter()
+
     for epoch in range(done + 1, plan.epochs + 1):
+        told: dict[int, Any] = {}  # measures before this epoch; none where a run goes on within it
         for run in range(run, len(seeds)):  # noqa: B020 (from the run that was in hand)
             if not runs[run].running:
                 continue
+            if plan.probes != "off" and batch == 0:
+                before = numbers, runs[run], probe_data, np.int32(epoch)
+                told[run] = probe_run(setup, plan, steps, *before)["epoch"]
             key = jax.random.fold_in(runs[run].key, epoch)
             order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
             for group in groups(batches(stored, np.asarray(order), plan.batch_size, batch)):
                 place = np.int32(epoch), np.int32(batch + 1)
-                runs[run], each = train_group(setup, numbers, runs[run], *place, group)
+                runs[run], each = train_group(setup, plan, numbers, runs[run], *place, group)
                 waiting.append((batch, each))
                 batch += len(group.x)
                 if time.perf_counter() - heard > train.HEARING:
@@ -267,8 +299,15 @@ def fit(
                 of_run = jax.tree.map(lambda leaf, r=r: leaf[r], sums)
                 runs[r], row = end_epoch(setup, plan, numbers, state, of_run, data, np.int32(epoch))
             rows.append(row)
-        run, sums = 0, jax.tree.map(np.array, blank.sums)
         history = {name: np.array([[row[name] for row in rows]], np.float32) for name in names}
-        yield train.on_host(epoch, history, here().states)._replace(position=here)
+        measured = {}
+        if told:
+            unknown = np.full_like(next(iter(told.values())), np.nan)
+            measured["epoch"] = np.stack([told.get(r, unknown) for r in range(len(runs))])[None]
+        if told and "probes" in sums:
+            measured["step"] = sums["probes"][None]
+        run, sums = 0, jax.tree.map(np.array, blank.sums)
+        chunk = train.on_host(epoch, history, here().states)
+        yield chunk._replace(position=here, probes=measured)
         if not any(state.running for state in runs):
             return

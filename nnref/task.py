@@ -19,6 +19,7 @@ from nnref.losses import LOSSES, TARGETS, takes_smoothing
 from nnref.metrics import METRICS, METRICS_OF, Metric
 from nnref.models.layers import lsuv_pass
 from nnref.optimizers import chain
+from nnref.probes import Layer, calls_told
 from nnref.regularizers import (
     Regularization,
     augment,
@@ -40,7 +41,8 @@ class Functions(NamedTuple):
     `(outputs, model_state)`; `loss(outputs, targets)` a scalar, the mean over the batch.
     `training_loss` is what is descended where that is another one (label smoothing); `adapt(params,
     model_state, x)` fits the first parameters to a batch (LSUV); `restart(params, model_state)`
-    gives the state before the first row of a split, where a model goes on from batch to batch.
+    gives the state before the first row of a split, where a model goes on from batch to batch;
+    `layers(params, model_state, x)` tells what each layer gives, in evaluation mode.
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
@@ -52,6 +54,7 @@ class Functions(NamedTuple):
     restart: Callable[[Tree, Tree], Tree] | None = None
     random: bool = True  # whether `apply` draws random numbers at all
     modes: bool = True  # whether it knows training from evaluation
+    layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
 
 
 @dataclass(frozen=True, init=False)
@@ -229,6 +232,13 @@ class Setup:
             module.restart()
             return split(module)[2]
 
+        def layers(params: Tree, model_state: Tree, x: Array) -> dict[str, Layer]:
+            module, calls = merge(params, model_state), {}
+            module.eval()
+            with calls_told(module, calls):
+                module(x)
+            return calls
+
         def apply(
             params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
         ) -> tuple[Array, Tree]:
@@ -257,6 +267,7 @@ class Setup:
             training_loss=None if regularization.label_smoothing is None else smoothed_loss,
             adapt=adapt,
             restart=None if getattr(self.experiment.model, "streams", None) is None else restart,
+            layers=layers,
         )
 
     def metrics(self) -> dict[str, Metric]:

@@ -6,7 +6,8 @@ around it, which hears from the device about five times a second.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnref import probes
 from nnref.claims import Stop
 from nnref.clipping import clipped_share
 from nnref.compilation import TINY, tiny_options
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
     evaluate_every: int = 1
     stop: Stop | None = None
     shuffle: bool = True
+    probes: str = "off"  # or "epoch", or "step"
 
 
 def falls(measure: str) -> bool:
@@ -89,6 +92,7 @@ def train_step(
     x: Array,
     y: Array,
     key: Array,
+    layers: Sequence[str] | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """One update from one batch.
 
@@ -99,24 +103,35 @@ def train_step(
         x: inputs, (batch, ...).
         y: targets, (batch, ...).
         key: for whatever is random in the model.
+        layers: to be measured in the step; None for none.
 
     Returns:
         The state after the step, and the sums of the batch before it: `loss` (times the number of
         examples) and those of every metric.
     """
+    grads, (outputs, model_state) = gradient(functions, state, x, y, key)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    sums = batch_sums(functions, outputs, y)
+    share = clipped_share(opt_state)
+    if share is not None:
+        sums["clipped"] = share
+    if layers is not None:
+        sums["probes"] = probes.of_step(state.params, grads, updates, layers)
+    return state._replace(params=params, model_state=model_state, opt_state=opt_state), sums
+
+
+def gradient(
+    functions: Functions, state: TrainState, x: Array, y: Array, key: Array
+) -> tuple[Tree, tuple[Array, Tree]]:
+    """The gradient of the loss over a batch, with the outputs and the model's state after it."""
     loss = functions.training_loss or functions.loss
 
     def objective(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
         outputs, model_state = functions.apply(params, state.model_state, x, key, True)
         return loss(outputs, y), (outputs, model_state)
 
-    grads, (outputs, model_state) = jax.grad(objective, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = state._replace(params=params, model_state=model_state, opt_state=opt_state)
-    sums = batch_sums(functions, outputs, y)
-    share = clipped_share(opt_state)
-    return state, sums if share is None else sums | {"clipped": share}
+    return jax.grad(objective, has_aux=True)(state.params)
 
 
 def numbered_step(
@@ -126,10 +141,12 @@ def numbered_step(
     carry: tuple[TrainState, Array],
     x: Array,
     y: Array,
+    layers: Sequence[str] | None = None,
 ) -> tuple[tuple[TrainState, Array], dict[str, Any]]:
     """`train_step` with the key of its number in the epoch of `key`; carries state and number."""
     state, number = carry
-    state, sums = train_step(functions, optimizer, state, x, y, jax.random.fold_in(key, number))
+    key = jax.random.fold_in(key, number)
+    state, sums = train_step(functions, optimizer, state, x, y, key, layers)
     return (state, number + 1), sums
 
 
@@ -220,7 +237,8 @@ def train_epoch(
     epoch: Array,
     batch_size: int,
     shuffle: bool = True,
-) -> tuple[TrainState, dict[str, Array]]:
+    layers: Sequence[str] | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
     """One pass over the training data, in an order drawn for this epoch where it is shuffled.
 
     Returns:
@@ -234,7 +252,7 @@ def train_epoch(
 
     def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
         batch = (x, y) if len(rows) == len(x) else (x[rows], y[rows])
-        return numbered_step(functions, optimizer, key, carry, *batch)
+        return numbered_step(functions, optimizer, key, carry, *batch, layers)
 
     (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
     return state, epoch_measures(functions, sums)
@@ -246,11 +264,12 @@ def epoch_order(key: Array, rows: int, batch_size: int, shuffle: bool) -> Array:
     return jax.random.permutation(key, rows) if shuffled else jnp.arange(rows)
 
 
-def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Array]:
+def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Any]:
     """What the sums of its steps, (steps, ...), say of an epoch of training."""
     bad = ~jnp.isfinite(sums["loss"])
     bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
-    return measures(functions, sums, "train") | {"bad_step": bad_step}
+    row: dict[str, Any] = measures(functions, sums, "train") | {"bad_step": bad_step}
+    return row | ({"probes": {"step": sums["probes"]}} if "probes" in sums else {})
 
 
 def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
@@ -270,7 +289,7 @@ def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Ar
 
 def start(
     setup: Setup, plan: Plan, numbers: Numbers, seed: Array, data: Mapping[str, Any]
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """The state before the first step, and what it measures: epoch 0 of the history."""
     functions, optimizer = setup(numbers)
     init_key, key = jax.random.split(jax.random.key(seed))
@@ -326,12 +345,27 @@ def one_epoch(
     state: TrainState,
     data: Mapping[str, Any],
     epoch: Array,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """Train one epoch, validate where it is due, and stop where that is due."""
     functions, optimizer = setup(numbers)
+    layers = None
+    if plan.probes == "step":
+        x, _ = data["probe"]
+        layers = called_layers(functions, state.params, state.model_state, x)
     after, row = train_epoch(
-        functions, optimizer, state, data["train"], epoch, plan.batch_size, plan.shuffle
+        functions,
+        optimizer,
+        state,
+        data["train"],
+        epoch,
+        plan.batch_size,
+        plan.shuffle,
+        layers,
     )
+    if plan.probes != "off":
+        steps = -(-len(data["train"][0]) // plan.batch_size)
+        before = probe(functions, optimizer, plan, steps, state, data["probe"], epoch)
+        row["probes"] = row.get("probes", {}) | before
     after, row = end_of_epoch(functions, plan, after, row, data, epoch)
     if plan.stop is not None:
         # A run that has stopped keeps the state it stopped with, while its neighbours go on.
@@ -339,14 +373,82 @@ def one_epoch(
     return after, row
 
 
+def probe(
+    functions: Functions,
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    steps_per_epoch: int,
+    state: TrainState,
+    data: Any,
+    epoch: Array,
+) -> dict[str, Array]:
+    """Measures of each layer before an epoch, on a batch that is always the same.
+
+    Nothing of it reaches the state. What the steps themselves measure is left out here.
+
+    Returns:
+        `{"epoch": (MEASURES, layers)}`, NaN where none is due before this epoch.
+    """
+    x, y = data
+    params = state.params
+    begun = state._replace(model_state=restart(functions, params, state.model_state))
+
+    def measure() -> Array:
+        calls = {} if functions.layers is None else functions.layers(params, begun.model_state, x)
+        shares = probes.of_outputs(params, calls)
+        if plan.probes == "step":
+            return shares
+        key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
+        grads, _ = gradient(functions, begun, x, y, key)
+        updates, _ = optimizer.update(grads, state.opt_state, params)
+        return jnp.concatenate([probes.of_step(params, grads, updates, list(calls)), shares])
+
+    every = probes.stride(plan.epochs, steps_per_epoch)
+    return {"epoch": when((epoch - 1) % every == 0, measure) if every > 1 else measure()}
+
+
+def called_layers(functions: Functions, params: Tree, model_state: Tree, x: Any) -> list[str]:
+    """The names of the layers that a model calls; nothing is computed."""
+    names: list[str] = []
+
+    def call(params: Tree, model_state: Tree, x: Array) -> None:
+        if functions.layers is not None:
+            names.extend(functions.layers(params, model_state, x))
+
+    jax.eval_shape(call, params, model_state, x)
+    return names
+
+
+@lru_cache(maxsize=64)
+def measured_layers(setup: Setup, numbers: tuple[tuple[str, float], ...], x: Any) -> list[str]:
+    """The names of the layers that are measured, in the order of the measures.
+
+    Args:
+        setup: builds functions.
+        numbers: hyperparameters, as they are hashed.
+        x: a batch, or a `jax.ShapeDtypeStruct` of it.
+    """
+    functions, _ = setup(dict(numbers))
+    params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
+    return probes.layer_names(params, called_layers(functions, params, model_state, x))
+
+
+def when(due: Array, measure: Callable[[], Tree]) -> Tree:
+    """What is measured where that is due, else NaN in the same shapes."""
+    nothing = jax.tree.map(
+        lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(measure)
+    )
+    return jax.lax.cond(due, measure, lambda: nothing)
+
+
 def end_of_epoch(
     functions: Functions,
     plan: Plan,
     state: TrainState,
-    row: dict[str, Array],
+    row: dict[str, Any],
     data: Mapping[str, Any],
     epoch: Array,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """After the last step: validate where it is due, and stop where that is due.
 
     Returns:
@@ -365,10 +467,7 @@ def end_of_epoch(
             row |= validate()
         else:
             due = (epoch % plan.evaluate_every == 0) | (epoch == plan.epochs)
-            nothing = jax.tree.map(
-                lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(validate)
-            )
-            row |= jax.lax.cond(due, validate, lambda: nothing)
+            row |= when(due, validate)
         after = after._replace(opt_state=observe(after.opt_state, row["valid_loss"]))
     running = row["bad_step"] == 0
     if plan.stop is not None:
@@ -385,7 +484,7 @@ def end_of_epoch(
 @partial(jax.jit, static_argnames=("setup", "plan"))
 def start_runs(
     setup: Setup, plan: Plan, numbers: Numbers, seeds: Array, data: Mapping[str, Any]
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """`start` for many seeds at once; every leaf of the results has the runs as leading axis."""
     return jax.vmap(partial(start, setup, plan, numbers), in_axes=(0, None))(seeds, data)
 
@@ -413,8 +512,9 @@ def chunk_of_epochs(
         count: epochs to train, at most `capacity`.
 
     Returns:
-        States, history `{measure: (capacity, runs)}`, and the epochs trained: fewer than `count`
-        where every run has stopped before.
+        States, history `{measure: (capacity, runs)}` and in it "probes", what `probe` and the
+        steps measure, (capacity, runs, ...), and the epochs trained: fewer than `count` where
+        every run has stopped before.
     """
     epoch_of_runs = partial(one_epoch, setup, plan, numbers)
     alone = len(states.running) == 1
@@ -424,22 +524,28 @@ def chunk_of_epochs(
         epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(0, None, None))
     epoch_of_runs = jax.jit(epoch_of_runs, inline=True)  # traced once for its shapes and the loop
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
+    told = rows.pop("probes", {})
     blank = jnp.zeros((capacity, len(rows), *states.running.shape))
+    blanks = blank, jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape)), told)
 
-    def unfinished(carry: tuple[Array, TrainState, Array]) -> Array:
+    def unfinished(carry: tuple[Array, TrainState, Tree]) -> Array:
         done, states, _ = carry
         return (done < count) & jnp.any(states.running)
 
-    def body(carry: tuple[Array, TrainState, Array]) -> Any:
-        done, states, history = carry
+    def body(carry: tuple[Array, TrainState, Tree]) -> Any:
+        done, states, written = carry
         states, row = epoch_of_runs(states, data, first + done)
-        row = jnp.stack([row[name].astype(history.dtype) for name in rows])
-        return done + 1, states, history.at[done].set(row)
+        line = jnp.stack([row[name].astype(blank.dtype) for name in rows])
+        lines = line, row.get("probes", {})
+        return done + 1, states, jax.tree.map(lambda w, new: w.at[done].set(new), written, lines)
 
-    done, states, history = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blank))
+    done, states, written = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blanks))
+    history, told = written
     if alone:
         states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
-    return states, {name: history[:, place] for place, name in enumerate(rows)}, done
+        told = jax.tree.map(lambda leaf: leaf[:, None], told)
+    named: dict[str, Any] = {name: history[:, place] for place, name in enumerate(rows)}
+    return states, named | {"probes": told}, done
 
 
 def is_tiny(*trees: Tree) -> bool:
@@ -486,6 +592,7 @@ class Chunk(NamedTuple):
     active: np.ndarray  # (epochs, runs), False after the end of a run, whose rows mean nothing
     bad_step: np.ndarray  # (epochs, runs), first step of the epoch with a non-finite loss, or 0
     states: Any  # TrainState after these epochs, on the device until the next chunk is asked for
+    probes: Mapping[str, np.ndarray] = {}  # of each "epoch" or "step", (epochs, runs, ..., layers)
     share: float = 0.0  # of the next epoch that is done, where data are streamed
     position: Callable[[], Any] | None = None  # of a stream, to go on from; as long as the states
 
@@ -493,6 +600,7 @@ class Chunk(NamedTuple):
 HEARING = 0.2  # seconds between two chunks
 ROWS_TO_TELL = 512  # rows to train on before the length of a chunk is chosen
 CAPACITY = 4096  # epochs that a chunk can record
+STEPS_TOLD = 2**16  # steps of which a chunk can tell the measures of every layer
 
 
 def fit(
@@ -518,12 +626,14 @@ def fit(
         depends on the clock; what they compute does not.
     """
     assert task.stored is None, "what is stored comes through stream.fit"
-    data = jax.device_put(task.arrays)
+    data = jax.device_put(task.arrays | probe_data(plan, task))
     done, states = resume or (0, None)
     if states is None:
         states, row = start_runs(setup, plan, numbers, np.asarray(seeds, np.uint32), data)
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
     capacity = min(plan.epochs, CAPACITY)
+    if plan.probes == "step":
+        capacity = max(1, min(capacity, STEPS_TOLD // -(-len(task.train.x) // plan.batch_size)))
     program = partial(train_chunk, setup, plan, capacity, numbers)
     # How long an epoch takes, the first ones tell: of a handful of rows one alone would not.
     count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, plan.epochs - done)
@@ -533,7 +643,8 @@ def fit(
         trained = int(trained)
         elapsed = time.perf_counter() - began
         if trained:
-            rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
+            history = jax.tree.map(np.asarray, history)
+            rows = jax.tree.map(itemgetter(slice(trained)), history)
             yield on_host(done + 1, rows, states)
         done += trained
         # A further call would give away the states of runs that have all stopped.
@@ -543,7 +654,19 @@ def fit(
         count = max(1, min(rate, capacity, plan.epochs - done))
 
 
-def on_host(first: int, rows: Mapping[str, np.ndarray], states: TrainState | None) -> Chunk:
-    losses_first = sorted(rows.keys() - {"active", "bad_step"}, key=lambda n: ("loss" not in n, n))
+def probe_data(plan: Plan, task: Task) -> dict[str, Any]:
+    """The batch that layers are measured on; rows that go on from one another come as they are."""
+    if plan.probes == "off":
+        return {}
+    count = min(plan.batch_size, len(task.train.x))
+    goes_on = task.functions.restart is not None
+    rows = slice(count) if goes_on else probes.spread_rows(len(task.train.x), count)
+    return {"probe": tuple(part[rows] for part in task.train)}
+
+
+def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:
+    others = {"active", "bad_step", "probes"}
+    losses_first = sorted(rows.keys() - others, key=lambda n: ("loss" not in n, n))
     history = {name: rows[name] for name in losses_first}
-    return Chunk(first, history, rows["active"] == 1, rows["bad_step"].astype(int), states)
+    active, bad_step = rows["active"] == 1, rows["bad_step"].astype(int)
+    return Chunk(first, history, active, bad_step, states, rows.get("probes", {}))

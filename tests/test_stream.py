@@ -136,7 +136,7 @@ def test_a_state_that_goes_on_from_batch_to_batch_starts_anew_with_each_epoch():
     state, _ = train.start(setup, train.Plan(3, 1), {}, 0, {})
     group = Split(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
     for number, seen in ((1, 106), (3, 112), (5, 118), (1, 106)):
-        state, sums = stream.train_group(setup, {}, state, 1, number, group)
+        state, sums = stream.train_group(setup, train.Plan(3, 1), {}, state, 1, number, group)
         assert state.model_state == seen
         assert sums["examples"].tolist() == [3, 3]
 

@@ -2,8 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnref.experiment import Experiment
+from nnref.probes import Layer, calls_told, owner
 from nnref.task import from_experiment
 
 ITSELF = ""  # the model beside its layers
@@ -67,7 +66,7 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
     examples = getattr(model, "streams", None) or 1  # a carried state has a fixed number
     model.eval()
     graph, state = nnx.split(model)
-    calls: dict[str, tuple[str, Any]] = {}
+    calls: dict[str, Layer] = {}
 
     def forward(state: Any, x: jax.Array) -> Any:
         module = nnx.merge(graph, state)
@@ -80,8 +79,14 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
     count_flops(program, ITSELF, 1, calls.keys(), computed)
     sizes = parameters_of(model, calls.keys())
     rows = [
-        Row(name, kind, shapes_of(given, examples), sizes[name], computed[name] // examples)
-        for name, (kind, given) in calls.items()
+        Row(
+            name,
+            type(layer.module).__name__,
+            shapes_of(layer.outputs, examples),
+            sizes[name],
+            computed[name] // examples,
+        )
+        for name, layer in calls.items()
     ]
     answer = shapes_of(outputs, examples)
     if sizes[ITSELF] or computed[ITSELF]:
@@ -89,44 +94,6 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
         rows.append(Row("beside them", own, answer, sizes[ITSELF], computed[ITSELF] // examples))
     in_all = computed.total() // examples
     return [*rows, Row("in all", "", answer, sizes.total(), in_all)]
-
-
-@contextmanager
-def calls_told(model: nnx.Module, calls: dict[str, tuple[str, Any]]) -> Iterator[None]:
-    """While this is open, calls of a model's layers are noted, and what they compute is named.
-
-    Notes go to `calls`, by path: the kind of the layer and what it gave. Layers within layers count
-    as part of them. As in `nnx.tabulate`, which compiles each layer and tells less of loops, the
-    classes of the layers, and those they inherit it from, have another `__call__` for the time.
-    """
-    paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
-    kinds = {kind for _, module in nnx.iter_modules(model) for kind in type(module).__mro__}
-    own = {kind: vars(kind)["__call__"] for kind in kinds if "__call__" in vars(kind)}
-    open_calls: list[str] = []
-
-    def noting(call: Any) -> Any:
-        def noted(module: nnx.Module, *arguments: Any, **named: Any) -> Any:
-            path = paths.get(id(module))
-            if not path or open_calls:  # not a layer, the model itself, or within a layer
-                return call(module, *arguments, **named)
-            open_calls.append(path)
-            try:
-                with jax.named_scope(path):
-                    given = call(module, *arguments, **named)
-            finally:
-                open_calls.pop()
-            calls[path] = (type(module).__name__, given)
-            return given
-
-        return noted
-
-    for kind, call in own.items():
-        setattr(kind, "__call__", noting(call))  # noqa: B010
-    try:
-        yield
-    finally:
-        for kind, call in own.items():
-            setattr(kind, "__call__", call)  # noqa: B010
 
 
 def count_flops(program: Any, layer: str, times: int, layers: Any, computed: Counter[str]) -> None:
@@ -171,8 +138,7 @@ def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:
     """The number of parameters of each layer, and of the model beside them."""
     counted: Counter[str] = Counter()
     for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
-        heads = (".".join(map(str, path[:depth])) for depth in range(len(path), 0, -1))
-        layer = next((head for head in heads if head in layers), ITSELF)
+        layer = owner(".".join(map(str, path)), layers) or ITSELF
         counted[layer] += math.prod(param.shape)
     return counted
 

@@ -194,7 +194,15 @@ def test_rows_from_disk_are_measured_like_those_in_memory(probes_):
     rows = len(task.train.x)
     stored = Stored(rows, lambda rows: Split(*(part[rows] for part in task.train)), "digest")
     plan = runs.plan_of(given)
-    streamed = list(stream.fit(setup, plan, given.numbers, [0, 1], Task(*task[:4], stored=stored)))
+    streamed = list(
+        stream.fit(
+            setup,
+            plan,
+            given.numbers,
+            [0, 1],
+            Task(task.functions, task.train, task.valid, stored=stored),
+        )
+    )
     told = {}
     for name, chunks in (("stream", streamed), ("memory", chunks_of(given, (0, 1)))):
         tables = [

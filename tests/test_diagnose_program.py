@@ -1,7 +1,11 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 
 from nnref.diagnose import program
 from nnref.diagnose.subject import Subject
@@ -136,3 +140,403 @@ def test_a_healthy_program_gives_nothing():
     impossible = []
     assert program.check(subject(learns), impossible=impossible) == []
     assert impossible == []
+
+
+def softmax_cross_entropy(logits, y):
+    return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(logits), -1))
+
+
+def cross_entropy(probabilities, y):
+    return -jnp.mean(jnp.sum(y * jnp.log(jnp.clip(probabilities, 1e-7, 1)), -1))
+
+
+def binary_cross_entropy(p, y):
+    p = jnp.clip(p, 1e-7, 1 - 1e-7)
+    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
+
+
+def cross_entropy_of_numbers(logits, y):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
+
+
+def unguarded_cross_entropy(p, y):
+    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
+
+
+def ends_in(activation):
+    return lambda params, x: activation(learns(params, x))
+
+
+def identity(z):
+    return z
+
+
+RANDOM = np.random.default_rng(1)
+CLASSES = np.arange(12) % 3
+ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
+FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
+BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
+VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
+SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
+NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
+
+
+def ends(activation, y, loss, width=None, **others):
+    width = width or (y.shape[-1] if y.ndim > 1 else 1)
+    return subject(ends_in(activation), (3, 5, width), y=y, loss=loss, **others)
+
+
+def judged(check, asked):
+    """Causes of the faults and notes of one check."""
+    found = check(program.Look(asked))
+    return [(finding.severity, finding.cause) for finding in found]
+
+
+ANSWERS = {
+    "softmax over one unit": (
+        ends(jax.nn.softmax, BITS, mean_squared_error),
+        "softmax_on_single_unit",
+        ends(jax.nn.sigmoid, BITS, mean_squared_error),
+    ),
+    "softmax over one unit in the loss": (
+        ends(identity, BITS, softmax_cross_entropy),
+        "softmax_on_single_unit",
+        ends(identity, np.eye(2, dtype=np.float32)[CLASSES % 2], softmax_cross_entropy),
+    ),
+    "one unit for three classes": (
+        ends(jax.nn.sigmoid, NUMBERS, binary_cross_entropy, kind="multiclass"),
+        "output_width_mismatch",
+        ends(jax.nn.softmax, ONE_HOT, cross_entropy, kind="multiclass"),
+    ),
+    "one unit for three targets": (
+        ends(identity, FLAGS, mean_squared_error, width=1),
+        "output_width_mismatch",
+        ends(jax.nn.sigmoid, FLAGS, mean_squared_error),
+    ),
+    "a class beyond the last": (
+        ends(
+            identity,
+            CLASSES + 1,
+            cross_entropy_of_numbers,
+            width=3,
+        ),
+        "output_width_mismatch",
+        ends(
+            identity,
+            CLASSES,
+            cross_entropy_of_numbers,
+            width=3,
+        ),
+    ),
+    "two softmaxes": (
+        ends(jax.nn.softmax, ONE_HOT, softmax_cross_entropy),
+        "double_softmax",
+        ends(jax.nn.log_softmax, ONE_HOT, softmax_cross_entropy),
+    ),
+    "sigmoid on the logits": (
+        ends(jax.nn.sigmoid, ONE_HOT, softmax_cross_entropy),
+        "output_activation_mismatch",
+        ends(lambda z: 30 * jnp.tanh(z / 30), ONE_HOT, softmax_cross_entropy),
+    ),
+    "no probabilities": (
+        ends(identity, ONE_HOT, cross_entropy),
+        "output_activation_missing",
+        ends(jax.nn.softmax, ONE_HOT, cross_entropy),
+    ),
+    "no probability": (
+        ends(identity, BITS, binary_cross_entropy),
+        "output_activation_missing",
+        ends(identity, BITS, lambda z, y: jnp.mean(jax.nn.softplus(z) - y * z)),
+    ),
+    "independent answers for one class": (
+        ends(jax.nn.sigmoid, ONE_HOT, cross_entropy),
+        "output_activation_mismatch",
+        ends(jax.nn.sigmoid, ONE_HOT, binary_cross_entropy),
+    ),
+    "one class for independent labels": (
+        ends(jax.nn.softmax, FLAGS, mean_squared_error),
+        "output_activation_mismatch",
+        ends(jax.nn.softmax, ONE_HOT, mean_squared_error),
+    ),
+    "tanh into a logarithm": (
+        ends(jnp.tanh, BITS, binary_cross_entropy),
+        "output_activation_mismatch",
+        ends(lambda z: (1 + jnp.tanh(z)) / 2, BITS, binary_cross_entropy),
+    ),
+    "relu on logits": (
+        ends(jax.nn.relu, ONE_HOT, softmax_cross_entropy),
+        "relu_output",
+        ends(jax.nn.leaky_relu, ONE_HOT, softmax_cross_entropy),
+    ),
+    "relu for negative values": (
+        ends(jax.nn.relu, VALUES, mean_squared_error),
+        "relu_output",
+        ends(jax.nn.relu, VALUES + 2, mean_squared_error),
+    ),
+    "sigmoid for values beyond it": (
+        ends(jax.nn.sigmoid, VALUES, mean_squared_error),
+        "output_range_excludes_targets",
+        ends(jax.nn.sigmoid, SHARES, mean_squared_error),
+    ),
+    "a loss that rises": (
+        ends(identity, VALUES, lambda outputs, y: -mean_squared_error(outputs, y)),
+        "gradient_ascent",
+        ends(identity, VALUES, lambda outputs, y: jnp.mean(jnp.abs(outputs - y))),
+    ),
+    "a likelihood that rises": (
+        ends(jax.nn.softmax, ONE_HOT, lambda p, y: -cross_entropy(p, y)),
+        "gradient_ascent",
+        ends(identity, ONE_HOT, softmax_cross_entropy),
+    ),
+    "cross-entropy for values": (
+        ends(identity, VALUES, cross_entropy),
+        "loss_mismatch",
+        ends(identity, VALUES + 3, lambda z, y: jnp.mean(jnp.exp(z) - y * z)),
+    ),
+    "a relative error of zeros": (
+        ends(
+            jax.nn.sigmoid,
+            BITS,
+            lambda p, y: jnp.mean(jnp.abs(p - y) / jnp.maximum(jnp.abs(y), 1e-7)),
+        ),
+        "loss_mismatch",
+        ends(
+            identity,
+            VALUES + 4,
+            lambda z, y: jnp.mean(jnp.abs(z - y) / jnp.maximum(jnp.abs(y), 1e-7)),
+        ),
+    ),
+    "rows against columns": (
+        ends(identity, VALUES[:, 0], mean_squared_error),
+        "loss_broadcast",
+        ends(lambda z: z[:, 0], VALUES[:, 0], mean_squared_error),
+    ),
+    "softmax over the batch": (
+        ends(lambda z: jax.nn.softmax(z, 0), ONE_HOT, cross_entropy),
+        "loss_axis_error",
+        ends(lambda z: jax.nn.softmax(z, 1), ONE_HOT, cross_entropy),
+    ),
+    "softmax over the batch in the loss": (
+        ends(identity, ONE_HOT, lambda z, y: -jnp.mean(jnp.sum(y * jax.nn.log_softmax(z, 0), -1))),
+        "loss_axis_error",
+        ends(identity, ONE_HOT, softmax_cross_entropy),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_trigger_and_near_miss(name):
+    triggers, cause, misses = ANSWERS[name]
+    assert judged(program.answers, triggers) == [("fault", cause)]
+    assert "fault" not in dict(judged(program.answers, misses))
+
+
+# Unused results, with their lines
+
+
+def overwritten(params, x):
+    first = jax.nn.relu(affine(params["dense0"], x))  # overwritten
+    first = jax.nn.relu(affine(params["dense1"], x))
+    return affine(params["dense2"], first)
+
+
+def reused(params, x):
+    first = jax.nn.relu(affine(params["dense0"], x))
+    second = jax.nn.relu(affine(params["dense1"], first))
+    return affine(params["dense2"], second) + 0 * first.sum()
+
+
+def unused_of(asked):
+    return {finding.cause: finding for finding in program.unused(program.Look(asked))}
+
+
+def test_an_overwritten_layer_is_found_with_its_line():
+    found = unused_of(subject(overwritten, (3, 3, 3, 2)))
+    line = line_of("overwritten")
+    assert list(found) == ["parameters_not_updated"]
+    assert found["parameters_not_updated"].severity == "fault"
+    assert found["parameters_not_updated"].where.endswith(f"{HERE}:{line}")
+    assert "dense0.kernel" in found["parameters_not_updated"].evidence
+    assert unused_of(subject(reused, (3, 3, 3, 2))) == {}
+
+
+def test_an_activation_without_effect_is_noted_with_its_line():
+    def forgotten(params, x):
+        x = affine(params["dense0"], x)
+        jax.nn.relu(x)
+        return affine(params["dense1"], x)
+
+    found = unused_of(subject(forgotten))
+    assert found["hidden_activation_missing"].severity == "note"
+    assert found["hidden_activation_missing"].where.endswith(f":{line_of('jax.nn.relu(x)')}")
+    assert unused_of(subject(learns)) == {}
+
+
+def test_a_layer_that_is_never_called_is_noted():
+    asked = subject(lambda params, x: affine(params["dense0"], x), (3, 2, 2))
+    assert unused_of(asked)["parameters_not_updated"].severity == "note"
+
+
+def test_outputs_without_inputs():
+    asked = subject(lambda params, x: learns(params, jnp.ones_like(x)))
+    assert "no_signal" in unused_of(asked)
+
+
+CONVOLUTIONS = np.random.default_rng(2).normal(size=(6, 8, 8, 1)).astype(np.float32)
+
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        first = nn.relu(nn.Conv(4, (3, 3), name="conv1")(x))  # linen
+        first = nn.relu(nn.Conv(4, (3, 3), name="conv2")(x))
+        return nn.Dense(3)(first.reshape(len(x), -1))
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.dense = nnx.Linear(256, 3, rngs=rngs)
+
+    def __call__(self, x):
+        first = nnx.relu(self.conv1(x))  # nnx
+        first = nnx.relu(self.conv2(x))
+        return self.dense(first.reshape(len(x), -1))
+
+
+def plain(params, x):
+    first = jax.nn.relu(convolved(x, params["conv1"]))  # plain
+    first = jax.nn.relu(convolved(x, params["conv2"]))
+    return first.reshape(len(x), -1) @ params["dense"]
+
+
+def convolved(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def convnets():
+    def of(init, apply):
+        return Subject(
+            init=lambda key: (init(key), {}),
+            apply=lambda params, state, x, key, train: (apply(params, x), state),
+            loss=softmax_cross_entropy,
+            train=(CONVOLUTIONS, np.eye(3, dtype=np.float32)[np.arange(6) % 3]),
+        )
+
+    def drawn(key):
+        shapes = {"conv1": (3, 3, 1, 4), "conv2": (3, 3, 1, 4), "dense": (256, 3)}
+        return {name: 0.1 * jax.random.normal(key, shape) for name, shape in shapes.items()}
+
+    graph, state = nnx.split(Nnx(nnx.Rngs(0)))
+    return {
+        "plain": of(drawn, plain),
+        "linen": of(
+            lambda key: Linen().init(key, CONVOLUTIONS)["params"],
+            lambda params, x: Linen().apply({"params": params}, x),
+        ),
+        "nnx": of(
+            lambda key: nnx.to_pure_dict(state),
+            lambda params, x: nnx.merge(graph, merged(state, params))(x),
+        ),
+    }
+
+
+def merged(state, params):
+    state = jax.tree.map(identity, state)
+    nnx.replace_by_pure_dict(state, params)
+    return state
+
+
+@pytest.mark.parametrize("door", ["plain", "linen", "nnx"])
+def test_the_classic_overwritten_convolution(door):
+    with open(__file__) as file:
+        line = 1 + next(i for i, text in enumerate(file) if text.endswith(f"  # {door}\n"))
+    (finding,) = program.unused(program.Look(convnets()[door]))
+    assert finding.cause == "parameters_not_updated"
+    assert finding.severity == "fault"
+    assert finding.where.endswith(f"{HERE}:{line}")
+    assert "conv1" in finding.evidence
+    assert "conv2" not in finding.evidence
+
+
+# Blocked gradients, layers without a nonlinearity
+
+
+def test_gradients_that_rounding_blocks():
+    def rounded(params, x):
+        return affine(params["dense1"], jnp.round(affine(params["dense0"], x)))
+
+    (finding,) = program.blocked(program.Look(subject(rounded)))
+    assert (finding.cause, finding.severity) == ("vanishing_gradients", "fault")
+    assert "round" in finding.evidence
+    assert "dense1" not in finding.evidence
+
+
+def test_a_straight_through_gradient_is_not_blocked():
+    @jax.custom_vjp
+    def rounded(z):
+        return jnp.round(z)
+
+    rounded.defvjp(lambda z: (jnp.round(z), None), lambda _, slope: (slope,))
+
+    def network(params, x):
+        return affine(params["dense1"], rounded(affine(params["dense0"], x)))
+
+    assert program.blocked(program.Look(subject(network))) == []
+
+
+def test_a_frozen_layer_is_a_note_and_a_frozen_network_a_fault():
+    def frozen(params, x):
+        return affine(params["dense1"], jax.lax.stop_gradient(affine(params["dense0"], x)))
+
+    (finding,) = program.blocked(program.Look(subject(frozen)))
+    assert (finding.cause, finding.severity) == ("parameters_not_updated", "note")
+
+    def stopped(params, x):
+        return jax.lax.stop_gradient(learns(params, x))
+
+    (finding,) = program.blocked(program.Look(subject(stopped)))
+    assert (finding.cause, finding.severity) == ("parameters_not_updated", "fault")
+
+
+def linear(params, x):
+    return affine(params["dense1"], affine(params["dense0"], x))
+
+
+CURVE = np.linspace(-1, 1, 40, dtype=np.float32).reshape(-1, 1)
+
+
+@pytest.mark.parametrize(("y", "severity"), [(CURVE**2, "fault"), (3 * CURVE, "note")])
+def test_a_network_without_activations_is_a_fault_where_a_curve_is_asked(y, severity):
+    asked = dataclasses.replace(subject(linear, (1, 5, 1)), train=(CURVE, y))
+    (finding,) = program.between_layers(program.Look(asked))
+    assert (finding.cause, finding.severity) == ("hidden_activation_missing", severity)
+
+
+def test_two_linear_layers_in_a_network_that_bends_are_a_note_unless_they_are_a_factor():
+    def network(params, x):
+        x = jax.nn.relu(affine(params["dense0"], x))
+        return affine(params["dense2"], affine(params["dense1"], x))
+
+    (finding,) = program.between_layers(program.Look(subject(network, (3, 5, 5, 2))))
+    assert (finding.severity, finding.where.split(",")[0]) == ("note", "dense1")
+    factor = subject(network, (3, 5, 1, 2))
+    assert program.between_layers(program.Look(factor)) == []
+
+
+def test_dropout_and_a_residual_do_not_hide_what_is_linear_nor_feign_it():
+    def residual(params, x):
+        x = affine(params["dense0"], x)
+        x = x + jax.nn.relu(x)
+        return affine(params["dense1"], x)
+
+    assert program.between_layers(program.Look(subject(residual))) == []
+
+    def skipped(params, x):
+        x = affine(params["dense0"], x)
+        return affine(params["dense1"], x + 2 * x)
+
+    assert len(program.between_layers(program.Look(subject(skipped)))) == 1

@@ -107,7 +107,7 @@ def kind_of(y: Any, answers: np.ndarray, told: str | None) -> Kind:
         return "one-hot"
     integral = bool((np.rint(y) == y).all())
     width = answers.shape[-1] if answers.ndim > 1 else 1
-    numbered = width > 1 and y.shape in (answers.shape[:-1], (*answers.shape[:-1], 1))
+    numbered = width > 1 and y.shape[1:] in (answers.shape[1:-1], (*answers.shape[1:-1], 1))
     if integral and np.issubdtype(y.dtype, np.integer) and numbered:
         return "classes"
     if integral and y.min() >= 0 and y.max() <= 1:
@@ -258,7 +258,8 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         [ask(2.5 * np.abs(answers)) for answers in drawn],
     )
     other_targets = [ask(answers, np.roll(y, 1, 0)) for answers in drawn]
-    tenths = toward = away = ones = level = right = wrong = above = ()
+    tenths: list[int] = []
+    toward = away = ones = level = right = wrong = above = tenths
     if kind != "values" and goal is not None:
         tenths = [ask(probability(goal, kind, width, 10.0**-power)) for power in (1, 2, 3, 4, 5)]
         toward, away = [

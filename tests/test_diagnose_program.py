@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
@@ -160,7 +161,7 @@ def cross_entropy_of_numbers(logits, y):
 
 
 def unguarded_cross_entropy(p, y):
-    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
+    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))  # unguarded
 
 
 def ends_in(activation):
@@ -540,3 +541,145 @@ def test_dropout_and_a_residual_do_not_hide_what_is_linear_nor_feign_it():
         return affine(params["dense1"], x + 2 * x)
 
     assert len(program.between_layers(program.Look(subject(skipped)))) == 1
+
+
+def test_four_rows_that_no_affine_map_fits():
+    x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    either, both = (x.sum(1, keepdims=True) == 1), (x.sum(1, keepdims=True) == 2)
+    for y, severity in ((either, "fault"), (both, "note")):
+        asked = dataclasses.replace(
+            subject(linear, (2, 3, 1)), train=(x, y.astype(np.float32)), loss=mean_squared_error
+        )
+        assert [f.severity for f in program.between_layers(program.Look(asked))] == [severity]
+
+
+# State, keys, rows, the batch, the optimizer, guards, tables
+
+
+def normalizing(written, frozen=False):
+    """A network with batch statistics."""
+
+    def init(key):
+        return dense(key, 3, 2), {"mean": jnp.zeros(2)}
+
+    def apply(params, state, x, key, train):
+        z = affine(params["dense0"], x)
+        if not train or frozen:
+            return z - state["mean"], state
+        new = {"mean": 0.9 * state["mean"] + 0.1 * z.mean(0)} if written else state
+        return z - z.mean(0), new
+
+    return dataclasses.replace(subject(learns, (3, 2)), init=init, apply=apply)
+
+
+def test_running_statistics_that_are_not_written():
+    (finding,) = program.statistics(program.Look(normalizing(written=False)))
+    assert (finding.cause, finding.severity) == ("batch_statistics_not_updated", "fault")
+    assert finding.where == "mean"
+    assert program.statistics(program.Look(normalizing(written=True))) == []
+    assert program.statistics(program.Look(normalizing(written=False, frozen=True))) == []
+
+
+def dropping(fresh, trains_only):
+    def apply(params, state, x, key, train):
+        if train or not trains_only:
+            key = key if fresh else jax.random.key(7)
+            x = x * jax.random.bernoulli(key, 0.5, x.shape)
+        return learns(params, x), state
+
+    return dataclasses.replace(subject(learns), apply=apply)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "trains_only", "said"),
+    [(True, False, "evaluation draws"), (False, True, "never changes"), (True, True, None)],
+)
+def test_dropout_in_evaluation_and_with_one_key(fresh, trains_only, said):
+    found = program.randomness(program.Look(dropping(fresh, trains_only)))
+    assert [finding.severity for finding in found] == ["note"] * (said is not None)
+    assert all(said in finding.evidence for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("mix", "severities"),
+    [
+        (lambda z: jax.nn.softmax(z, 0), ["fault"]),
+        (lambda z: z - z.mean(0), ["note"]),
+        (lambda z: jax.nn.softmax(z, 1), []),
+    ],
+)
+def test_rows_that_look_at_each_other(mix, severities):
+    def network(params, x):
+        return affine(params["dense1"], mix(affine(params["dense0"], x)))
+
+    found = program.mates(program.Look(subject(network)))
+    assert [finding.severity for finding in found] == severities
+    assert {finding.cause for finding in found} <= {"loss_axis_error"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "rate", "found"),
+    [
+        (lambda o, y: jnp.sum((o - y) ** 2), 1e-4, [("note", "loss_summed_over_batch")]),
+        (lambda o, y: jnp.sum((o - y) ** 2), 1.0, [("fault", "loss_summed_over_batch")]),
+        (lambda o, y: jnp.mean(jnp.sum((o - y) ** 2, 0)), 1e-4, [("fault", "loss_axis_error")]),
+        (lambda o, y: jnp.mean(jnp.sum((o - y) ** 2, 1)), 1.0, []),
+    ],
+)
+def test_a_loss_that_grows_with_the_batch(loss, rate, found):
+    asked = subject(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
+    assert judged(program.batch_scale, asked) == found
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "cause"),
+    [
+        (optax.sgd(0.1), None),
+        (optax.adam(1e-3), None),
+        (optax.sgd(-0.1), "gradient_ascent"),
+        (optax.chain(optax.adam(1e-3), optax.scale(-1.0)), "gradient_ascent"),
+        (optax.set_to_zero(), "parameters_not_updated"),
+        (optax.adam(1e-3, eps=0.0), "numerical_instability"),
+    ],
+)
+def test_the_direction_of_the_first_update(optimizer, cause):
+    asked = subject(learns, optimizer=optimizer)
+    expected = [] if cause is None else [("fault", cause)]
+    assert judged(program.optimizer, asked) == expected
+
+
+def test_an_epsilon_that_half_precision_rounds_away():
+    asked = subject(learns, optimizer=optax.adam(1e-3, eps=1e-8))
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), asked.init(jax.random.key(0))[0])
+    (finding,) = program.optimizer(program.Look(asked, half, {}))
+    assert finding.cause == "numerical_instability"
+    assert "float16" in finding.evidence
+
+
+def test_a_logarithm_without_a_guard_is_noted_with_its_line():
+    asked = ends(jax.nn.sigmoid, BITS, unguarded_cross_entropy)
+    (finding,) = program.guards(program.Look(asked))
+    assert (finding.cause, finding.severity) == ("numerical_instability", "note")
+    assert finding.where.endswith(f"{HERE}:{line_of('unguarded')}")
+    assert program.guards(program.Look(ends(jax.nn.sigmoid, BITS, binary_cross_entropy))) == []
+
+
+@pytest.mark.parametrize(("rows", "causes"), [(5, ["insufficient_capacity"]), (12, [])])
+def test_indices_beyond_a_table(rows, causes):
+    asked = Subject(
+        init=lambda key: ({"table": jnp.ones((rows, 2))}, {}),
+        apply=lambda params, state, x, key, train: (params["table"][x].sum(1), state),
+        loss=mean_squared_error,
+        train=(np.arange(24).reshape(12, 2) // 2, np.ones((12, 2), np.float32)),
+    )
+    found = program.tables(program.Look(asked))
+    assert [finding.cause for finding in found] == causes
+
+
+def test_a_check_that_is_impossible_is_said():
+    def only_this_batch(outputs, y):
+        return jnp.mean((outputs.reshape(8, 2) - y) ** 2)
+
+    impossible = []
+    program.check(subject(learns, loss=only_this_batch), impossible=impossible)
+    assert any("grow with the batch" in line for line in impossible)

@@ -399,8 +399,8 @@ def fits(subject: Subject, rows: int = 600) -> tuple[float, float]:
     if len(x) < 20:  # too few to hold any out: whether an affine map can fit them at all
         design = np.c_[x, np.ones(len(x))]
         residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
-        share = 1 - float(residual.var() / max(y.var(), 1e-30))
-        return share, 1.0 if share < 0.3 and len(np.unique(x, axis=0)) == len(x) else share
+        fitted = 1 - float(residual.var() / max(y.var(), 1e-30))
+        return fitted, 1.0 if fitted < 0.3 and len(np.unique(x, axis=0)) == len(x) else fitted
     half = 2 * len(x) // 3
     deviation = x[:half].std(0)
     x = (x - x[:half].mean(0)) / np.where(deviation > 0, deviation, 1)

@@ -9,7 +9,7 @@ import pytest
 
 from nnref.diagnose.case import Outcome, Trial
 from nnref.diagnose.dynamics import Change, Run, Step
-from nnref.diagnose.inputs import Reference
+from nnref.diagnose.inputs import Reference, Target
 from nnref.diagnose.judge import Judge
 from nnref.diagnose.layers import Layer
 from nnref.diagnose.start import Level, Snapshot
@@ -86,6 +86,7 @@ def case(
     first=None,
     last=None,
     activation=("max",),
+    quiet=None,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -99,7 +100,14 @@ def case(
                 random.normal(size=(ROWS, 1)) if y is None else y,
             ),
             loss=loss,
+            valid=None,
+            shuffle=True,
+            batch_size=batch,
         ),
+        kind="regression",
+        target=Target("regression", np.zeros((ROWS, 1)), 0),
+        quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
+        noise=0.9,
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
         start=start or look(),
@@ -246,6 +254,21 @@ TABLE = {
         "dying_relu",
         {"end": look(levels=DEAD)},
         {"end": look(levels=DEAD), "reached": 0.9},
+    ),
+    "excessive_dropout": (
+        "excessive_dropout",
+        {"quiet": 0.9},
+        {"quiet": 0.2},
+    ),
+    "hidden_activation_mismatch": (
+        "hidden_activation_mismatch",
+        {"activation": ("exp", "div")},
+        {"activation": ("exp", "div"), "reached": 0.9},
+    ),
+    "insufficient_capacity": (
+        "insufficient_capacity",
+        {"reached": 0.3},
+        {"reached": 0.3, "longer": 0.9},
     ),
     "corrupted_labels": (
         "corrupted_labels",

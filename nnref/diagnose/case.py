@@ -1,7 +1,7 @@
 """The measurements that all checks share: made once, in the order in which they are needed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnose.dynamics import Change, Run, Trainer
+from nnref.diagnose.findings import bound
 from nnref.diagnose.inputs import (
     Reference,
     Target,
@@ -224,6 +225,32 @@ class Case:
         order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
         order += [*words, "rate x10", "rate x0.1"]
         return [name for name in dict.fromkeys(order) if name in set(names)]
+
+    @cached_property
+    def noise(self) -> float:
+        """How much of the variance of the first outputs is drawn at random in training mode."""
+        params, state = self.initial
+        x = jnp.asarray(self.subject.train[0][:64])
+        apply = jax.jit(lambda key: self.subject.apply(params, state, x, key, True)[0])
+        drawn = np.stack([np.asarray(apply(jax.random.key(i)), float) for i in range(8)])
+        within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
+        return float(within / total) if total > 0 else 0.0
+
+    @cached_property
+    def quiet(self) -> Trial | None:
+        """The training again without anything drawn, where most of the signal is noise."""
+        if (
+            not self.subject.random
+            or self.noise < bound("noise")
+            or jax.tree.leaves(self.initial[1])
+        ):
+            return None
+        subject = replace(
+            self.subject, apply=lambda p, s, x, key, train: self.subject.apply(p, s, x, None, False)
+        )
+        run = Trainer(subject, self.trainer.convolves).run(self.key, seconds=self.seconds)
+        skill = self.outcome(run.params, run.state).skill
+        return Trial("quiet", Change(), skill, None)
 
     @cached_property
     def trials(self) -> dict[str, Trial]:

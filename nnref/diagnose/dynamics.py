@@ -87,6 +87,7 @@ class Trainer:
 
     def __init__(self, subject: Subject, convolves: bool) -> None:
         self.subject = subject
+        self.convolves = convolves
         self.rows = len(subject.train[0])
         self.batch = min(subject.batch_size, self.rows)
         self.steps_per_epoch = self.rows // self.batch

@@ -121,6 +121,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "dying signal": Threshold(
         0.1, "last hidden over first hidden signal: a unit with a bias drowns it"
     ),
+    "noise": Threshold(
+        0.8,
+        "share of the outputs' variance that dropout draws: rates of 0.5 in two layers give 0.5",
+    ),
     "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),
     "tie": Threshold(0.05, "of skill: two runs that are equally good"),
     "strong kernel": Threshold(4.0, "the same: above, a layer multiplies the signal by 4 or more"),
@@ -128,6 +132,14 @@ THRESHOLDS: dict[str, Threshold] = {
         1.0, "share of units that no row activates: one living unit lets signals pass"
     ),
     "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
+    "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
+    "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
+    "leak": Threshold(0.02, "share of validation rows that are training rows"),
+    "unseen": Threshold(0.05, "share of validation rows whose class is not in training"),
+    "histograms": Threshold(
+        0.4, "share of rows that would have to change class between the splits"
+    ),
+    "sorted": Threshold(0.2, "changes of class from row to row, over what chance gives"),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

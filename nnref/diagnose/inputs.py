@@ -1,12 +1,16 @@
 """The data before any network: what is in them, and whether there is anything to learn."""
 
 import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from nnref.diagnose.findings import Finding, bound
 from nnref.diagnose.subject import Subject
+
+if TYPE_CHECKING:
+    from nnref.diagnose.case import Case
 
 ROWS = 1200  # that a reference is fitted to
 FOLDS = 3
@@ -223,3 +227,200 @@ def is_standard(subject: Subject) -> bool:
     return bool(
         abs(told.mean).max() < 3 and told.deviation.max() < 3 and told.root_mean_square > 0.1
     )
+
+
+def check(case: "Case") -> Iterator[Finding]:
+    """What the data show before any network; faults only where no network could do without."""
+    x, y = (np.asarray(part) for part in case.subject.train)
+    yield from nonfinite(x, y)
+    if not (finite(x) and finite(y)):
+        return
+    yield from still_columns(x)
+    yield from constant_targets(y)
+    yield from conflicts(x, case.target)
+    if case.kind in ("binary", "multiclass"):
+        yield from balance(case)
+    if case.subject.valid is not None:
+        yield from splits(case)
+    elif not case.subject.shuffle:
+        yield from sorted_rows(case)
+
+
+def finite(values: np.ndarray) -> bool:
+    """Whether every number is."""
+    return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())
+
+
+def nonfinite(x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+    """NaN or infinity."""
+    for name, values in (("inputs", x), ("targets", y)):
+        if not finite(values):
+            bad = ~np.isfinite(values.reshape(len(values), -1))
+            row, column = np.argwhere(bad)[0]
+            yield Finding(
+                "nonfinite_data",
+                "fault",
+                f"{name}, row {row}, column {column}",
+                f"{int(bad.sum())} numbers of the {name} are NaN or infinite",
+                measured=f"{bad.any(1).mean():.1%} of the rows",
+                healthy="none",
+                remedy="keep = np.isfinite(x).all(1); x, y = x[keep], y[keep]",
+            )
+
+
+def still_columns(x: np.ndarray) -> Iterator[Finding]:
+    """Columns that say nothing: normal at the border of an image, worth knowing in a table."""
+    if x.ndim == 2 and 2 < x.shape[1] <= 64 and len(x) > 2:
+        still = np.flatnonzero(np.ptp(x, axis=0) == 0)
+        if 0 < len(still) < x.shape[1] // 2:
+            names = ", ".join(map(str, still[:5]))
+            yield Finding(
+                "no_signal",
+                "note",
+                f"columns {names}",
+                f"{len(still)} of {x.shape[1]} columns have one value in every row",
+            )
+
+
+def constant_targets(y: np.ndarray) -> Iterator[Finding]:
+    """One target for every row."""
+    if len(y) > 1 and (y == y[:1]).all():
+        yield Finding(
+            "corrupted_labels",
+            "note",
+            "targets",
+            "every row has the same target: there is nothing to tell apart",
+            remedy="look at the file that the targets come from",
+        )
+
+
+def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
+    """Equal rows with unequal targets."""
+    flat = x.reshape(len(x), -1)
+    _, group, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
+    repeated = counts[group.reshape(-1)] > 1
+    if target.kind != "regression" and repeated.mean() > 0.1:
+        best = lookup(flat, target)
+        if best < bound("lookup"):
+            yield Finding(
+                "corrupted_labels",
+                "note",
+                "targets",
+                f"equal rows have unequal targets: no network can go further than {best:.2f} on "
+                "them (a constant answer is 0, a perfect one 1)",
+                measured=f"{repeated.mean():.0%} of the rows are repeated",
+            )
+
+
+def shares(target: Target, classes: int) -> np.ndarray:
+    """The share of each class."""
+    return np.bincount(target.answers, minlength=classes)[:classes] / len(target.answers)
+
+
+def balance(case: "Case") -> Iterator[Finding]:
+    """Classes that drown: rare in training, asked for in validation."""
+    classes = case.target.classes
+    train = shares(case.target, classes)
+    present = train[train > 0]
+    if len(present) < 2 or present.max() < bound("imbalance") * present.min():
+        return
+    told = (
+        f"the rarest class has {present.min():.1%} of the training rows, the most frequent "
+        f"{present.max():.0%}"
+    )
+    severity, healthy = "note", "within a factor of 10"
+    if case.subject.valid is not None:
+        target = target_of(np.asarray(case.subject.valid[1]), case.kind)
+        valid = shares(target, max(classes, target.classes))[:classes]
+        asked = valid[train == present.min()].max()
+        outcome = case.validated
+        far = outcome is not None and outcome.skill < bound("failed") * max(case.trained.skill, 0)
+        if far and asked > bound("imbalance") / 2 * present.min():
+            severity, told = "fault", f"{told}; of the validation rows it has {asked:.0%}"
+    yield Finding(
+        "class_imbalance",
+        severity,
+        "targets",
+        told,
+        measured=f"a factor of {present.max() / present.min():.0f}",
+        healthy=healthy,
+        remedy="weigh each row by 1 / share of its class, or draw classes evenly",
+    )
+
+
+def splits(case: "Case") -> Iterator[Finding]:
+    """Training against validation: the same rows, other classes, another scale."""
+    assert case.subject.valid is not None
+    (x, y), (xv, yv) = (
+        tuple(map(np.asarray, part)) for part in (case.subject.train, case.subject.valid)
+    )
+    flat, flat_valid = x.reshape(len(x), -1), xv.reshape(len(xv), -1)
+    if flat.shape[1] == flat_valid.shape[1]:
+        known = {row.tobytes() for row in np.ascontiguousarray(flat)}
+        same = np.mean([row.tobytes() in known for row in np.ascontiguousarray(flat_valid)])
+        if same > bound("leak") and len(known) > len(flat) // 2:
+            yield Finding(
+                "overfitting",
+                "note",
+                "validation rows",
+                f"{same:.0%} of the validation rows are training rows: validation measures memory",
+                remedy="split before rows are repeated or drawn",
+            )
+        train, valid = scales(x), scales(xv)
+        deviation = max(float(np.sqrt(np.mean(train.deviation**2))), 1e-30)
+        shift = float(np.sqrt(np.mean((train.mean - valid.mean) ** 2))) / deviation
+        ratio = float(np.sqrt(np.mean(valid.deviation**2))) / deviation
+        if len(xv) >= 30 and (shift > 1 or not 1 / 3 < ratio < 3):
+            outcome = case.validated
+            bad = outcome is not None and outcome.skill < bound("failed") * case.trained.skill
+            yield Finding(
+                "inputs_not_normalized",
+                "fault" if bad else "note",
+                "validation inputs",
+                "validation rows are scaled otherwise than training rows",
+                measured=f"mean {shift:.2g} deviations away, deviation {ratio:.2g} times as large",
+                healthy="the mean and deviation of the training rows, for both",
+                remedy="xv = (xv - x_train.mean(0)) / x_train.std(0)",
+            )
+    if case.kind in ("binary", "multiclass"):
+        target = target_of(yv, case.kind)
+        classes = max(target.classes, case.target.classes)
+        train, valid = shares(case.target, classes), shares(target, classes)
+        unseen = float(valid[train == 0].sum())
+        distance = float(np.abs(train - valid).sum() / 2)
+        if unseen > bound("unseen") or distance > bound("histograms"):
+            outcome = case.validated
+            bad = outcome is not None and outcome.skill < bound("failed") * case.trained.skill
+            yield Finding(
+                "unshuffled_split",
+                "fault" if bad else "note",
+                "validation targets",
+                "training and validation rows hold different classes"
+                + (
+                    f": {unseen:.0%} of the validation rows are of classes never trained"
+                    if unseen
+                    else ""
+                ),
+                measured=f"{distance:.0%} of the rows would have to change their class",
+                healthy="below 20 %",
+                remedy="order = rng.permutation(len(x)) before the split",
+            )
+
+
+def sorted_rows(case: "Case") -> Iterator[Finding]:
+    """Rows in the order of their class, never shuffled: every batch unlearns the one before."""
+    if case.kind not in ("binary", "multiclass") or len(case.target.answers) < FEW_ROWS:
+        return
+    changes = np.mean(case.target.answers[1:] != case.target.answers[:-1])
+    expected = 1 - (shares(case.target, case.target.classes) ** 2).sum()
+    if changes < bound("sorted") * expected and case.subject.batch_size < len(case.target.answers):
+        bad = case.trained.skill < bound("failed") * max(case.reference.best[1], 0)
+        yield Finding(
+            "unshuffled_split",
+            "fault" if bad else "note",
+            "training rows",
+            "the rows come class by class and are never shuffled",
+            measured=f"the class changes after {changes:.1%} of the rows",
+            healthy=f"about {expected:.0%}",
+            remedy="shuffle=True",
+        )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnose import inputs
 from nnref.diagnose.case import Case, Trial
 from nnref.diagnose.findings import Finding, bound, upstream
 from nnref.diagnose.inputs import scales
@@ -21,6 +22,7 @@ WORDS = {
     "inputs and targets": "with standardized inputs and targets",
     "initialization": "with kernels drawn as He et al. 2015 do",
     "penalty": "without the penalty",
+    "quiet": "without any dropout",
     "longer": "with five times the epochs",
     "rate x0.1": "with a tenth of the learning rate",
     "rate x0.01": "with a hundredth of the learning rate",
@@ -522,6 +524,61 @@ class Judge:
                 )
                 return
 
+    def flattened(self) -> Iterator[Finding]:
+        """Hidden layers whose activation makes one unit of many: a softmax in the middle."""
+        for layer in self.case.layers[:-1]:
+            if layer.activation == "softmax":
+                yield Finding(
+                    "hidden_activation_mismatch",
+                    "fault",
+                    place(layer),
+                    "a softmax between layers: its units share one unit of signal, and the more "
+                    "there are, the less each of them says",
+                    measured="softmax",
+                    healthy="relu, tanh",
+                    remedy="jax.nn.relu instead of jax.nn.softmax",
+                    confidence=0.7,
+                )
+                return
+
+    def noise(self) -> Iterator[Finding]:
+        """Dropout that leaves no signal: training without any goes most of the way."""
+        quiet = self.case.quiet
+        if quiet is None or quiet.skill < max(self.reached, 0) + bound("gap"):
+            return
+        goal = max(self.attainable, quiet.skill)
+        if quiet.skill < self.reached + bound("cure") * (goal - max(self.reached, 0)):
+            return
+        yield Finding(
+            "excessive_dropout",
+            "fault",
+            "training mode",
+            f"of what the outputs tell rows apart by, {self.case.noise:.0%} is drawn at random; "
+            + self.told(quiet),
+            measured=f"{self.case.noise:.0%} of the variance of the outputs in training mode",
+            healthy=f"below {bound('noise'):.0%}",
+            remedy="a dropout rate of 0.2 to 0.5",
+        )
+
+    def capacity(self) -> Iterator[Finding]:
+        """A network that stays behind simple models, and nothing tried helps."""
+        widths = [level.units for level in self.case.start.levels[:-1]]
+        name, best = self.case.reference.best
+        if not self.known or not self.finite:
+            return
+        yield Finding(
+            "insufficient_capacity",
+            "fault",
+            place(self.case.layers[int(np.argmin(widths))]) if widths else "the whole network",
+            f"a simple model ({name}) reaches {best:.2f} on held-out rows, this network "
+            f"{self.reached:.2f} on its training rows, and no change of rate, length, scale or "
+            "start helps",
+            measured=f"narrowest layer of {min(widths)} units" if widths else "no hidden layer",
+            healthy="what a simple model reaches",
+            remedy="more units in the narrowest layer",
+            confidence=0.4,
+        )
+
     def no_signal(self) -> Iterator[Finding]:
         """Inputs that say nothing about the targets."""
         case = self.case
@@ -561,6 +618,17 @@ class Judge:
     def verdict(self, structural: Iterable[Finding]) -> list[Finding]:
         """All findings: faults only where the network did not learn, the most upstream first."""
         structural = list(structural)
+        data = list(inputs.check(self.case))
+        if any(finding.cause == "nonfinite_data" for finding in data):
+            return under_their_cause(data)
+        wrong = [finding for finding in data if finding.severity == "fault"]
+        known = [finding for finding in data if finding.severity == "note"]
+        if self.learned and wrong:
+            return [*under_their_cause(wrong), *known, *map(as_note, structural)]
+        return [*self.of_the_run(structural, wrong), *known]
+
+    def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:
+        """What the run shows, where the data are not all there is to it."""
         if self.learned:
             # Units that stay the same are lost, however well the rest does without them.
             return [*self.symmetry(), *(as_note(finding) for finding in structural)]
@@ -569,13 +637,15 @@ class Judge:
         notes = [finding for finding in structural if finding.severity == "note"]
         certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]
         certain += self.sum_too_large()
-        if not certain and not program and not self.failed:
+        if not certain and not program and not wrong and not self.failed:
             return notes
-        found = program + certain
+        found = wrong + program + certain
         if self.failed:
-            found += [*self.statistics(), *self.no_signal(), *self.signal()]
+            found += [*self.statistics(), *self.no_signal(), *self.signal(), *self.flattened()]
             if self.finite:
-                found += [*self.data_scale(), *self.penalty(), *self.rate(), *self.dying()]
+                found += [*self.data_scale(), *self.penalty(), *self.noise()]
+                found += [*self.rate(), *self.dying()]
+            found = found or list(self.capacity())
         return [*under_their_cause(found), *notes]
 
 

@@ -1,0 +1,185 @@
+"""The data before any network: each check with data that trigger it, and a near miss."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnref.diagnose.case import Outcome
+from nnref.diagnose.inputs import (
+    Reference,
+    chance,
+    check,
+    infer_kind,
+    lookup,
+    references,
+    scales,
+    score,
+    skill,
+    standardized,
+    target_of,
+)
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(300, 4)).astype(np.float32)
+CLASSES = np.eye(3, dtype=np.float32)[RANDOM.integers(0, 3, 300)]
+XV, YV = X[200:] + 0.01, CLASSES[200:]
+
+
+def found(x=X, y=CLASSES, valid=None, kind="multiclass", trained=1.0, validated=0.9, shuffle=True):
+    case = SimpleNamespace(
+        subject=SimpleNamespace(train=(x, y), valid=valid, shuffle=shuffle, batch_size=32),
+        kind=kind,
+        target=target_of(y, kind) if np.isfinite(y).all() else None,
+        trained=Outcome(0.1, trained),
+        validated=Outcome(0.1, validated) if valid is not None else None,
+        reference=Reference({"linear": 0.9}, {}, 300),
+    )
+    return [(finding.cause, finding.severity) for finding in check(case)]
+
+
+def with_nan(values):
+    return np.where(np.arange(values.size).reshape(values.shape) == 7, np.nan, values)
+
+
+def skewed(shares):
+    labels = RANDOM.choice(len(shares), 300, p=shares)
+    return np.eye(len(shares), dtype=np.float32)[labels]
+
+
+SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
+TABLE = {
+    "NaN in the inputs": (
+        {"x": with_nan(X)},
+        ("nonfinite_data", "fault"),
+        {"x": X * 1e30},
+    ),
+    "infinite targets": (
+        {"y": with_nan(X[:, :1]), "kind": "regression"},
+        ("nonfinite_data", "fault"),
+        {"y": X[:, :1], "kind": "regression"},
+    ),
+    "a column of one value": (
+        {"x": np.c_[X, np.ones(300)]},
+        ("no_signal", "note"),
+        {"x": np.c_[X, np.arange(300)]},
+    ),
+    "one target": (
+        {"y": np.ones((300, 1)), "kind": "regression"},
+        ("corrupted_labels", "note"),
+        {"y": np.ones((300, 1)) + X[:, :1], "kind": "regression"},
+    ),
+    "equal rows, unequal targets": (
+        {"x": np.repeat(X[:10], 30, 0)},
+        ("corrupted_labels", "note"),
+        {"x": np.repeat(X[:10], 30, 0), "y": np.repeat(CLASSES[:10], 30, 0)},
+    ),
+    "a rare class": (
+        {"y": skewed([0.49, 0.49, 0.02])},
+        ("class_imbalance", "note"),
+        {"y": skewed([0.5, 0.35, 0.15])},
+    ),
+    "a rare class that validation asks for": (
+        {"y": skewed([0.8, 0.18, 0.02]), "valid": (XV, YV), "validated": 0.3},
+        ("class_imbalance", "fault"),
+        {"y": skewed([0.8, 0.18, 0.02]), "valid": (XV, YV), "validated": 0.9},
+    ),
+    "validation rows that were trained": (
+        {"valid": (X[:50], CLASSES[:50])},
+        ("overfitting", "note"),
+        {"valid": (XV, YV)},
+    ),
+    "validation in another scale": (
+        {"valid": (XV * 100, YV), "validated": 0.1},
+        ("inputs_not_normalized", "fault"),
+        {"valid": (XV * 1.5, YV), "validated": 0.1},
+    ),
+    "classes that only validation has": (
+        {"x": X[:200], "y": SORTED[:200], "valid": (XV, SORTED[200:]), "validated": 0.0},
+        ("unshuffled_split", "fault"),
+        {"valid": (XV, YV), "validated": 0.0},
+    ),
+    "rows in the order of their class": (
+        {"y": SORTED, "shuffle": False, "trained": 0.1},
+        ("unshuffled_split", "fault"),
+        {"y": CLASSES, "shuffle": False, "trained": 0.1},
+    ),
+    "the same, shuffled or learned": (
+        {"y": SORTED, "shuffle": False, "trained": 0.9},
+        ("unshuffled_split", "note"),
+        {"y": SORTED, "trained": 0.1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_data_that_trigger_a_check(name):
+    trigger, expected, _ = TABLE[name]
+    assert expected in found(**trigger)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_data_that_nearly_do(name):
+    _, expected, near = TABLE[name]
+    assert expected not in found(**near)
+
+
+@pytest.mark.parametrize(
+    ("y", "width", "kind"),
+    [
+        (CLASSES, 3, "multiclass"),
+        (0.9 * CLASSES + 0.1 / 3, 3, "multiclass"),
+        (np.array([[1, 1], [0, 0], [1, 0]]), 2, "multilabel"),
+        (X, 4, "regression"),
+        (X[:, :1], 1, "regression"),
+        (CLASSES[:, :1], 1, "binary"),
+        (2 * CLASSES[:, 0] - 1, 1, "binary"),
+        (CLASSES.argmax(1), 3, "multiclass"),
+        (CLASSES.argmax(1).astype(np.float32), 1, "regression"),
+    ],
+)
+def test_the_kind_of_task_is_read_from_targets_and_outputs(y, width, kind):
+    assert infer_kind(y, width) == kind
+
+
+def test_references_find_what_is_there_and_nothing_where_nothing_is():
+    line = references(X, target_of(X @ np.array([[1.0], [2], [0], [-1]]), "regression"))
+    assert line.best[1] > 0.99
+    ring = (np.abs(X[:, :1]) > 0.6).astype(float)
+    curved = references(X, target_of(ring, "binary"))
+    assert curved.skills["linear"] < 0.2 < 0.6 < curved.best[1]
+    noise = references(X, target_of(RANDOM.normal(size=(300, 1)), "regression"), shuffles=2)
+    assert noise.best[1] < 0.1
+    assert max(noise.shuffled.values()) < 0.1
+
+
+def test_few_rows_are_held_against_a_table_of_them():
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
+    xor = target_of(np.array([[0], [1], [1], [0]]), "binary")
+    assert references(corners, xor).best == ("lookup table", 1.0)
+    assert lookup(np.repeat(corners[:2], 2, 0), xor) == 0  # equal rows, unequal targets
+
+
+def test_skill_is_0_for_a_constant_and_1_for_the_truth():
+    for y, kind in ((CLASSES, "multiclass"), (X[:, :1], "regression"), (CLASSES[:, :1], "binary")):
+        target = target_of(y, kind)
+        constant = np.full(target.answers.shape, most(target), float)
+        assert skill(score(target, constant), chance(target)) == pytest.approx(0, abs=1e-6)
+        assert skill(score(target, target.answers), chance(target)) == 1
+    assert skill(float("nan"), 0.5) == -1
+
+
+def most(target):
+    if target.kind == "regression":
+        return target.answers.mean()
+    return np.bincount(target.answers).argmax()
+
+
+def test_standardizing_is_by_column_and_of_images_as_a_whole():
+    table = X * [1, 10, 100, 0] + 5
+    told = scales(standardized(table))
+    np.testing.assert_allclose(told.mean, 0, atol=1e-4)  # single precision
+    np.testing.assert_allclose(told.deviation[:3], 1, rtol=1e-4)
+    images = standardized(RANDOM.uniform(0, 255, (20, 4, 4, 1)))
+    assert abs(images.mean()) < 1e-5
+    assert images.std() == pytest.approx(1, rel=1e-4)

@@ -231,8 +231,9 @@ class Case:
         """How much of the variance of the first outputs is drawn at random in training mode."""
         params, state = self.initial
         x = jnp.asarray(self.subject.train[0][:64])
-        apply = jax.jit(lambda key: self.subject.apply(params, state, x, key, True)[0])
-        drawn = np.stack([np.asarray(apply(jax.random.key(i)), float) for i in range(8)])
+        apply = jax.jit(lambda p, s, x, key: self.subject.apply(p, s, x, key, True)[0])
+        outputs = [apply(params, state, x, jax.random.key(i)) for i in range(8)]
+        drawn = np.stack([np.asarray(each, float) for each in outputs])
         within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
         return float(within / total) if total > 0 else 0.0
 

@@ -164,7 +164,9 @@ def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
         return Findings((broken(error),), ("that the program runs",))
     check = getattr(program, "check", None)
     structural = [] if check is None else list(check(subject))
-    return Findings(tuple(Judge(case).verdict(structural)), CHECKED)
+    judge = Judge(case)
+    found = tuple(judge.verdict(structural))
+    return Findings(found, CHECKED, tuple(judge.impossible()), judge.measures())
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

@@ -118,6 +118,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.71,
         "kernel deviation times sqrt(fan-in): half of the sqrt(2) of He et al. 2015",
     ),
+    "falls": Threshold(0.02, "fall of the loss in the last fifth over that of the run before it"),
     "dying signal": Threshold(
         0.1, "last hidden over first hidden signal: a unit with a bias drowns it"
     ),
@@ -125,6 +126,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.8,
         "share of the outputs' variance that dropout draws: rates of 0.5 in two layers give 0.5",
     ),
+    "hard": Threshold(0.9, "confidence of a program that cannot learn, whatever the rest is"),
     "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),
     "tie": Threshold(0.05, "of skill: two runs that are equally good"),
     "strong kernel": Threshold(4.0, "the same: above, a layer multiplies the signal by 4 or more"),

@@ -153,6 +153,7 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     With `shuffles`, also the best of so many fits of each to shuffled labels: what chance gives.
     """
     from sklearn.model_selection import KFold
+    from threadpoolctl import threadpool_limits
 
     random = np.random.default_rng(0)
     rows = random.permutation(len(x))[:ROWS]
@@ -177,7 +178,8 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
                 told[held] = labels[fit][0]
                 continue
             one = labels[fit].ravel() if labels.ndim == 2 and labels.shape[1] == 1 else labels[fit]
-            with warnings.catch_warnings():
+            # One thread: on a busy machine those of OpenMP wait for each other, ten times as long.
+            with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")
                 told[held] = (
                     build().fit(flat[fit], one).predict(flat[held]).reshape(told[held].shape)
@@ -270,7 +272,7 @@ def nonfinite(x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
 
 def still_columns(x: np.ndarray) -> Iterator[Finding]:
     """Columns that say nothing: normal at the border of an image, worth knowing in a table."""
-    if x.ndim == 2 and 2 < x.shape[1] <= 64 and len(x) > 2:
+    if x.ndim == 2 and 2 < x.shape[1] <= 32 and len(x) > 2:
         still = np.flatnonzero(np.ptp(x, axis=0) == 0)
         if 0 < len(still) < x.shape[1] // 2:
             names = ", ".join(map(str, still[:5]))
@@ -388,7 +390,9 @@ def splits(case: "Case") -> Iterator[Finding]:
         train, valid = shares(case.target, classes), shares(target, classes)
         unseen = float(valid[train == 0].sum())
         distance = float(np.abs(train - valid).sum() / 2)
-        if unseen > bound("unseen") or distance > bound("histograms"):
+        # Where training itself is skewed, the skew is the finding, not the split.
+        skewed = train.max() > bound("imbalance") * train[train > 0].min()
+        if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
             outcome = case.validated
             bad = outcome is not None and outcome.skill < bound("failed") * case.trained.skill
             yield Finding(

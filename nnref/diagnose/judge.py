@@ -415,6 +415,14 @@ class Judge:
         return float(np.median(self.moves)) if self.moves.size else 0.0
 
     @property
+    def falls(self) -> bool:
+        """Whether the loss still fell when the time was over: such a run says nothing yet."""
+        loss = self.case.run.steps.loss
+        tenth = max(len(loss) // 10, 1)
+        middle, last = np.mean(loss[-3 * tenth : -2 * tenth]), np.mean(loss[-tenth:])
+        return bool(last < middle - bound("falls") * abs(loss[0] - middle))
+
+    @property
     def travel(self) -> float:
         """How far the planned run goes at this pace, in lengths of the weights."""
         run = self.case.run
@@ -615,6 +623,32 @@ class Judge:
         bent = max((skill for name, skill in skills.items() if name != "linear"), default=1.0)
         return bent > skills.get("linear", 0.0) + bound("gap")
 
+    def impossible(self) -> Iterator[str]:
+        """What could not be looked at, and what it would take."""
+        case = self.case
+        if not case.layers:
+            yield "layers: no product with a parameter was found in the traced program"
+        if case.subject.valid is None:
+            yield "validation, leaks and memory: give valid=(x, y)"
+        if "run" in vars(case) and self.finite and not case.run.complete:
+            taken, planned = len(case.run.steps.loss), case.run.planned
+            yield f"the whole run: {taken} of {planned} steps were taken; give more seconds"
+
+    def measures(self) -> dict[str, Any]:
+        """The figures that the verdict rests on."""
+        case = self.case
+        if "run" not in vars(case):
+            return {}
+        return {
+            "skill on training rows": self.reached,
+            "skill on validation rows": None if case.validated is None else case.validated.skill,
+            "skill of simple models": dict(case.reference.skills),
+            "steps": len(case.run.steps.loss),
+            "first loss": float(case.run.steps.loss[0]),
+            "last loss": float(case.run.steps.loss[-1]),
+            "trials": {t.name: t.skill for t in vars(case).get("trials", {}).values()},
+        }
+
     def verdict(self, structural: Iterable[Finding]) -> list[Finding]:
         """All findings: faults only where the network did not learn, the most upstream first."""
         structural = list(structural)
@@ -640,12 +674,14 @@ class Judge:
         if not certain and not program and not wrong and not self.failed:
             return notes
         found = wrong + program + certain
-        if self.failed:
+        # What cannot work needs no further runs.
+        hard = any(finding.confidence >= bound("hard") for finding in program)
+        if not hard and self.failed:
             found += [*self.statistics(), *self.no_signal(), *self.signal(), *self.flattened()]
-            if self.finite:
+            if self.finite and (self.case.run.complete or not self.falls):
                 found += [*self.data_scale(), *self.penalty(), *self.noise()]
                 found += [*self.rate(), *self.dying()]
-            found = found or list(self.capacity())
+                found = found or list(self.capacity())
         return [*under_their_cause(found), *notes]
 
 

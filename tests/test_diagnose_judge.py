@@ -270,6 +270,11 @@ TABLE = {
         {"reached": 0.3},
         {"reached": 0.3, "longer": 0.9},
     ),
+    "undertrained, by a little": (
+        "undertrained",
+        {"reached": 0.1, "longer": 0.3},
+        {"reached": 0.1, "longer": 0.15},
+    ),
     "corrupted_labels": (
         "corrupted_labels",
         {"reference": 0.0, "valid": 0.0},

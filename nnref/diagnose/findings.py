@@ -126,6 +126,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.8,
         "share of the outputs' variance that dropout draws: rates of 0.5 in two layers give 0.5",
     ),
+    "few steps": Threshold(20, "steps: what Adam at 1e-3 cannot move a weight by 0.02 in"),
     "hard": Threshold(0.9, "confidence of a program that cannot learn, whatever the rest is"),
     "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),
     "tie": Threshold(0.05, "of skill: two runs that are equally good"),

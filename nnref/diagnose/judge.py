@@ -569,7 +569,23 @@ class Judge:
         )
 
     def capacity(self) -> Iterator[Finding]:
-        """A network that stays behind simple models, and nothing tried helps."""
+        """A network that stays behind simple models, and nothing tried cures it.
+
+        What helps a little, or a run of few steps, still says where to look.
+        """
+        further = self.helped("longer")
+        if further or self.case.run.planned < bound("few steps"):
+            yield Finding(
+                "undertrained",
+                "fault",
+                "epochs",
+                self.told(further) if further else "the run is a few steps long",
+                measured=f"{self.case.run.planned} steps",
+                healthy="a loss that has stopped falling",
+                remedy="ten times the epochs",
+                confidence=0.5,
+            )
+            return
         widths = [level.units for level in self.case.start.levels[:-1]]
         name, best = self.case.reference.best
         if not self.known or not self.finite:

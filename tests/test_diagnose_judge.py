@@ -228,7 +228,7 @@ TABLE = {
     "undertrained": (
         "undertrained",
         {"longer": 0.9},
-        {"longer": 0.3},
+        {"longer": 0.05},
     ),
     "vanishing_gradients": (
         "vanishing_gradients",

@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help experiment diagnose claims test lint bench clean
+.PHONY: help experiment diagnose ablation claims test lint bench clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -25,6 +25,10 @@ experiment: ## Run an experiment: NAME=xor_small; without NAME, list them
 diagnose: ## Say why an experiment does not learn: NAME=xor_two_hidden
 	@sh tools/setup.sh run
 	@.venv/bin/nnref diagnose $(FILE) $(ARGS)
+
+ablation: ## Run a sweep of many experiments: NAME=xor_optimizers
+	@sh tools/setup.sh run
+	@.venv/bin/nnref sweep $(FILE) $(ARGS)
 
 claims: ## Run every experiment and print which claims hold
 	@sh tools/setup.sh run

@@ -58,6 +58,14 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--again", action="store_true", help="train what the logbook already has")
     run.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
+    sweep = add("sweep", sweep_command, "train every variant of a sweep file, as few programs")
+    sweep.add_argument("file", nargs="?", help="file with a key sweep, its page, or its name")
+    sweep.add_argument("--dry-run", action="store_true", help="show the plan and run nothing")
+    sweep.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+    sweep.add_argument("--no-logbook", action="store_true", help="write nothing down")
+    sweep.add_argument("--again", action="store_true", help="run what the logbook already has")
+    sweep.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
     sample = add("sample", sample_command, "write text with a trained language model")
     sample.add_argument("run", metavar="RUN", help="page of a run, or name of an experiment")
     sample.add_argument("--length", type=int, default=400, metavar="N", help="characters")
@@ -272,6 +280,48 @@ def as_json(run: Any, picture: Path | None) -> dict[str, Any]:
     }
 
 
+def sweep_command(options: argparse.Namespace) -> int:
+    """`nnref sweep`: the plan, then the runs."""
+    path = experiment_path(options.file)
+    from rich.console import Console
+
+    from nnref.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.report.sweep import (
+        TerminalSweepListener,
+        plan_as_json,
+        show_plan,
+        show_swept,
+        swept_as_json,
+    )
+    from nnref.sweep import AlreadySwept, planned, sweep
+
+    compile_tiny_loops_whole()
+    use_cache()
+    console = Console(stderr=options.json)
+    plan = planned(path)
+    if options.dry_run and options.json:
+        print(json.dumps(plan_as_json(plan)))
+        return 0
+    show_plan(plan, console)
+    if options.dry_run:
+        return 0
+    folder = None if options.no_logbook else Path(options.logbook)
+    already = False
+    try:
+        listener = TerminalSweepListener(console)
+        done = sweep(plan, logbook=folder, again=options.again, listener=listener)
+    except AlreadySwept as known:
+        done, already = known.swept, True
+        if not options.json:
+            print(known)
+            return 0
+    if options.json:
+        print(json.dumps(swept_as_json(done) | ({"already_run": True} if already else {})))
+    else:
+        show_swept(done, console)
+    return 0
+
+
 def page_of(given: str, logbook: Path) -> Path:
     """The page of a run: given by its path, or the newest of an experiment's first seed that ended.
 
@@ -328,11 +378,11 @@ def sample_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def logbook_entries(folder: str) -> list[Any]:
+def logbook_entries(folder: str, sweeps: bool = False) -> list[Any]:
     """The entries of a logbook; what is skipped is told on stderr."""
-    from nnref.index import entries
+    from nnref.index import entries, everything
 
-    there, skipped = entries(Path(folder))
+    there, skipped = (everything if sweeps else entries)(Path(folder))
     for told in skipped:
         print(f"nnref: skipped {told}", file=sys.stderr)
     return there
@@ -352,7 +402,7 @@ def log_command(options: argparse.Namespace) -> int:
     from nnref.index import ordered, where
     from nnref.report.logbook import listed
 
-    there = where(logbook_entries(options.logbook), options.where)
+    there = where(logbook_entries(options.logbook, sweeps=True), options.where)
     there = ordered(there, options.sort, options.reverse)
     if options.json:
         print(json.dumps([asdict(entry) for entry in there]))

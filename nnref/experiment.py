@@ -16,6 +16,7 @@ import yaml
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 
 from nnref.activations import ACTIVATIONS
+from nnref.axes import Sweep
 from nnref.bounds import Count, Index
 from nnref.claims import Claim, Stop, in_a_tuple
 from nnref.clipping import CLIPPING
@@ -70,6 +71,10 @@ class Mistakes(UserError):
     def __init__(self, error: ValidationError):
         super().__init__("\n".join(explain(error, Experiment, {})))
         self.error = error
+
+    def in_lines_of(self, text: str) -> list[str]:
+        """Each mistake, with its line in the text of a file."""
+        return explain(self.error, Experiment, locate(blank_comments(text))[0])
 
 
 Record = arguments_model("regularization", Regularization, None)
@@ -133,6 +138,9 @@ class Experiment(Part):
         BeforeValidator(in_a_tuple, json_schema_input_type=Claim | list[Claim]),
         Field(description="what must come out; several must all hold"),
     ] = ()
+    sweep: Annotated[
+        Sweep | None, Field(description="what varies, for nnref sweep: the rest is the same")
+    ] = None
 
     def __init__(self, /, **keys: Any):
         try:
@@ -148,7 +156,7 @@ class Experiment(Part):
         """The content that decides a run, sorted, without what equals its default.
 
         Leaving defaults out lets the identity survive a new argument in a later version. About and
-        claim decide nothing, and each seed is a run of its own.
+        claim decide nothing, each seed is a run of its own, and so is each variant of a sweep.
         """
         content = self.model_dump(
             mode="json",
@@ -165,7 +173,8 @@ class Experiment(Part):
 
     def to_json(self) -> str:
         """The complete experiment, defaults filled in, as a file that reads back to itself."""
-        content = self.model_dump(mode="json", by_alias=True, exclude={"schema_"})
+        left_out = {"schema_"} if self.sweep else {"schema_", "sweep"}
+        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
         text = json.dumps(content, indent=2)
         return re.sub(r"[{[]\s+[^][{}]*[]}]", on_one_line, text) + "\n"
 
@@ -210,7 +219,7 @@ def on_one_line(innermost: re.Match[str]) -> str:
     return short if len(short) <= 80 else innermost[0]
 
 
-WORDS = {"schema_", "about", "claim"}  # decide nothing
+WORDS = {"schema_", "about", "claim", "sweep"}  # decide nothing
 PLAN = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "probes", "stop"}
 TRACED = ("model", "loss", "optimizer", "schedule", "clipping")
 
@@ -243,6 +252,21 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
     Raises:
         UserError: listing every mistake with its path and line.
     """
+    content = contents(text)
+    for path, value in (settings or {}).items():
+        set_path(content, path, value)
+    try:
+        return Experiment(**content)
+    except Mistakes as mistakes:
+        raise UserError("\n".join(mistakes.in_lines_of(text))) from None
+
+
+def contents(text: str) -> dict[str, Any]:
+    """What stands in the text of a file, comments left out.
+
+    Raises:
+        UserError: for what is no JSON object.
+    """
     text = blank_comments(text)
     try:
         content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twice)
@@ -252,12 +276,7 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
         raise UserError("\n".join(locate(text)[1]) or str(error)) from None
     if not isinstance(content, dict):
         raise UserError("an experiment is a JSON object: { ... }")
-    for path, value in (settings or {}).items():
-        set_path(content, path, value)
-    try:
-        return Experiment(**content)
-    except Mistakes as mistakes:
-        raise UserError("\n".join(explain(mistakes.error, Experiment, locate(text)[0]))) from None
+    return content
 
 
 def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
@@ -267,18 +286,32 @@ def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experim
         UserError: for a file that is not there, or is no experiment.
     """
     path = Path(path)
+    text = read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        return parse(text, settings)
+    except UserError as error:
+        raise UserError(in_file(path, str(error))) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: for a file that is not there, or has no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{path}: {(error.strerror or 'unreadable').lower()}{others(path)}"
         ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None
-    try:
-        return parse(text, settings)
-    except UserError as error:
-        raise UserError("\n".join(f"{path}: {line}" for line in str(error).split("\n"))) from None
+
+
+def in_file(path: Path, told: str) -> str:
+    """Lines about a file, each with its path."""
+    return "\n".join(f"{path}: {line}" for line in told.split("\n"))
 
 
 def others(path: Path) -> str:

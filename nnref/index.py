@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from nnref.errors import UserError, nearest
-from nnref.pages import Page, read_page
+from nnref.pages import Page, SweepPage, read_page, sweep_page_at
 
 FILE = "index.json"
 FORMAT = 1
-WORDS = ("about", "claim", "seeds", "$schema")  # of a file, that are no settings
+WORDS = ("about", "claim", "seeds", "sweep", "$schema")  # of a file, that are no settings
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,13 @@ class Entry:
     verdict: str = ""  # empty where the run was cut short
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
+    variants: int = 0  # of a sweep, which has one entry for all its runs
 
     @property
     def outcome(self) -> str:
         """How it ended, in a few words."""
         if not self.verdict:
-            return f"cut short after epoch {self.epochs}"
+            return "cut short" if self.variants else f"cut short after epoch {self.epochs}"
         return self.ending or at_best(self.loss, self.final.get(self.loss), self.best)
 
     def value(self, key: str) -> Any:
@@ -112,6 +113,31 @@ def entry_of(page: Page, place: str) -> Entry:
     )
 
 
+def entry_of_sweep(page: SweepPage, place: str) -> Entry:
+    """What the index keeps of the page of a sweep: its losses are those of the best variant."""
+    measures = [key for line in page.variants[:1] for key in line if f"best_{key}" in line]
+    loss = measures[0] if measures else "valid_loss"
+    lines = [line for line in page.variants if line[loss] is not None]
+    first = min(lines, key=lambda line: line[loss], default={})
+    runs = [int(number) for number in re.findall(r"\d+", page.facts.get("runs", "0 0"))]
+    settings = settings_of(page.text)
+    return Entry(
+        page=place,
+        name=page.name,
+        identity=page.facts.get("identity", ""),
+        seed=runs[1],  # how many
+        started=page.facts.get("started", ""),
+        epochs=settings.get("epochs", 0),
+        loss=loss,
+        best=first.get(f"best_{loss}"),
+        final={loss: first.get(loss)},
+        verdict=page.facts.get("verdict", ""),
+        notes=tuple(page.notes),
+        settings=settings,
+        variants=runs[0],
+    )
+
+
 def last(values: Sequence[float]) -> float | None:
     """The last value that was measured; None where there is none, or it is not finite."""
     measured = [value for value in values if not math.isnan(value)]
@@ -119,7 +145,17 @@ def last(values: Sequence[float]) -> float | None:
 
 
 def entries(logbook: Path) -> tuple[list[Entry], list[str]]:
-    """All pages of a logbook, oldest first, and what was skipped, in words.
+    """All runs of a logbook, oldest first, and what was skipped, in words.
+
+    Raises:
+        UserError: where there is no such folder.
+    """
+    there, skipped = everything(logbook)
+    return [entry for entry in there if not entry.variants], skipped
+
+
+def everything(logbook: Path) -> tuple[list[Entry], list[str]]:
+    """All pages of a logbook, those of sweeps too, oldest first, and what was skipped, in words.
 
     Raises:
         UserError: where there is no such folder.
@@ -135,7 +171,9 @@ def entries(logbook: Path) -> tuple[list[Entry], list[str]]:
             found[place] = known[place]
             continue
         try:
-            entry = entry_of(read_page(logbook / place), place)
+            path = logbook / place
+            swept = sweep_page_at(path) if path.name.startswith("sweep-") else None
+            entry = entry_of_sweep(swept, place) if swept else entry_of(read_page(path), place)
         except UserError as error:
             skipped.append(str(error))
         except (OSError, ValueError, IndexError) as error:  # half a page, or something else

@@ -5,11 +5,12 @@ comment lines: where and when it ran, one line of measures an epoch, the verdict
 only grows; no line is ever rewritten.
 """
 
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 TORN = " (torn)"
+SWEEP = re.compile(r"^// sweep page (\d+) of (.+)$", re.MULTILINE)
 HEAD = re.compile(r"^// page (\d+) of (.+)$", re.MULTILINE)
 
 
@@ -80,14 +82,7 @@ def read_page(path: Path) -> Page:
     Raises:
         UserError: for a file that is no page, or of a newer format.
     """
-    text = path.read_text(encoding="utf-8")
-    head = HEAD.search(text)
-    if head is None:
-        raise UserError(f"{path}: not a page of a logbook")
-    if int(head[1]) > FORMAT:
-        raise UserError(
-            f"{path}: written by a newer nnref (format {head[1]}, this one reads {FORMAT}); upgrade"
-        )
+    text, name = text_and_name(path, HEAD)
     facts: dict[str, str] = {}
     columns: list[str] = []
     rows: list[list[float]] = []
@@ -104,7 +99,25 @@ def read_page(path: Path) -> Page:
         elif first.endswith(":"):
             facts[first[:-1]] = rest
     table = np.array(rows, np.float32).reshape(len(rows), len(columns))
-    return Page(path, head[2], text, facts, dict(zip(columns, table.T, strict=True)))
+    return Page(path, name, text, facts, dict(zip(columns, table.T, strict=True)))
+
+
+def text_and_name(path: Path, head: re.Pattern[str]) -> tuple[str, str]:
+    """The text of a page of some kind, and the name that its head says.
+
+    Raises:
+        UserError: for a file that is no such page, or of a newer format.
+    """
+    text = path.read_text(encoding="utf-8")
+    found = head.search(text)
+    if found is None:
+        raise UserError(f"{path}: not a page of a logbook")
+    if int(found[1]) > FORMAT:
+        raise UserError(
+            f"{path}: written by a newer nnref (format {found[1]}, this one reads {FORMAT}); "
+            "upgrade"
+        )
+    return text, found[2]
 
 
 def probes_path(page: Path) -> Path:
@@ -148,6 +161,62 @@ def page_at(path: Path) -> Page | None:
 
 def page_paths(folder: Path, identity: str, seed: int) -> list[Path]:
     """The pages of one run, oldest first."""
-    pattern = re.compile(rf"{identity}-seed{seed}(?:-(\d+))?\.json")
-    matches = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{identity}-seed*")]
+    return numbered(folder, f"{identity}-seed{seed}")
+
+
+# --- sweeps -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SweepPage:
+    """What stands on the page of a sweep; the losses of its epochs are in a file beside it.
+
+    `variants` has for each its identity, settings, losses (medians over seeds) and ending.
+    """
+
+    path: Path
+    name: str
+    text: str = field(repr=False)
+    facts: dict[str, str] = field(default_factory=dict)
+    variants: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    # What a page of any kind says of itself.
+    complete = Page.complete
+    goes_on_with = Page.goes_on_with
+    before_a_line = Page.before_a_line
+    notes = Page.notes
+
+
+def read_sweep_page(path: Path) -> SweepPage:
+    """The page of a sweep as it stands; a torn last line is left out.
+
+    Raises:
+        UserError: for a file that is no such page, or of a newer format.
+    """
+    text, name = text_and_name(path, SWEEP)
+    facts: dict[str, str] = {}
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        if line.startswith("// ") and ": " in line and not line.endswith(TORN):
+            key, _, value = line[3:].partition(": ")
+            facts[key] = value
+    lines = [value for key, value in facts.items() if re.fullmatch(r"variant \d+", key)]
+    return SweepPage(path, name, text, facts, [json.loads(line) for line in lines])
+
+
+def sweep_page_at(path: Path) -> SweepPage | None:
+    """The page of a sweep in a file, or None where the file is something else, or missing."""
+    try:
+        return read_sweep_page(path) if SWEEP.search(path.read_text(encoding="utf-8")) else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def sweep_paths(folder: Path, identity: str) -> list[Path]:
+    """The pages of one sweep, oldest first."""
+    return numbered(folder, f"sweep-{identity}")
+
+
+def numbered(folder: Path, stem: str) -> list[Path]:
+    pattern = re.compile(rf"{stem}(?:-(\d+))?\.json")
+    matches = [(pattern.fullmatch(path.name), path) for path in folder.glob(f"{stem}*")]
     return [path for _, path in sorted((int(m[1] or 1), path) for m, path in matches if m)]

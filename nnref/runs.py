@@ -136,6 +136,8 @@ def run(
         name = page.name if page else Path(experiment).stem
         beside = beside if page else Path(experiment).parent
         experiment = read(experiment, given)
+    if experiment.sweep is not None:
+        raise UserError(f"{name} is a sweep of many experiments: nnref sweep {name}")
     task, setup, dataset = from_experiment(experiment)
     check_measures(experiment, task)
     seeds = experiment.seeds

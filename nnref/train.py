@@ -25,7 +25,7 @@ from nnref.task import Functions, Task
 
 Array = jax.Array
 Tree = Any
-Numbers = Mapping[str, Any]
+Numbers = Mapping[str, Any]  # a scalar for all runs of a program, or (runs,) with one for each
 
 
 class Setup(Protocol):
@@ -485,8 +485,14 @@ def end_of_epoch(
 def start_runs(
     setup: Setup, plan: Plan, numbers: Numbers, seeds: Array, data: Mapping[str, Any]
 ) -> tuple[TrainState, dict[str, Any]]:
-    """`start` for many seeds at once; every leaf of the results has the runs as leading axis."""
-    return jax.vmap(partial(start, setup, plan, numbers), in_axes=(0, None))(seeds, data)
+    """`start` for many runs at once; every leaf of the results has the runs as leading axis."""
+    of_runs = jax.vmap(partial(start, setup, plan), in_axes=(by_run(numbers), 0, None))
+    return of_runs(dict(numbers), seeds, data)
+
+
+def by_run(numbers: Numbers) -> dict[str, int | None]:
+    """The axis of the runs in each number; None where one number serves all of them."""
+    return {name: 0 if np.ndim(number) else None for name, number in numbers.items()}
 
 
 def chunk_of_epochs(
@@ -505,7 +511,7 @@ def chunk_of_epochs(
         setup: builds functions and optimizer.
         plan: the structure of the run.
         capacity: the most epochs that one call can record.
-        numbers: hyperparameters, traced.
+        numbers: hyperparameters, traced; scalars, or (runs,).
         states: of the runs, given away.
         data: `{"train": (x, y), "valid": (x, y)}` on the device.
         first: number of the first epoch, from 1.
@@ -516,13 +522,16 @@ def chunk_of_epochs(
         steps measure, (capacity, runs, ...), and the epochs trained: fewer than `count` where
         every run has stopped before.
     """
-    epoch_of_runs = partial(one_epoch, setup, plan, numbers)
+    epoch_of_runs = partial(one_epoch, setup, plan)
+    axes, numbers = by_run(numbers), dict(numbers)
     alone = len(states.running) == 1
     if alone:  # XLA is slower with an axis of length 1 than without
         states = jax.tree.map(lambda leaf: leaf[0], states)
+        numbers = {n: v if axes[n] is None else v[0] for n, v in numbers.items()}
     else:
-        epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(0, None, None))
-    epoch_of_runs = jax.jit(epoch_of_runs, inline=True)  # traced once for its shapes and the loop
+        epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(axes, 0, None, None))
+    # Traced once for its shapes and the loop.
+    epoch_of_runs = partial(jax.jit(epoch_of_runs, inline=True), numbers)
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
     told = rows.pop("probes", {})
     blank = jnp.zeros((capacity, len(rows), *states.running.shape))
@@ -576,12 +585,13 @@ def evaluate_runs(
     setup: Setup, batch_size: int, numbers: Numbers, states: TrainState, data: Any
 ) -> dict[str, Array]:
     """`evaluate` for many runs at once: `{measure: (runs,)}`, without a prefix."""
-    functions, _ = setup(numbers)
 
-    def one(network: tuple[Tree, Tree]) -> dict[str, Array]:
-        return evaluate(functions, *network, data, "", batch_size)
+    def one(numbers: Numbers, network: tuple[Tree, Tree]) -> dict[str, Array]:
+        return evaluate(setup(numbers)[0], *network, data, "", batch_size)
 
-    return {name.lstrip("_"): values for name, values in jax.vmap(one)(networks(states)).items()}
+    of_runs = jax.vmap(one, in_axes=(by_run(numbers), 0))
+    measured = of_runs(dict(numbers), networks(states))
+    return {name.lstrip("_"): values for name, values in measured.items()}
 
 
 class Chunk(NamedTuple):
@@ -610,16 +620,18 @@ def fit(
     seeds: Sequence[int],
     task: Task,
     resume: tuple[int, TrainState] | None = None,
+    until: int | None = None,
 ) -> Iterator[Chunk]:
-    """Train runs that differ in their seed, a chunk of epochs at a time.
+    """Train runs that differ in their seed, or in numbers, a chunk of epochs at a time.
 
     Args:
         setup: builds functions and optimizer; equal setups share a compiled program.
         plan: the structure of the runs.
-        numbers: hyperparameters that may change without another program.
+        numbers: hyperparameters that may change without another program; scalars, or (runs,).
         seeds: one run for each, all in one program.
         task: its arrays are put on the device; its functions come from `setup`.
         resume: last finished epoch and the states after it, to go on from there.
+        until: epoch to end with, if not the plan's last; the rest may be resumed.
 
     Yields:
         A chunk about every 0.2 s, first the state before training. How many epochs a chunk has,
@@ -631,13 +643,14 @@ def fit(
     if states is None:
         states, row = start_runs(setup, plan, numbers, np.asarray(seeds, np.uint32), data)
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
+    end = plan.epochs if until is None else until
     capacity = min(plan.epochs, CAPACITY)
     if plan.probes == "step":
         capacity = max(1, min(capacity, STEPS_TOLD // -(-len(task.train.x) // plan.batch_size)))
     program = partial(train_chunk, setup, plan, capacity, numbers)
     # How long an epoch takes, the first ones tell: of a handful of rows one alone would not.
-    count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, plan.epochs - done)
-    while done < plan.epochs:
+    count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, end - done)
+    while done < end:
         began = time.perf_counter()
         states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))
         trained = int(trained)
@@ -651,7 +664,7 @@ def fit(
         if trained < count or not np.asarray(states.running).any():
             return
         rate = int(HEARING * count / elapsed)
-        count = max(1, min(rate, capacity, plan.epochs - done))
+        count = max(1, min(rate, capacity, end - done))
 
 
 def probe_data(plan: Plan, task: Task) -> dict[str, Any]:

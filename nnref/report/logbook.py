@@ -14,13 +14,14 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def listed(there: Sequence[Entry], console: Console) -> None:
-    """A row for each run."""
+    """A row for each run; a sweep has one for all, with its variants × seeds."""
     columns = ("name", "identity", "seed", "started", "epochs", "best", "final", "how it ended")
     table = plain_table(*columns, right={"seed", "epochs", "best", "final"})
     for entry in there:
         figures = number(entry.best), number(entry.final.get(entry.loss))
         ended = entry.outcome if entry.ending or not entry.verdict else entry.verdict
-        row = [entry.name, entry.identity, entry.seed, entry.started[:16], entry.epochs, *figures]
+        seed = f"{entry.variants}×{entry.seed}" if entry.variants else entry.seed
+        row = [entry.name, entry.identity, seed, entry.started[:16], entry.epochs, *figures]
         table.add_row(*map(str, row), ended)
         for note in entry.notes:
             table.add_row("", "", "", *[""] * 4, f"note: {note}")

@@ -1,0 +1,428 @@
+"""Sweeps: planned, run as few programs, resumed, halved, and written down."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import nnref
+from nnref import cli, groups, sweep, train
+from nnref.errors import UserError
+from nnref.groups import Job
+from nnref.index import entries, everything
+from nnref.pages import read_sweep_page
+from nnref.sweep import AlreadySwept, SweepListener, planned
+
+RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
+XOR = {
+    "about": "for the tests",
+    "data": "xor",
+    "model": {"name": "mlp", "hidden": [3], "activation": "relu"},
+    "loss": "squared_error",
+    "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    "batch_size": 4,
+    "epochs": 100,
+    "seeds": [0, 3],
+    "sweep": {
+        "axes": {
+            "optimizer": ["sgd", {"name": "adam", "beta1": {"values": [0.8, 0.9]}}],
+            "optimizer.learning_rate": RATES,
+        }
+    },
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A sweep of nine variants in two groups."""
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(XOR))
+    return path
+
+
+@pytest.fixture
+def logbook(tmp_path):
+    return tmp_path / "logbook"
+
+
+def changed(path, **keys):
+    path.write_text(json.dumps(XOR | keys))
+    return path
+
+
+def same_records(a, b):
+    assert a.keys() == b.keys()
+    for job, record in a.items():
+        assert record.ending == b[job].ending
+        assert record.history.keys() == b[job].history.keys()
+        for name, values in record.history.items():
+            np.testing.assert_array_equal(values, b[job].history[name])
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+def test_variants_of_one_structure_are_a_group(file):
+    plan = planned(file)
+    assert [len(group.jobs) for group in plan.groups] == [3 * 2, 6 * 2]
+    assert sorted(job for group in plan.groups for job in group.jobs) == plan.jobs
+    assert plan.groups[0].varied == {"optimizer.learning_rate"}
+    assert plan.groups[1].varied == {"optimizer.learning_rate", "optimizer.beta1"}
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "count"),
+    [
+        ("model.hidden", [[2], [3]], 2),
+        ("batch_size", [2, 4], 2),
+        ("epochs", [5, 6], 2),
+        ("data.name", ["xor"], 1),
+        ("data.seed", [1, 2], 2),
+        ("regularization.l2", [0.1, 0.2, None], 2),
+        ("model.kernel_initializer", ["he_normal", "he_uniform"], 2),
+    ],
+)
+def test_what_is_structure_parts_groups(file, axis, values, count):
+    if axis == "data.seed":
+        data = {"name": "spirals", "points": 10}
+        plan = planned(
+            changed(file, data=data, loss="softmax_cross_entropy", sweep={"axes": {axis: values}})
+        )
+    else:
+        plan = planned(changed(file, sweep={"axes": {axis: values}}))
+    assert len(plan.groups) == count
+
+
+def test_a_group_too_large_for_memory_is_split(file, monkeypatch):
+    group = planned(file).groups[1]
+    assert group.together == 12
+    monkeypatch.setattr(groups, "memory_limit", lambda: 3.5 * groups.workers() * group.cost.bytes)
+    assert group.together == 12, "what was planned stays"
+    assert planned(file).groups[1].together == 3
+    monkeypatch.setattr(groups, "memory_limit", lambda: 1.0)
+    assert planned(file).groups[1].together == 1
+
+
+def test_the_estimate_grows_with_what_is_computed(file):
+    def cost(**keys):
+        return planned(changed(file, **keys)).groups[0].cost
+
+    small, wide = cost(), cost(model={"name": "mlp", "hidden": [300, 300]})
+    assert wide.step > 100 * small.step
+    assert wide.bytes > 100 * small.bytes
+    assert cost(epochs=1000).seconds == pytest.approx(10 * small.seconds)
+
+
+def test_products_are_counted():
+    import jax
+    import jax.numpy as jnp
+
+    def three(x):
+        return jax.lax.scan(lambda h, _: (h @ jnp.ones((5, 5)), None), x, length=3)[0]
+
+    seconds, _ = groups.work_of(jax.make_jaxpr(three)(jnp.ones((2, 5))).jaxpr)
+    assert seconds == pytest.approx(3 * (2 * 2 * 5 * 5 / groups.PRODUCTS + 25 / groups.ELEMENTS))
+
+
+def test_a_dry_run_shows_the_plan_and_trains_nothing(file, logbook, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "train_jobs", None)
+    assert cli.main(["sweep", str(file), "--dry-run", "--logbook", str(logbook)]) == 0
+    told = capsys.readouterr().out
+    assert "9 variants on 2 seeds: 18 runs, 2 programs, about " in told
+    assert "optimizer adam" in told
+    assert not logbook.exists()
+    assert cli.main(["sweep", str(file), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [group["runs"] for group in plan["groups"]] == [6, 12]
+
+
+# --- what is computed ---------------------------------------------------------------------------
+
+
+def test_a_variant_has_the_losses_of_the_same_experiment_alone(file):
+    swept = sweep.sweep(file, logbook=None)
+    for number in (0, 1, 4):
+        alone = nnref.run(swept.variants[number].experiment, logbook=None)
+        for ours, theirs in zip(swept.of(number), alone.records, strict=True):
+            assert ours.seed == theirs.seed
+            assert ours.ending == theirs.ending
+            for name, values in theirs.history.items():
+                if name.endswith("loss"):
+                    np.testing.assert_allclose(ours.history[name], values, rtol=1e-5)
+
+
+def test_alone_in_its_program_a_run_is_the_same_to_the_last_bit(file, monkeypatch):
+    monkeypatch.setattr(groups, "TOGETHER", 1)
+    swept = sweep.sweep(file, logbook=None)
+    alone = nnref.run(swept.variants[1].experiment, seeds=[3], logbook=None)
+    for name, values in alone.records[0].history.items():
+        np.testing.assert_array_equal(swept.records[Job(1, 3)].history[name], values)
+
+
+def test_what_diverges_stops_nothing_else(file):
+    swept = sweep.sweep(file, logbook=None)
+    wild = [n for n, v in enumerate(swept.variants) if v.experiment.optimizer.learning_rate > 1]
+    for number in range(9):
+        for record in swept.of(number):
+            assert record.diverged == (number in wild)
+            assert (record.epochs < 100) == (number in wild)
+    assert swept.diverged == 6
+    assert swept.final(wild[0]) == np.inf
+    assert set(swept.ranking[-3:]) == set(wild)
+    assert swept.ranking[0] not in wild
+    assert "6 of 18 runs diverged" in swept.sentence
+
+
+def test_one_compilation_serves_a_group(file, monkeypatch):
+    monkeypatch.setattr(groups, "TOGETHER", 4)  # the last block is shorter
+    changed(file, epochs=77, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5]}})
+    program = train.chunk_program(True)
+    before = program._cache_size()
+    swept = sweep.sweep(file, logbook=None)
+    assert program._cache_size() == before + 1
+    assert len(swept.records) == 10
+
+
+# --- the logbook --------------------------------------------------------------------------------
+
+
+def test_a_sweep_leaves_one_page_and_one_file_of_losses(file, logbook):
+    swept = sweep.sweep(file, logbook=logbook)
+    assert sorted(p.name for p in (logbook / "small").iterdir()) == [
+        f"sweep-{swept.identity}.json",
+        f"sweep-{swept.identity}.npz",
+    ]
+    page = read_sweep_page(swept.page)
+    assert page.complete
+    assert page.facts["verdict"] == swept.sentence
+    assert len(page.variants) == 9
+    line = page.variants[4]
+    assert line["identity"] == swept.variants[4].experiment.identity
+    assert line["settings"] == {
+        "optimizer": {"name": "adam"},
+        "optimizer.beta1": 0.8,
+        "optimizer.learning_rate": 1.0,
+    }
+    assert line["valid_loss"] == pytest.approx(swept.final(4), rel=1e-5)
+    assert page.variants[2]["valid_loss"] is None
+    assert page.variants[2]["diverged"] == 2
+    assert page.variants[2]["ending"].startswith("diverged at epoch")
+    with np.load(swept.page.with_suffix(".npz")) as arrays:
+        assert arrays["valid_loss"].shape == (9, 2, 101)
+        np.testing.assert_array_equal(
+            arrays["valid_loss"][4, 1], swept.records[Job(4, 3)].history["valid_loss"]
+        )
+        assert np.isnan(arrays["valid_loss"][2, 0, -1])
+    assert planned(swept.page).identity == swept.identity
+    assert planned(swept.page).name == "small"
+
+
+def test_a_sweep_that_was_run_is_known_and_read_back(file, logbook):
+    swept = sweep.sweep(file, logbook=logbook)
+    with pytest.raises(AlreadySwept, match="was swept before, on 20") as error:
+        sweep.sweep(file, logbook=logbook)
+    same_records(error.value.swept.records, swept.records)
+    assert error.value.swept.sentence == swept.sentence
+    again = sweep.sweep(file, logbook=logbook, again=True)
+    assert again.page.name == f"sweep-{swept.identity}-2.json"
+    same_records(again.records, swept.records)
+    swept.page.with_suffix(".npz").unlink()
+    again.page.with_suffix(".npz").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="cannot be read"):
+        sweep.sweep(file, logbook=logbook)
+
+
+def test_the_log_has_one_line_for_a_sweep(file, logbook, capsys):
+    swept = sweep.sweep(file, logbook=logbook)
+    assert entries(logbook) == ([], [])
+    [entry] = everything(logbook)[0]
+    assert (entry.variants, entry.seed, entry.identity) == (9, 2, swept.identity)
+    assert entry.best == pytest.approx(swept.best(swept.ranking[0]), rel=1e-5)
+    assert entry == everything(logbook)[0][0], "from the index"
+    assert cli.main(["log", "--logbook", str(logbook)]) == 0
+    told = capsys.readouterr().out
+    assert "9×2" in told
+    assert "the best of 9 variants is " in told
+
+
+def test_a_sweep_is_no_run(file, logbook):
+    with pytest.raises(UserError, match="is a sweep of many experiments: nnref sweep small"):
+        nnref.run(file, logbook=logbook)
+
+
+def test_the_command_tells_the_best_and_where_the_page_is(file, logbook, capsys):
+    assert cli.main(["sweep", str(file), "--logbook", str(logbook)]) == 0
+    told = capsys.readouterr().out
+    assert "the best of 9 variants" in told
+    assert "sweep-" in told
+    assert cli.main(["sweep", str(file), "--logbook", str(logbook)]) == 0
+    assert "was swept before" in capsys.readouterr().out
+    assert cli.main(["sweep", str(file), "--logbook", str(logbook), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["already_run"]
+    assert result["variants"][2]["final"] is None
+    assert len(result["variants"][0]["seeds"]) == 2
+
+
+# --- cut short ----------------------------------------------------------------------------------
+
+
+def test_what_is_finished_is_not_run_again(file, logbook, monkeypatch):
+    whole = sweep.sweep(file, logbook=None)
+    monkeypatch.setattr(groups, "TOGETHER", 3)
+    monkeypatch.setattr(sweep, "workers", lambda: 1)
+    train_block, calls = sweep.train_block, []
+
+    def third_fails(group, jobs, *others):
+        calls.append(jobs)
+        if len(calls) == 3:
+            raise RuntimeError("power failure")
+        return train_block(group, jobs, *others)
+
+    monkeypatch.setattr(sweep, "train_block", third_fails)
+    with pytest.raises(RuntimeError, match="power failure"):
+        sweep.sweep(file, logbook=logbook)
+    [entry] = everything(logbook)[0]
+    assert entry.outcome == "cut short"
+    saved = []
+    for part in (logbook / "small").glob("*.parts/*.npz"):
+        with part.open("rb") as stream:
+            arrays = np.load(stream)
+            saved += [Job(*job) for job in arrays["jobs"][~arrays["going"]].tolist()]
+    assert len(saved) >= 6, "the two blocks before"
+    calls[:] = [None] * 5
+    swept = sweep.sweep(file, logbook=logbook)
+    again = [job for jobs in calls[5:] for job in jobs]
+    assert len(again) == swept.trained == 18 - len(saved)
+    assert {*again, *saved} == set(whole.records)
+    for job, record in whole.records.items():
+        assert swept.records[job].ending == record.ending
+        for name, values in record.history.items():
+            np.testing.assert_allclose(
+                swept.records[job].history[name], values, rtol=1e-4, atol=1e-6
+            )
+    assert "// continued: " in swept.page.read_text()
+    assert not swept.page.with_suffix(".parts").exists()
+
+
+def test_ctrl_c_keeps_half_a_run(file, logbook, monkeypatch):
+    changed(file, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2]}})
+    whole = sweep.sweep(file, logbook=None)
+    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(train, "HEARING", 0.0)
+    heard = []
+
+    class Impatient(SweepListener):
+        def hears(self, epochs):
+            heard.append(epochs)
+            if len(heard) == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(file, logbook=logbook, listener=Impatient())
+    assert 7 * 4 <= sum(heard) < 100 * 4
+    begun = []
+
+    class Fresh(SweepListener):
+        def begins(self, epochs, done):
+            begun.append((epochs, done))
+
+    swept = sweep.sweep(file, logbook=logbook, listener=Fresh())
+    assert begun == [(400, sum(heard))]
+    assert swept.trained == 4
+    same_records(swept.records, whole.records)
+
+
+def test_a_part_that_is_damaged_is_done_again(file, logbook, monkeypatch):
+    train_block = sweep.train_block
+    monkeypatch.setattr(sweep, "workers", lambda: 1)
+
+    def second_fails(group, *others):
+        if group.experiment.optimizer.name == "adam":
+            raise RuntimeError
+        return train_block(group, *others)
+
+    monkeypatch.setattr(sweep, "train_block", second_fails)
+    with pytest.raises(RuntimeError):
+        sweep.sweep(file, logbook=logbook)
+    monkeypatch.setattr(sweep, "train_block", train_block)
+    [part] = (logbook / "small").glob("*.parts/*.npz")
+    part.write_bytes(part.read_bytes()[:-100])
+    assert sweep.sweep(file, logbook=logbook).trained == 18
+
+
+# --- halving ------------------------------------------------------------------------------------
+
+HALVED = {
+    "axes": {"optimizer.learning_rate": [1e30, 1e-3, 3e-3, 0.01, 0.03, 0.05, 0.1, 0.2, 0.4]},
+    "halving": {"rungs": [1, 3, 9]},
+}
+
+
+def test_the_better_third_goes_on(file, logbook):
+    swept = sweep.sweep(changed(file, epochs=90, sweep=HALVED), logbook=logbook)
+    full = sweep.sweep(changed(file, epochs=90, sweep={"axes": HALVED["axes"]}), logbook=None)
+    left = {n: max(record.epochs for record in swept.of(n)) for n in range(9)}
+    assert sorted(left.values())[-3:] == [30, 30, 90]
+    for rung, survivors in ((10, 3), (30, 1)):
+        here = [n for n in left if left[n] >= rung]
+        losses = {
+            n: np.median([r.history["valid_loss"][rung] for r in full.of(n)])
+            for n in here
+            if not full.of(n)[0].diverged
+        }
+        best = sorted(losses, key=losses.get)[:survivors]
+        assert {n for n in left if left[n] > rung} == set(best)
+    for number in left:
+        for ours, theirs in zip(swept.of(number), full.of(number), strict=True):
+            shared = min(ours.epochs, theirs.epochs) + 1
+            np.testing.assert_allclose(
+                ours.history["valid_loss"][:shared],
+                theirs.history["valid_loss"][:shared],
+                rtol=1e-4,
+            )
+    [winner] = [n for n in left if left[n] == 90]
+    assert swept.ranking[0] == winner
+    assert swept.of(winner)[0].ending == ""
+    third = next(n for n in left if left[n] == 30)
+    assert swept.of(third)[0].ending == "dropped after epoch 30: 1 variants were better"
+    assert left[swept.ranking[1]] == left[swept.ranking[2]] == 30
+    with pytest.raises(AlreadySwept) as error:
+        sweep.sweep(changed(file, epochs=90, sweep=HALVED), logbook=logbook)
+    assert error.value.swept.ranking == swept.ranking
+
+
+def test_halving_goes_on_where_it_was_cut_short(file, logbook, monkeypatch):
+    path = changed(file, epochs=90, sweep=HALVED)
+    whole = sweep.sweep(path, logbook=None)
+    train_jobs, rungs = sweep.train_jobs, []
+
+    def second_rung_fails(*given):
+        rungs.append(given)
+        if len(rungs) == 2:
+            raise RuntimeError("power failure")
+        train_jobs(*given)
+
+    monkeypatch.setattr(sweep, "train_jobs", second_rung_fails)
+    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_SAVES", 0.0)
+    with pytest.raises(RuntimeError):
+        sweep.sweep(path, logbook=logbook)
+    epochs = []
+
+    class Counting(SweepListener):
+        def begins(self, epochs_of_rung, done):
+            epochs.append(epochs_of_rung - done)
+
+    swept = sweep.sweep(path, logbook=logbook, listener=Counting())
+    assert epochs[0] == 0
+    assert epochs[1] == 3 * 2 * 20
+    same_records(swept.records, whole.records)
+
+
+def test_halving_needs_validation(file):
+    data = {"name": "spirals", "points": 10, "valid": 0.0, "test": 0.0}
+    keys = {"data": data, "loss": "softmax_cross_entropy", "sweep": HALVED}
+    with pytest.raises(UserError, match="survivors are chosen on the validation loss"):
+        planned(changed(file, **keys))

@@ -202,7 +202,8 @@ class Group:
     def on_device(self) -> Task:
         """The task, with its arrays on the device."""
         arrays = jax.device_put(self.task.arrays)
-        return Task(self.task.functions, **{name: Split(*arrays[name]) for name in arrays})
+        splits = {name: Split(*arrays[name]) for name in arrays}
+        return Task(self.task.functions, splits["train"], splits.get("valid"))
 
     def compiled_once(self, chunks: Iterator[train.Chunk]) -> Iterator[train.Chunk]:
         """The chunks of a block; the first block compiles while the others wait."""

@@ -232,9 +232,9 @@ def rates_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> S
 
 def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | Words:
     """The rate of each experiment; in words, where its data are not here to count the steps."""
-    found: list[tuple[str, np.ndarray, np.ndarray]] = []
+    found: list[tuple[int, str, np.ndarray, np.ndarray]] = []
     missing = []
-    for subject, net in zip(subjects, networks, strict=True):
+    for number, (subject, net) in enumerate(zip(subjects, networks, strict=True)):
         experiment = subject.experiment
         try:
             setup = from_experiment(experiment)[1] if isinstance(net, str) else net.setup
@@ -243,23 +243,24 @@ def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | W
             continue
         longest = max(subject.pages, key=lambda page: page.epochs)
         losses = longest.history.get("valid_loss", np.zeros(0))
-        found.append((subject.label, *rate_of_run(experiment, setup, losses, longest.epochs)))
+        rate = rate_of_run(experiment, setup, losses, longest.epochs)
+        found.append((number, subject.label, *rate))
     if not found:
         return Words(f"left out, as it takes the data to count the steps ({'; '.join(missing)})")
-    x = np.unique(np.concatenate([epochs for _, epochs, _ in found]))
+    x = np.unique(np.concatenate([epochs for _, _, epochs, _ in found]))
     several = len(subjects) > 1
     lines = []
-    for number, (label, epochs, rate) in enumerate(found):
+    for number, label, epochs, rate in found:
         values = np.interp(x, epochs, rate, right=np.nan)
         name, tags = (label, (f"run {number}",)) if several else ("learning rate", ())
         lines.append(Line(name, rounded(values), number, tags))
-    ours = [Switch(f"run {n}", label, n) for n, (label, *_) in enumerate(found)]
+    ours = [Switch(f"run {n}", label, n) for n, label, *_ in found]
     if all(rate.min() == rate.max() for *_, rate in found):
         said = [
-            f"{label} {rate[0]:.4g}" if several else f"{rate[0]:.4g}" for label, _, rate in found
+            f"{label} {rate[0]:.4g}" if several else f"{rate[0]:.4g}" for _, label, _, rate in found
         ]
         return Words(f"Constant: {', '.join(said)}.")
-    told = [f"{label} from {rate[0]:.4g} to {rate[-1]:.4g}" for label, _, rate in found]
+    told = [f"{label} from {rate[0]:.4g} to {rate[-1]:.4g}" for _, label, _, rate in found]
     return Chart(
         f"Learning rate over the epochs: {', '.join(told)}.",
         "epoch",

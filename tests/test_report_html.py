@@ -53,7 +53,7 @@ def report(tmp_path_factory):
     page = write_page(folder, wordy, history, about=f"<b>{wordy}</b>", notes=[wordy])
     subjects = [Subject([page_at(r.page) for r in records]), Subject([page_at(page)])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pages, "probes_of", probes, raising=False)
+        patch.setattr(pages, "probes_of", probes)
         networks = [network_of(subject) for subject in subjects]
         path = write(report_of(subjects, networks, ["skipped something"]), folder / "r.html")
     return path, subjects[0]

@@ -334,7 +334,7 @@ def probes_of_two_layers(page):
 
 
 def test_heat_maps_show_the_median_of_the_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "probes_of", probes_of_two_layers, raising=False)
+    monkeypatch.setattr(pages, "probes_of", probes_of_two_layers)
     subject = subject_of(*(write_page(tmp_path, "some", FALL, seed) for seed in range(2)))
     panels, table, runs_seen = layer_panels(subject)
     assert [panel.title for panel in panels] == ["Gradient norm", "Weight norm", "Saturated units"]
@@ -347,7 +347,7 @@ def test_heat_maps_show_the_median_of_the_runs(tmp_path, monkeypatch):
 
 
 def test_where_nothing_was_measured_there_are_no_heat_maps(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "probes_of", lambda page: None, raising=False)
+    monkeypatch.setattr(pages, "probes_of", lambda page: None)
     subject = subject_of(write_page(tmp_path, "some", FALL))
     assert layer_panels(subject)[0] == []
     assert "layers" not in [s.key for s in report_of([subject], [NOT_ASKED]).sections]

@@ -2,15 +2,14 @@
 
 import io
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image as Pixels
 
 from nnref import pages
 from nnref.errors import UserError
-from nnref.pages import Page
+from nnref.probes import MEASURES
 from nnref.report import network
 from nnref.report.blocks import Block, Code, Heading, Image, Pictures, Section, Table, Words, figure
 from nnref.report.curves import medians
@@ -25,23 +24,14 @@ SIDE = 64  # pixels of an image that is shown
 NOT_ASKED = "left out, as --no-network asks"
 
 
-class Measure(NamedTuple):
-    """A measure of the layers: its title, whether its colours are by its logarithm, its meaning."""
-
-    title: str
-    log: bool
-    about: str
-
-
 LAYER_MEASURES = {
-    "gradient_norm": Measure("Gradient norm", True, "length of the gradient of its parameters"),
-    "weight_norm": Measure("Weight norm", True, "length of its parameters"),
-    "update_ratio": Measure(
-        "Update / weight", True, "length of a step over that of the parameters; 0.001 is usual"
-    ),
-    "dead": Measure("Dead units", False, "share of units that give nothing for any example"),
-    "saturated": Measure("Saturated units", False, "share of units where their function is flat"),
+    "gradient_norm": ("Gradient norm", True),
+    "weight_norm": ("Weight norm", True),
+    "update_ratio": ("Update / weight", True),
+    "dead": ("Dead units", False),
+    "saturated": ("Saturated units", False),
 }
+"""A title for each measure of the layers, and whether its colours are by the logarithm."""
 
 
 def network_of(subject: Subject, listener: Listener | None = None) -> Network:
@@ -71,14 +61,14 @@ def layers_section(subjects: Sequence[Subject]) -> Section | None:
             blocks += [Pictures([inline(panel) for panel in panels]), table]
     if not blocks:
         return None
-    told = [f"{one.title.lower()}, {one.about}" for one in LAYER_MEASURES.values()]
+    told = [f"{title.lower()}, {MEASURES[name]}" for name, (title, _) in LAYER_MEASURES.items()]
     about = f"From the first layer at the top to the last: {'; '.join(told)}."
     return Section("layers", "Layers over the run", blocks, about)
 
 
 def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
     """Heat maps of a subject, the same in figures, and of how many runs."""
-    found = [probes for page in subject.pages if (probes := probes_of(page)) is not None]
+    found = [probes for page in subject.pages if (probes := pages.probes_of(page)) is not None]
     found = [probes for probes in found if len(probes["step"])]
     table, panels = Table("", [], []), []
     if not found:
@@ -88,25 +78,18 @@ def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
     stretches = np.array_split(np.arange(length), min(length, COLUMNS))
     epochs = np.array([found[0]["epoch"][stretch].mean() for stretch in stretches])
     columns, cells = ["layer"], [[name] for name in layers]
-    for name, measure in LAYER_MEASURES.items():
+    for name, (title, log) in LAYER_MEASURES.items():
         values = np.stack([probes[name][:length] for probes in found])
         values = medians(values.reshape(len(found), -1)).reshape(length, len(layers))
         if np.isnan(values).all():
             continue
         drawn = np.stack([medians(values[stretch]) for stretch in stretches])
-        alt = f"{measure.title} of {len(layers)} layers over the epochs; the table has figures."
-        panels.append(heat_map(measure.title, alt, drawn, epochs, layers, measure.log))
-        columns += [f"{measure.title.lower()}, first", "last"]
+        alt = f"{title} of {len(layers)} layers over the epochs; the table has figures."
+        panels.append(heat_map(title, alt, drawn, epochs, layers, log))
+        columns += [f"{title.lower()}, first", "last"]
         for row, first, end in zip(cells, drawn[0], drawn[-1], strict=True):
             row += [figure(first), figure(end)]
     return panels, Table("the layers in figures", columns, cells, folded=True), len(found)
-
-
-def probes_of(page: Page) -> Mapping[str, np.ndarray] | None:
-    """What was measured of the layers of a run, if anything."""
-    reader: Callable[[Page], Mapping[str, np.ndarray] | None] | None
-    reader = getattr(pages, "probes_of", None)
-    return None if reader is None else reader(page)
 
 
 # --- weights and activations ----------------------------------------------------------------------

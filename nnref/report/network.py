@@ -14,7 +14,8 @@ from nnref.data.text import read, spell, tokens_of
 from nnref.errors import UserError
 from nnref.losses import TARGETS
 from nnref.metrics import confusion_matrix, labels_of
-from nnref.report.layers import calls_told
+from nnref.probes import Layer as Call
+from nnref.probes import calls_told
 from nnref.runs import Trained, plan_of
 from nnref.sampling import sample
 
@@ -96,7 +97,7 @@ def activations(
     regularization = experiment.bind("regularization", experiment.numbers)()
     build = experiment.bind("model", experiment.numbers)
     model_state = train.restart(trained.task.functions, params, model_state)
-    calls: dict[str, tuple[str, Any]] = {}
+    calls: dict[str, Call] = {}
 
     def forward(params: Any, model_state: Any, x: jax.Array) -> dict[str, Any]:
         model = build(setup.inputs, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
@@ -105,7 +106,7 @@ def activations(
         model.eval()
         with calls_told(model, calls):
             model(x)
-        return {name: given for name, (_, given) in calls.items()}
+        return {name: call.outputs for name, call in calls.items()}
 
     given = jax.jit(forward)(params, model_state, x)
     # The last state of a sequence is part of that of every step.

@@ -168,7 +168,7 @@ def figures_section(subjects: Sequence[Subject], told: Sequence[str]) -> Section
 def quantile(matrix: np.ndarray, q: int) -> list[float]:
     """Of each column, over its known values."""
     columns = [column[~np.isnan(column)] for column in matrix.T]
-    return [float(np.percentile(c, q, method="lower")) if c.size else np.nan for c in columns]
+    return [float(np.percentile(c, q)) if c.size else np.nan for c in columns]
 
 
 def differences_section(subjects: Sequence[Subject]) -> Section | None:

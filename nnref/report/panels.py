@@ -240,11 +240,11 @@ def confusion_panel(alt: str, counts: np.ndarray, classes: Sequence[str]) -> Pan
 def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[Panel]:
     """Answers over targets, and how the residuals are spread."""
     t, f = targets.ravel(), answers.ravel()
-    apart = -(-t.size // 1500)
+    apart = -(-t.size // 800)
 
     def scatter(axes: Axes) -> None:
         x, y = t[::apart], f[::apart]
-        axes.plot(x, y, ".", color=COLOURS[0], markersize=3, alpha=0.5, rasterized=True)
+        axes.plot(x, y, ".", color=COLOURS[0], markersize=3, alpha=0.6)
         ends = [float(t.min()), float(t.max())]
         axes.plot(ends, ends, color=COLOURS[1], linewidth=1.2, label="answer = target")
         axes.set_xlabel("target")

@@ -12,7 +12,7 @@ import pytest
 from nnref import train
 from nnref.claims import Stop
 from nnref.experiment import parse
-from nnref.task import Functions, from_experiment
+from nnref.task import Functions, Task, from_experiment
 
 CLASSES = {
     "data": {"name": "spirals", "points": 23, "valid": 0.3, "test": 0.1},
@@ -27,7 +27,8 @@ CLASSES = {
 def built(**changes):
     experiment = parse(json.dumps(CLASSES | changes))
     task, setup, _ = from_experiment(experiment)
-    return experiment, jax.tree.map(jnp.asarray, task._replace(functions=None)), setup
+    parts = (jax.tree.map(jnp.asarray, part) for part in (task.train, task.valid, task.test))
+    return experiment, Task(task.functions, *parts), setup
 
 
 def plan_of(experiment):

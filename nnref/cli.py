@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"nnref: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+    except KeyboardInterrupt as interrupted:
+        page = getattr(
+            interrupted, "page", "the same command goes on where it was"
+        )  # of a run, None without
+        told = f"to go on: nnref resume {page}" if isinstance(page, Path) else page
+        told = told or "nothing was written down"
+        print(f"interrupted; {told}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +70,13 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--no-logbook", action="store_true", help="write nothing down")
     sweep.add_argument("--again", action="store_true", help="run what the logbook already has")
     sweep.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+    resume = add("resume", resume_command, "go on with a run that was cut short")
+    resume.add_argument("page", help="its page, in the folder of the logbook")
+    resume.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+    for each in (run, resume):
+        each.add_argument("--tensorboard", metavar="DIR", help="write event files there, too")
 
     sample = add("sample", sample_command, "write text with a trained language model")
     sample.add_argument("run", metavar="RUN", help="page of a run, or name of an experiment")
@@ -207,27 +219,50 @@ def settings(given: Sequence[str]) -> dict[str, Any]:
 
 def run_command(options: argparse.Namespace) -> int:
     """`nnref run`."""
+    from nnref.runs import run
+
+    folder = None if options.no_logbook else Path(options.logbook)
+    given: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
+    given |= {"epochs": options.epochs, "again": options.again}
     path = experiment_path(options.file)
-    given = settings(options.set)
+    return trained(
+        options,
+        path,
+        folder,
+        lambda listener: run(path, logbook=folder, listener=listener, **given),
+    )
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """`nnref resume`."""
+    from nnref.runs import resume
+
+    path = Path(options.page)
+    return trained(options, path, path.parent.parent, lambda listener: resume(path, listener))
+
+
+def trained(
+    options: argparse.Namespace, path: Path, folder: Path | None, train: Callable[[Any], Any]
+) -> int:
+    """Train, show what came of it, and draw it beside its pages."""
     from rich.console import Console
 
     from nnref.compilation import use_cache
+    from nnref.pages import page_at
     from nnref.report.terminal import TerminalListener, show
-    from nnref.runs import AlreadyRun, run
+    from nnref.runs import AlreadyRun, Listener, Listeners
 
     use_cache()
     console = Console(stderr=options.json)
-    folder = None if options.no_logbook else Path(options.logbook)
+    listener: Listener = TerminalListener(console, folder)
+    if options.tensorboard is not None:
+        from nnref.report.tensorboard import TensorBoardListener
+
+        page = page_at(path)
+        name = page.name if page else path.stem
+        listener = Listeners(listener, TensorBoardListener(Path(options.tensorboard), name))
     try:
-        done = run(
-            path,
-            settings=given,
-            seeds=options.seed,
-            epochs=options.epochs,
-            logbook=folder,
-            again=options.again,
-            listener=TerminalListener(console, folder),
-        )
+        done = train(listener)
     except AlreadyRun as already:
         if options.json:
             print(json.dumps(as_json(already.run, None) | {"already_run": True}))

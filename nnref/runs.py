@@ -79,7 +79,9 @@ class AlreadyRun(UserError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C: the chunk in hand was finished and its lines written."""
+    """Ctrl-C. After the first one the chunk in hand was finished and its lines written."""
+
+    page: Path | None = None  # of the first seed, from which the run goes on
 
 
 class Listener:
@@ -95,6 +97,30 @@ class Listener:
 
     def ends(self) -> None:
         """Training is over, however it ended."""
+
+
+class Listeners(Listener):
+    """Several at once."""
+
+    def __init__(self, *listeners: Listener):
+        self.listeners = listeners
+
+    def begins(
+        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
+    ) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.begins(experiment, seeds, steps_per_epoch, note)
+
+    def hears(self, chunk: train.Chunk) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.hears(chunk)
+
+    def ends(self) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.ends()
 
 
 def run(
@@ -167,7 +193,11 @@ def run(
                 writers[seed] = stack.enter_context(writer)
         listener.begins(experiment, todo, setup.steps_per_epoch, what_was_there(known, writers))
         stack.callback(listener.ends)
-        records, states = train_seeds(experiment, task, setup, together, writers, listener)
+        try:
+            records, states = train_seeds(experiment, task, setup, together, writers, listener)
+        except Interrupted as interrupted:
+            interrupted.page = next((writer.path for writer in writers.values()), None)
+            raise
         seconds = time.perf_counter() - began
         records |= {seed: record_of(page) for seed, page in known.items()}
         ordered = tuple(records[seed] for seed in seeds)
@@ -176,6 +206,24 @@ def run(
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     params, model_state = train.networks(states)
     return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
+
+
+def resume(path: str | Path, listener: Listener | None = None) -> Run:
+    """Go on with the run of a page, and of the seeds that were trained with it.
+
+    Args:
+        path: of a page, in the folder of its logbook.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: for a file that is no page.
+        AlreadyRun: where the run has come to its end.
+        Interrupted: after Ctrl-C.
+    """
+    page = page_at(Path(path))
+    if page is None:
+        raise UserError(f"{path}: not a page of a logbook; nnref log lists the runs")
+    return run(path, seeds=page.together, logbook=page.path.parent.parent, listener=listener)
 
 
 def plan_of(experiment: Experiment) -> train.Plan:

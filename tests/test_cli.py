@@ -46,6 +46,31 @@ def call(capsys, *arguments):
     return code, said.out, said.err
 
 
+def test_ctrl_c_says_how_to_go_on(folder, capsys, monkeypatch):
+    def press(*_):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as pressed:
+        pressed.setattr("nnref.report.terminal.TerminalListener.hears", press)
+        code, _, err = call(capsys, "run", "small", "--epochs", "9000", "--no-logbook")
+        assert (code, err) == (130, "interrupted; nothing was written down\n")
+        code, _, err = call(capsys, "run", "small", "--epochs", "9000")
+    assert code == 130
+    page = err.split()[-1]
+    assert err == f"interrupted; to go on: nnref resume {page}\n"
+    code, out, err = call(capsys, "resume", page)
+    assert (code, err) == (0, "")
+    assert page in out
+    code, out, _ = call(capsys, "resume", page)
+    assert "was run before" in out
+    code, _, err = call(capsys, "resume", "experiments/small.json")
+    assert code == 2
+    assert "not a page of a logbook" in err
+
+
 def test_run_shows_table_curve_verdict_page_and_picture(folder, capsys):
     code, out, err = call(capsys, "run", "experiments/small.json")
     assert code == 0

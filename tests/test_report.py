@@ -11,9 +11,10 @@ from nnref.bounds import NonNegative
 from nnref.experiment import FAMILIES, Experiment
 from nnref.report.parts import parts_as_markdown
 from nnref.report.pictures import draw_losses, draw_schedule
-from nnref.report.terminal import curve, show, tables
+from nnref.report.terminal import TerminalListener, curve, show, spark, tables
 from nnref.runs import Run
 from nnref.schema import member_model
+from nnref.train import Chunk
 from nnref.verdicts import Record, Verdict
 
 EXPERIMENT = {
@@ -43,6 +44,64 @@ def printed(thing, width=80):
     console.print(thing)
     console.file.close()
     return console.export_text()
+
+
+def listening(seeds, width=80):
+    console = Console(width=width, force_terminal=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    listener = TerminalListener(console)
+    listener.begins(Experiment(**EXPERIMENT), seeds, 2, "")
+    return listener
+
+
+def chunk(first, active, **history):
+    """Epochs of two seeds."""
+    arrays = {name: np.array(values, np.float32) for name, values in history.items()}
+    return Chunk(first, arrays, np.array(active), np.zeros_like(active, int), None)
+
+
+def lines_of(listener):
+    """What it shows beneath the bar."""
+    listener.ends()
+    listener.console.file.close()
+    return [text.plain for text in listener.view().renderables[1:]]
+
+
+def test_every_seed_has_a_line_while_it_trains():
+    listener = listening([3, 14])
+    nan = float("nan")
+    both, one = [[True, True]], [[True, True], [False, True]]
+    listener.hears(chunk(0, both, train_loss=[[1, 2]], valid_accuracy=[[0.5, 0.6]]))
+    told = {"train_loss": [[0.1, 0.2], [9, 0.02]], "valid_accuracy": [[nan, 0.8], [9, nan]]}
+    listener.hears(chunk(1, one, train_accuracy=[[0.3, 0.3]] * 2, **told))
+    assert listener.progress.tasks[0].completed == 2
+    first, second = lines_of(listener)
+    # The first seed has ended, and had no second validation.
+    assert first == "seed 3   train_loss 0.1  valid_accuracy 0.5  █▁"
+    assert second == "seed 14  train_loss 0.02  valid_accuracy 0.8  █▅▁"
+
+
+def test_many_seeds_have_a_line_together():
+    listener = listening(range(21))
+    losses = [np.arange(21) + 1]
+    listener.hears(chunk(0, [[True] * 21], train_loss=losses, valid_loss=losses))
+    assert lines_of(listener) == ["median of 21 seeds  train_loss 11  valid_loss 11  ▁"]
+
+
+def test_lines_fit_into_the_terminal():
+    listener = listening([3, 14], width=40)
+    for epoch in range(40):
+        listener.hears(chunk(epoch, [[True, True]], train_loss=[[0.5**epoch] * 2]))
+    for line in lines_of(listener):
+        assert len(line) <= 40
+        assert line.endswith("▁")
+
+
+def test_a_spark_line_is_logarithmic_and_newest_at_the_right():
+    assert spark(np.array([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]), 20) == "▁▂▃▄▅▆▇█"
+    assert spark(np.geomspace(1, 1e-6, 1000), 4) == "█▆▃▁"
+    assert spark(np.array([np.nan, 1.0, np.inf, 0.0]), 4) == "▁"
+    assert spark(np.array([np.nan]), 4) == ""
+    assert spark(np.ones(3), 0) == ""
 
 
 def test_the_table_has_a_row_for_each_seed_and_the_median():

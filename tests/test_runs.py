@@ -224,7 +224,8 @@ def test_a_page_being_written_is_not_touched(file, logbook):
         thread.join()
 
 
-def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monkeypatch):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_ctrl_c_finishes_the_chunk_and_the_run_goes_on(file, logbook, monkeypatch, resumed):
     """From the checkpoint that it leaves, to the same losses."""
     monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
     monkeypatch.setattr(train, "HEARING", 0.0)
@@ -235,8 +236,9 @@ def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monk
             if chunk.first == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(runs.Interrupted) as interrupted:
         nnref.run(file, logbook=logbook, listener=Press())
+    assert interrupted.value.page == pages(logbook)[0]
     assert [read_page(path).epochs for path in pages(logbook)] == [2, 2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     trained = []
@@ -245,11 +247,22 @@ def test_ctrl_c_finishes_the_chunk_and_the_same_call_goes_on(file, logbook, monk
         def hears(self, chunk):
             trained.append(chunk.first)
 
-    run = nnref.run(file, logbook=logbook, listener=Hear())
+    if resumed:
+        run = runs.resume(interrupted.value.page, Hear())
+    else:
+        run = nnref.run(file, logbook=logbook, listener=Hear())
     assert trained == [3, 4, 5, 6]
     assert all(read_page(path).complete for path in pages(logbook))
     for name in whole.history:
         np.testing.assert_array_equal(run.history[name], whole.history[name])
+
+
+def test_what_has_ended_or_is_no_page_is_not_resumed(file, logbook):
+    nnref.run(file, logbook=logbook)
+    with pytest.raises(nnref.AlreadyRun):
+        runs.resume(pages(logbook)[0])
+    with pytest.raises(UserError, match="not a page of a logbook"):
+        runs.resume(file)
 
 
 def test_long_runs_leave_checkpoints_and_a_kill_loses_little(file, logbook, monkeypatch):

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 
 from nnref import train
 from nnref.data import Dataset
@@ -14,8 +13,7 @@ from nnref.data.text import read, spell, tokens_of
 from nnref.errors import UserError
 from nnref.losses import TARGETS
 from nnref.metrics import confusion_matrix, labels_of
-from nnref.probes import Layer as Call
-from nnref.probes import calls_told
+from nnref.probes import owner
 from nnref.runs import Trained, plan_of
 from nnref.sampling import sample
 
@@ -93,25 +91,20 @@ def activations(
     trained: Trained, params: Any, model_state: Any, x: np.ndarray
 ) -> dict[str, np.ndarray]:
     """What each layer that the model calls gives, by its path, flat."""
-    experiment, setup = trained.experiment, trained.setup
-    regularization = experiment.bind("regularization", experiment.numbers)()
-    build = experiment.bind("model", experiment.numbers)
-    model_state = train.restart(trained.task.functions, params, model_state)
-    calls: dict[str, Call] = {}
+    functions, names = trained.task.functions, []
+    assert functions.layers is not None, "the model of an experiment tells its layers"
+    layers = functions.layers
+    model_state = train.restart(functions, params, model_state)
 
     def forward(params: Any, model_state: Any, x: jax.Array) -> dict[str, Any]:
-        model = build(setup.inputs, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
-        graph, *_ = nnx.split(model, nnx.Param, ...)
-        model = nnx.merge(graph, params, model_state)
-        model.eval()
-        with calls_told(model, calls):
-            model(x)
-        return {name: call.outputs for name, call in calls.items()}
+        calls = layers(params, model_state, x)
+        names.extend(calls)
+        return {name: layer.outputs for name, layer in calls.items()}
 
     given = jax.jit(forward)(params, model_state, x)
     # The last state of a sequence is part of that of every step.
     largest = {name: max(jax.tree.leaves(g), key=np.size) for name, g in given.items()}
-    order = {name: largest[name] for name in calls}  # jit sorts keys
+    order = {name: largest[name] for name in names}  # jit sorts keys
     return {name: some(np.asarray(values)) for name, values in order.items()}
 
 
@@ -120,9 +113,8 @@ def kernels(params: Any, layers: Any) -> dict[str, np.ndarray]:
     found: dict[str, list[np.ndarray]] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         if leaf.ndim >= 2:
-            parts = [str(getattr(key, "key", key)) for key in path]
-            heads = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
-            layer = next((head for head in heads if head in layers), heads[0])
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            layer = owner(name, layers) or name
             found.setdefault(layer, []).append(np.asarray(leaf).ravel())
     return {name: some(np.concatenate(parts)) for name, parts in found.items()}
 

@@ -3,11 +3,12 @@
 Sober where the output is no terminal: no bar, no colour, no escape codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,8 @@ from nnref.runs import Listener, Run
 from nnref.train import Chunk
 
 MANY = 20  # seeds; more than these are told in quantiles
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 20
 
 
 class Speed(ProgressColumn):
@@ -32,12 +35,15 @@ class Speed(ProgressColumn):
 
 
 class TerminalListener(Listener):
-    """A bar with epoch, losses and steps a second, while a run trains."""
+    """While a run trains: epoch, steps a second, time left, and how each seed does."""
 
     def __init__(self, console: Console, logbook: Path | None = None):
         self.console = console
         self.logbook = logbook  # where to look for what was tried before
-        self.progress: Progress | None = None
+        self.live: Live | None = None
+        self.seeds: Sequence[int] = ()
+        self.losses: list[np.ndarray] = []  # of the chunks, (epochs, seeds)
+        self.latest: dict[str, np.ndarray] = {}  # the last value of each measure, (seeds,)
 
     def begins(
         self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
@@ -52,38 +58,80 @@ class TerminalListener(Listener):
                 self.console.print(tried, highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             return
+        self.seeds = seeds
         self.progress = Progress(
             TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[losses]}"),
             Speed(),
             TimeRemainingColumn(),
             console=self.console,
-            transient=True,
         )
         self.bar = self.progress.add_task(
-            "", total=experiment.epochs, losses="", steps_per_epoch=steps_per_epoch * len(seeds)
+            "", total=experiment.epochs, steps_per_epoch=steps_per_epoch * len(seeds)
         )
-        self.progress.start()
+        self.live = Live(get_renderable=self.view, console=self.console, transient=True)
+        self.live.start()
 
     def hears(self, chunk: Chunk) -> None:
-        """Move the bar on; losses are the median over seeds."""
-        if self.progress is None:
+        """Move the bar on, and keep the figures of each seed."""
+        if self.live is None:
             return
-        losses = " ".join(
-            f"{name} {np.nanmedian(values[-1]):.4g}"
-            for name, values in chunk.history.items()
-            if name.endswith("loss") and not np.isnan(values[-1:]).all()
-        )
         done = chunk.first + len(chunk.active) - 1 + chunk.share
         self.progress.update(self.bar, completed=done)
-        if losses:  # in the midst of an epoch there are none
-            self.progress.update(self.bar, losses=losses)
+        if not len(chunk.active):  # in the midst of an epoch there are none
+            return
+        # What a seed gives after its end means nothing.
+        history = {n: np.where(chunk.active, v, np.nan) for n, v in chunk.history.items()}
+        self.losses.append(history["train_loss"])
+        latest = {}
+        for name, values in history.items():
+            known = ~np.isnan(values)
+            last = len(values) - 1 - np.argmax(known[::-1], axis=0)
+            newest = values[last, np.arange(len(self.seeds))]
+            latest[name] = np.where(known.any(axis=0), newest, self.latest.get(name, newest))
+        self.latest = latest  # at once: another thread draws it
+
+    def view(self) -> Group:
+        """The bar, and a line for each seed, or for their median where there are many."""
+        lines = []
+        losses = np.concatenate(self.losses) if self.losses else np.empty((0, len(self.seeds)))
+        if len(self.seeds) > MANY:
+            told = {name: np.nanmedian(values) for name, values in self.latest.items()}
+            median = np.nanmedian(losses, axis=1)
+            lines.append((f"median of {len(self.seeds)} seeds  {figures(told)}  ", median))
+        else:
+            for run, seed in enumerate(self.seeds):
+                told = {name: values[run] for name, values in self.latest.items()}
+                who = f"seed {seed:<3} " if len(self.seeds) > 1 else ""
+                lines.append((f"{who}{figures(told)}  ", losses[:, run]))
+        room = self.console.width - max(len(line) for line, _ in lines)
+        drawn = [line + spark(values, min(SPARK_WIDTH, room)) for line, values in lines]
+        return Group(self.progress, *(Text(line, no_wrap=True) for line in drawn))
 
     def ends(self) -> None:
         """Take the bar away."""
-        if self.progress is not None:
-            self.progress.stop()
+        if self.live is not None:
+            self.live.stop()
+
+
+def figures(latest: Mapping[str, float]) -> str:
+    """The losses, and the first metric, of validation where there is one."""
+    names = [name for name in latest if name.endswith("_loss")]
+    metrics = [name for name in latest if name not in (*names, "clipped")]
+    metrics.sort(key=lambda name: not name.startswith("valid_"))
+    return "  ".join(f"{name} {latest[name]:.4g}" for name in names + metrics[:1])
+
+
+def spark(values: np.ndarray, width: int) -> str:
+    """A line of small bars, the newest at the right; their heights are logarithmic."""
+    fine = values[np.isfinite(values) & (values > 0)]
+    if not len(fine) or width < 1:
+        return ""
+    parts = np.array_split(np.log(fine), min(width, len(fine)))
+    heights = np.array([np.median(part) for part in parts])
+    low, high = heights.min(), heights.max()
+    levels = (heights - low) / ((high - low) or 1) * (len(SPARKS) - 1)
+    return "".join(SPARKS[round(level)] for level in levels)
 
 
 def tables(run: Run) -> list[Table]:

@@ -120,7 +120,10 @@ def parser() -> argparse.ArgumentParser:
     plot = add("plot", plot_command, "the pictures of a report as PNG or SVG")
     for each, ending in ((report, ".html"), (plot, ".png or .svg")):
         each.add_argument(
-            "runs", nargs="+", metavar="PAGE|NAME", help="page, name, identity or experiment file"
+            "runs",
+            nargs="+",
+            metavar="PAGE|NAME",
+            help="page, name, identity or experiment file",
         )
         each.add_argument("-o", "--output", metavar="PATH", help=f"a {ending} file")
         each.add_argument(
@@ -527,26 +530,44 @@ def side(given: str, logbook: Path, there: Sequence[Any]) -> Any:
 def report_command(options: argparse.Namespace) -> int:
     """`nnref report`."""
     output = output_path(options.output or "report.html", (".html",))
+    sweeps = sweeps_taken(options)
     shown, told, networks = shown_with_networks(options)
     from nnref.report.about_runs import report_of
+    from nnref.report.about_sweeps import joined, report_of_sweep
     from nnref.report.document import write
 
-    print(write(report_of(shown, networks, told), output))
+    reports = [report_of(shown, networks, told)] if shown else []
+    print(write(joined([*reports, *map(report_of_sweep, sweeps)]), output))
     return 0
 
 
 def plot_command(options: argparse.Namespace) -> int:
     """`nnref plot`."""
     output = output_path(options.output or "runs.png", (".png", ".svg"))
+    sweeps = sweeps_taken(options)
     shown, told, networks = shown_with_networks(options)
     from nnref.report.about_runs import panels_of
+    from nnref.report.about_sweeps import panels_of_sweep
     from nnref.report.panels import save
 
     for line in told:
         print(f"nnref: {line}", file=sys.stderr)
-    title = ", ".join(subject.label for subject in shown)
-    print(save(panels_of(shown, networks), title, output))
+    panels = panels_of(shown, networks) if shown else []
+    panels += [panel for page in sweeps for panel in panels_of_sweep(page)]
+    if not panels:
+        raise UserError("these pages have nothing to draw yet")
+    title = ", ".join([*(subject.label for subject in shown), *(page.name for page in sweeps)])
+    print(save(panels, title, output))
     return 0
+
+
+def sweeps_taken(options: argparse.Namespace) -> list[Any]:
+    """The pages of sweeps among what is given, which is left without them."""
+    from nnref.report.about_sweeps import sweep_page
+
+    found = {given: sweep_page(given, Path(options.logbook)) for given in options.runs}
+    options.runs = [given for given, page in found.items() if page is None]
+    return [page for page in found.values() if page is not None]
 
 
 def output_path(given: str, endings: Sequence[str]) -> Path:

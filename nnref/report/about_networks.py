@@ -81,7 +81,7 @@ def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
     for name, (title, log) in LAYER_MEASURES.items():
         values = np.stack([probes[name][:length] for probes in found])
         values = medians(values.reshape(len(found), -1)).reshape(length, len(layers))
-        if np.isnan(values).all():
+        if np.isnan(values).all() or (log and not (values > 0).any()):
             continue
         drawn = np.stack([medians(values[stretch]) for stretch in stretches])
         alt = f"{title} of {len(layers)} layers over the epochs; the table has figures."

@@ -29,10 +29,8 @@ from nnref.report.blocks import (
 )
 from nnref.report.curves import clipped_chart, curves, curves_section, rates, rates_section
 from nnref.report.panels import Panel, chart_panels
-from nnref.report.subjects import SPLITS, Network, Subject, in_words
+from nnref.report.subjects import SPLITS, Network, Subject, facts_table, in_words
 from nnref.verdicts import Record
-
-FACTS = ("started", "ended", "versions", "machine", "device", "commit", "data", "together")
 
 
 def report_of(
@@ -231,14 +229,5 @@ def notes_section(subjects: Sequence[Subject]) -> Section | None:
 
 def machine_section(subjects: Sequence[Subject]) -> Section:
     """Versions and machine, where, when and on which data."""
-    rows = []
-    for key in FACTS:
-        cells = []
-        for subject in subjects:
-            said = list(dict.fromkeys(page.facts.get(key, "–") for page in subject.pages))
-            more = f" and {len(said) - 3} others" if len(said) > 3 else ""
-            cells.append("; ".join(said[:3]) + more)
-        rows.append([{"together": "seeds in one program"}.get(key, key), *cells])
-    columns = ["", *(subject.label for subject in subjects)]
-    table = Table("versions and machine", columns, rows, numbers=False)
+    table = facts_table([(subject.label, subject.pages) for subject in subjects])
     return Section("machine", "Versions and machine", [table])

@@ -166,11 +166,14 @@ def heat_map(
             interpolation="nearest",
             extent=(epochs[0] - half, epochs[-1] + half, len(layers) - 0.5, -0.5),
             norm=norm,
-            **({} if log else {"vmin": 0, "vmax": max(finite.max(initial=0), 1e-9)}),
+            **({} if log else {"vmin": 0, "vmax": max(finite.max(initial=0), 0.01)}),
         )
         names_on(axes.yaxis, layers)
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if len(epochs) > 1:
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        else:
+            axes.set_xticks(epochs)
         bar = axes.figure.colorbar(picture, ax=axes, pad=0.02)
         if norm is not None:
             ticks = np.geomspace(finite.min(), finite.max(), 4)
@@ -260,3 +263,66 @@ def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[
         axes.set_ylabel("rows")
 
     return [Panel("Answers", alt, scatter), Panel("Residuals", alt, spread)]
+
+
+# --- sweeps ---------------------------------------------------------------------------------------
+
+
+def axis_panel(
+    title: str, losses: np.ndarray, path: str, values: Sequence[Any], names: Sequence[str]
+) -> Panel:
+    """A loss over the values of one axis."""
+
+    def draw(axes: Axes) -> None:
+        numbers = all(isinstance(value, int | float) for value in values)
+        x = np.array(values, float) if numbers else np.arange(len(values))
+        axes.plot(x, losses, "o-", color=COLOURS[0], markersize=4)
+        if not numbers:
+            names_on(axes.xaxis, names)
+            axes.tick_params(axis="x", rotation=90)
+        elif x.min() > 0 and x.max() > 20 * x.min():
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        if np.nanmin(losses, initial=np.inf) > 0:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        axes.set_xlabel(path)
+
+    told = ", ".join(f"{name}: {value:.3g}" for name, value in zip(names, losses, strict=True))
+    return Panel(title, f"{title} over {path}: {told}", draw)
+
+
+def axes_panel(
+    title: str,
+    losses: np.ndarray,
+    rows: str,
+    columns: str,
+    row_names: Sequence[str],
+    column_names: Sequence[str],
+) -> Panel:
+    """A loss over two axes, (rows, columns), with its figures where there is room."""
+
+    def draw(axes: Axes) -> None:
+        finite = losses[np.isfinite(losses)]
+        log = finite.size > 0 and finite.min() > 0 and finite.min() < finite.max()
+        norm = LogNorm(finite.min(), finite.max()) if log else None
+        tint = mpl.colormaps["viridis_r"]
+        picture = axes.imshow(np.ma.masked_invalid(losses), aspect="auto", norm=norm, cmap=tint)
+        if losses.shape[1] <= 10:
+            for i, j in np.argwhere(np.isfinite(losses)):
+                light = np.mean(tint(picture.norm(losses[i, j]))[:3])
+                ink = "#101418" if light > 0.45 else "white"
+                cell = f"{losses[i, j]:.2g}"
+                axes.text(j, i, cell, ha="center", va="center", fontsize=7, color=ink)
+        names_on(axes.xaxis, column_names)
+        names_on(axes.yaxis, row_names)
+        axes.tick_params(axis="x", rotation=90)
+        axes.set_xlabel(columns)
+        axes.set_ylabel(rows)
+
+    told = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
+    told += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"
+    height = 2.2 + 0.22 * min(len(row_names), MOST_NAMES)
+    return Panel(title, told, draw, (SIZE[0] * 1.3, height))

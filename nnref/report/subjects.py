@@ -10,13 +10,14 @@ from nnref.claims import TwinClaim
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, read
 from nnref.index import Entry, attempts, entries, settings_of
-from nnref.pages import Page, page_at, read_page
-from nnref.report.blocks import Tone
+from nnref.pages import Page, SweepPage, page_at, read_page
+from nnref.report.blocks import Table, Tone
 from nnref.runs import Trained, record_of
 from nnref.verdicts import Record, judge, padded
 
 SPLITS = {"train": "training", "valid": "validation"}
 Network = Trained | str  # of an experiment, or why there is none
+FACTS = ("started", "ended", "versions", "machine", "device", "commit", "data", "together")
 MOST = 8  # experiments that one page shows: as many as there are colours
 
 
@@ -162,3 +163,17 @@ def in_words(name: str) -> str:
     """A measure as a reader would call it."""
     split, _, rest = name.partition("_")
     return f"{SPLITS[split]} {rest.replace('_', ' ')}" if split in SPLITS else name
+
+
+def facts_table(shown: Sequence[tuple[str, Sequence[Page | SweepPage]]]) -> Table:
+    """What pages say of versions, machine and time: a column for each label."""
+    rows = []
+    for key in FACTS:
+        cells = []
+        for _, pages in shown:
+            said = list(dict.fromkeys(page.facts.get(key, "–") for page in pages))
+            more = f" and {len(said) - 3} others" if len(said) > 3 else ""
+            cells.append("; ".join(said[:3]) + more)
+        if any(cell != "–" for cell in cells):
+            rows.append([{"together": "seeds in one program"}.get(key, key), *cells])
+    return Table("versions and machine", ["", *(label for label, _ in shown)], rows, numbers=False)

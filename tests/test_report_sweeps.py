@@ -14,6 +14,7 @@ from nnref.report.about_sweeps import (
     joined,
     losses_over,
     panel_of,
+    ranked,
     report_of_sweep,
     sweep_page,
 )
@@ -99,6 +100,13 @@ def test_variants_are_ranked_and_the_best_are_drawn(tmp_path):
     text = html(report)
     assert "<b>" not in text
     assert "2026 &lt;b&gt;well" in text
+
+
+def test_what_halving_dropped_stands_behind_what_went_on(tmp_path):
+    page = write_sweep(tmp_path)
+    for number, epoch in ((2, 9), (3, 3), (4, 3)):
+        page.variants[number]["ending"] = f"dropped after epoch {epoch}: 2 variants were better"
+    assert ranked(page) == [1, 2, 4, 3, 0]
 
 
 def test_a_sweep_without_its_losses_or_its_end_is_shown_all_the_same(tmp_path):

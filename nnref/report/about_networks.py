@@ -57,7 +57,7 @@ def layers_section(subjects: Sequence[Subject]) -> Section | None:
             blocks.append(Heading(subject.label))
         if panels:
             median = f"The median of {runs} runs. " if runs > 1 else ""
-            blocks += [Words(f"{median}Blank where a measure does not apply.")] if median else []
+            blocks.append(Words(f"{median}Blank where a measure does not apply."))
             blocks += [Pictures([inline(panel) for panel in panels]), table]
     if not blocks:
         return None
@@ -137,7 +137,8 @@ def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
     """Two panels a layer, the figures of all layers, and what was left out, in words."""
     layers = network.layers_of(net)
     most = max(2, most)
-    chosen = layers if len(layers) <= most else [*layers[: most // 2], *layers[-(most // 2) :]]
+    names = [layer.name for layer in layers]
+    chosen = names if len(names) <= most else [*names[: most // 2], *names[-(most // 2) :]]
     note = ""
     if len(chosen) < len(layers):
         note = f"Of {len(layers)} layers the first {most // 2} and the last {most // 2} are drawn."
@@ -147,7 +148,7 @@ def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
         for what, (start, end) in (("weights", layer.weights), ("activations", layer.activations)):
             pair = [float(np.std(values)) if values.size else np.nan for values in (start, end)]
             row += map(figure, pair)
-            if start.size and layer in chosen:
+            if start.size and layer.name in chosen:
                 alt = f"{what} of {layer.name}: deviation {pair[0]:.3g} at the start, "
                 title = f"{layer.name}: {what}"
                 panels.append(histogram(title, f"{alt}{pair[1]:.3g} in the end", start, end))

@@ -1,6 +1,8 @@
 """What there is to say of a sweep: its verdict, its losses over the axes, its best variants."""
 
 import json
+import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from nnref.report.curves import POINTS, medians, places, rounded
 from nnref.report.panels import COLOURS, Panel, axes_panel, axis_panel, inline
 from nnref.report.subjects import facts_table, in_words
 
+DROPPED = re.compile(r"dropped after epoch (\d+)")
 SHOWN = 20  # variants of the table that is open
 
 
@@ -141,9 +144,18 @@ def axes_section(page: SweepPage) -> Section:
 
 
 def ranked(page: SweepPage) -> list[int]:
-    """The variants by their loss in the end; what diverged stands last."""
-    losses = [variant[loss_of(page)] for variant in page.variants]
-    return sorted(range(len(losses)), key=lambda n: (losses[n] is None, losses[n] or 0, n))
+    """The variants by their loss in the end, the best first.
+
+    What halving dropped stands behind what went on, and what diverged at the very end.
+    """
+
+    def place(number: int) -> tuple[float, ...]:
+        variant = page.variants[number]
+        loss, dropped = variant[loss_of(page)], DROPPED.match(variant["ending"])
+        rung = int(dropped[1]) if dropped else math.inf
+        return loss is None, -rung, loss or 0, number
+
+    return sorted(range(len(page.variants)), key=place)
 
 
 def variants_section(page: SweepPage) -> Section:

@@ -1,0 +1,54 @@
+"""Diagnose the shipped experiments: those that learn have no fault, the others the right cause.
+
+    python benchmarks/diagnose_experiments.py [names ...]
+
+Exit code 1 where an answer is another one. A run longer than the seconds is judged by what it shows.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from nnref.compilation import use_cache
+from nnref.diagnose import diagnose
+from nnref.errors import UserError
+
+EXPERIMENTS = Path("experiments")
+SECONDS = 20.0
+# Experiments that show how something fails, and the causes that are right answers.
+FAIL = {
+    "digits_deep_plain": {"vanishing_gradients", "initialization_too_small", "dying_relu"},
+    "adding_rnn": {"vanishing_gradients", "undertrained", "learning_rate_too_low"},
+    "dying_relu_9x2": {"dying_relu", "insufficient_capacity"},
+    "dying_relu_19x4": {"dying_relu", "insufficient_capacity"},
+}
+
+
+def main():
+    use_cache()
+    names = sys.argv[1:] or sorted(path.stem for path in EXPERIMENTS.glob("*.json"))
+    wrong = 0
+    for name in names:
+        if name == "schema":
+            continue
+        began = time.perf_counter()
+        try:
+            found = diagnose(EXPERIMENTS / f"{name}.json", seconds=SECONDS)
+        except UserError as error:
+            print(f"{name:30} not diagnosed  {str(error)[:100]}", flush=True)
+            continue
+        causes = [finding.cause for finding in found.faults]
+        right = causes[:1] == [] if name not in FAIL else bool(FAIL[name] & set(causes[:1]))
+        wrong += not right
+        told = ", ".join(causes) or "nothing found"
+        word = "right" if right else "WRONG"
+        print(f"{name:30} {word}  {time.perf_counter() - began:5.1f} s  {told}", flush=True)
+        jax.clear_caches()
+    print(f"{wrong} answers are wrong" if wrong else "every answer is right")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
     python benchmarks/diagnose_experiments.py [names ...]
 
-Exit code 1 where an answer is another one. A run longer than the seconds is judged by what it shows.
+Exit code 1 where an answer is another one. Runs that take too long are cut short.
 """
 
 import sys

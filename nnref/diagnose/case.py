@@ -1,5 +1,6 @@
 """The measurements that all checks share: made once, in the order in which they are needed."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,6 +30,8 @@ from nnref.diagnose.subject import Subject
 
 ROWS = 1024  # that a measure of the whole network looks at
 AT_ONCE = 512
+SHORTEST = 2.0  # seconds below which a further run is not begun
+ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
 
 
 class Outcome(NamedTuple):
@@ -54,6 +57,12 @@ class Case:
     subject: Subject
     seconds: float
     key: jax.Array = field(default_factory=lambda: jax.random.key(0))
+    began: float = field(default_factory=time.perf_counter)
+
+    def budget(self, share: float = 1.0) -> float:
+        """Seconds that a further run may take: a share of those of the run, while any are left."""
+        left = ALL_RUNS * self.seconds - (time.perf_counter() - self.began)
+        return max(0.0, min(share * self.seconds, left))
 
     @cached_property
     def initial(self) -> tuple[Any, Any]:
@@ -246,16 +255,21 @@ class Case:
             or jax.tree.leaves(self.initial[1])
         ):
             return None
+        seconds = self.budget()
+        if seconds < SHORTEST:
+            return None
         subject = replace(
             self.subject, apply=lambda p, s, x, key, train: self.subject.apply(p, s, x, None, False)
         )
-        run = Trainer(subject, self.trainer.convolves).run(self.key, seconds=self.seconds)
+        run = Trainer(subject, self.trainer.convolves).run(self.key, seconds=seconds)
         skill = self.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
         """The training again with one thing changed each time."""
+        if self.budget() < SHORTEST:
+            return {}
         subject = self.subject
         x, y = (np.asarray(part) for part in subject.train)
         inputs, targets = [x], [y]
@@ -291,7 +305,7 @@ class Case:
             np.stack(targets),
             list(changes.values()),
             [starts.get(name, self.initial) for name in changes],
-            self.seconds,
+            self.budget(),
         )
         found = {}
         for (name, change), end in zip(changes.items(), ended, strict=True):
@@ -302,8 +316,10 @@ class Case:
             if subject.valid is not None and not change.inputs and not change.targets:
                 valid = self.outcome(*end, subject.valid).skill
             found[name] = Trial(name, change, self.outcome(*end, rows).skill, valid)
-        if np.isfinite(self.run.steps.loss[-1]) and self.run.complete:
-            params, state, _ = self.trainer.longer(self.run, 5, self.seconds / 2)
+        seconds = self.budget(0.5)
+        goes_on = self.run.complete and np.isfinite(self.run.steps.loss[-1])
+        if goes_on and seconds > SHORTEST:
+            params, state, _ = self.trainer.longer(self.run, 5, seconds)
             valid = (
                 None if subject.valid is None else self.outcome(params, state, subject.valid).skill
             )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
+from annotated_types import Ge
 from pydantic import (
     BeforeValidator,
     Discriminator,
@@ -21,6 +22,7 @@ from pydantic import (
 )
 
 from nnref.bounds import Count, Index, Positive
+from nnref.claims import Bounds
 from nnref.errors import nearest
 from nnref.schema import Part, in_words
 
@@ -178,6 +180,20 @@ class Sweep(Part):
         Field(min_length=1, description="path of a key -> its values, grid or random draws"),
     ]
     halving: Annotated[Halving | None, Field(description="end the worse variants early")] = None
+    compare: Annotated[
+        str | None,
+        Field(description="for nnref ablate: path of the axis that is compared; else the first"),
+    ] = None
+    metric: Annotated[
+        str | None,
+        Field(description="what is compared; else test_loss, without test data valid_loss"),
+    ] = None
+    target: Annotated[
+        Bounds | None, Field(description="steps to this are told, infinite where it is missed")
+    ] = None
+    fresh: Annotated[
+        int, Ge(10), Field(description="seeds on which the tuned alternatives run once more")
+    ] = 10
 
 
 class Setting(NamedTuple):

@@ -71,6 +71,13 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--again", action="store_true", help="run what the logbook already has")
     sweep.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
+    about = "compare the alternatives of a sweep file: tuned alike, then run on fresh seeds"
+    ablate = add("ablate", ablate_command, about)
+    ablate.add_argument("file", nargs="?", help="file with a key sweep, or its name")
+    ablate.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+    ablate.add_argument("--no-logbook", action="store_true", help="write nothing down")
+    ablate.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
     resume = add("resume", resume_command, "go on with a run that was cut short")
     resume.add_argument("page", help="its page, in the folder of the logbook")
     resume.add_argument("--json", action="store_true", help="one JSON object, nothing else")
@@ -357,6 +364,28 @@ def sweep_command(options: argparse.Namespace) -> int:
         print(json.dumps(swept_as_json(done) | ({"already_run": True} if already else {})))
     else:
         show_swept(done, console)
+    return 0
+
+
+def ablate_command(options: argparse.Namespace) -> int:
+    """`nnref ablate`."""
+    path = experiment_path(options.file)
+    from rich.console import Console
+
+    from nnref.ablation import ablate
+    from nnref.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.report.ablation import comparison_as_json, show_comparison
+    from nnref.report.sweep import TerminalSweepListener
+
+    compile_tiny_loops_whole()
+    use_cache()
+    folder = None if options.no_logbook else Path(options.logbook)
+    listener = TerminalSweepListener(Console(stderr=options.json))
+    comparison = ablate(path, logbook=folder, listener=listener)
+    if options.json:
+        print(json.dumps(comparison_as_json(comparison)))
+    else:
+        show_comparison(comparison, wide_console())
     return 0
 
 

@@ -45,6 +45,7 @@ class Planned:
     variants: Sequence[Variant]
     groups: Sequence[Group]
     seeds: tuple[int, ...]
+    fresh: bool = False  # the last runs of an ablation: other seeds, and the test data looked at
 
     @property
     def jobs(self) -> list[Job]:
@@ -55,7 +56,10 @@ class Planned:
     def identity(self) -> str:
         """Ten hexadecimal digits that name the experiment, what varies, and the seeds."""
         assert self.experiment.sweep is not None, "without it there are no variants"
-        varies = self.experiment.sweep.model_dump_json(exclude_defaults=True)
+        asked = {"compare", "metric", "target", "fresh"}  # of runs that are done
+        varies = self.experiment.sweep.model_dump_json(exclude_defaults=True, exclude=asked)
+        if self.fresh:
+            varies = json.dumps([variant.experiment.identity for variant in self.variants])
         content = json.dumps([self.experiment.canonical, varies, self.seeds])
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
@@ -63,7 +67,7 @@ class Planned:
     def rungs(self) -> tuple[int, ...]:
         """Shares of the epochs after which the worse variants end; the last one is the whole."""
         sweep = self.experiment.sweep
-        return sweep.halving.rungs if sweep and sweep.halving else (1,)
+        return sweep.halving.rungs if sweep and sweep.halving and not self.fresh else (1,)
 
     def survivors(self, rung: int) -> int:
         """How many variants are left on a rung."""
@@ -274,7 +278,7 @@ def climb(
         todo = [
             (group, [job for job in group.jobs if job.variant in here]) for group in plan.groups
         ]
-        train_jobs(todo, until, courses, listener, keeper)
+        train_jobs(todo, until, courses, listener, keeper, plan.fresh)
         if rung == last:
             break
         scores = {}
@@ -546,6 +550,8 @@ class Keeper:
             head = [f"sweep page {FORMAT} of {plan.name}", f"identity: {plan.identity}"]
             head += [f"started: {now()}", *(f"{key}: {value}" for key, value in facts.items())]
             head += [f"runs: {len(plan.variants)} variants on {len(plan.seeds)} seeds"]
+            if plan.fresh:
+                head += [f"fresh: the tuned alternatives, on seeds from {plan.seeds[0]}"]
             text = plan.experiment.to_json() + "".join(f"// {line}\n" for line in head)
             keeper.write(text)
         return keeper
@@ -680,6 +686,9 @@ def arrays_of_all(swept: Swept) -> dict[str, np.ndarray]:
         "ending": np.array([record.ending for record in records]).reshape(shape),
         "kept": np.array([-1 if r.kept is None else r.kept for r in records]).reshape(shape),
     }
+    for name in dict.fromkeys(name for record in records for name in record.test):
+        tested = [record.test.get(name, np.nan) for record in records]
+        arrays[TEST + name] = np.array(tested).reshape(shape)
     for name in names:
         rows = [padded(r.history[name], longest) if name in r.history else nothing for r in records]
         arrays[name] = np.stack(rows).reshape(*shape, longest)
@@ -700,7 +709,8 @@ def swept_of(page: SweepPage, plan: Planned) -> Swept:
         raise UserError(
             f"{path}: the losses of a sweep cannot be read ({error}); run it anew with --again"
         ) from None
-    measures = arrays.keys() - {"seeds", "epochs", "ending", "kept"}
+    tested = [name for name in arrays if name.startswith(TEST)]
+    measures = arrays.keys() - {"seeds", "epochs", "ending", "kept", *tested}
     records = {}
     for job in plan.jobs:
         place = job.variant, plan.seeds.index(job.seed)
@@ -712,7 +722,8 @@ def swept_of(page: SweepPage, plan: Planned) -> Swept:
             job.seed,
             history,
             str(arrays["ending"][place]),
-            page=page.path,
+            {name.removeprefix(TEST): float(arrays[name][place]) for name in tested},
+            page.path,
             kept=None if kept < 0 else kept,
         )
     return Swept(plan.name, plan.identity, plan.variants, plan.seeds, records, page.path)

@@ -1,0 +1,205 @@
+"""Comparisons: equal budgets, tuned on validation data, judged on fresh seeds and test data."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnref import ablation, cli, sweep
+from nnref.ablation import ablate, edges_of, is_worse, quartiles, score
+from nnref.axes import Setting
+from nnref.errors import UserError
+from nnref.groups import Job, Variant
+from nnref.statistics import Interval, interquartile_mean
+from nnref.verdicts import Record
+
+SPIRALS = {
+    "about": "for the tests",
+    "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
+    "model": {"name": "mlp", "hidden": [4]},
+    "loss": "softmax_cross_entropy",
+    "optimizer": "sgd",
+    "batch_size": 28,
+    "epochs": 30,
+    "seeds": [0, 1],
+    "sweep": {
+        "axes": {
+            "optimizer": ["sgd", {"name": "sgd", "momentum": 0.9}],
+            "optimizer.learning_rate": [1e-3, 1.0, 1e-4],
+        },
+        "target": {"metric": "valid_loss", "at_most": 1.2},
+    },
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(SPIRALS))
+    return path
+
+
+def changed(path, **keys):
+    path.write_text(json.dumps(SPIRALS | {"sweep": SPIRALS["sweep"] | keys}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison, and its logbook."""
+    folder = tmp_path_factory.mktemp("ablation")
+    path = folder / "small.json"
+    path.write_text(json.dumps(SPIRALS))
+    return ablate(path, logbook=folder / "logbook"), path, folder / "logbook"
+
+
+def test_settings_are_chosen_on_validation_data_alone(compared):
+    comparison, _, _ = compared
+    assert not any(record.test for record in comparison.tuning.records.values())
+    for each in comparison.alternatives:
+        mine = [
+            number
+            for number, variant in enumerate(comparison.tuning.variants)
+            if (variant.experiment.optimizer.momentum > 0) == ("momentum" in each.name)
+        ]
+        assert len(mine) == each.trials == 3
+        best = min(mine, key=comparison.tuning.final)
+        rate = comparison.tuning.variants[best].experiment.optimizer.learning_rate
+        assert each.tuned.settings == f"learning_rate {rate}"
+
+
+def test_the_last_runs_are_on_fresh_seeds_and_test_data(compared):
+    comparison, _, _ = compared
+    assert comparison.seeds == tuple(range(2, 12))
+    assert comparison.metric == "test_loss"
+    assert len(comparison.final.variants) == 4, "tuned and at defaults"
+    assert all(record.test for record in comparison.final.records.values())
+    first = comparison.best
+    place = next(
+        n for n, v in enumerate(comparison.final.variants)
+        if len(v.settings) == 2 and ablation.value_in_words(v.settings[0].value) == first.name
+    )  # fmt: skip
+    tests = [comparison.final.records[Job(place, seed)].test["test_loss"] for seed in range(2, 12)]
+    np.testing.assert_array_equal(first.tuned.scores, tests)
+
+
+def test_figures_are_those_of_the_scores(compared):
+    comparison, _, _ = compared
+    best, other = comparison.alternatives
+    assert best.tuned.middle.estimate == pytest.approx(interquartile_mean(best.tuned.scores))
+    assert best.tuned.middle.estimate <= other.tuned.middle.estimate
+    assert (best.difference, best.p) == (None, None)
+    assert other.difference.estimate == pytest.approx(
+        interquartile_mean(other.tuned.scores - best.tuned.scores)
+    )
+    share = np.mean(other.tuned.scores[:, None] > best.tuned.scores)
+    assert other.improvement.estimate == pytest.approx(share, abs=0.01)
+    assert other.default.settings == "defaults"
+    thresholds, profiles = comparison.profiles
+    assert profiles.shape == (2, len(thresholds))
+    np.testing.assert_allclose(profiles[0], [np.mean(best.tuned.scores < t) for t in thresholds])
+
+
+def test_steps_to_the_target_count_those_who_never_arrive(compared):
+    comparison, _, _ = compared
+    for each in comparison.alternatives:
+        arrived = each.tuned.reached
+        assert 0 <= arrived <= 10
+        assert np.isfinite(each.tuned.steps[1]) == (arrived > 5)
+    assert comparison.best.tuned.reached > 0
+
+
+def test_the_same_comparison_again_trains_nothing(compared, monkeypatch, capsys):
+    comparison, path, logbook = compared
+    monkeypatch.setattr(sweep, "train_jobs", None)
+    again = ablate(path, logbook=logbook)
+    assert again.sentences == comparison.sentences
+    np.testing.assert_array_equal(again.best.tuned.scores, comparison.best.tuned.scores)
+    assert len(list((logbook / "small").glob("sweep-*.json"))) == 2
+    # Another question to the same runs.
+    other = ablate(changed(path, metric="test_accuracy"), logbook=logbook)
+    assert other.best.tuned.middle.estimate >= other.alternatives[1].tuned.middle.estimate
+    path.write_text(json.dumps(SPIRALS))
+    assert cli.main(["ablate", str(path), "--logbook", str(logbook)]) == 0
+    told = capsys.readouterr().out
+    assert "3 trials each on 2 seeds, then 10 fresh seeds" in told
+    assert comparison.sentences[0].split()[0] in told
+    assert cli.main(["ablate", str(path), "--logbook", str(logbook), "--json"]) == 0
+    told = capsys.readouterr().out
+    assert "Infinity" not in told
+    assert "NaN" not in told
+    assert json.loads(told)["alternatives"][1]["p"] == comparison.alternatives[1].p
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            {"axes": {"optimizer": ["sgd", {"name": "adam", "beta1": {"values": [0.8, 0.9]}}]}},
+            "who is tried more often, wins more often; trials: sgd 1, adam 2",
+        ),
+        ({"axes": {"optimizer": ["sgd"]}}, "one alternative alone is not compared"),
+        ({"compare": "optimiser"}, 'did you mean "optimizer"?'),
+        ({"fresh": 9}, "9 given; allowed is a number from 10 up"),
+    ],
+)
+def test_what_is_no_fair_comparison_is_refused(file, keys, said):
+    with pytest.raises(UserError) as error:
+        ablate(changed(file, **keys), logbook=None)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"metric": "test_los"}, {"target": {"metric": "valid_los", "at_most": 1.0}}]
+)
+def test_a_measure_that_is_not_there_is_refused_before_anything_runs(file, keys, monkeypatch):
+    monkeypatch.setattr(sweep, "train_jobs", None)
+    with pytest.raises(UserError, match='_los" given; allowed: .* did you mean'):
+        ablate(changed(file, **keys), logbook=None)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def record(values, ending="", **test):
+    return Record(0, {"valid_loss": np.array(values, np.float32)}, ending, test)
+
+
+def test_divergence_is_the_worst_score():
+    wild = record([1, np.nan], "diverged at epoch 1", test_loss=0.1, test_accuracy=0.9)
+    assert score(wild, "test_loss") == np.inf
+    assert score(wild, "test_accuracy") == 0
+    assert score(record([1, 0.5]), "valid_loss") == 0.5
+    bands = quartiles(
+        [record([1, 2, 3]), record([1, np.nan], "diverged"), record([1, 4])], "valid_loss"
+    )
+    np.testing.assert_array_equal(bands[1], [1, 4, 4])
+    np.testing.assert_array_equal(bands[2], [1, np.inf, np.inf])
+
+
+def variant(**values):
+    return Variant(tuple(Setting(path, value, "") for path, value in values.items()), None)
+
+
+@pytest.mark.parametrize(("best", "warned"), [(0.1, "smallest"), (1.0, None), (10.0, "largest")])
+def test_a_best_value_on_the_edge_of_its_grid_is_told(best, warned):
+    trials = [variant(optimizer="sgd", rate=rate, nesterov=True) for rate in (1.0, 0.1, 10.0)]
+    told = edges_of(trials, variant(optimizer="sgd", rate=best, nesterov=True), "optimizer")
+    assert len(told) == (warned is not None)
+    assert warned is None or f"the best rate, {best:g}, is the {warned} that was tried" in told[0]
+    assert not edges_of(trials[:2], trials[0], "optimizer"), "two values have no middle"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "worse"),
+    [
+        (0.1, 0.2, 0.01, True),
+        (-0.1, 0.2, 0.01, False),
+        (0.1, 0.2, 0.06, False),
+        (0.1, np.inf, 0.01, True),
+    ],
+)
+def test_worse_is_what_interval_and_test_say(low, high, p, worse):
+    given = SimpleNamespace(difference=Interval(0.15, low, high), p=p)
+    assert is_worse(given) is worse

@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnref.diagnose import diagnose
+    from nnref.diagnose.watch import diagnose_history, watch
     from nnref.errors import UserError
     from nnref.experiment import Experiment
     from nnref.runs import AlreadyRun, Run, run
@@ -18,9 +19,21 @@ DOORS = {
     "Task": "nnref.task",
     "UserError": "nnref.errors",
     "diagnose": "nnref.diagnose",
+    "diagnose_history": "nnref.diagnose.watch",
     "run": "nnref.runs",
+    "watch": "nnref.diagnose.watch",
 }
-__all__ = ["AlreadyRun", "Experiment", "Run", "Task", "UserError", "diagnose", "run"]
+__all__ = [
+    "AlreadyRun",
+    "Experiment",
+    "Run",
+    "Task",
+    "UserError",
+    "diagnose",
+    "diagnose_history",
+    "run",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

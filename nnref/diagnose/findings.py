@@ -143,6 +143,30 @@ THRESHOLDS: dict[str, Threshold] = {
         0.4, "share of rows that would have to change class between the splits"
     ),
     "sorted": Threshold(0.2, "changes of class from row to row, over what chance gives"),
+    "out of range": Threshold(
+        0.01, "share of the targets' variance that outputs cannot reach: less is rounding"
+    ),
+    "narrow": Threshold(
+        4.0, "range of a bounded logit: e**4 to 1 is the most that two classes can differ"
+    ),
+    "told apart": Threshold(
+        0.3, "share of the targets' range with one best answer: healthy losses have 0"
+    ),
+    "target weights": Threshold(
+        1e4, "gradient of zeros over that of ones: class weights stay far below"
+    ),
+    "curved": Threshold(
+        0.3,
+        "of the variance, by which a curved fit beats an affine one: linear classifiers of "
+        "healthy digits lose 0.16",
+    ),
+    "mates": Threshold(1e-3, "of the largest output: more than rounding in another order"),
+    "curvature": Threshold(2.0, "rate times curvature: gradient descent on a parabola diverges"),
+    "still falling": Threshold(
+        0.15, "of the fall of a loss, from its eighth to its last tenth: an even fall has 0.22"
+    ),
+    "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
+    "turned": Threshold(1.2, "last over best validation loss"),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

@@ -23,7 +23,7 @@ from nnref.diagnose.answers import (
     range_of,
     sample,
 )
-from nnref.diagnose.findings import Finding, upstream
+from nnref.diagnose.findings import Finding, bound, upstream
 from nnref.diagnose.layers import (
     Layer,
     activations,
@@ -372,7 +372,7 @@ def collapsed(look: Look, pairs: list[tuple[Layer, Layer]]) -> Finding:
     names = " -> ".join(dict.fromkeys(layer.name for pair in pairs for layer in pair))
     return Finding(
         "hidden_activation_missing",
-        "fault" if better > 0.3 else "note",
+        "fault" if better > bound("curved") else "note",
         f"{pairs[0][0].name}, {pairs[0][0].where}",
         f"nothing nonlinear stands between {names}: the network is one affine map; on held-out "
         f"rows an affine fit explains {max(straight, 0):.0%} of the targets, a curved one "
@@ -380,7 +380,7 @@ def collapsed(look: Look, pairs: list[tuple[Layer, Layer]]) -> Finding:
         measured=f"{max(straight, 0):.2f} of the variance",
         healthy=f"{max(curved, 0):.2f}",
         remedy=f"x = jax.nn.relu(x) after {pairs[0][0].name}",
-        confidence=0.8 if better > 0.3 else 0.5,
+        confidence=0.8 if better > bound("curved") else 0.5,
     )
 
 
@@ -621,7 +621,7 @@ def wrong_loss(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 confidence=0.95,
             )
         ]
-    if asked.collapses > 0.3:
+    if asked.collapses > bound("told apart"):
         best = "a loss of a distance, such as jnp.mean((outputs - y) ** 2)"
         symptoms = tuple(out_of_range(look, y))
         return [
@@ -638,7 +638,7 @@ def wrong_loss(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 confidence=0.95,
             )
         ]
-    if asked.weights > 1e4 and np.mean(y == 0) > 0.01:
+    if asked.weights > bound("target weights") and np.mean(y == 0) > 0.01:
         return [
             Finding(
                 "loss_mismatch",
@@ -647,7 +647,7 @@ def wrong_loss(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 f"targets of 0 weigh {asked.weights:.0e} times as much as the others in the "
                 "gradient: the loss divides by the target",
                 measured=f"{asked.weights:.0e}",
-                healthy="below 1e4",
+                healthy=f"below {bound('target weights'):.0e}",
                 remedy="binary cross-entropy for classes, a squared error for values",
                 confidence=0.95,
             )
@@ -670,7 +670,7 @@ def out_of_range(look: Look, y: np.ndarray) -> list[Finding]:
     return [
         Finding(
             "relu_output" if unit.floor else "output_range_excludes_targets",
-            "fault" if lost > 0.01 else "note",
+            "fault" if lost > bound("out of range") else "note",
             look.last,
             f"the outputs stay in {span}, and {share:.0%} of the targets, which go from "
             f"{y.min():.3g} to {y.max():.3g}, lie outside",
@@ -704,7 +704,7 @@ def wrong_activation(look: Look, width: int, y: np.ndarray) -> list[Finding]:
         ]
 
     exclusive = kind in ("one-hot", "classes") and width > 1
-    narrow = unit.high - unit.low <= 4
+    narrow = unit.high - unit.low <= bound("narrow")
     last = "jax.nn.softmax" if exclusive else "jax.nn.sigmoid"
     if asked.softmax and unit.sums_to_one:
         return fault(
@@ -886,7 +886,7 @@ def mates(look: Look) -> list[Finding]:
     )
     scale = max(float(np.abs(look.answers).max()), 1e-30)
     moved = float(np.abs(first - second).max()) / scale
-    if not moved > 1e-3:
+    if not moved > bound("mates"):
         return []
     rows = len(s.x)
     over_rows = [
@@ -943,7 +943,7 @@ def batch_scale(look: Look) -> list[Finding]:
         ]
     rate, curvature = steepness(look)
     rows = min(look.subject.batch_size, len(look.subject.train[0]))
-    unstable = rate * curvature > 2 and rows >= 16
+    unstable = rate * curvature > bound("curvature") and rows >= bound("summed rows")
     return [
         Finding(
             "loss_summed_over_batch",

@@ -235,6 +235,11 @@ TABLE = {
         {"start": look(gradients=(1e-4, 1e-2, 1.0)), "activation": ("logistic",)},
         {"start": look(gradients=(1e-4, 1e-2, 1.0)), "activation": ("max",)},
     ),
+    "exploding_gradients, in depth": (
+        "exploding_gradients",
+        {"start": look(gradients=(1e3, 1.0, 1.0))},
+        {"start": look(gradients=(50.0, 1.0, 1.0))},
+    ),
     "initialization_too_small": (
         "initialization_too_small",
         {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01)), "initialization": 0.9},

@@ -109,6 +109,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "the same, above: ten times what initializers assume; centimetres "
         "and counts below 10 train unscaled",
     ),
+    "exploding": Threshold(
+        100.0, "first over last layer's gradient; batch normalization gains 1.2 a layer (Yang 2019)"
+    ),
     "vanishing": Threshold(
         0.03,
         "first over last layer's gradient: a logistic layer passes at most "

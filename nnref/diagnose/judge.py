@@ -31,6 +31,10 @@ WORDS = {
 }
 
 
+# Primitives of activations that lose their slope on both sides.
+BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
+
+
 def hidden(case: Case) -> range:
     """The places of the layers before the last one."""
     return range(len(case.layers) - 1)
@@ -326,19 +330,23 @@ class Judge:
         first, last = sizes[0], sizes[-2]
         dies = len(levels) > 3 and last < bound("dying signal") * first
         gradients = np.maximum(self.case.start.gradients, 1e-30)
-        saturating = np.mean([level.saturated for level in levels[:-1]])
-        bounded = [
-            layer.activation in ("sigmoid", "tanh")
-            or "logistic" in layer.primitives
-            or "tanh" in layer.primitives
-            for layer in layers[:-1]
-        ]
+        bounded = [not BOUNDED.isdisjoint(layer.primitives) for layer in layers[:-1]]
         kernels = [
             kernel * np.sqrt(fan_in)
             for kernel, fan_in in zip(self.case.start.kernels, fans(self.case), strict=True)
         ]
         weak = float(np.median(kernels[:-1]))
-        if sum(bounded) >= 3 and gradients[0] < bound("vanishing") * gradients[-1]:
+        if len(layers) > 3 and gradients[0] > bound("exploding") * gradients[-1]:
+            yield Finding(
+                "exploding_gradients",
+                "fault",
+                place(layers[0]),
+                f"the gradient grows through {len(layers)} layers on its way to the input",
+                measured=f"first layer {gradients[0] / gradients[-1]:.0f} times the last",
+                healthy=f"below {bound('exploding'):g}",
+                remedy="a residual connection around every block: x = x + block(x)",
+            )
+        elif sum(bounded) >= 3 and gradients[0] < bound("vanishing") * gradients[-1]:
             yield Finding(
                 "vanishing_gradients",
                 "fault",
@@ -368,7 +376,6 @@ class Judge:
                 healthy="1 to 1.5 / sqrt(fan_in)",
                 remedy="jax.nn.initializers.he_normal()",
             )
-        del saturating
 
     @property
     def saturated_first(self) -> bool:

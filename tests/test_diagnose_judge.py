@@ -240,6 +240,11 @@ TABLE = {
         {"start": look(gradients=(1e3, 1.0, 1.0))},
         {"start": look(gradients=(50.0, 1.0, 1.0))},
     ),
+    "vanishing_gradients, in time": (
+        "vanishing_gradients",
+        {"start": replace(look(), times=(1e-6, 1e-5, 1e-3, 1.0))},
+        {"start": replace(look(), times=(0.1, 0.2, 0.5, 1.0))},
+    ),
     "initialization_too_small": (
         "initialization_too_small",
         {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01)), "initialization": 0.9},
@@ -274,6 +279,11 @@ TABLE = {
         "insufficient_capacity",
         {"reached": 0.3},
         {"reached": 0.3, "longer": 0.9},
+    ),
+    "insufficient_capacity, not of memory": (
+        "insufficient_capacity",
+        {"reached": 0.3, "valid": 0.0},
+        {"reached": 0.9, "valid": 0.0},
     ),
     "undertrained, by a little": (
         "undertrained",

@@ -207,8 +207,8 @@ class Case:
     @cached_property
     def validated(self) -> Outcome | None:
         """At the end of the run, on the validation rows."""
-        if self.subject.valid is None:
-            return None
+        if self.subject.valid is None or not np.ptp(np.asarray(self.subject.valid[1])):
+            return None  # of targets that are all the same no answer explains anything
         return self.outcome(self.run.params, self.run.state, self.subject.valid)
 
     def he_start(self) -> tuple[Any, Any]:

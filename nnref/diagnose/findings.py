@@ -112,6 +112,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "exploding": Threshold(
         100.0, "first over last layer's gradient; batch normalization gains 1.2 a layer (Yang 2019)"
     ),
+    "forgotten": Threshold(1e-2, "gradient of the first quarter of a sequence over the largest"),
     "vanishing": Threshold(
         0.03,
         "first over last layer's gradient: a logistic layer passes at most "

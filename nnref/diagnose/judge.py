@@ -323,6 +323,19 @@ class Judge:
     def signal(self) -> Iterator[Finding]:
         """The signal and the gradient through the depth, before the first step."""
         levels, layers = self.case.start.levels, self.case.layers
+        times = self.case.start.times
+        early = max(times[: -(-len(times) // 4)], default=0.0)
+        if times and early < bound("forgotten") * max(times):
+            yield Finding(
+                "vanishing_gradients",
+                "fault",
+                "the loop over time",
+                "of what comes early in a sequence the loss feels next to nothing: the gradient "
+                "shrinks with every step back in time",
+                measured=f"first quarter at most {early / max(times):.1e} of the largest",
+                healthy=f"above {bound('forgotten'):g}",
+                remedy="an LSTM with a forget bias of 1, or shorter sequences",
+            )
         if len(levels) < 3:
             return
         sizes = [max(level.size, 1e-30) for level in levels]
@@ -597,13 +610,24 @@ class Judge:
         name, best = self.case.reference.best
         if not self.known or not self.finite:
             return
+        if self.share >= bound("learned"):
+            yield Finding(
+                "overfitting",
+                "note",
+                "validation rows",
+                f"the network knows its training rows ({self.reached:.2f}) and not the validation "
+                f"rows ({self.case.validated.skill if self.case.validated else 0.0:.2f})",
+                remedy="more data, a smaller network, regularization",
+            )
+            return
+        luck = self.cured("initialization")
         yield Finding(
             "insufficient_capacity",
             "fault",
             place(self.case.layers[int(np.argmin(widths))]) if widths else "the whole network",
             f"a simple model ({name}) reaches {best:.2f} on held-out rows, this network "
-            f"{self.reached:.2f} on its training rows, and no change of rate, length, scale or "
-            "start helps",
+            f"{self.reached:.2f} on its training rows, and no change of rate, length or scale "
+            + ("helps; another start does: with so few units it takes luck" if luck else "helps"),
             measured=f"narrowest layer of {min(widths)} units" if widths else "no hidden layer",
             healthy="what a simple model reaches",
             remedy="more units in the narrowest layer",
@@ -613,7 +637,9 @@ class Judge:
     def no_signal(self) -> Iterator[Finding]:
         """Inputs that say nothing about the targets."""
         case = self.case
-        if self.known or len(case.subject.train[0]) < bound("rows for no signal"):
+        x = case.subject.train[0]
+        # What is said in the order of a sequence, no reference could have found.
+        if self.known or len(x) < bound("rows for no signal") or np.ndim(x) == 3:
             return
         valid = [trial.valid for trial in case.trials.values() if trial.valid is not None]
         validated = [] if case.validated is None else [case.validated.skill]

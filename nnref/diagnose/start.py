@@ -37,6 +37,7 @@ class Snapshot:
     kernels: tuple[float, ...]  # root mean square of each layer's kernel
     loss: float
     outputs: np.ndarray
+    times: tuple[float, ...] = ()  # of sequences: the gradient of the loss in each place of a row
 
 
 def level_of(before: np.ndarray, after: np.ndarray) -> Level:
@@ -79,18 +80,22 @@ def watcher(
     x, y = jnp.asarray(subject.train[0][chosen]), jnp.asarray(subject.train[1][chosen])
 
     def seen(params: Any, state: Any) -> Any:
-        def objective(params: Any) -> Any:
+        def objective(params: Any, x: Any) -> Any:
             outputs, _ = subject.apply(params, state, x, jax.random.key(0), True)
             return jnp.asarray(subject.loss(outputs, y), jnp.float32)
 
-        loss, gradient = jax.value_and_grad(objective)(params)
+        # Of a table or an image the gradient of the inputs says nothing about depth.
+        sequences = x.ndim == 3 and jnp.issubdtype(x.dtype, jnp.floating)
+        at = (0, 1) if sequences else (0,)
+        loss, (gradient, *rest) = jax.value_and_grad(objective, at)(params, x)
+        places = [jnp.sqrt(jnp.mean(part**2, (0, 2))) for part in rest]
         outputs, _ = subject.apply(params, state, x, None, False)
-        return activations(subject, params, state, x), outputs, loss, gradient
+        return activations(subject, params, state, x), outputs, loss, gradient, places
 
     compiled = jax.jit(seen)
 
     def look(params: Any, state: Any) -> Snapshot:
-        levels, outputs, loss, gradient = jax.device_get(compiled(params, state))
+        levels, outputs, loss, gradient, times = jax.device_get(compiled(params, state))
         at = leaf_index(params)
         places = [at[layer.parameters[0]] for layer in layers]
         leaves, kernels = jax.tree.leaves(gradient), jax.device_get(jax.tree.leaves(params))
@@ -104,6 +109,7 @@ def watcher(
             tuple(size(kernels[place]) for place in places),
             float(loss),
             np.asarray(outputs, np.float64),
+            tuple(map(float, times[0])) if times else (),
         )
 
     return look

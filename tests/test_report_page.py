@@ -159,7 +159,7 @@ def test_a_run_that_has_just_begun_is_shown_all_the_same(tmp_path):
 
 def test_what_differs_and_what_came_of_it(tmp_path):
     a = subject_of(write_page(tmp_path, "a", FALL, facts=DONE))
-    better = FALL | {"valid_loss": [1.0, 0.6, 0.05]}
+    better = FALL | {"valid_loss": [1.0, 0.03, 0.05]}
     b = subject_of(write_page(tmp_path, "b", better, facts=DONE, batch_size=2, optimizer=ADAM))
     (section,) = (s for s in report_of([a, b], [NOT_ASKED] * 2).sections if s.key == "differences")
     (table,) = section.blocks
@@ -168,7 +168,7 @@ def test_what_differs_and_what_came_of_it(tmp_path):
         ["batch_size", "4", "2"],
         ["optimizer", "sgd", "adam"],
         ["→ validation loss in the end, median", "0.2", "0.05"],
-        ["→ validation loss lowest, median", "0.2", "0.05"],
+        ["→ validation loss lowest, median", "0.2", "0.03"],
     ]
 
 
@@ -479,14 +479,14 @@ def test_a_regression_shows_residuals(tmp_path):
 
 
 def test_a_language_model_shows_what_it_writes(tmp_path):
-    rhyme = "the cat sat on the mat, <b>the</b> rat sat; " * 40
+    rhyme = "; ".join(f"<b>{number}</b> cats" for number in range(1000, 1120))
     (tmp_path / "rhyme.txt").write_text(rhyme)
     model = {"name": "recurrent", "cell": "gru", "units": 4, "embedding": 3, "answer": "each"}
     data = {"name": "text", "path": str(tmp_path / "rhyme.txt"), "window": 8, "streams": 4}
     keys = {"data": data, "model": model | {"streams": 4}, "loss": "softmax_cross_entropy"}
     _, net = untrained(tmp_path, **keys, shuffle=False)
     prompt, texts = network.samples_of(net, length=20)
-    assert prompt == rhyme[-176:][:40], "the last tenth is held out"
+    assert prompt == rhyme[round(len(rhyme) * 0.9) :][:40], "the last tenth is held out"
     assert [len(text) for text in texts] == [20, 20]
     outputs = network.activations(net, net.params, net.model_state, network.examples(net))
     assert list(outputs) == ["layers.0", "head"]

@@ -244,7 +244,7 @@ def test_the_slider_and_the_pointer_tell_the_figures(page, chart, report):
     def expected(epoch):
         low, high = sorted(history[:, epoch])
         middle = f"{np.median(history[:, epoch]):.4g}"
-        return f"unnamed validation, median {middle} ({low:.4g} to {high:.4g})"
+        return f"unnamed validation, median: {middle} ({low:.4g} to {high:.4g})"
 
     assert told()[0] == "epoch 10"
     assert expected(10) in told()

@@ -103,7 +103,7 @@
         told.push([line, range.length ? ` (${range.map(digits).join(" to ")})` : ""]);
       }
       if (near !== null && near !== undefined && near.thin) told.push([near, ""]);
-      const words = told.map(([line, range]) => `${line.label} ${digits(line.values[place])}${range}`);
+      const words = told.map(([line, range]) => `${line.label}: ${digits(line.values[place])}${range}`);
       const at = `${data.x} ${Number(view.x[place].toPrecision(7)).toLocaleString("en")}`;
       slider.setAttribute("aria-valuetext", [at, ...words].join(", "));
       values.replaceChildren(

@@ -157,13 +157,18 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
 
 def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
     """Look at a subject, train it as told, and say what keeps it from learning."""
-    case = Case(subject, seconds)
+    # A network that diverges is what this is about: its infinities are findings, not warnings.
+    with np.errstate(all="ignore"):
+        return looked_at(Case(subject, seconds))
+
+
+def looked_at(case: Case) -> Findings:
+    """All checks of one case, and the verdict."""
     try:
         _ = case.start
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
-    check = getattr(program, "check", None)
-    structural = [] if check is None else list(check(subject))
+    structural = program.check(case.subject)
     judge = Judge(case)
     found = tuple(judge.verdict(structural))
     return Findings(found, CHECKED, tuple(judge.impossible()), judge.measures())

@@ -165,6 +165,16 @@ def test_a_users_exception_is_a_finding_with_its_own_line():
     assert "params" in found[0].measured
 
 
+def test_an_optimizer_that_raises_is_a_finding_too():
+    def update(updates, state, params=None):
+        raise RuntimeError("no updates today")
+
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    found = nnref.diagnose(task(), optimizer=optimizer)
+    assert found[0].evidence == "RuntimeError: no updates today"
+    assert found[0].where == f"{__file__}:{update.__code__.co_firstlineno + 1}"
+
+
 def bare(params, batch):
     x, y = batch
     return jnp.mean((x @ params["w"] - y) ** 2)

@@ -166,12 +166,17 @@ def looked_at(case: Case) -> Findings:
     """All checks of one case, and the verdict."""
     try:
         _ = case.start
+        params, optimizer = case.initial[0], case.subject.optimizer
+        state = jax.eval_shape(optimizer.init, params)
+        jax.eval_shape(optimizer.update, params, state, params)
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
-    structural = program.check(case.subject)
+    impossible: list[str] = []
+    structural = program.check(case.subject, *case.initial, impossible)
     judge = Judge(case)
     found = tuple(judge.verdict(structural))
-    return Findings(found, CHECKED, tuple(judge.impossible()), judge.measures())
+    impossible += judge.impossible()
+    return Findings(found, CHECKED, tuple(impossible), judge.measures())
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

@@ -1,6 +1,7 @@
 """The doors of `nnref.diagnose`: whatever somebody has, and mistakes of all kinds."""
 
 import json
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -163,6 +164,27 @@ def test_a_users_exception_is_a_finding_with_its_own_line():
     line = broken.__code__.co_firstlineno + 1
     assert found[0].where == f"{__file__}:{line}"
     assert "params" in found[0].measured
+
+
+def two_layers(key):
+    a, b, c = jax.random.split(key, 3)
+    shapes = {"a": (a, (3, 8)), "b": (b, (8, 8)), "c": (c, (8, 1))}
+    return {name: 0.5 * jax.random.normal(*drawn) for name, drawn in shapes.items()}
+
+
+def overwritten(params, x):
+    hidden = jnp.tanh(x @ params["a"])
+    again = jnp.tanh(hidden @ params["b"])
+    again = hidden
+    return again @ params["c"]
+
+
+def test_a_layer_whose_result_is_overwritten_is_a_fault_with_its_line():
+    given = nnref.Task(init=two_layers, apply=overwritten, loss=squared, train=(X, Y))
+    found = nnref.diagnose(given, optimizer=optax.adam(0.02), epochs=60)
+    assert found.faults[0].cause == "parameters_not_updated"
+    line = overwritten.__code__.co_firstlineno + 2
+    assert f"{Path(__file__).name}:{line}" in found.faults[0].where
 
 
 def test_an_optimizer_that_raises_is_a_finding_too():

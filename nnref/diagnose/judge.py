@@ -707,14 +707,17 @@ class Judge:
         wrong = [finding for finding in data if finding.severity == "fault"]
         known = [finding for finding in data if finding.severity == "note"]
         if self.learned and wrong:
-            return [*under_their_cause(wrong), *known, *map(as_note, structural)]
+            lost = [*wrong, *filter(certain_loss, structural)]
+            return [*under_their_cause(lost), *known, *map(as_note, structural)]
         return [*self.of_the_run(structural, wrong), *known]
 
     def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:
         """What the run shows, where the data are not all there is to it."""
         if self.learned:
-            # Units that stay the same are lost, however well the rest does without them.
-            return [*self.symmetry(), *(as_note(finding) for finding in structural)]
+            # Units that stay the same, layers never used: lost, however well the rest does.
+            lost = [*self.symmetry(), *filter(certain_loss, structural)]
+            rest = [as_note(finding) for finding in structural if not certain_loss(finding)]
+            return [*under_their_cause(lost), *rest]
         structural = [f if self.needed(f) else as_note(f) for f in structural]
         program = [finding for finding in structural if finding.severity == "fault"]
         notes = [finding for finding in structural if finding.severity == "note"]
@@ -732,6 +735,11 @@ class Judge:
                 found += [*self.rate(), *self.dying()]
                 found = found or list(self.capacity())
         return [*under_their_cause(found), *notes]
+
+
+def certain_loss(finding: Finding) -> bool:
+    """Whether a layer is computed and never used: a mistake even where the rest learns."""
+    return finding.cause == "parameters_not_updated" and finding.confidence >= bound("hard")
 
 
 def as_note(finding: Finding) -> Finding:

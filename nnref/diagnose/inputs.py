@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROWS = 1200  # that a reference is fitted to
 FOLDS = 3
+COMPARED = 5000  # rows that are compared with each other
 FEW_ROWS = 30  # below, folds are too small to fit anything: a lookup table is the reference
 
 
@@ -298,7 +299,10 @@ def constant_targets(y: np.ndarray) -> Iterator[Finding]:
 
 def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
     """Equal rows with unequal targets."""
-    flat = x.reshape(len(x), -1)
+    flat, target = (
+        x.reshape(len(x), -1)[:COMPARED],
+        target._replace(answers=target.answers[:COMPARED]),
+    )
     _, group, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
     repeated = counts[group.reshape(-1)] > 1
     if target.kind != "regression" and repeated.mean() > 0.1:

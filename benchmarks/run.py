@@ -20,7 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
@@ -57,6 +57,7 @@ XOR = {
     "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
     "batch_size": 4,
     "epochs": 2000,
+    "probes": "off",  # as nobody else measures layers
 }
 DIGITS = {
     "about": "digits 64-128-128-10 (relu), batch 32, Adam, 20 epochs, validation after each",
@@ -66,6 +67,7 @@ DIGITS = {
     "optimizer": {"name": "adam", "learning_rate": 0.001},
     "batch_size": 32,
     "epochs": 20,
+    "probes": "off",  # as nobody else measures layers
 }
 LSTM = {
     "about": "characters, 64 steps, LSTM of 128 units, batch 32, Adam, 4 epochs",
@@ -81,6 +83,7 @@ LSTM = {
     "optimizer": {"name": "adam", "learning_rate": 0.002},
     "batch_size": 32,
     "epochs": 4,
+    "probes": "off",  # as nobody else measures layers
 }
 CONVNET = {
     "about": "images 28 x 28, conv 32, pool, conv 64, pool, dense 128, batch 128, Adam, 4 epochs",
@@ -90,6 +93,7 @@ CONVNET = {
     "optimizer": {"name": "adam", "learning_rate": 0.001},
     "batch_size": 128,
     "epochs": 4,
+    "probes": "off",  # as nobody else measures layers
 }
 
 
@@ -182,6 +186,7 @@ def bare_program(work: Work) -> Contender:
     """The compiled program alone, data on the device, from the seed to the history on the host."""
     data, numbers, epochs = on(work.task), work.experiment.numbers, work.experiment.epochs
     seed, plan = first_seed(work.experiment), plan_of(work.experiment)
+    data |= jax.device_put(train.probe_data(plan, work.task))
 
     def run() -> Curves:
         states, _ = train.start_runs(work.setup, plan, numbers, seed, data)
@@ -317,6 +322,33 @@ def measure(work: Work, rounds: int, logbook: Path, console: Console) -> Result:
             f" ({min(beneath) / medians[PUBLIC_DOOR]:.1f} times its {PRIVATE} called directly)"
         )
     return Result(title, columns, rows, target, ratio >= work.target if best else None)
+
+
+# --- probes -------------------------------------------------------------------------------------
+
+PROBES = {"epoch": 1.05, "step": 1.30}  # times a run without them, at most
+
+
+def cost_of_probes(works: list[Work], rounds: int, folder: Path, console: Console) -> Result:
+    """Whole runs that measure their layers, beside the same runs without."""
+    rows, ratios = [], []
+    for work in works:
+        console.print(f"{work.experiment.about}: measuring with probes", style="dim")
+        there = {}
+        for often in ("off", *PROBES):
+            path = folder / f"{work.path.stem}-{often}.json"
+            path.write_text(work.experiment.replaced({"probes": often}).to_json())
+            there[often] = public_door(replace(work, path=path), folder / path.stem)
+            there[often]()()  # compiles
+        medians = {often: median(values) for often, values in seconds(there, rounds).items()}
+        each = {often: medians[often] / medians["off"] for often in PROBES}
+        ratios.append(each)
+        cells = (f"{medians['off'] * 1e3:.1f}", *(f"{ratio:.2f}" for ratio in each.values()))
+        rows.append((work.experiment.about, *cells))
+    told = ", ".join(f"{often}: at most {most:.2f} times" for often, most in PROBES.items())
+    held = all(each[often] <= most for each in ratios for often, most in PROBES.items())
+    columns = ("", "ms without", *(f"times, {often}" for often in PROBES))
+    return Result("Probes: every layer measured", columns, rows, told, held)
 
 
 # --- the whole process --------------------------------------------------------------------------
@@ -470,10 +502,13 @@ def main() -> int:
         # another order of operations, ends 0.01 apart. Wrong batches stand apart by 0.1 and more.
         convnet = digits_as_large_as_mnist(folder)
         works = ((XOR, 1e-3, 60), (DIGITS, 2e-2, 4), (LSTM, 1e-3, 0.6), (convnet, 1e-2, 0.6))
+        measured = []
         for content, tolerance, target in works:
-            one = work(content, folder, tolerance=tolerance, target=target)
-            results.append(measure(one, rounds, folder / "logbook", console))
+            measured.append(work(content, folder, tolerance=tolerance, target=target))
+            results.append(measure(measured[-1], rounds, folder / "logbook", console))
             show(results[-1], console)
+        results.append(cost_of_probes(measured, rounds, folder, console))
+        show(results[-1], console)
         results.append(whole_process(rounds, folder, console))
         show(results[-1], console)
     console.print(f"\n{machine()}", highlight=False)

@@ -334,10 +334,12 @@ class Measured:
     def add(self, seed: int, run: int, chunk: train.Chunk, epochs: int) -> None:
         """What a chunk tells of the first of its epochs of a run."""
         if chunk.probes:
-            told = {name: values[:epochs, run] for name, values in chunk.probes.items()}
+            at = chunk.probes["at"]
+            at = at[at < chunk.first + epochs]
+            told = [chunk.probes["epoch"][: len(at), run]]
+            told += [chunk.probes["step"][:epochs, run]] if "step" in chunk.probes else []
             place = chunk.first, self.steps_per_epoch
-            table = probes.table(self.layers, *place, told["epoch"], told.get("step"))
-            self.tables[seed].append(table)
+            self.tables[seed].append(probes.table(self.layers, *place, at, *told))
 
     def keep(self) -> None:
         """Write it beside the pages."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from nnref import train
 from nnref.data import Split, Stored
+from nnref.probes import OF_OUTPUTS
 from nnref.task import Task
 from nnref.train import Chunk, Numbers, Plan, Setup, TrainState, Tree
 
@@ -115,18 +116,7 @@ def train_group(
     return state, sums
 
 
-@partial(jax.jit, static_argnames=("setup", "plan", "steps"))
-def probe_run(
-    setup: Setup,
-    plan: Plan,
-    steps: int,
-    numbers: Numbers,
-    state: TrainState,
-    data: Any,
-    epoch: Array,
-) -> dict[str, Array]:
-    """What `train.one_epoch` measures of the layers of a run before its first step."""
-    return train.probe(*setup(numbers), plan, steps, state, data, epoch)
+probe_run = jax.jit(train.probe, static_argnames=("setup", "plan"))
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -255,7 +245,10 @@ def fit(
     data = jax.device_put(validation(task))
     steps = -(-stored.rows // plan.batch_size)
     waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
-    probe_data = jax.device_put(train.probe_data(plan, task).get("probe"))
+    probe_data, every = (
+        jax.device_put(train.probe_data(plan, task)),
+        train.probe_every(plan, stored.rows),
+    )
 
     def here() -> Position:
         together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
@@ -274,9 +267,9 @@ def fit(
         for run in range(run, len(seeds)):  # noqa: B020 (from the run that was in hand)
             if not runs[run].running:
                 continue
-            if plan.probes != "off" and batch == 0:
+            if plan.probes != "off" and batch == 0 and (epoch - 1) % every == 0:
                 before = numbers, runs[run], probe_data, np.int32(epoch)
-                told[run] = probe_run(setup, plan, steps, *before)["epoch"]
+                told[run] = probe_run(setup, plan, *before)
             key = jax.random.fold_in(runs[run].key, epoch)
             order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
             for group in groups(batches(stored, np.asarray(order), plan.batch_size, batch)):
@@ -303,9 +296,15 @@ def fit(
         measured = {}
         if told:
             unknown = np.full_like(next(iter(told.values())), np.nan)
-            measured["epoch"] = np.stack([told.get(r, unknown) for r in range(len(runs))])[None]
-        if told and "probes" in sums:
-            measured["step"] = sums["probes"][None]
+            of_runs = np.stack([told.get(r, unknown) for r in range(len(runs))])
+            measured = {"at": np.array([epoch]), "epoch": of_runs[None]}
+        if "probes" in sums:
+            layers = sums["probes"].shape[-1]
+            none = {
+                "at": np.array([], int),
+                "epoch": np.empty((0, len(runs), len(OF_OUTPUTS), layers)),
+            }
+            measured = none | measured | {"step": sums["probes"][None]}
         run, sums = 0, jax.tree.map(np.array, blank.sums)
         chunk = train.on_host(epoch, history, here().states)
         yield chunk._replace(position=here, probes=measured)

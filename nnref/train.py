@@ -7,7 +7,6 @@ around it, which hears from the device about five times a second.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
-from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -269,7 +268,7 @@ def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Any]
     bad = ~jnp.isfinite(sums["loss"])
     bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
     row: dict[str, Any] = measures(functions, sums, "train") | {"bad_step": bad_step}
-    return row | ({"probes": {"step": sums["probes"]}} if "probes" in sums else {})
+    return row | ({"probes": sums["probes"]} if "probes" in sums else {})
 
 
 def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
@@ -362,10 +361,6 @@ def one_epoch(
         plan.shuffle,
         layers,
     )
-    if plan.probes != "off":
-        steps = -(-len(data["train"][0]) // plan.batch_size)
-        before = probe(functions, optimizer, plan, steps, state, data["probe"], epoch)
-        row["probes"] = row.get("probes", {}) | before
     after, row = end_of_epoch(functions, plan, after, row, data, epoch)
     if plan.stop is not None:
         # A run that has stopped keeps the state it stopped with, while its neighbours go on.
@@ -374,37 +369,37 @@ def one_epoch(
 
 
 def probe(
-    functions: Functions,
-    optimizer: optax.GradientTransformation,
+    setup: Setup,
     plan: Plan,
-    steps_per_epoch: int,
+    numbers: Numbers,
     state: TrainState,
-    data: Any,
+    data: Mapping[str, Any],
     epoch: Array,
-) -> dict[str, Array]:
+) -> Array:
     """Measures of each layer before an epoch, on a batch that is always the same.
 
-    Nothing of it reaches the state. What the steps themselves measure is left out here.
+    Nothing of it reaches the state.
 
     Returns:
-        `{"epoch": (MEASURES, layers)}`, NaN where none is due before this epoch.
+        (MEASURES, layers); without those of a step where every step is measured.
     """
-    x, y = data
+    functions, optimizer = setup(numbers)
+    x, y = data["probe"]
     params = state.params
     begun = state._replace(model_state=restart(functions, params, state.model_state))
+    calls = {} if functions.layers is None else functions.layers(params, begun.model_state, x)
+    shares = probes.of_outputs(params, calls)
+    if plan.probes == "step":
+        return shares
+    key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
+    grads, _ = gradient(functions, begun, x, y, key)
+    updates, _ = optimizer.update(grads, state.opt_state, params)
+    return jnp.concatenate([probes.of_step(params, grads, updates, list(calls)), shares])
 
-    def measure() -> Array:
-        calls = {} if functions.layers is None else functions.layers(params, begun.model_state, x)
-        shares = probes.of_outputs(params, calls)
-        if plan.probes == "step":
-            return shares
-        key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
-        grads, _ = gradient(functions, begun, x, y, key)
-        updates, _ = optimizer.update(grads, state.opt_state, params)
-        return jnp.concatenate([probes.of_step(params, grads, updates, list(calls)), shares])
 
-    every = probes.stride(plan.epochs, steps_per_epoch)
-    return {"epoch": when((epoch - 1) % every == 0, measure) if every > 1 else measure()}
+def probe_every(plan: Plan, rows: int) -> int:
+    """Epochs from one measurement of the layers to the next."""
+    return probes.stride(plan.epochs, -(-rows // plan.batch_size))
 
 
 def called_layers(functions: Functions, params: Tree, model_state: Tree, x: Any) -> list[str]:
@@ -504,7 +499,7 @@ def chunk_of_epochs(
     data: Mapping[str, Any],
     first: Array,
     count: Array,
-) -> tuple[TrainState, dict[str, Array], Array]:
+) -> tuple[TrainState, dict[str, Any], Array]:
     """Some epochs of some runs, as one program that serves any number of epochs.
 
     Args:
@@ -518,8 +513,9 @@ def chunk_of_epochs(
         count: epochs to train, at most `capacity`.
 
     Returns:
-        States, history `{measure: (capacity, runs)}` and in it "probes", what `probe` and the
-        steps measure, (capacity, runs, ...), and the epochs trained: fewer than `count` where
+        States, history `{measure: (capacity, runs)}`, in it "probes" where layers are measured:
+        "epoch", what `probe` gives whenever it is due, (times, runs, MEASURES, layers), and "step",
+        (capacity, runs, steps, OF_STEP, layers); and the epochs trained: fewer than `count` where
         every run has stopped before.
     """
     epoch_of_runs = partial(one_epoch, setup, plan)
@@ -533,23 +529,50 @@ def chunk_of_epochs(
     # Traced once for its shapes and the loop.
     epoch_of_runs = partial(jax.jit(epoch_of_runs, inline=True), numbers)
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
-    told = rows.pop("probes", {})
+    of_steps = rows.pop("probes", ())
     blank = jnp.zeros((capacity, len(rows), *states.running.shape))
-    blanks = blank, jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape)), told)
-
-    def unfinished(carry: tuple[Array, TrainState, Tree]) -> Array:
-        done, states, _ = carry
-        return (done < count) & jnp.any(states.running)
+    blanks = blank, jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape)), of_steps)
 
     def body(carry: tuple[Array, TrainState, Tree]) -> Any:
         done, states, written = carry
         states, row = epoch_of_runs(states, data, first + done)
         line = jnp.stack([row[name].astype(blank.dtype) for name in rows])
-        lines = line, row.get("probes", {})
+        lines = line, row.get("probes", ())
         return done + 1, states, jax.tree.map(lambda w, new: w.at[done].set(new), written, lines)
 
-    done, states, written = jax.lax.while_loop(unfinished, body, (jnp.int32(0), states, blanks))
-    history, told = written
+    def epochs_until(end: Array, carry: tuple[Array, TrainState, Tree]) -> Any:
+        return jax.lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[1].running), body, carry)
+
+    carry = jnp.int32(0), states, blanks
+    told = {}
+    if plan.probes == "off":
+        done, states, (history, _) = epochs_until(count, carry)
+    else:
+        measure = partial(probe, setup, plan)
+        measure = measure if alone else jax.vmap(measure, in_axes=(axes, 0, None, None))
+        measure = partial(jax.jit(measure, inline=True), numbers)
+        every = probe_every(plan, len(data["train"][0]))
+        figures = jax.eval_shape(measure, states, data, first)
+        times = jnp.zeros((1 + (capacity - 1) // every, *figures.shape))
+
+        def measured(carry: tuple[Any, Array]) -> Any:
+            """A measurement, if one is due, and the epochs up to the next."""
+            (done, states, written), times = carry
+            before = first + done - 1  # epochs
+            due = before % every == 0
+            place = before // every - (first - 1 + every - 1) // every
+            figures = when(due, lambda: measure(states, data, first + done))
+            times = times.at[jnp.where(due, place, len(times))].set(figures, mode="drop")
+            end = jnp.minimum(count, (before // every + 1) * every - (first - 1))
+            return epochs_until(end, (done, states, written)), times
+
+        def unfinished(carry: tuple[Any, Array]) -> Array:
+            (done, states, _), _ = carry
+            return (done < count) & jnp.any(states.running)
+
+        carry, times = jax.lax.while_loop(unfinished, measured, (carry, times))
+        done, states, (history, of_steps) = carry
+        told = {"epoch": times} | ({"step": of_steps} if plan.probes == "step" else {})
     if alone:
         states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
         told = jax.tree.map(lambda leaf: leaf[:, None], told)
@@ -602,7 +625,8 @@ class Chunk(NamedTuple):
     active: np.ndarray  # (epochs, runs), False after the end of a run, whose rows mean nothing
     bad_step: np.ndarray  # (epochs, runs), first step of the epoch with a non-finite loss, or 0
     states: Any  # TrainState after these epochs, on the device until the next chunk is asked for
-    probes: Mapping[str, np.ndarray] = {}  # of each "epoch" or "step", (epochs, runs, ..., layers)
+    probes: Mapping[str, np.ndarray] = {}  # "epoch" and "step" as the program gives them, "at": the
+    #                                        number of the epoch before which each "epoch" was taken
     share: float = 0.0  # of the next epoch that is done, where data are streamed
     position: Callable[[], Any] | None = None  # of a stream, to go on from; as long as the states
 
@@ -648,6 +672,7 @@ def fit(
     if plan.probes == "step":
         capacity = max(1, min(capacity, STEPS_TOLD // -(-len(task.train.x) // plan.batch_size)))
     program = partial(train_chunk, setup, plan, capacity, numbers)
+    every = probe_every(plan, len(task.train.x))
     # How long an epoch takes, the first ones tell: of a handful of rows one alone would not.
     count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, end - done)
     while done < end:
@@ -656,9 +681,10 @@ def fit(
         trained = int(trained)
         elapsed = time.perf_counter() - began
         if trained:
-            history = jax.tree.map(np.asarray, history)
-            rows = jax.tree.map(itemgetter(slice(trained)), history)
-            yield on_host(done + 1, rows, states)
+            told = jax.tree.map(np.asarray, history.pop("probes"))
+            rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
+            chunk = on_host(done + 1, rows, states)
+            yield chunk._replace(probes=told_until(done + trained, done + 1, every, told))
         done += trained
         # A further call would give away the states of runs that have all stopped.
         if trained < count or not np.asarray(states.running).any():
@@ -678,8 +704,19 @@ def probe_data(plan: Plan, task: Task) -> dict[str, Any]:
 
 
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:
-    others = {"active", "bad_step", "probes"}
+    others = {"active", "bad_step"}
     losses_first = sorted(rows.keys() - others, key=lambda n: ("loss" not in n, n))
     history = {name: rows[name] for name in losses_first}
     active, bad_step = rows["active"] == 1, rows["bad_step"].astype(int)
-    return Chunk(first, history, active, bad_step, states, rows.get("probes", {}))
+    return Chunk(first, history, active, bad_step, states)
+
+
+def told_until(
+    last: int, first: int, every: int, told: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What a chunk of these epochs has measured, without the room for more."""
+    if not told:
+        return {}
+    at = np.arange(first + -(first - 1) % every, last + 1, every)
+    steps = {"step": told["step"][: last + 1 - first]} if "step" in told else {}
+    return {"at": at, "epoch": told["epoch"][: len(at)]} | steps

@@ -16,6 +16,12 @@ from nnref.task import Task, from_experiment
 MLP = {"name": "mlp", "hidden": [6, 5], "activation": "tanh"}
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Measurements may cost what they will."""
+    monkeypatch.setattr(probes, "FREE", 1)
+
+
 def experiment(**changes):
     keys = {
         "data": {"name": "spirals", "points": 90},
@@ -156,32 +162,37 @@ def test_dropout_draws_no_other_masks_where_layers_are_measured():
     np.testing.assert_allclose(measured, plain, rtol=1e-6)
 
 
-def test_measurements_are_few_enough_to_be_cheap():
-    assert probes.stride(epochs=20, steps_per_epoch=probes.FREE) == 1
-    assert probes.stride(epochs=2000, steps_per_epoch=1) == probes.FREE
+def test_measurements_are_few_enough_to_be_cheap(monkeypatch):
+    monkeypatch.setattr(probes, "FREE", 30)
+    assert probes.stride(epochs=20, steps_per_epoch=30) == 1
+    assert probes.stride(epochs=2000, steps_per_epoch=1) == 30
     assert probes.stride(epochs=100_000, steps_per_epoch=100) == 1000
     for steps in range(1, 40):
-        assert steps * probes.stride(10, steps) >= probes.FREE
+        assert steps * probes.stride(10, steps) >= 30
 
 
-def test_what_is_not_due_is_left_out():
-    given = experiment(epochs=2 * probes.FREE, batch_size=1000)
-    (told,) = [np.concatenate([c.probes["epoch"] for c in chunks_of(given)[1:]])[:, 0]]
-    assert len(told) == 2 * probes.FREE
-    table = probes.table(["a", "b", "c"], 1, 1, told)
-    assert table["step"].tolist() == [0, probes.FREE]
-    assert table["b"]["gradient_norm"].tolist() == told[[0, probes.FREE], 0, 1].tolist()
-    assert table["a"]["dead"].tolist() == told[[0, probes.FREE], 3, 0].tolist()
+def test_what_is_not_due_is_left_out(monkeypatch):
+    monkeypatch.setattr(probes, "MOST", 2)
+    given = experiment(epochs=14, batch_size=1000)
+    chunks = chunks_of(given)[1:]
+    told, at = (np.concatenate([c.probes[name] for c in chunks]) for name in ("epoch", "at"))
+    assert at.tolist() == [1, 8]
+    assert told.shape == (2, 1, len(probes.MEASURES), 3)
+    assert (told[:, 0, 0] > 0).all()
+    table = probes.table(["a", "b", "c"], 1, 1, at, told[:, 0])
+    assert table["step"].tolist() == [0, 7]
+    assert table["b"]["gradient_norm"].tolist() == told[:, 0, 0, 1].tolist()
+    assert table["a"]["dead"].tolist() == told[:, 0, 3, 0].tolist()
 
 
 def test_a_table_of_steps_counts_those_taken_before():
-    of_epochs, of_steps = np.full((2, 2, 1), 0.5), np.arange(18.0).reshape(2, 3, 3, 1)
-    table = probes.table(["a"], 5, 3, of_epochs, of_steps)
+    of_epochs, of_steps = np.full((1, 2, 1), 0.5), np.arange(18.0).reshape(2, 3, 3, 1)
+    table = probes.table(["a"], 5, 3, np.array([6]), of_epochs, of_steps)
     assert table["step"].tolist() == [12, 13, 14, 15, 16, 17]
     np.testing.assert_allclose(table["epoch"], np.arange(12, 18) / 3)
     assert table["a"]["weight_norm"].tolist() == [1, 4, 7, 10, 13, 16]
-    assert table["a"]["dead"][[0, 3]].tolist() == [0.5, 0.5]
-    assert np.isnan(table["a"]["dead"][[1, 2, 4, 5]]).all()
+    assert table["a"]["dead"][3] == 0.5
+    assert np.isnan(table["a"]["dead"][[0, 1, 2, 4, 5]]).all()
 
 
 # --- streams ------------------------------------------------------------------------------------
@@ -206,9 +217,9 @@ def test_rows_from_disk_are_measured_like_those_in_memory(probes_):
     told = {}
     for name, chunks in (("stream", streamed), ("memory", chunks_of(given, (0, 1)))):
         tables = [
-            probes.table(["a", "b", "c"], c.first, setup.steps_per_epoch, *values)
+            probes.table(["a", "b", "c"], c.first, setup.steps_per_epoch, c.probes["at"], *values)
             for c in chunks
-            if c.probes and len(c.active)
+            if c.probes
             for values in [[c.probes[k][:, 1] for k in ("epoch", "step") if k in c.probes]]
         ]
         told[name] = np.concatenate(tables)

@@ -284,6 +284,11 @@ ANSWERS = {
         "gradient_ascent",
         ends(identity, VALUES, lambda outputs, y: jnp.mean(jnp.abs(outputs - y))),
     ),
+    "a distance that rises": (
+        ends(identity, VALUES, lambda outputs, y: -jnp.mean(jnp.abs(outputs - y))),
+        "gradient_ascent",
+        ends(identity, VALUES, lambda outputs, y: jnp.mean(outputs * y)),  # a linear cost
+    ),
     "a likelihood that rises": (
         ends(jax.nn.softmax, ONE_HOT, lambda p, y: -cross_entropy(p, y)),
         "gradient_ascent",

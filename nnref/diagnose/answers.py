@@ -325,8 +325,9 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         if len(gaps):
             still = np.abs(moves) <= 1e-6 * spread
             found["collapses"] = float(gaps[still].sum() / gaps.sum())
-            if kind == "values":
-                found["rises"] = bool((moves < 0).any() and (moves <= 0).all())
+            if kind == "values":  # what is worst at the target is a loss with its sign reversed
+                worst = grid[np.where(np.isfinite(table), table, -np.inf).argmax(1)]
+                found["rises"] = bool(np.abs(worst - quantiles).max() <= 0.02 * spread)
             found["distance"] = bool(np.abs(best - quantiles).max() <= 0.02 * spread)
     if goal is not None and not flat and kind != "classes":
         found["weights"] = weights_of(loss, y, np.asarray(drawn[0]), np.asarray(goal))

@@ -252,6 +252,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
     any_answers = [ask(answers) for answers in drawn]
     added = [ask(answers + spread * random.normal(size=column)) for answers in drawn]
     beside = [ask(answers + spread * random.normal(size=(1, *shape[1:]))) for answers in drawn]
+    mirrored = ask(2 * drawn[0] - drawn[1])
     turned = [ask(np.roll(answers, 1, 0)) for answers in drawn]
     scaled = (
         [ask(np.abs(answers)) for answers in drawn],
@@ -289,13 +290,17 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         return bool(np.isfinite(a).all() and np.allclose(a, b, rtol=1e-4, atol=1e-7 * spread**2))
 
     told = np.array([losses[list(any_answers)], losses[list(scaled[0])]])
+    # A cost that is linear in the answers may be blind to what is added without a softmax, and has
+    # its best answers at infinity.
+    on_a_line = 2 * losses[any_answers[0]] - losses[any_answers[1]]
+    linear = np.isclose(losses[mirrored], on_a_line, rtol=1e-4, atol=1e-4 * np.abs(told).max())
     flat = np.isfinite(told).all() and np.ptp(told) <= 1e-5 * np.abs(told).max()
     found: dict[str, Any] = {
         "flat": bool(flat),
         "reads_targets": not same(any_answers, other_targets) or len(y) == 1 or np.ptp(y) == 0,
         "pairs": not same(any_answers, turned) or len(y) < 3,
-        "softmax": width > 1 and not flat and same(any_answers, added),
-        "softmax_over_batch": not flat and len(y) > 2 and same(any_answers, beside),
+        "softmax": width > 1 and not flat and not linear and same(any_answers, added),
+        "softmax_over_batch": not flat and not linear and len(y) > 2 and same(any_answers, beside),
         "renormalizes": width > 1 and not flat and same(*scaled),
     }
     if found["softmax"] and found["softmax_over_batch"]:  # all that is added is lost: no softmax
@@ -318,7 +323,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         found["beyond_one"] = bool(np.isfinite(higher).all() and (np.diff(higher) > 0).all())
         towards, backwards = losses[list(toward)], losses[list(away)]
         found["rises"] = bool((towards > backwards).all() and (np.diff(towards) > 0).all())
-    if curve and not flat:
+    if curve and not flat and not linear:
         table = losses[np.array(curve)]
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
         gaps, moves = np.diff(quantiles), np.diff(best)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnref.axes import Setting, value_in_words
+from nnref.axes import Setting, kind_of_axis, value_in_words
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, Mistakes, set_path
 from nnref.groups import Variant, groups_of
@@ -167,18 +167,35 @@ def main_axis(plan: Planned) -> str:
     return compare
 
 
-def value_at(variant: Variant, path: str) -> Any:
-    return next(setting.value for setting in variant.settings if setting.path == path)
+def setting_at(variant: Variant, path: str) -> Setting:
+    return next(setting for setting in variant.settings if setting.path == path)
 
 
 def alternatives_of(plan: Planned, axis: str) -> dict[str, list[int]]:
     """The variants of each alternative, by its name."""
+    assert plan.experiment.sweep is not None, "a plan has a sweep"
+    given = plan.experiment.sweep.axes[axis].drawn(axis)
     members: dict[str, list[int]] = {}
     for number, variant in enumerate(plan.variants):
-        members.setdefault(value_in_words(value_at(variant, axis)), []).append(number)
+        setting = setting_at(variant, axis)
+        place = setting.source.rpartition(".")[2]
+        # What varies inside it is no part of its name.
+        whole = given[int(place)] if isinstance(setting.value, dict) else setting.value
+        members.setdefault(name_of(whole), []).append(number)
     if len(members) < 2:
         raise UserError(f"sweep.axes.{axis}: one alternative alone is not compared; give another")
     return members
+
+
+def name_of(value: Any) -> str:
+    """An alternative in a few words: without the axes inside it, unless it is nothing else."""
+    if not isinstance(value, dict):
+        return value_in_words(value)
+    fixed = {k: v for k, v in value.items() if not (isinstance(v, dict) and kind_of_axis(v))}
+    if "name" in value:
+        return value_in_words(fixed)
+    words = (f"{k} {value_in_words(v)}" if k in fixed else k for k, v in value.items())
+    return " ".join(words) or "off"
 
 
 def refuse_unequal(axis: str, budgets: Mapping[str, int]) -> None:
@@ -224,7 +241,9 @@ def final_of(
 
 def at_defaults(plan: Planned, variant: Variant, axis: str) -> Variant | None:
     """An alternative as it comes, everything else as in the file; None where that is nothing."""
-    setting = next(s for s in variant.settings if s.path == axis)
+    setting = setting_at(variant, axis)
+    if isinstance(setting.value, dict) and "name" not in setting.value:
+        return None  # a strength that is left out is no default
     content = plan.experiment.model_dump(mode="json", by_alias=True, exclude={"sweep"})
     set_path(content, axis, copy.deepcopy(setting.value))
     try:

@@ -71,6 +71,24 @@ def parser() -> argparse.ArgumentParser:
     sweep.add_argument("--again", action="store_true", help="run what the logbook already has")
     sweep.add_argument("--json", action="store_true", help="one JSON object, nothing else")
 
+    about = "which learning rates learn: all of them at once, from the same start"
+    ranged = add("lr-range", lr_range_command, about)
+    ranged.add_argument("file", nargs="?", help="experiment file, or name of an experiment")
+    ranged.add_argument("--low", type=float, default=1e-5, metavar="RATE", help="smallest rate")
+    ranged.add_argument("--high", type=float, default=10.0, metavar="RATE", help="largest rate")
+    ranged.add_argument("--count", type=int, default=25, metavar="N", help="how many rates")
+    ranged.add_argument("--seeds", type=int, default=5, metavar="N", help="how many seeds")
+    ranged.add_argument("--epochs", type=int, metavar="N", help="else as many as have 100 steps")
+    ranged.add_argument("-o", "--output", metavar="PATH", help="a .png or .svg file")
+    ranged.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
+    about = "grow the network of an experiment: the smallest that reaches the claim"
+    grow = add("crawl", crawl_command, about)
+    grow.add_argument("file", nargs="?", help="experiment file, or name of an experiment")
+    grow.add_argument("--widest", type=int, default=128, metavar="N", help="units of a layer")
+    grow.add_argument("--deepest", type=int, default=3, metavar="N", help="hidden layers")
+    grow.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+
     about = "compare the alternatives of a sweep file: tuned alike, then run on fresh seeds"
     ablate = add("ablate", ablate_command, about)
     ablate.add_argument("file", nargs="?", help="file with a key sweep, or its name")
@@ -342,7 +360,7 @@ def sweep_command(options: argparse.Namespace) -> int:
 
     compile_tiny_loops_whole()
     use_cache()
-    console = Console(stderr=options.json)
+    console = Console(stderr=True) if options.json else wide_console()
     plan = planned(path)
     if options.dry_run and options.json:
         print(json.dumps(plan_as_json(plan)))
@@ -386,6 +404,57 @@ def ablate_command(options: argparse.Namespace) -> int:
         print(json.dumps(comparison_as_json(comparison)))
     else:
         show_comparison(comparison, wide_console())
+    return 0
+
+
+def lr_range_command(options: argparse.Namespace) -> int:
+    """`nnref lr-range`."""
+    path = experiment_path(options.file)
+    output = Path(options.output or f"{path.stem}-lr-range.png")
+    if output.suffix not in (".png", ".svg"):
+        raise UserError(f"-o {output}: a picture ends in .png or .svg")
+    from rich.console import Console
+
+    from nnref.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.lr_range import lr_range
+    from nnref.report.exploration import draw_lr_range, lr_range_as_json
+    from nnref.report.sweep import TerminalSweepListener
+
+    compile_tiny_loops_whole()
+    use_cache()
+    words = ("low", "high", "count", "seeds", "epochs")
+    given = {name: getattr(options, name) for name in words}
+    listener = TerminalSweepListener(Console(stderr=options.json))
+    found = lr_range(path, **given, listener=listener)
+    picture = draw_lr_range(found, output)
+    if options.json:
+        print(json.dumps(lr_range_as_json(found) | {"picture": str(picture)}))
+        return 0
+    print(f"{found.name}: {found.sentence}")
+    for warning in found.warnings:
+        print(f"note: {warning}")
+    print(f"picture  {picture}")
+    return 0
+
+
+def crawl_command(options: argparse.Namespace) -> int:
+    """`nnref crawl`."""
+    path = experiment_path(options.file)
+    from rich.console import Console
+
+    from nnref.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.crawl import crawl
+    from nnref.report.exploration import crawl_as_json, show_crawl
+    from nnref.report.sweep import TerminalSweepListener
+
+    compile_tiny_loops_whole()
+    use_cache()
+    listener = TerminalSweepListener(Console(stderr=options.json))
+    found = crawl(path, widest=options.widest, deepest=options.deepest, listener=listener)
+    if options.json:
+        print(json.dumps(crawl_as_json(found)))
+    else:
+        show_crawl(found, wide_console())
     return 0
 
 

@@ -178,6 +178,35 @@ def test_divergence_is_the_worst_score():
     np.testing.assert_array_equal(bands[2], [1, np.inf, np.inf])
 
 
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("adam", "adam"),
+        (
+            {"name": "padam", "convention": "paper", "p": {"grid": [0, 1, 2]}},
+            "padam convention paper",
+        ),
+        ({}, "off"),
+        ({"l2": {"log_uniform": [1, 2], "count": 3}}, "l2"),
+        ({"normalization": "batch"}, "normalization batch"),
+        (None, "null"),
+        (32, "32"),
+    ],
+)
+def test_an_alternative_is_named_without_what_is_tuned(value, name):
+    assert ablation.name_of(value) == name
+
+
+def test_pieces_with_a_strength_of_their_own_are_alternatives(file):
+    rate = {"log_uniform": [0.01, 1.0], "count": 3}
+    strength = {"log_uniform": [1e-4, 0.1], "count": 3}
+    axes = {"regularization": [{}, {"l2": strength}], "optimizer.learning_rate": rate}
+    plan = sweep.planned(changed(file, axes=axes))
+    members = ablation.alternatives_of(plan, "regularization")
+    assert members == {"off": [0, 1, 2], "l2": [3, 4, 5]}
+    assert ablation.at_defaults(plan, plan.variants[3], "regularization") is None
+
+
 def variant(**values):
     return Variant(tuple(Setting(path, value, "") for path, value in values.items()), None)
 

@@ -38,13 +38,14 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
             interval(each.tuned.middle),
             f"{each.tuned.diverged} of {seeds}" if each.tuned.diverged else "",
             *steps,
-            "the same" if each.default is None else interval(each.default.middle),
+            "-" if each.default is None else interval(each.default.middle),
             f"{each.sensitivity:.0%}",
         )
     console.print(table)
     console.print(
         f"{metric}: interquartile mean and its {LEVEL:.0%} interval; steps: median, and how many "
-        "seeds arrive; near best: trials whose loss is within 10 % of the best\n",
+        "seeds arrive; at defaults: - where there are none, or these are the tuned settings; "
+        "near best: trials whose loss is within 10 % of the best\n",
         style="dim",
         highlight=False,
     )

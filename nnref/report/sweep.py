@@ -24,10 +24,14 @@ def show_plan(plan: Planned, console: Console) -> None:
     console.print()
     right = ("variants", "runs", "at once", "memory", "time")
     table = plain_table("group", *right, right=right)
-    for row in plan_as_json(plan)["groups"]:
+    for group, row in zip(plan.groups, plan_as_json(plan)["groups"], strict=True):
         figures = row["variants"], row["runs"], row["in_one_call"]
         spent = f"{row['bytes'] / 1e6:,.1f} MB", about(row["seconds"])
-        table.add_row(shortened(row["settings"] or "all others"), *map(str, figures), *spent)
+        words = (
+            f"{s.path.rpartition('.')[2]} {value_in_words(s.value)}"
+            for s in common(group, plan.variants)
+        )
+        table.add_row(shortened(", ".join(words) or "all others"), *map(str, figures), *spent)
     console.print(table)
     whole = plan_as_json(plan)
     halved = ""
@@ -66,7 +70,7 @@ def plan_as_json(plan: Planned) -> dict[str, Any]:
     }
 
 
-def shortened(text: str, most: int = 36) -> str:
+def shortened(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

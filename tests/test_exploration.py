@@ -1,0 +1,157 @@
+"""Ranges of learning rates and growing networks: on problems whose answer is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from nnref import cli
+from nnref.crawl import Crawl, Rung, crawl
+from nnref.errors import UserError
+from nnref.lr_range import found, last_stable, lr_range
+
+XOR = {
+    "about": "for the tests",
+    "data": "xor",
+    "model": {"name": "mlp", "hidden": [4]},
+    "loss": "sigmoid_cross_entropy",
+    "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
+    "batch_size": 4,
+    "epochs": 400,
+    "seeds": {"count": 6},
+    "claim": {"metric": "train_accuracy", "at_least": 1.0, "in": 3, "of": 6},
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(XOR))
+    return path
+
+
+def changed(path, **keys):
+    path.write_text(json.dumps(XOR | keys))
+    return path
+
+
+# --- learning rates -----------------------------------------------------------------------------
+
+
+def test_gradient_descent_is_stable_up_to_two_over_the_curvature(tmp_path):
+    # A linear model without bias on one feature: the loss is a parabola of curvature 2 mean(x^2).
+    x = np.array([0.5, -1.0, 1.5, 2.0], np.float32)
+    np.savez(tmp_path / "line.npz", x=x[:, None], y=3 * x)
+    data = {"name": "file", "path": str(tmp_path / "line.npz"), "target": "y"}
+    data |= {"valid": 0.0, "test": 0.0, "standardized": False}
+    path = changed(
+        tmp_path / "line.json",
+        data=data,
+        model={"name": "linear", "use_bias": False},
+        loss="squared_error",
+        optimizer="sgd",
+        schedule="cosine",
+        claim=[],
+    )
+    result = lr_range(path, low=1e-2, high=10.0, count=61, seeds=4)
+    curvature, apart = 2 * np.mean(x**2), result.rates[1] / result.rates[0]
+    assert result.steps == 100
+    assert result.stable.estimate < 2 / curvature < result.stable.estimate * apart
+    assert result.steepest.estimate == pytest.approx(1 / curvature, rel=0.5)
+    assert result.losses.shape == (4, 61)
+    assert np.all(np.diff(result.rates) > 0)
+    assert not result.warnings
+
+
+@pytest.mark.parametrize(
+    ("losses", "last"),
+    [
+        ([0.9, 0.5, 0.1, 0.8, 1.2, 0.3], 3),  # what is stable beyond a gap was luck
+        ([0.9, 0.5, 0.1, 0.2, 0.3, 0.4], 5),
+        ([0.9, 0.5, 0.1, np.inf, np.inf, np.inf], 2),
+        ([1.1, 1.2, 1.3, 1.4, 1.5, 1.6], 0),
+    ],
+)
+def test_stable_is_what_falls_up_to_the_first_that_does_not(losses, last):
+    assert last_stable(np.array(losses), 1.0, int(np.argmin(losses))) == last
+
+
+def test_the_interval_is_over_seeds_and_the_edges_are_told():
+    rates = np.array([0.1, 1.0, 10.0])
+    falls = np.array([[0.9, 0.5, 2.0], [0.9, 0.2, 2.0], [0.9, 0.8, 0.1], [0.9, 0.3, 2.0]])
+    result = found("x", rates, falls, np.ones(4), 100)
+    assert result.steepest.low == 1
+    assert 1 <= result.steepest.estimate < 10
+    assert result.steepest.high > 1
+    assert not result.warnings
+    assert (
+        "--high" in found("x", rates, falls[:, [0, 1, 1]] / [1, 1, 2], np.ones(4), 100).warnings[0]
+    )
+    low = found("x", rates, np.array([[0.1, 0.5, 2.0]] * 4), np.ones(4), 100)
+    assert "--low" in low.warnings[0]
+    told = found("x", rates, falls + 1, np.ones(4), 100).warnings
+    assert "at no rate did the loss fall" in told[-1]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"low": 0.0}, {"low": 2.0, "high": 1.0}, {"count": 2}, {"seeds": 1}]
+)
+def test_a_range_that_is_none_is_refused(file, wrong):
+    with pytest.raises(UserError, match="allowed are rates above 0"):
+        lr_range(file, **wrong)
+
+
+def test_the_command_draws_a_picture(file, tmp_path, capsys):
+    picture = tmp_path / "range.svg"
+    given = ["--count", "5", "--seeds", "2", "--epochs", "20", "-o", str(picture)]
+    assert cli.main(["lr-range", str(file), *given]) == 0
+    assert "after 20 steps the loss is lowest at a learning rate of" in capsys.readouterr().out
+    assert "learning rate" in picture.read_text()
+    assert cli.main(["lr-range", str(file), *given, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["rates"]) == len(result["losses"][0]) == 5
+    assert cli.main(["lr-range", str(file), "-o", "x.txt"]) == 2
+
+
+# --- growing ------------------------------------------------------------------------------------
+
+
+def test_xor_needs_a_hidden_layer(file, capsys):
+    result = crawl(file, widest=2, deepest=2)
+    assert [rung.name for rung in result.rungs] == ["linear", "1", "2", "2-2"]
+    assert [rung.parameters for rung in result.rungs] == [3, 5, 9, 15]
+    # A line cannot part the four points; at best it says a half of everything.
+    assert result.rungs[0].loss == pytest.approx(np.log(2), abs=1e-3)
+    assert not result.rungs[0].held
+    assert not result.rungs[1].held
+    assert result.smallest is not None
+    assert result.smallest.held
+    assert result.smallest.parameters > 5
+    assert cli.main(["crawl", str(file), "--widest", "2", "--deepest", "1"]) == 0
+    assert "the smallest that reaches the claim: " in capsys.readouterr().out
+    assert cli.main(["crawl", str(file), "--widest", "2", "--deepest", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sizes"][0]["layers"] is None
+
+
+def rung(layers, parameters, loss, held=None):
+    return Rung(layers, parameters, loss, held, "")
+
+
+def test_growing_is_enough_where_nothing_larger_helps_much():
+    sizes = [rung(None, 3, 1.0), rung((1,), 5, 0.5), rung((2,), 9, 0.2), rung((4,), 17, 0.19)]
+    assert Crawl("x", "valid_loss", tuple(sizes)).enough.name == "2"
+    assert "there is no claim" in Crawl("x", "valid_loss", tuple(sizes)).sentence
+    sizes.append(rung((4, 4), 37, 0.1, False))
+    result = Crawl("x", "valid_loss", tuple(sizes))
+    assert result.enough.name == "4-4"
+    assert "none of these sizes reaches the claim" in result.sentence
+    wild = Crawl("x", "valid_loss", (rung(None, 3, np.inf), rung((1,), 5, 1.0)))
+    assert wild.enough.name == "1"
+
+
+def test_what_does_not_grow_is_refused(file):
+    with pytest.raises(UserError, match="only linear models and MLPs grow"):
+        crawl(changed(file, model={"name": "convnet", "channels": [2]}))
+    twin = {"metric": "train_loss", "twin": "other", "within": 0.1}
+    with pytest.raises(UserError, match="about a twin"):
+        crawl(changed(file, claim=twin))

@@ -40,6 +40,9 @@ from nnref.experiment import Experiment, read
 from nnref.runs import plan_of
 from nnref.task import Setup, Task, from_experiment
 
+sys.path.insert(0, str(Path(__file__).parent))  # where a test loads this file by its path
+from sweeps import measure_sweeps
+
 PROJECT = Path(__file__).parent.parent
 README = PROJECT / "benchmarks" / "README.md"
 LAST = "## The last measurement\n"
@@ -509,6 +512,9 @@ def main() -> int:
             show(results[-1], console)
         results.append(cost_of_probes(measured, rounds, folder, console))
         show(results[-1], console)
+        for name, sizes in (("xor_small", (64, 1024)), ("digits_mlp", (64,))):
+            results.append(measure_sweeps(name, sizes, rounds, work))
+            show(results[-1], console)
         results.append(whole_process(rounds, folder, console))
         show(results[-1], console)
     console.print(f"\n{machine()}", highlight=False)

@@ -4,7 +4,7 @@ import copy
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nnref import train
-from nnref.axes import Setting, told, variants
+from nnref.axes import Mistake, Setting, told, variants
 from nnref.axes import Sweep as Axes
 from nnref.data import Dataset, Split
 from nnref.errors import UserError
@@ -86,19 +86,20 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
         axes = Axes(**content["sweep"]).axes
     except (TypeError, ValueError):  # said already
         raise UserError("\n".join(said)) from None
-    lines, _ = locate(blank_comments(text))
-    found = []
     each, mistakes = variants(axes)
-    said += [f"{source}{in_line(source, lines)}: {what}" for source, what in mistakes]
+    found = []
     for settings in each:
         try:
             found.append(Variant(settings, with_settings(content, settings)))
         except UserError as error:
-            said += [at_source(line, settings, lines) for line in str(error).split("\n")]
-    # What is wrong without the sweep, is wrong in every variant.
-    outside = [line for line in dict.fromkeys(said) if line]
-    if base is None or outside:
-        raise UserError("\n".join(outside))
+            here = list(at_source(str(error).split("\n"), settings))
+            if base is not None and not here:  # its settings are wrong only together
+                here = [Mistake("sweep", f"{told(settings)}: {error}")]
+            mistakes += here
+    if base is None or mistakes:
+        lines, _ = locate(blank_comments(text))
+        said += [f"{source}{in_line(source, lines)}: {what}" for source, what in mistakes]
+        raise UserError("\n".join(dict.fromkeys(said)))
     refuse_twins(found)
     return base, found
 
@@ -118,15 +119,14 @@ def in_line(source: str, lines: dict[str, int]) -> str:
     return f" (line {lines[source]})" if source else ""
 
 
-def at_source(line: str, settings: Sequence[Setting], lines: dict[str, int]) -> str:
-    """A mistake of a variant, told where the file makes it; empty where that was told already."""
-    path, _, what = line.partition(": ")
-    inside = [s for s in settings if path == s.path or path.startswith(f"{s.path}.")]
-    if not inside:
-        return ""
-    setting = inside[-1]  # the innermost
-    source = setting.source + path.removeprefix(setting.path)
-    return f"{source}{in_line(source, lines)}: {what}"
+def at_source(said: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mistake]:
+    """The mistakes of a variant that its settings make, where the file makes them."""
+    for line in said:
+        path, _, what = line.partition(": ")
+        inside = [s for s in settings if path == s.path or path.startswith(f"{s.path}.")]
+        if inside:  # what is wrong without the sweep has been told
+            innermost = inside[-1]
+            yield Mistake(innermost.source + path.removeprefix(innermost.path), what)
 
 
 def refuse_twins(found: Sequence[Variant]) -> None:
@@ -150,7 +150,6 @@ STEP = 5e-6  # seconds that a step takes beside its arithmetic
 PRODUCTS = 2e10  # floating-point operations of products and convolutions in a second of a core
 ELEMENTS = 1e9  # elements of other operations in a second
 TOGETHER = 64  # runs of a tiny network in one program; more of them leave the caches
-ROWS_AT_ONCE = 1024  # of an evaluation
 
 
 class Cost(NamedTuple):
@@ -223,29 +222,9 @@ class Group:
     @cached_property
     def cost(self) -> Cost:
         """What one run costs."""
-        functions, plan, rows = self.task.functions, self.plan, len(self.task.train.x)
-        state = sum(map(size, jax.tree.leaves(self.like)))
-
-        def traced(rows: int) -> tuple[float, int]:
-            x = jax.ShapeDtypeStruct((rows, *self.task.train.x.shape[1:]), self.task.train.x.dtype)
-            params, model_state = self.like.params, self.like.model_state
-
-            def evaluate(params: Any, model_state: Any, x: Any) -> Any:
-                return functions.apply(params, model_state, x, None, False)
-
-            jaxpr = jax.make_jaxpr(evaluate)(params, model_state, x)
-            return work_of(jaxpr.jaxpr)
-
-        forward, kept = traced(min(plan.batch_size, rows))
-        weights = sum(leaf.size for leaf in jax.tree.leaves(self.like.params))
-        step = 3 * forward + 4 * weights / ELEMENTS
-        valid = 0 if self.task.valid is None else len(self.task.valid.x)
-        evaluated = min(train.evaluation_batch(functions, plan), max(rows, valid))
-        share = valid / min(plan.batch_size, rows) / plan.evaluate_every
-        epoch = self.setup.steps_per_epoch * (step + STEP) + share * forward + STEP
-        history = 4 * 8 * (plan.epochs + 1)
-        memory = 3 * state + max(2 * kept, kept * evaluated // min(plan.batch_size, rows)) + history
-        return Cost(step, plan.epochs * epoch, memory)
+        x, valid = self.task.train.x, self.task.valid
+        rows = 0 if valid is None else len(valid.x)
+        return cost_of(self.setup, self.plan, x.shape, x.dtype, rows)
 
     @cached_property
     def together(self) -> int:
@@ -270,6 +249,31 @@ class Group:
         # A call of the program takes each step's overhead once for all of its runs.
         saved = self.plan.epochs * self.setup.steps_per_epoch * STEP * (1 - 1 / self.together)
         return COMPILATION + len(self.jobs) * (self.cost.seconds - saved) / shared
+
+
+@lru_cache(maxsize=256)
+def cost_of(setup: Setup, plan: train.Plan, shape: tuple[int, ...], dtype: Any, valid: int) -> Cost:
+    """What one run of a setup costs, on training inputs of a shape and so many rows to validate."""
+    rows, *inputs = shape
+    batch = min(plan.batch_size, rows)
+    functions, optimizer = setup(setup.experiment.numbers)
+    params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
+    state = sum(map(size, jax.tree.leaves((params, model_state))))
+    state += sum(map(size, jax.tree.leaves(jax.eval_shape(optimizer.init, params))))
+
+    def evaluate(params: Any, model_state: Any, x: Any) -> Any:
+        return functions.apply(params, model_state, x, None, False)
+
+    x = jax.ShapeDtypeStruct((batch, *inputs), dtype)
+    forward, kept = work_of(jax.make_jaxpr(evaluate)(params, model_state, x).jaxpr)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    step = 3 * forward + 4 * weights / ELEMENTS
+    evaluated = min(train.evaluation_batch(functions, plan), max(rows, valid))
+    share = valid / batch / plan.evaluate_every
+    epoch = setup.steps_per_epoch * (step + STEP) + share * forward + STEP
+    history = 4 * 8 * (plan.epochs + 1)
+    memory = 3 * state + max(2 * kept, kept * evaluated // batch) + history
+    return Cost(float(step), float(plan.epochs * epoch), memory)
 
 
 COMPILATION = 2.0  # seconds, of one program

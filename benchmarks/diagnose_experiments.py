@@ -25,7 +25,8 @@ FAIL = {
     **dict.fromkeys(("xor_batch_two_hidden", "xor_batch_adam", "xor_batch_padam"), NARROW),
     **dict.fromkeys(("xor_batch_momentum", "xor_two_hidden", "xor_online_two_hidden"), NARROW),
     "digits_deep_plain": {"exploding_gradients"},  # Yang et al. 2019: batch normalization in depth
-    "adding_rnn": {"vanishing_gradients", "undertrained", "learning_rate_too_low"},
+    "adding_rnn": {"vanishing_gradients", None},  # None where its run is cut short
+    "clip_and_rate": {"undertrained", "learning_rate_too_low"},  # 60 % correct is all it claims
     "dying_relu_9x2": {"dying_relu", "insufficient_capacity"},
     "dying_relu_19x4": {"dying_relu", "insufficient_capacity"},
 }

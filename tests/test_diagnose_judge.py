@@ -87,6 +87,7 @@ def case(
     last=None,
     activation=("max",),
     quiet=None,
+    kept=1.0,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -108,6 +109,7 @@ def case(
         target=Target("regression", np.zeros((ROWS, 1)), 0),
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         noise=0.9,
+        kept_back=lambda trial: kept,
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
         start=start or look(),
@@ -289,6 +291,11 @@ TABLE = {
         "undertrained",
         {"reached": 0.1, "longer": 0.3},
         {"reached": 0.1, "longer": 0.15},
+    ),
+    "corrupted_labels, memorized": (
+        "corrupted_labels",
+        {"reference": 0.0, "reached": 0.9, "kept": 0.0},
+        {"reference": 0.0, "reached": 0.9, "kept": 0.5},
     ),
     "corrupted_labels": (
         "corrupted_labels",

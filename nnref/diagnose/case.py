@@ -225,6 +225,25 @@ class Case:
             drawn.append(leaf)
         return jax.tree.unflatten(tree, drawn), state
 
+    def kept_back(self, trial: Trial | None) -> float:
+        """The skill on a fifth of the training rows, kept back from the training of a trial."""
+        if self.budget() < SHORTEST:
+            return 1.0  # no time to doubt it
+        x, y = (np.asarray(part) for part in self.subject.train)
+        order = np.random.default_rng(1).permutation(len(x))
+        kept, rows = np.split(order, [len(x) // 5])
+        change = Change() if trial is None else trial.change._replace(inputs=0, targets=0)
+        longer = 5 if trial is not None and trial.name == "longer" else 1
+        subject = replace(
+            self.subject, train=(x[rows], y[rows]), epochs=longer * self.subject.epochs
+        )
+        trainer = Trainer(subject, self.trainer.convolves)
+        start = self.he_start() if trial and trial.name == "initialization" else self.initial
+        (end,) = trainer.trials(
+            self.key, x[rows][None], y[rows][None], [change], [start], self.budget()
+        )
+        return 1.0 if end is None else self.outcome(*end, (x[kept], y[kept])).skill
+
     def likeliest(self, names: Iterable[str]) -> list[str]:
         """Trials in the order in which the run so far speaks for them."""
         loss = self.run.steps.loss

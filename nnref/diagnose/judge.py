@@ -86,7 +86,21 @@ class Judge:
         if self.known:
             return self.share >= bound("learned")
         validated = self.case.validated
-        return (self.reached if validated is None else validated.skill) > bound("failed")
+        if validated is not None:
+            return validated.skill > bound("failed")
+        return self.reached > bound("failed") and self.beyond_memory
+
+    @property
+    def comparable(self) -> bool:
+        """Whether rows kept back can tell memory from learning: enough of them, no sequences."""
+        x = self.case.subject.train[0]
+        # What is said in the order of a sequence, no reference could have found.
+        return len(x) >= bound("rows for no signal") and np.ndim(x) != 3
+
+    @cached_property
+    def beyond_memory(self) -> bool:
+        """Whether the network is good on rows kept back, where no validation rows were given."""
+        return not self.comparable or self.case.kept_back(None) >= bound("signal")
 
     @property
     def failed(self) -> bool:
@@ -97,6 +111,8 @@ class Judge:
             return self.share < bound("failed")
         validated = self.case.validated
         if validated is not None and validated.skill < bound("signal"):
+            return True
+        if self.reached > bound("failed") and validated is None and not self.beyond_memory:
             return True
         return self.reached < bound("failed") * self.best_trial
 
@@ -325,7 +341,8 @@ class Judge:
         levels, layers = self.case.start.levels, self.case.layers
         times = self.case.start.times
         early = max(times[: -(-len(times) // 4)], default=0.0)
-        if times and early < bound("forgotten") * max(times):
+        # Such a network may sit still for long before it learns: a run cut short says nothing.
+        if times and self.case.run.complete and early < bound("forgotten") * max(times):
             yield Finding(
                 "vanishing_gradients",
                 "fault",
@@ -637,13 +654,14 @@ class Judge:
     def no_signal(self) -> Iterator[Finding]:
         """Inputs that say nothing about the targets."""
         case = self.case
-        x = case.subject.train[0]
-        # What is said in the order of a sequence, no reference could have found.
-        if self.known or len(x) < bound("rows for no signal") or np.ndim(x) == 3:
+        if self.known or not self.comparable:
             return
         valid = [trial.valid for trial in case.trials.values() if trial.valid is not None]
         validated = [] if case.validated is None else [case.validated.skill]
         best = max([*valid, *validated], default=self.best_trial)
+        if not valid and best >= bound("signal"):
+            # What it learns of its training rows may be memory: rows kept back tell.
+            best = case.kept_back(max(case.trials.values(), key=lambda trial: trial.skill))
         if best < bound("signal"):
             name = case.reference.best[0]
             yield Finding(

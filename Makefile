@@ -34,6 +34,10 @@ claims: ## Run every experiment and print which claims hold
 	@sh tools/setup.sh run
 	@.venv/bin/nnref claims $(ARGS)
 
+diagnoses: ## Diagnose every experiment: those that learn have no fault
+	@sh tools/setup.sh run
+	@.venv/bin/python benchmarks/diagnose_experiments.py $(ARGS)
+
 test: lint ## Lint, then run the unit tests
 	@.venv/bin/python -m pytest -n 2 $(ARGS)
 

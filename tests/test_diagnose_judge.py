@@ -222,6 +222,11 @@ TABLE = {
         {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9},
         {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9, "batch": 4},
     ),
+    "learning_rate_too_low, of a run cut short": (
+        "learning_rate_too_low",
+        {"steps": history(np.linspace(1, 0.99, 200), update=1e-5)},
+        {"steps": history(np.linspace(1, 0.5, 200), update=1e-3)},
+    ),
     "learning_rate_too_low": (
         "learning_rate_too_low",
         {"rate_x10": 0.9},

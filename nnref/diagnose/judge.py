@@ -748,7 +748,7 @@ class Judge:
         hard = any(finding.confidence >= bound("hard") for finding in program)
         if not hard and self.failed:
             found += [*self.statistics(), *self.no_signal(), *self.signal(), *self.flattened()]
-            if self.finite and (self.case.run.complete or not self.falls):
+            if self.finite and (self.case.run.complete or not self.falls or self.stands):
                 found += [*self.data_scale(), *self.penalty(), *self.noise()]
                 found += [*self.rate(), *self.dying()]
                 found = found or list(self.capacity())

@@ -21,7 +21,7 @@ def chunk_in_hlo(hidden):
     experiment = parse(json.dumps(content))
     task, setup, _ = from_experiment(experiment)
     plan, numbers = plan_of(experiment), experiment.numbers
-    data = jax.tree.map(jax.numpy.asarray, task.arrays)
+    data = jax.tree.map(jax.numpy.asarray, task.arrays | train.probe_data(plan, task))
     states, _ = train.start_runs(setup, plan, numbers, np.array([0], np.uint32), data)
     program = train.chunk_program(train.is_tiny(states, data))
     lowered = program.lower(setup, plan, 9, numbers, states, data, np.int32(1), np.int32(9))

@@ -30,13 +30,10 @@ ablation: ## Run a sweep of many experiments: NAME=xor_optimizers
 	@sh tools/setup.sh run
 	@.venv/bin/nnref sweep $(FILE) $(ARGS)
 
-claims: ## Run every experiment and print which claims hold
+claims: ## Run every experiment and print which claims hold, then diagnose each of them
 	@sh tools/setup.sh run
-	@.venv/bin/nnref claims $(ARGS)
-
-diagnoses: ## Diagnose every experiment: those that learn have no fault
-	@sh tools/setup.sh run
-	@.venv/bin/python benchmarks/diagnose_experiments.py $(ARGS)
+	@.venv/bin/nnref claims $(ARGS); held=$$?; \
+	.venv/bin/python benchmarks/diagnose_experiments.py $(ARGS) && exit $$held
 
 test: lint ## Lint, then run the unit tests
 	@.venv/bin/python -m pytest -n 2 $(ARGS)

@@ -22,7 +22,7 @@ experiment: ## Run an experiment: NAME=xor_small; without NAME, list them
 	@sh tools/setup.sh run
 	@.venv/bin/nnref run $(FILE) $(ARGS)
 
-diagnose: ## Say why an experiment does not learn: NAME=xor_two_hidden
+diagnose: ## Say why an experiment does not learn: NAME=digits_deep_plain
 	@sh tools/setup.sh run
 	@.venv/bin/nnref diagnose $(FILE) $(ARGS)
 

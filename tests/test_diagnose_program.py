@@ -366,6 +366,23 @@ def test_an_overwritten_layer_is_found_with_its_line():
     assert unused_of(subject(reused, (3, 3, 3, 2))) == {}
 
 
+def test_layers_before_the_dropped_one_are_told_with_it():
+    """The line that drops the last of them, in the function that goes on without it."""
+
+    def block(layer, x):
+        return jax.nn.relu(affine(layer, x))
+
+    def bypassed(params, x):
+        h = block(params["dense0"], x)
+        h = block(params["dense1"], h)  # dropped
+        return affine(params["dense2"], x)
+
+    (finding,) = program.unused(program.Look(subject(bypassed, (3, 3, 3, 2))))
+    assert finding.where.endswith(f"{HERE}:{line_of('dropped')}")
+    assert all(f"dense{k}.kernel" in finding.evidence for k in (0, 1))
+    assert "dense2" not in finding.evidence
+
+
 def test_an_activation_without_effect_is_noted_with_its_line():
     def forgotten(params, x):
         x = affine(params["dense0"], x)

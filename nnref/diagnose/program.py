@@ -165,39 +165,41 @@ def unused(look: Look) -> list[Finding]:
     flowing = [op for op in traced.operations if not data.isdisjoint(op.outputs)]
     dead = [op for op in flowing if needed.isdisjoint(op.outputs)]
     alive = {line for op in flowing if not needed.isdisjoint(op.outputs) for line in op.frames}
+    read = {value for op in dead for value in op.inputs}
     found = []
     lost: set[int] = set()
-    owners = {op.outputs[0]: parameters for op, _, parameters in products(traced)}
-    lines: dict[str, list[Operation]] = {}
-    for op in dead:
-        line = next((line for line in op.frames if line not in alive), "")
-        if line or owners.keys() & set(op.outputs):
-            lines.setdefault(line or op.where, []).append(op)
-    for line, ops in lines.items():
-        parameters = {p for op in ops for p in owners.get(op.outputs[0], ())} - needed
+    for end in reversed(dead):
+        if not read.isdisjoint(end.outputs):  # what reads it is told
+            continue
+        before = traced.needed(end.outputs)
+        # Outermost first: a function that others call, too, is not the line that drops its result.
+        line = next((line for line in reversed(end.frames) if line not in alive), "")
+        parameters = set(traced.arguments[0]) & before - needed - lost
+        cone = [op for op in dead if not before.isdisjoint(op.outputs)]
+        bent = [op.name for op in cone if bends(op, data) and op.name not in COMPARISONS]
         if parameters:
             lost |= parameters
             names = ", ".join(sorted(traced.paths[p] for p in parameters))
+            line = line or end.where
             found.append(
                 Finding(
                     "parameters_not_updated",
                     "fault",
                     line,
-                    f"what {line} computes is used nowhere: {names} has no path to the loss",
+                    f"what {line} computes is used nowhere, and with it {names}",
                     measured="result unused",
                     healthy="every layer's result is used",
                     remedy=f"feed the result of {line} to the next layer, or delete the layer",
                     confidence=0.9,
                 )
             )
-        elif any(bends(op, data) and op.name not in COMPARISONS for op in ops):
-            what = next(op.name for op in ops if bends(op, data))
+        elif line and bent:
             found.append(
                 Finding(
                     "hidden_activation_missing",
                     "note",
                     line,
-                    f"what {line} computes ({what}) is used nowhere",
+                    f"what {line} computes ({bent[0]}) is used nowhere",
                     measured="result unused",
                     healthy="every result is used",
                     remedy=f"assign the result of {line} to what is used below it",
@@ -205,9 +207,8 @@ def unused(look: Look) -> list[Finding]:
                 )
             )
     never = set(traced.arguments[0]) - needed - lost
-    biases = {p for p in never if any(shares_layer(traced, p, q) for q in lost)}
-    if never - biases:
-        names = ", ".join(sorted(traced.paths[p] for p in never - biases))
+    if never:
+        names = ", ".join(sorted(traced.paths[p] for p in never))
         found.append(
             Finding(
                 "parameters_not_updated",
@@ -231,12 +232,6 @@ def unused(look: Look) -> list[Finding]:
             )
         )
     return found
-
-
-def shares_layer(traced: Trace, first: int, second: int) -> bool:
-    """Whether two parameters stand side by side in the tree."""
-    parents = [traced.paths[value].rpartition(".")[0] for value in (first, second)]
-    return parents[0] == parents[1] != ""
 
 
 def blocked(look: Look) -> list[Finding]:

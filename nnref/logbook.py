@@ -22,6 +22,28 @@ from nnref.pages import FORMAT, Page, page_paths, probes_path, read_page
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
+def open_alone(path: Path, mode: str) -> IO[str]:
+    """Open a page to write on it, as the only one that does; its folder is made.
+
+    Raises:
+        UserError: where another process is writing the page, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open(mode, encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: {(error.strerror or 'cannot be written').lower()}; "
+            "choose another folder with --logbook, or none with --no-logbook"
+        ) from None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise UserError(f"{path}: another process is writing this page") from None
+    return stream
+
+
 class Writer:
     """A page being written. Lines go to disk with every call."""
 
@@ -61,19 +83,7 @@ class Writer:
         suffix = f"-{len(paths) + 1}" if paths else ""
         path = folder / f"{experiment.identity}-seed{seed}{suffix}.json"
         path = path if before is None else before.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("x" if before is None else "a", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{path}: {(error.strerror or 'cannot be written').lower()}; "
-                "choose another folder with --logbook, or none with --no-logbook"
-            ) from None
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.close()
-            raise UserError(f"{path}: another process is writing this page") from None
+        stream = open_alone(path, "x" if before is None else "a")
         writer = cls(path, before, stream)
         if before is not None:
             writer.write(f"{before.before_a_line}// continued: {now()}\n")

@@ -5,7 +5,6 @@ runs, what is done lies in a folder beside its page; in the end a page and one f
 are left.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -28,7 +27,7 @@ from nnref.compilation import compile_tiny_loops_whole
 from nnref.errors import UserError
 from nnref.experiment import Experiment
 from nnref.groups import Group, Job, Variant, groups_of, read_sweep, workers
-from nnref.logbook import machine_facts, now
+from nnref.logbook import machine_facts, now, open_alone
 from nnref.pages import FORMAT, SweepPage, read_sweep_page, sweep_page_at, sweep_paths
 from nnref.runs import Interrupted, best_epoch, check_measures, ending, one_interrupt_waits
 from nnref.verdicts import Record, padded, watched_loss
@@ -530,19 +529,7 @@ class Keeper:
         goes_on = last is not None and last.goes_on_with(facts)
         suffix = f"-{len(paths) + 1}" if paths else ""
         path = last.path if last and goes_on else folder / f"sweep-{plan.identity}{suffix}.json"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a" if goes_on else "x", encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{path}: {(error.strerror or 'cannot be written').lower()}; "
-                "choose another folder with --logbook, or none with --no-logbook"
-            ) from None
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.close()
-            raise UserError(f"{path}: another process is writing this page") from None
+        stream = open_alone(path, "a" if goes_on else "x")
         keeper = cls(path, stream)
         if last and goes_on:
             keeper.write(f"{last.before_a_line}// continued: {now()}\n")

@@ -7,8 +7,12 @@ same first weights. Only now are the test data looked at.
 """
 
 import copy
+import json
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ import numpy as np
 from nnref.axes import Setting, kind_of_axis, value_in_words
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, Mistakes, set_path
-from nnref.groups import Variant, groups_of
+from nnref.groups import Group, Job, Variant, groups_of
+from nnref.pages import SweepPage, read_sweep_page
 from nnref.runs import measures_of
 from nnref.statistics import (
     Interval,
@@ -30,8 +35,8 @@ from nnref.statistics import (
     probability_of_improvement,
     signed_rank,
 )
-from nnref.sweep import AlreadySwept, Planned, SweepListener, Swept, planned, sweep
-from nnref.train import falls
+from nnref.sweep import Planned, SweepListener, Swept, known, planned, sweep
+from nnref.train import falls, fit
 from nnref.verdicts import Record
 
 LEVEL = 0.95
@@ -49,7 +54,15 @@ class Result:
     middle: Interval  # interquartile mean
     diverged: int
     steps: tuple[float, ...] | None  # to the target: quartiles over seeds, infinite where never
-    reached: int = 0  # seeds that have reached it
+    reached: int = 0  # seeds that have reached it, and did not diverge later
+    step: float | None = None  # seconds of a step of a run alone; None without a target
+
+    @property
+    def seconds(self) -> float:
+        """To the target, of the median seed; infinite where it never arrives."""
+        assert self.steps is not None, "there is a target"
+        assert self.step is not None, "and its steps have been timed"
+        return self.steps[1] * self.step
 
 
 @dataclass(frozen=True)
@@ -57,15 +70,20 @@ class Alternative:
     """One of the things compared."""
 
     name: str
-    trials: int
+    members: tuple[int, ...]  # its trials, by their place among the variants of the tuning
     tuned: Result
     default: Result | None  # None where the defaults are no experiment, or are the tuned settings
     edges: tuple[str, ...]  # tuned values on the edge of their grid
     sensitivity: float  # share of the trials whose loss is near the best one
+    curve: np.ndarray = field(repr=False)  # (3, epochs + 1): quartiles over seeds
     difference: Interval | None = None  # to the best, at its corrected level; None for the best
     p: float | None = None  # that there is none, corrected
     improvement: Interval | None = None  # probability that a run of the best is better
-    curve: np.ndarray | None = field(default=None, repr=False)  # (3, epochs + 1): quartiles
+
+    @property
+    def trials(self) -> int:
+        """How many settings were tried."""
+        return len(self.members)
 
 
 @dataclass(frozen=True)
@@ -81,6 +99,8 @@ class Comparison:
     tuning: Swept = field(repr=False)
     final: Swept = field(repr=False)
     warnings: tuple[str, ...] = ()
+    target: str | None = None  # what the steps are counted to
+    about: str = ""  # of the file
 
     @property
     def best(self) -> Alternative:
@@ -117,18 +137,28 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def ablate(
-    path: str | Path,
-    *,
-    logbook: str | Path | None = "logbook",
-    listener: SweepListener | None = None,
-) -> Comparison:
-    """Compare the alternatives of the main axis of a sweep file.
+@dataclass(frozen=True)
+class Protocol:
+    """What is going to be compared, and how."""
 
-    Args:
-        path: of the file.
-        logbook: folder of the pages; what it has is not run again.
-        listener: hears how it goes.
+    plan: Planned  # of the tuning
+    axis: str
+    members: Mapping[str, Sequence[int]]  # the variants of each alternative, by its name
+    metric: str
+
+    @property
+    def trials(self) -> int:
+        """Of each alternative."""
+        return len(next(iter(self.members.values())))
+
+    @cached_property
+    def expected(self) -> Planned:
+        """The last runs, as far as they are known before the tuning."""
+        return final_of(self, {name: numbers[0] for name, numbers in self.members.items()})[0]
+
+
+def protocol(path: str | Path) -> Protocol:
+    """Read a sweep file, and refuse what would be no fair comparison.
 
     Raises:
         UserError: for mistakes in the file, budgets that differ, or too few seeds.
@@ -137,21 +167,55 @@ def ablate(
     axis = main_axis(plan)
     members = alternatives_of(plan, axis)
     refuse_unequal(axis, {name: len(numbers) for name, numbers in members.items()})
-    metric = metric_of(plan)
-    tuning = known_or_swept(plan, logbook, listener)
-    chosen = {name: min(numbers, key=tuning.final) for name, numbers in members.items()}
-    final_plan, rows = final_of(plan, axis, members, chosen)
-    final = known_or_swept(final_plan, logbook, listener)
-    return compared(plan, axis, members, chosen, tuning, final, rows, metric)
+    return Protocol(plan, axis, members, metric_of(plan))
 
 
-def known_or_swept(
-    plan: Planned, logbook: str | Path | None, listener: SweepListener | None
-) -> Swept:
+def ablate(
+    given: Protocol | str | Path,
+    *,
+    logbook: str | Path | None = "logbook",
+    listener: SweepListener | None = None,
+) -> Comparison:
+    """Compare the alternatives of the main axis of a sweep file.
+
+    Args:
+        given: the protocol, or the path of the file.
+        logbook: folder of the pages; what it has is not run again.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: for mistakes in the file, budgets that differ, or too few seeds.
+    """
+    asked = given if isinstance(given, Protocol) else protocol(given)
+
+    def done(plan: Planned) -> Swept:
+        there = None if logbook is None else known(plan, Path(logbook))
+        return there or sweep(plan, logbook=logbook, listener=listener)
+
+    tuning = done(asked.plan)
+    final_plan, rows = final_of(asked, best_of(asked, tuning))
+    return compared(asked, tuning, done(final_plan), rows)
+
+
+def comparison_at(page: SweepPage) -> Comparison | None:
+    """The comparison that a page is part of; None where its runs are not all done."""
+    logbook = page.path.parent.parent
     try:
-        return sweep(plan, logbook=logbook, listener=listener)
-    except AlreadySwept as known:
-        return known.swept
+        asked = protocol(page.path)
+        tuning = known(asked.plan, logbook)
+        if tuning is None:
+            return None
+        final_plan, rows = final_of(asked, best_of(asked, tuning))
+        final = known(final_plan, logbook)
+    except UserError:  # no comparison, or its data are not here
+        return None
+    return None if final is None else compared(asked, tuning, final, rows)
+
+
+def best_of(asked: Protocol, tuning: Swept) -> dict[str, int]:
+    """The tuned variant of each alternative; what halving has dropped is behind what went on."""
+    place = tuning.ranking.index
+    return {name: min(numbers, key=place) for name, numbers in asked.members.items()}
 
 
 def main_axis(plan: Planned) -> str:
@@ -213,9 +277,10 @@ def refuse_unequal(axis: str, budgets: Mapping[str, int]) -> None:
 
 
 def final_of(
-    plan: Planned, axis: str, members: Mapping[str, list[int]], chosen: Mapping[str, int]
+    asked: Protocol, chosen: Mapping[str, int]
 ) -> tuple[Planned, dict[str, tuple[int, int | None]]]:
     """The runs on fresh seeds, and of each alternative which are tuned and which at defaults."""
+    plan, axis = asked.plan, asked.axis
     assert plan.experiment.sweep is not None, "a plan has a sweep"
     count = plan.experiment.sweep.fresh
     seeds = tuple(range(max(plan.seeds) + 1, max(plan.seeds) + 1 + count))
@@ -229,7 +294,7 @@ def final_of(
         return places[variant.experiment.identity]
 
     rows: dict[str, tuple[int, int | None]] = {}
-    for name, numbers in members.items():
+    for name, numbers in asked.members.items():
         tuned = added(plan.variants[chosen[name]])
         default = at_defaults(plan, plan.variants[numbers[0]], axis)
         place = None if default is None else added(default)
@@ -276,100 +341,156 @@ def metric_of(plan: Planned) -> str:
 
 
 def compared(
-    plan: Planned,
-    axis: str,
-    members: Mapping[str, list[int]],
-    chosen: Mapping[str, int],
+    asked: Protocol,
     tuning: Swept,
     final: Swept,
     rows: Mapping[str, tuple[int, int | None]],
-    metric: str,
 ) -> Comparison:
     """The comparison, from runs that are done."""
+    plan, axis, metric = asked.plan, asked.axis, asked.metric
     sweep = plan.experiment.sweep
     assert sweep is not None, "a plan has a sweep"
     lower = falls(metric)
-    steps_per_epoch = {
-        number: group.setup.steps_per_epoch
+    groups = {
+        job.variant: group
         for group in groups_of(final.variants, final.seeds[:1])
-        for number in {job.variant for job in group.jobs}
+        for job in group.jobs
     }
+    timed = {} if sweep.target is None else step_times(final, groups)
 
-    def result(place: int) -> Result:
+    def result(place: int, paths: Sequence[str]) -> Result:
         records = final.of(place)
         scores = np.array([score(record, metric) for record in records])
         steps, there = None, 0
         if sweep.target is not None:
-            reached = [record.epochs_to(sweep.target) for record in records]
-            of = [np.inf if e is None else float(e * steps_per_epoch[place]) for e in reached]
+            epoch = groups[place].setup.steps_per_epoch
+            first = [None if r.diverged else r.epochs_to(sweep.target) for r in records]
+            of = [np.inf if e is None else float(e * epoch) for e in first]
             there = int(np.isfinite(of).sum())
             steps = tuple(map(float, np.quantile(of, [0.25, 0.5, 0.75], method="higher")))
-        variant = final.variants[place]
-        told = ", ".join(
-            f"{s.path.removeprefix(axis + '.')} {value_in_words(s.value)}"
-            for s in variant.settings
-            if s.path != axis
-        )
+        told = values_in_words(final.variants[place].experiment, paths, axis)
         diverged = sum(record.diverged for record in records)
         middle = bootstrap(interquartile_mean, scores, level=LEVEL)
-        return Result(told or "defaults", scores, middle, diverged, steps, there)
+        return Result(told, scores, middle, diverged, steps, there, timed.get(place))
 
     found = []
     for name, (tuned, default) in rows.items():
-        losses = np.array([tuning.final(number) for number in members[name]])
+        numbers = asked.members[name]
+        trials = [plan.variants[number] for number in numbers]
+        winner = trials[numbers.index(best_of(asked, tuning)[name])]
+        paths = [s.path for s in winner.settings if s.path != axis]
+        losses = np.array([tuning.final(number) for number in numbers])
         near = float(np.mean(losses <= NEAR * losses.min())) if np.isfinite(losses.min()) else 0.0
         found.append(
             Alternative(
                 name,
-                len(members[name]),
-                result(tuned),
-                None if default is None else result(default),
-                edges_of(
-                    [plan.variants[n] for n in members[name]], plan.variants[chosen[name]], axis
-                ),
+                tuple(numbers),
+                result(tuned, paths),
+                None if default is None else result(default, paths),
+                edges_of(trials, winner, axis),
                 near,
-                curve=quartiles(final.of(tuned), tuning.loss),
+                quartiles(final.of(tuned), tuning.loss),
             )
         )
     found.sort(
         key=lambda each: each.tuned.middle.estimate if lower else -each.tuned.middle.estimate
     )
-    best, others = found[0], found[1:]
-    pairs = [signed_rank(each.tuned.scores, best.tuned.scores) for each in others]
-    for number, (p, level) in enumerate(
-        zip(holm(pairs), holm_levels(pairs, LEVEL), strict=True), 1
-    ):
-        ours, theirs = found[number].tuned.scores, best.tuned.scores
-        better = (ours, theirs) if lower else (theirs, ours)
-        found[number] = Alternative(
-            **vars(found[number])
-            | {
-                "difference": paired_difference(ours, theirs, level=float(level)),
-                "p": float(p),
-                "improvement": probability_of_improvement(*better),
-            }
-        )
+    found = [found[0], *against_best(found, lower)]
     every = np.concatenate([each.tuned.scores for each in found])
     thresholds = np.unique(every[np.isfinite(every)])
     sign = -1 if lower else 1  # a profile tells the share of runs that are better than a threshold
     profiles = [performance_profile(sign * each.tuned.scores, sign * thresholds) for each in found]
     warnings = [f"{each.name}: {edge}" for each in found for edge in each.edges]
+    pairs = len(found) * (len(found) - 1) // 2
+    if pairs * 2.0 ** (1 - len(final.seeds)) >= 1 - LEVEL:
+        warnings.append(
+            f"{len(final.seeds)} fresh seeds are too few to tell {len(found)} alternatives apart, "
+            "whatever they do: give sweep.fresh more"
+        )
     if not metric.startswith("test_"):
         warnings.append(
             f"{metric} is not of test data; these seeds are fresh, but settings were chosen on the "
             "same validation rows"
         )
+    profile = thresholds, np.array(profiles)
     return Comparison(
         plan.name,
         axis,
         metric,
         final.seeds,
         tuple(found),
-        (thresholds, np.array(profiles)),
+        profile,
         tuning,
         final,
         tuple(warnings),
+        None if sweep.target is None else str(sweep.target),
+        plan.experiment.about,
     )
+
+
+def against_best(found: Sequence[Alternative], lower: bool) -> list[Alternative]:
+    """The others, with their difference to the first.
+
+    Which one is the best, these same runs have said. So it is not for its comparisons alone that p
+    and intervals are corrected, but for all between two alternatives that might have been it.
+    """
+    scores = [each.tuned.scores for each in found]
+    pairs = list(combinations(range(len(found)), 2))
+    tests = [signed_rank(scores[b], scores[a]) for a, b in pairs]
+    corrected = zip(pairs, holm(tests), holm_levels(tests, LEVEL), strict=True)
+    told = []
+    for (a, b), p, level in corrected:
+        if a == 0:
+            better = (scores[b], scores[0]) if lower else (scores[0], scores[b])
+            difference = paired_difference(scores[b], scores[0], level=float(level))
+            improvement = probability_of_improvement(*better)
+            told.append(
+                replace(found[b], difference=difference, p=float(p), improvement=improvement)
+            )
+    return told
+
+
+def values_in_words(experiment: Experiment, paths: Sequence[str], axis: str) -> str:
+    """What an experiment has at some paths, in short where they lie in the axis."""
+    words = []
+    for path in paths:
+        value = experiment.model_dump(mode="json", by_alias=True)
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        value = float(f"{value:.3g}") if isinstance(value, float) else value
+        words.append(f"{path.removeprefix(axis + '.')} {value_in_words(value)}")
+    return ", ".join(words)
+
+
+TIMED = "seconds_per_step"  # of each variant, on the page of the last runs
+
+
+def step_times(final: Swept, groups: Mapping[int, Group]) -> dict[int, float]:
+    """Seconds that a step takes each variant; measured once, then they stand on the page."""
+    if final.page is not None:
+        said = read_sweep_page(final.page).facts.get(TIMED)
+        if said is not None:
+            return dict(enumerate(json.loads(said)))
+    timed = [seconds_of_step(groups[place], place) for place in range(len(final.variants))]
+    if final.page is not None:
+        with final.page.open("a", encoding="utf-8") as stream:
+            stream.write(f"// {TIMED}: {json.dumps(timed)}\n")
+    return dict(enumerate(timed))
+
+
+def seconds_of_step(group: Group, variant: int) -> float:
+    """Seconds of a step of a run alone, validation after each epoch and all, once compiled."""
+    job = Job(variant, 0)
+    best = np.inf
+    for _ in range(3):  # the first one compiles
+        began, epochs = time.perf_counter(), 0
+        for chunk in fit(group.setup, group.plan, group.numbers([job]), [0], group.on_device):
+            epochs = chunk.first + len(chunk.active) - 1
+            if time.perf_counter() - began > 1.0:
+                break
+        spent = time.perf_counter() - began
+        best = min(best, spent / max(1, epochs * group.setup.steps_per_epoch))
+    return float(f"{best:.3g}")
 
 
 def score(record: Record, metric: str) -> float:

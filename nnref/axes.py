@@ -322,4 +322,8 @@ def value_in_words(value: Any) -> str:
     if isinstance(value, dict) and "name" in value:
         others = (f"{key} {value_in_words(v)}" for key, v in value.items() if key != "name")
         return " ".join([value["name"], *others])
+    if isinstance(value, list) and len(value) > 2 and value.count(value[0]) == len(value):
+        return f"{len(value)} × {value_in_words(value[0])}"  # twelve layers of 32 are a long line
+    if isinstance(value, float):
+        return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)

@@ -91,7 +91,9 @@ def parser() -> argparse.ArgumentParser:
 
     about = "compare the alternatives of a sweep file: tuned alike, then run on fresh seeds"
     ablate = add("ablate", ablate_command, about)
-    ablate.add_argument("file", nargs="?", help="file with a key sweep, or its name")
+    ablate.add_argument("file", nargs="?", help="file with a key sweep, its page, or its name")
+    ablate.add_argument("--dry-run", action="store_true", help="show the plan and run nothing")
+    ablate.add_argument("-o", "--output", metavar="PATH", help="write a report, a .html file")
     ablate.add_argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
     ablate.add_argument("--no-logbook", action="store_true", help="write nothing down")
     ablate.add_argument("--json", action="store_true", help="one JSON object, nothing else")
@@ -390,20 +392,38 @@ def ablate_command(options: argparse.Namespace) -> int:
     path = experiment_path(options.file)
     from rich.console import Console
 
-    from nnref.ablation import ablate
+    from nnref.ablation import ablate, protocol
     from nnref.compilation import compile_tiny_loops_whole, use_cache
-    from nnref.report.ablation import comparison_as_json, show_comparison
+    from nnref.report.ablation import (
+        comparison_as_json,
+        protocol_as_json,
+        show_comparison,
+        show_protocol,
+    )
     from nnref.report.sweep import TerminalSweepListener
 
     compile_tiny_loops_whole()
     use_cache()
+    output = output_path(options.output, (".html",)) if options.output else None
     folder = None if options.no_logbook else Path(options.logbook)
-    listener = TerminalSweepListener(Console(stderr=options.json))
-    comparison = ablate(path, logbook=folder, listener=listener)
+    console = Console(stderr=True) if options.json else wide_console()
+    asked = protocol(path)
+    if options.dry_run and options.json:
+        print(json.dumps(protocol_as_json(asked)))
+        return 0
+    show_protocol(asked, console)
+    if options.dry_run:
+        return 0
+    comparison = ablate(asked, logbook=folder, listener=TerminalSweepListener(console))
     if options.json:
         print(json.dumps(comparison_as_json(comparison)))
     else:
-        show_comparison(comparison, wide_console())
+        show_comparison(comparison, console)
+    if output is not None:
+        from nnref.report.about_ablations import report_of_comparison
+        from nnref.report.document import write
+
+        console.print(f"report   {write(report_of_comparison(comparison), output)}", soft_wrap=True)
     return 0
 
 
@@ -630,12 +650,15 @@ def report_command(options: argparse.Namespace) -> int:
     output = output_path(options.output or "report.html", (".html",))
     sweeps = sweeps_taken(options)
     shown, told, networks = shown_with_networks(options)
+    from nnref.report.about_ablations import report_of_comparison
     from nnref.report.about_runs import report_of
     from nnref.report.about_sweeps import joined, report_of_sweep
     from nnref.report.document import write
 
     reports = [report_of(shown, networks, told)] if shown else []
-    print(write(joined([*reports, *map(report_of_sweep, sweeps)]), output))
+    for page, comparison in sweeps:
+        reports.append(report_of_comparison(comparison) if comparison else report_of_sweep(page))
+    print(write(joined(reports), output))
     return 0
 
 
@@ -644,6 +667,7 @@ def plot_command(options: argparse.Namespace) -> int:
     output = output_path(options.output or "runs.png", (".png", ".svg"))
     sweeps = sweeps_taken(options)
     shown, told, networks = shown_with_networks(options)
+    from nnref.report.about_ablations import panels_of_comparison
     from nnref.report.about_runs import panels_of
     from nnref.report.about_sweeps import panels_of_sweep
     from nnref.report.panels import save
@@ -651,21 +675,23 @@ def plot_command(options: argparse.Namespace) -> int:
     for line in told:
         print(f"nnref: {line}", file=sys.stderr)
     panels = panels_of(shown, networks) if shown else []
-    panels += [panel for page in sweeps for panel in panels_of_sweep(page)]
+    for page, comparison in sweeps:
+        panels += panels_of_comparison(comparison) if comparison else panels_of_sweep(page)
     if not panels:
         raise UserError("these pages have nothing to draw yet")
-    title = ", ".join([*(subject.label for subject in shown), *(page.name for page in sweeps)])
+    title = ", ".join([*(subject.label for subject in shown), *(page.name for page, _ in sweeps)])
     print(save(panels, title, output))
     return 0
 
 
 def sweeps_taken(options: argparse.Namespace) -> list[Any]:
-    """The pages of sweeps among what is given, which is left without them."""
+    """The sweeps among what is given, which is left without them: page, ablation or None."""
+    from nnref.ablation import comparison_at
     from nnref.report.about_sweeps import sweep_page
 
     found = {given: sweep_page(given, Path(options.logbook)) for given in options.runs}
     options.runs = [given for given, page in found.items() if page is None]
-    return [page for page in found.values() if page is not None]
+    return [(page, comparison_at(page)) for page in found.values() if page is not None]
 
 
 def output_path(given: str, endings: Sequence[str]) -> Path:

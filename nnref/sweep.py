@@ -520,11 +520,10 @@ class Keeper:
             AlreadySwept: where the last page is complete and `again` is not given.
         """
         folder = logbook / plan.name
-        data = dict.fromkeys(group.dataset.fingerprint for group in plan.groups)
-        facts = machine_facts() | {"data": " ".join(data)}
+        facts = machine_facts() | {"data": data_of(plan)}
         paths = sweep_paths(folder, plan.identity)
         last = read_sweep_page(paths[-1]) if paths and not again else None
-        if last is not None and last.complete and last.facts.get("data") == facts["data"]:
+        if last is not None and is_done(last, plan):
             raise AlreadySwept(swept_of(last, plan), last.facts["started"])
         goes_on = last is not None and last.goes_on_with(facts)
         suffix = f"-{len(paths) + 1}" if paths else ""
@@ -680,6 +679,26 @@ def arrays_of_all(swept: Swept) -> dict[str, np.ndarray]:
         rows = [padded(r.history[name], longest) if name in r.history else nothing for r in records]
         arrays[name] = np.stack(rows).reshape(*shape, longest)
     return arrays
+
+
+def data_of(plan: Planned) -> str:
+    """The fingerprints of its data."""
+    return " ".join(dict.fromkeys(group.dataset.fingerprint for group in plan.groups))
+
+
+def is_done(page: SweepPage, plan: Planned) -> bool:
+    return page.complete and page.facts.get("data") == data_of(plan)
+
+
+def known(plan: Planned, logbook: Path) -> Swept | None:
+    """A sweep that the logbook has; None where it was never run on these data, or not to its end.
+
+    Raises:
+        UserError: where its losses are missing or damaged.
+    """
+    paths = sweep_paths(logbook / plan.name, plan.identity)
+    last = read_sweep_page(paths[-1]) if paths else None
+    return swept_of(last, plan) if last is not None and is_done(last, plan) else None
 
 
 def swept_of(page: SweepPage, plan: Planned) -> Swept:

@@ -1,16 +1,35 @@
 """Comparisons: equal budgets, tuned on validation data, judged on fresh seeds and test data."""
 
+import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from nnref import ablation, cli, sweep
-from nnref.ablation import ablate, edges_of, is_worse, quartiles, score
-from nnref.axes import Setting
+from nnref.ablation import (
+    Alternative,
+    Result,
+    ablate,
+    against_best,
+    comparison_at,
+    edges_of,
+    is_worse,
+    quartiles,
+    score,
+)
+from nnref.axes import Setting, value_in_words
 from nnref.errors import UserError
 from nnref.groups import Job, Variant
+from nnref.pages import read_sweep_page
+from nnref.report.ablation import differences, results, show_comparison
+from nnref.report.about_ablations import report_of_comparison
+from nnref.report.blocks import Chart, Table, Words
+from nnref.report.document import html
+from nnref.report.sweep import about
 from nnref.statistics import Interval, interquartile_mean
 from nnref.verdicts import Record
 
@@ -66,7 +85,8 @@ def test_settings_are_chosen_on_validation_data_alone(compared):
         assert len(mine) == each.trials == 3
         best = min(mine, key=comparison.tuning.final)
         rate = comparison.tuning.variants[best].experiment.optimizer.learning_rate
-        assert each.tuned.settings == f"learning_rate {rate}"
+        assert each.tuned.settings == f"learning_rate {rate:g}"
+        assert (each.default is None) == (rate == 0.1), "there it is the tuned one"
 
 
 def test_the_last_runs_are_on_fresh_seeds_and_test_data(compared):
@@ -95,7 +115,7 @@ def test_figures_are_those_of_the_scores(compared):
     )
     share = np.mean(other.tuned.scores[:, None] > best.tuned.scores)
     assert other.improvement.estimate == pytest.approx(share, abs=0.01)
-    assert other.default.settings == "defaults"
+    assert other.default.settings == "learning_rate 0.1"
     thresholds, profiles = comparison.profiles
     assert profiles.shape == (2, len(thresholds))
     np.testing.assert_allclose(profiles[0], [np.mean(best.tuned.scores < t) for t in thresholds])
@@ -107,7 +127,20 @@ def test_steps_to_the_target_count_those_who_never_arrive(compared):
         arrived = each.tuned.reached
         assert 0 <= arrived <= 10
         assert np.isfinite(each.tuned.steps[1]) == (arrived > 5)
+        assert each.tuned.seconds == each.tuned.steps[1] * each.tuned.step
+        assert 1e-7 < each.tuned.step < 1
     assert comparison.best.tuned.reached > 0
+
+
+def test_steps_are_timed_once_and_stand_on_the_page(compared, monkeypatch):
+    comparison, path, logbook = compared
+    said = json.loads(read_sweep_page(comparison.final.page).facts["seconds_per_step"])
+    assert {each.tuned.step for each in comparison.alternatives} <= set(said)
+    monkeypatch.setattr(ablation, "seconds_of_step", None)
+    again = ablate(path, logbook=logbook)
+    assert [each.tuned.step for each in again.alternatives] == [
+        each.tuned.step for each in comparison.alternatives
+    ]
 
 
 def test_the_same_comparison_again_trains_nothing(compared, monkeypatch, capsys):
@@ -130,6 +163,103 @@ def test_the_same_comparison_again_trains_nothing(compared, monkeypatch, capsys)
     assert "Infinity" not in told
     assert "NaN" not in told
     assert json.loads(told)["alternatives"][1]["p"] == comparison.alternatives[1].p
+
+
+def test_the_plan_comes_first_and_a_dry_run_stops_there(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep, "train_jobs", None)
+    logbook = tmp_path / "logbook"
+    assert cli.main(["ablate", str(file), "--dry-run", "--logbook", str(logbook)]) == 0
+    told = capsys.readouterr().out
+    assert "6 variants on 2 seeds: 12 runs, 1 programs, about " in told
+    assert "2 alternatives of optimizer, 3 trials each; then tuned and at defaults on 10" in told
+    assert "fresh seeds: 40 runs, about " in told
+    assert not logbook.exists()
+    assert cli.main(["ablate", str(file), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["trials"] == {"sgd": 3, "sgd momentum 0.9": 3}
+    assert plan["tuning"]["runs"] == 12
+    assert plan["final"]["runs"] == 40
+    assert plan["final"]["seeds"] == list(range(2, 12))
+
+
+def test_on_eighty_columns_nothing_is_cut_off(compared):
+    comparison, _, _ = compared
+    stream = io.StringIO()
+    show_comparison(comparison, Console(width=80, file=stream))
+    told = stream.getvalue()
+    assert max(map(len, told.splitlines())) <= 80
+    assert "…" not in told
+    for row in [*results(comparison).rows, *differences(comparison).rows]:
+        assert all(figure in told for figure in row.figures)
+
+
+def test_the_page_has_the_rows_of_the_terminal_and_the_pictures(compared, tmp_path, capsys):
+    comparison, path, logbook = compared
+    report = report_of_comparison(comparison)
+    assert report.headlines[0].sentence == " ".join(comparison.sentences)
+    blocks = {s.key: list(s.blocks) for s in report.sections}
+    rows = next(block for block in blocks["alternatives"] if isinstance(block, Table)).rows
+    assert [row[2:] for row in rows] == [list(row.figures) for row in results(comparison).rows]
+    (table,) = blocks["differences"]
+    assert [row[1:] for row in table.rows] == [r.figures for r in differences(comparison).rows]
+    charts = {key: block for key, (block, *_) in blocks.items() if isinstance(block, Chart)}
+    assert {"curves", "profiles", "sensitivity"} <= charts.keys()
+    names = [each.name for each in comparison.alternatives]
+    for chart in charts.values():
+        assert [line.label for line in chart.views[0].lines][:2] == names or chart.alt.startswith(
+            "validation loss of the best variants"
+        )
+    curve = charts["curves"].views[0].lines[0]
+    ours = [float(f"{edge[-1]:.4g}") for edge in comparison.best.curve]
+    assert [curve.low[-1], curve.values[-1], curve.high[-1]] == ours
+    lines = charts["sensitivity"].views[0]
+    assert lines.x == [1e-4, 1e-3, 1.0]
+    assert lines.x_log
+    ours = [comparison.tuning.final(number) for number in comparison.best.members]
+    assert sorted(lines.lines[0].values) == [float(f"{loss:.4g}") for loss in sorted(ours)]
+    shares = charts["profiles"].views[0].lines
+    assert all(
+        a <= b for line in shares for a, b in zip(line.values, line.values[1:], strict=False)
+    )
+    assert {"axes", "variants", "experiment"} <= blocks.keys(), "those of the tuning"
+    output = tmp_path / "a.html"
+    given = ["--logbook", str(logbook), "-o", str(output)]
+    assert cli.main(["ablate", str(path), *given]) == 0
+    written = output.read_text()
+    assert cli.main(["report", "small", *given]) == 0
+    ended = written.index("<footer>")
+    assert output.read_text()[:ended].count("<svg") == written[:ended].count("<svg") == 2
+    assert "Performance profiles" in output.read_text()
+    capsys.readouterr()
+    picture = str(tmp_path / "a.svg")
+    assert cli.main(["plot", "small", "--logbook", str(logbook), "-o", picture]) == 0
+    assert "Performance profiles" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_comparison_without_pages_is_shown_without_them(compared):
+    comparison, _, _ = compared
+    bare = replace(comparison, tuning=replace(comparison.tuning, page=None), warnings=("mind",))
+    report = report_of_comparison(bare)
+    assert [section.key for section in report.sections] == [
+        *("alternatives", "differences", "warnings", "curves", "profiles", "sensitivity"),
+    ]
+    assert isinstance(report.sections[2].blocks[0], Words)
+    assert "mind" in html(report)
+
+
+def test_every_page_of_an_ablation_stands_for_the_whole(compared, tmp_path):
+    comparison, _, _ = compared
+    for page in (comparison.tuning.page, comparison.final.page):
+        again = comparison_at(read_sweep_page(page))
+        assert again.sentences == comparison.sentences
+    # Without the last runs it is a sweep, and so is one that compares nothing.
+    page = tmp_path / "logbook" / "small" / comparison.tuning.page.name
+    page.parent.mkdir(parents=True)
+    page.write_text(comparison.tuning.page.read_text())
+    page.with_suffix(".npz").write_bytes(comparison.tuning.page.with_suffix(".npz").read_bytes())
+    assert comparison_at(read_sweep_page(page)) is None
+    page.with_suffix(".npz").unlink()
+    assert comparison_at(read_sweep_page(page)) is None
 
 
 @pytest.mark.parametrize(
@@ -232,3 +362,46 @@ def test_a_best_value_on_the_edge_of_its_grid_is_told(best, warned):
 def test_worse_is_what_interval_and_test_say(low, high, p, worse):
     given = SimpleNamespace(difference=Interval(0.15, low, high), p=p)
     assert is_worse(given) is worse
+
+
+def test_what_halving_dropped_is_not_chosen_for_its_loss_of_long_ago():
+    tuning = SimpleNamespace(ranking=[2, 0, 1])
+    asked = SimpleNamespace(members={"a": [0, 2], "b": [1]})
+    assert ablation.best_of(asked, tuning) == {"a": 2, "b": 1}
+
+
+def alternative(name, scores):
+    middle = Interval(float(interquartile_mean(scores)), 0, 1)
+    return Alternative(name, (0,), Result("", scores, middle, 0, None), None, (), 0.5, None)
+
+
+def test_the_others_are_compared_with_the_first():
+    draw = np.random.default_rng(1)
+    base = draw.normal(size=20)
+    ramp = np.linspace(-0.1, 0.1, 20)
+    scores = (base, base + 1 + ramp, base + 2 + 3 * ramp)
+    found = [alternative(name, each) for name, each in zip("abc", scores, strict=True)]
+    b, c = against_best(found, lower=True)
+    assert (b.difference.estimate, c.difference.estimate) == pytest.approx((1, 2))
+    assert b.p == pytest.approx(3 * 2.0 ** (1 - 20)), "three pairs, one sign in all twenty"
+    levels = {each.difference.level for each in (b, c)}
+    assert {round(1 - level, 9) for level in levels} < {round(0.05 / m, 9) for m in (1, 2, 3)}
+    share = np.mean(found[2].tuned.scores[:, None] > base)
+    assert c.improvement.estimate == pytest.approx(share)
+    assert against_best(found, lower=False)[1].improvement.estimate == pytest.approx(1 - share)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [([32, 32, 32], "3 × 32"), ([32, 32], "[32, 32]"), (10.0, "10"), (1e-5, "1e-05"), ([], "[]")],
+)
+def test_values_are_told_in_short(given, said):
+    assert value_in_words(given) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(5.2e-5, "0.052 ms"), (0.25, "250 ms"), (2.0, "2 s"), (100.0, "2 min"), (np.inf, "∞")],
+)
+def test_times_are_told_in_their_unit(seconds, said):
+    assert about(seconds) == said

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 from logbooks import EXPERIMENT, write_page
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from nnref.cli import main
 from nnref.experiment import Experiment
@@ -13,7 +15,7 @@ from nnref.report.about_sweeps import (
     axes_of,
     joined,
     losses_over,
-    panel_of,
+    panels_over_axes,
     ranked,
     report_of_sweep,
     sweep_page,
@@ -65,19 +67,45 @@ def test_losses_stand_at_their_place_on_the_axes(tmp_path):
 
 
 def test_two_axes_are_a_heat_map_and_one_is_a_curve(tmp_path):
-    two = panel_of(write_sweep(tmp_path))
+    (two,) = panels_over_axes(write_sweep(tmp_path))
     assert "over optimizer.learning_rate and optimizer: from 0.01 to 0.7" in two.alt
     svg = inline(two).svg
     assert all(text in svg for text in ("adam beta1 0.8", ">0.01<", ">0.7<"))
     only = {key: loss for key, loss in LOSSES.items() if key[0] == "sgd"}
-    one = panel_of(write_sweep(tmp_path, only))
-    assert one.alt.endswith("over optimizer.learning_rate: 0.1: 0.3, 1.0: 0.2, 10.0: nan")
+    (one,) = panels_over_axes(write_sweep(tmp_path, only))
+    assert one.alt.endswith("over optimizer.learning_rate: 0.1: 0.3, 1: 0.2, 10: nan")
     assert "optimizer.learning_rate" in inline(one).svg
+
+
+def test_a_third_axis_has_a_heat_map_for_each_of_its_values(tmp_path):
+    page = write_sweep(tmp_path)
+    for number, variant in enumerate(page.variants):
+        variant["settings"] |= {"model.hidden": [[4], [4, 4, 4]][number % 2], "shuffle": number > 2}
+    shallow, deep = panels_over_axes(page)
+    assert shallow.title == "hidden [4]: validation loss, lowest over shuffle"
+    assert deep.title == "hidden 3 × 4: validation loss, lowest over shuffle"
+    assert "from 0.01 to 0.2" in shallow.alt
+    assert "from 0.3 to 0.7" in deep.alt
+    coldest, warmest = ("#440154", "#fde725")  # the ends of the colours are those of all losses
+
+    def colours(panel):
+        figure = Figure()
+        axes = figure.subplots()
+        panel.draw(axes)
+        picture = axes.images[0]
+        return {to_hex(c) for c in picture.to_rgba(picture.get_array()).reshape(-1, 4) if c[3]}
+
+    assert coldest in colours(deep)
+    assert coldest not in colours(shallow)
+    assert warmest in colours(shallow)
+    assert warmest not in colours(deep)
+    names = {"shuffle", "model.hidden", "optimizer", "optimizer.learning_rate"}
+    assert names == axes_of(page).keys()
 
 
 def test_a_sweep_of_words_and_one_where_all_diverged_are_drawn(tmp_path):
     words = {("sgd", 1.0): 0.2, ("adam", 1.0): 0.1}
-    assert "adam beta1 0.8" in inline(panel_of(write_sweep(tmp_path, words))).svg
+    assert "adam beta1 0.8" in inline(panels_over_axes(write_sweep(tmp_path, words))[0]).svg
     lost = dict.fromkeys(LOSSES)
     assert "<svg" in html(report_of_sweep(write_sweep(tmp_path, lost)))
 

@@ -1,67 +1,137 @@
-"""A comparison of alternatives on the terminal and as plain values."""
+"""A comparison of alternatives: its rows, for the terminal and the page, and its plain values."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.text import Text
 
-from nnref.ablation import LEVEL, Alternative, Comparison, Result
+from nnref.ablation import LEVEL, NEAR, Alternative, Comparison, Protocol, Result
 from nnref.report.logbook import plain_table
+from nnref.report.sweep import about, plan_as_json, show_plan
 from nnref.statistics import Interval
+
+
+class Row(NamedTuple):
+    """An alternative, with some settings, in figures."""
+
+    name: str
+    settings: str
+    figures: Sequence[str]
+
+
+class Rows(NamedTuple):
+    """A table, and how to read it."""
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    note: str
+
+
+def results(comparison: Comparison) -> Rows:
+    """A row for each alternative as tuned, and one for it at its defaults."""
+    metric, seeds = comparison.metric, len(comparison.seeds)
+    each = comparison.alternatives
+    shown = [one for alternative in each for one in (alternative.tuned, alternative.default) if one]
+    diverged = any(result.diverged for result in shown)
+    timed = comparison.best.tuned.steps is not None
+    columns = [metric, "near", *["diverged"] * diverged]
+    columns += ["steps", "time", "reach"] if timed else []
+
+    def figures(result: Result, near: str) -> list[str]:
+        told = [interval(result.middle), near]
+        if diverged:
+            told.append(f"{result.diverged}/{seeds}" if result.diverged else "")
+        if result.steps is not None:
+            told += [figure(result.steps[1]), about(result.seconds)]
+            told.append(f"{result.reached}/{seeds}")
+        return told
+
+    rows = []
+    for alternative in each:
+        near = f"{alternative.sensitivity:.0%}"
+        tuned = alternative.tuned
+        rows.append(Row(alternative.name, tuned.settings, figures(tuned, near)))
+        if alternative.default is not None:
+            told = alternative.default.settings
+            told = told if "," in told else told.rpartition(" ")[2]  # the tuned row names it
+            told = f"by default {told}"
+            rows.append(Row("", told, figures(alternative.default, "")))
+    note = (
+        f"{metric}: interquartile mean of {seeds} fresh seeds and its {LEVEL:.0%} interval. "
+        f"near: share of the {comparison.best.trials} settings tried whose loss is within "
+        f"{NEAR - 1:.0%} of the best."
+    )
+    if timed:
+        target = comparison.target
+        note += (
+            f" steps, time: to {target}, of the median seed, timed as a run alone; ∞ where it does "
+            "not get there or diverges. reach: seeds that get there."
+        )
+    return Rows(columns, rows, note)
+
+
+def differences(comparison: Comparison) -> Rows:
+    """A row for each alternative but the best: how much worse it is, and how sure that is."""
+    rows = []
+    for each in comparison.alternatives[1:]:
+        assert each.difference is not None, "the others are compared with the best"
+        assert each.p is not None, "and tested"
+        assert each.improvement is not None, "and their runs counted"
+        share = f"{each.improvement.estimate:.0%}"
+        rows.append(Row(each.name, "", [interval(each.difference), f"{each.p:.2g}", share]))
+    note = (
+        f"difference of {comparison.metric} to {comparison.best.name}: interquartile mean over "
+        "paired seeds. p: Wilcoxon's signed-rank test. Both are corrected (Holm) for all pairs of "
+        f"{len(comparison.alternatives)} alternatives, as the same runs said which one is the "
+        "best. best wins: share of pairs of runs in which it is better."
+    )
+    return Rows(["difference", "p", "best wins"], rows, note)
+
+
+def show_protocol(asked: Protocol, console: Console) -> None:
+    """The plan: the tuning, and what comes after it."""
+    show_plan(asked.plan, console)
+    last = plan_as_json(asked.expected)
+    console.print(
+        f"{len(asked.members)} alternatives of {asked.axis}, {asked.trials} trials each; then "
+        f"tuned and at defaults on {len(last['seeds'])} fresh seeds: {last['runs']} runs, about "
+        f"{about(last['seconds'])}\n",
+        highlight=False,
+    )
+
+
+def protocol_as_json(asked: Protocol) -> dict[str, Any]:
+    """The plan as plain values; what the tuning will choose is not known yet."""
+    return {
+        "name": asked.plan.name,
+        "axis": asked.axis,
+        "metric": asked.metric,
+        "trials": {name: len(numbers) for name, numbers in asked.members.items()},
+        "tuning": plan_as_json(asked.plan),
+        "final": plan_as_json(asked.expected),
+    }
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """A row for each alternative, warnings, and what can be concluded."""
-    metric, seeds = comparison.metric, len(comparison.seeds)
-    trials = comparison.best.trials
     console.print(
-        f"[bold]{comparison.name}[/bold]  {comparison.axis}, {trials} trials each on "
-        f"{len(comparison.tuning.seeds)} seeds, then {seeds} fresh seeds\n",
+        f"[bold]{comparison.name}[/bold]  {comparison.axis}, {comparison.best.trials} trials each "
+        f"on {len(comparison.tuning.seeds)} seeds, then {len(comparison.seeds)} fresh seeds\n",
         highlight=False,
     )
-    timed = comparison.best.tuned.steps is not None
-    right = [
-        metric,
-        "diverged",
-        *(["steps to target"] if timed else []),
-        "at defaults",
-        "near best",
-    ]
-    table = plain_table(comparison.axis, "tuned", *right, right=right)
-    for each in comparison.alternatives:
-        steps = []
-        if each.tuned.steps:
-            steps = [f"{figure(each.tuned.steps[1])} ({each.tuned.reached} of {seeds})"]
-        table.add_row(
-            each.name,
-            each.tuned.settings,
-            interval(each.tuned.middle),
-            f"{each.tuned.diverged} of {seeds}" if each.tuned.diverged else "",
-            *steps,
-            "-" if each.default is None else interval(each.default.middle),
-            f"{each.sensitivity:.0%}",
-        )
-    console.print(table)
-    console.print(
-        f"{metric}: interquartile mean and its {LEVEL:.0%} interval; steps: median, and how many "
-        "seeds arrive; at defaults: - where there are none, or these are the tuned settings; "
-        "near best: trials whose loss is within 10 % of the best\n",
-        style="dim",
-        highlight=False,
-    )
-    right = ["difference", "p", "best is better in"]
-    table = plain_table(f"to {comparison.best.name}", *right, right=right)
-    for each in comparison.alternatives[1:]:
-        if each.difference is not None and each.p is not None and each.improvement is not None:
-            share = f"{each.improvement.estimate:.0%} of pairs of runs"
-            table.add_row(each.name, interval(each.difference), f"{each.p:.2g}", share)
-    console.print(table)
-    console.print(
-        f"difference: interquartile mean over paired seeds, with intervals and p (Wilcoxon) "
-        f"corrected for {len(comparison.alternatives) - 1} comparisons (Holm)\n",
-        style="dim",
-        highlight=False,
-    )
+    shown = {comparison.axis: results(comparison), "against the best": differences(comparison)}
+    for title, (columns, rows, note) in shown.items():
+        table = plain_table(title, *columns, right=columns)
+        table.columns[0].no_wrap = False
+        for row in rows:
+            lines = [Text(row.name)] if row.name else []
+            lines += [Padding(Text(row.settings, style="dim"), (0, 0, 0, 2))] * bool(row.settings)
+            table.add_row(Group(*lines), *row.figures)
+        console.print(table, highlight=False)
+        console.print(f"{note}\n", style="dim", highlight=False, markup=False)
     for warning in comparison.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)
     for sentence in comparison.sentences:
@@ -73,7 +143,7 @@ def interval(given: Interval) -> str:
 
 
 def figure(value: float) -> str:
-    return "∞" if value == np.inf else "-∞" if value == -np.inf else f"{value:.4g}"
+    return "∞" if value == np.inf else "-∞" if value == -np.inf else f"{value:.3g}"
 
 
 def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
@@ -83,6 +153,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "name": comparison.name,
         "axis": comparison.axis,
         "metric": comparison.metric,
+        "target": comparison.target,
         "level": LEVEL,
         "seeds": list(comparison.seeds),
         "pages": [str(swept.page) for swept in (comparison.tuning, comparison.final) if swept.page],
@@ -110,7 +181,7 @@ def alternative_as_json(alternative: Alternative) -> dict[str, Any]:
         "sensitivity": alternative.sensitivity,
         "p": alternative.p,
         **{name: interval_as_json(given) for name, given in intervals.items()},
-        "curve": None if alternative.curve is None else [values(row) for row in alternative.curve],
+        "curve": [values(row) for row in alternative.curve],
     }
 
 
@@ -121,6 +192,7 @@ def result_as_json(result: Result) -> dict[str, Any]:
         "interquartile_mean": interval_as_json(result.middle),
         "diverged": result.diverged,
         "steps_to_target": None if result.steps is None else values(result.steps),
+        "seconds_to_target": None if result.steps is None else value(result.seconds),
         "reached_target": result.reached,
     }
 

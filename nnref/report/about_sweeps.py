@@ -32,9 +32,11 @@ from nnref.report.blocks import (
 from nnref.report.curves import POINTS, medians, places, rounded
 from nnref.report.panels import COLOURS, Panel, axes_panel, axis_panel, inline
 from nnref.report.subjects import facts_table, in_words
+from nnref.report.sweep import short_names
 
 DROPPED = re.compile(r"dropped after epoch (\d+)")
 SHOWN = 20  # variants of the table that is open
+MOST_PICTURES = 6  # of a sweep, one for each value of its third axis
 
 
 def sweep_page(given: str, logbook: Path) -> SweepPage | None:
@@ -51,6 +53,11 @@ def sweep_page(given: str, logbook: Path) -> SweepPage | None:
 
 def report_of_sweep(page: SweepPage) -> Report:
     """Everything that a page says about a sweep."""
+    return Report(f"{page.name}, a sweep", [headline(page)], sections_of_sweep(page))
+
+
+def sections_of_sweep(page: SweepPage) -> list[Section]:
+    """The sections of a report on a sweep."""
     complete = page.complete and bool(page.variants)
     sections = [
         axes_section(page) if complete else None,
@@ -64,12 +71,12 @@ def report_of_sweep(page: SweepPage) -> Report:
         rows = [[page.name, note] for note in page.notes]
         notes = Table("remarks", ["sweep", "remark"], rows, numbers=False)
         sections.append(Section("notes", "Notes", [notes]))
-    return Report(f"{page.name}, a sweep", [headline(page)], sections)
+    return sections
 
 
 def panels_of_sweep(page: SweepPage) -> list[Panel]:
     """Its pictures."""
-    return [panel_of(page)] if page.complete and page.variants else []
+    return panels_over_axes(page) if page.complete and page.variants else []
 
 
 def headline(page: SweepPage) -> Headline:
@@ -117,29 +124,47 @@ def losses_over(page: SweepPage, axes: dict[str, list[Any]]) -> np.ndarray:
     return losses
 
 
-def panel_of(page: SweepPage) -> Panel:
-    """The final loss over the axis, or over the two axes with the most values."""
+def panels_over_axes(page: SweepPage) -> list[Panel]:
+    """The final loss over the axis, or over the two axes with the most values.
+
+    A third axis has a picture for each of its values, if these are few.
+    """
     axes = axes_of(page)
-    most = dict(list(axes.items())[:2])
-    losses = losses_over(page, most)
-    names = [[value_in_words(value) for value in values] for values in most.values()]
-    others = f", the lowest over {', '.join(list(axes)[2:])}" if len(axes) > 2 else ""
-    title = f"{in_words(loss_of(page))} in the end, median of seeds{others}"
-    if len(most) == 2:
-        columns, rows = most  # the more values across
-        return axes_panel(title, losses.T, rows, columns, names[1], names[0])
-    (path,) = most or ("",)
-    values = next(iter(most.values()), [None])
-    return axis_panel(title, losses.reshape(-1), path, values, names[0] if names else ["all"])
+    paths = list(axes)
+    third = paths[2] if len(axes) > 2 and len(axes[paths[2]]) <= MOST_PICTURES else None
+    shown = paths[: 2 if third is None else 3]
+    losses = losses_over(page, {path: axes[path] for path in shown})
+    names = [[value_in_words(value) for value in axes[path]] for path in shown]
+    others = [short_name(path) for path in paths[len(shown) :]]
+    title = in_words(loss_of(page)) + (f", lowest over {', '.join(others)}" if others else "")
+    if len(shown) < 2:
+        (path,) = shown or ("",)
+        values = axes.get(path, [None])
+        return [axis_panel(title, losses.reshape(-1), path, values, names[0] if names else ["all"])]
+
+    def panel(part: np.ndarray, title: str) -> Panel:  # the more values across
+        return axes_panel(title, part.T, shown[1], shown[0], names[1], names[0], losses)
+
+    if third is None:
+        return [panel(losses, title)]
+    return [
+        panel(losses[:, :, place], f"{short_name(third)} {name}: {title}")
+        for place, name in enumerate(names[2])
+    ]
+
+
+def short_name(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def axes_section(page: SweepPage) -> Section:
-    """A heat map or a curve."""
+    """Heat maps, or a curve."""
     return Section(
         "axes",
         "Over the axes",
-        [Pictures([inline(panel_of(page))])],
-        "Blank where every run diverged, or none was made.",
+        [Pictures([inline(panel) for panel in panels_over_axes(page)])],
+        "The loss in the end, median of the seeds; blank where every run diverged, or none was "
+        "made.",
     )
 
 
@@ -162,7 +187,14 @@ def variants_section(page: SweepPage) -> Section:
     """Every variant in figures, the best first."""
     paths = list(axes_of(page))
     loss = loss_of(page)
-    columns = ["place", *paths, f"{in_words(loss)} in the end", "lowest", "diverged", "ended"]
+    columns = [
+        "place",
+        *short_names(paths),
+        f"{in_words(loss)} in the end",
+        "lowest",
+        "diverged",
+        "ended",
+    ]
     rows = []
     for place, number in enumerate(ranked(page), 1):
         variant = page.variants[number]
@@ -215,7 +247,7 @@ def courses_section(page: SweepPage) -> Section | None:
 def name_of(variant: dict[str, Any]) -> str:
     """A variant by what it sets."""
     settings = variant["settings"].items()
-    told = (f"{path.rpartition('.')[2]} {value_in_words(value)}" for path, value in settings)
+    told = (f"{short_name(path)} {value_in_words(value)}" for path, value in settings)
     return ", ".join(told) or variant["identity"]
 
 

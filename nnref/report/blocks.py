@@ -60,10 +60,12 @@ class Table(Block):
         *,
         folded: bool = False,
         numbers: bool = True,
+        note: str = "",
     ):
         self.caption, self.columns, self.rows = caption, columns, rows
         self.folded = folded  # shown when it is asked for
         self.numbers = numbers  # aligned to the right
+        self.note = note  # how to read it
 
 
 class Code(Block):
@@ -103,6 +105,8 @@ class Line(NamedTuple):
     dashed: bool = False
     thin: bool = False
     family: str = ""  # thin lines tell the range of the thick one of their family
+    low: Sequence[float | None] = ()  # edges of a band around it
+    high: Sequence[float | None] = ()
 
 
 class View(NamedTuple):
@@ -112,6 +116,8 @@ class View(NamedTuple):
     x: list[float]
     lines: list[Line]
     log: bool = False  # at first; the reader may switch
+    x_log: bool = False
+    stepped: bool = False  # each value holds since the x before
 
     @property
     def main(self) -> list[Line]:
@@ -125,6 +131,9 @@ class View(NamedTuple):
         return [
             [f"{self.x[p]:,.7g}", *(figure(line.values[p]) for line in self.main)] for p in places
         ]
+
+
+BAND = "band"  # turns the bands of all lines on and off
 
 
 class Switch(NamedTuple):
@@ -184,7 +193,7 @@ class Report(NamedTuple):
 
 def view_data(view: View) -> dict[str, Any]:
     lines = [line._asdict() for line in view.lines]
-    return {"label": view.label, "x": view.x, "lines": lines, "log": view.log}
+    return view._asdict() | {"lines": lines}
 
 
 def figure(value: float | None) -> str:

@@ -6,6 +6,7 @@ file of `nnref plot` come from the same lines.
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, to_rgb
+from matplotlib.colors import LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from nnref.errors import UserError
 from nnref.report.blocks import Chart, Image
+from nnref.statistics import Interval
 
 # The style sheet has the same eight as --line-0 ..., and lighter ones for dark screens.
 COLOURS = (
@@ -88,13 +90,15 @@ def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
     Raises:
         UserError: where the file cannot be written.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    rows = [panels[n : n + columns] for n in range(0, len(panels), columns)]
+    heights = [max(panel.size[1] for panel in row) + 0.2 for row in rows]
     with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(columns * SIZE[0], rows * (SIZE[1] + 0.2)), layout="constrained")
+        figure = Figure(figsize=(columns * SIZE[0], sum(heights)), layout="constrained")
+        grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
         figure.suptitle(title, x=0.01, ha="left")
         for number, panel in enumerate(panels):
-            axes = figure.add_subplot(rows, columns, number + 1)
+            axes = figure.add_subplot(grid[number])
             axes.set_title(panel.title, loc="left")
             panel.draw(axes)
         metadata = {"Date": None} if path.suffix == ".svg" else None
@@ -121,17 +125,29 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
                 there = np.isfinite(y)
                 style: Any = {"linestyle": "--"} if line.dashed else {}
                 style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": line.label}
+                style |= {"drawstyle": "steps-pre"} if view.stepped else {}
                 axes.plot(x[there], y[there], color=COLOURS[line.colour], **style)
+                if line.low:
+                    edges = np.array(line.low, float), np.array(line.high, float)
+                    axes.fill_between(x, *edges, color=COLOURS[line.colour], alpha=0.18, lw=0)
+            if view.x_log:
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter("{x:g}")
             if view.log:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
                 axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
             axes.set_xlabel(chart.x_label)
-            if view.main:
+            if len(view.main) > 4:  # below the picture: it would hide the lines
+                tight: Any = {"columnspacing": 1.0, "handlelength": 1.4}
+                place = {"loc": "upper left", "bbox_to_anchor": (-0.2, -0.2)}
+                axes.legend(fontsize=7, ncols=2, **place, **tight)
+            elif view.main:
                 axes.legend(fontsize=8)
 
         name = view.label if len(chart.views) > 1 else title
-        return Panel(name, chart.alt, draw)
+        below = 0.16 * -(-len(view.main) // 2) if len(view.main) > 4 else 0
+        return Panel(name, chart.alt, draw, (SIZE[0], SIZE[1] + below))
 
     return [panel(number) for number in range(len(chart.views))]
 
@@ -265,7 +281,7 @@ def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[
     return [Panel("Answers", alt, scatter), Panel("Residuals", alt, spread)]
 
 
-# --- sweeps ---------------------------------------------------------------------------------------
+# --- sweeps and ablations -------------------------------------------------------------------------
 
 
 def axis_panel(
@@ -294,6 +310,45 @@ def axis_panel(
     return Panel(title, f"{title} over {path}: {told}", draw)
 
 
+def intervals_panel(
+    title: str,
+    names: Sequence[str],
+    tuned: Sequence[Interval],
+    defaults: Sequence[Interval | None],
+) -> Panel:
+    """An interval in each row, the first at the top, and another one below it."""
+
+    def draw(axes: Axes) -> None:
+        kinds: Any = [
+            ("tuned", tuned, -0.13, {"color": COLOURS[0], "marker": "o"}),
+            ("at defaults", defaults, 0.17, {"color": COLOURS[1], "marker": "s", "mfc": "none"}),
+        ]
+        for label, given, below, style in kinds:
+            rows = [
+                (n, each) for n, each in enumerate(given) if each and np.isfinite(each.estimate)
+            ]
+            if not rows:
+                continue
+            x = np.array([each.estimate for _, each in rows])
+            ends = np.array([(each.low, each.high) for _, each in rows]).T
+            y = [n + below for n, _ in rows]
+            axes.errorbar(
+                x, y, xerr=abs(ends - x), fmt="none", ecolor=style["color"], elinewidth=1.6
+            )
+            axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
+        axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        low, high = axes.dataLim.intervalx
+        if low > 0 and high > 20 * low:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
+
+    told = "; ".join(f"{name} {each}" for name, each in zip(names, tuned, strict=True))
+    return Panel(title, f"{title}: {told}", draw, (SIZE[0], 1.1 + 0.32 * len(names)))
+
+
 def axes_panel(
     title: str,
     losses: np.ndarray,
@@ -301,13 +356,17 @@ def axes_panel(
     columns: str,
     row_names: Sequence[str],
     column_names: Sequence[str],
+    all_losses: np.ndarray,
 ) -> Panel:
-    """A loss over two axes, (rows, columns), with its figures where there is room."""
+    """A loss over two axes, (rows, columns), with its figures where there is room.
+
+    The colours are those of all losses, so that several such pictures can be compared.
+    """
 
     def draw(axes: Axes) -> None:
-        finite = losses[np.isfinite(losses)]
-        log = finite.size > 0 and finite.min() > 0 and finite.min() < finite.max()
-        norm = LogNorm(finite.min(), finite.max()) if log else None
+        finite = all_losses[np.isfinite(all_losses)]
+        ends = (finite.min(), finite.max()) if finite.size else (0, 1)
+        norm = (LogNorm if 0 < ends[0] < ends[1] else Normalize)(*ends)
         tint = mpl.colormaps["viridis_r"]
         picture = axes.imshow(np.ma.masked_invalid(losses), aspect="auto", norm=norm, cmap=tint)
         if losses.shape[1] <= 10:
@@ -325,4 +384,5 @@ def axes_panel(
     told = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
     told += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"
     height = 2.2 + 0.22 * min(len(row_names), MOST_NAMES)
-    return Panel(title, told, draw, (SIZE[0] * 1.3, height))
+    width = SIZE[0] * (1 if losses.shape[1] <= 6 else 1.3)
+    return Panel(title, told, draw, (width, height))

@@ -98,6 +98,10 @@ def same(one: Setting, other: Setting) -> bool:
 
 def about(seconds: float) -> str:
     """A time in words."""
+    if not 1e-3 <= seconds < np.inf:
+        return "∞" if seconds == np.inf else f"{seconds * 1e3:.2g} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -143,9 +147,7 @@ def show_swept(swept: Swept, console: Console) -> None:
     """The best variants, and the verdict."""
     right = (swept.loss, "best", "diverged")
     paths = list(dict.fromkeys(s.path for variant in swept.variants for s in variant.settings))
-    short = [path.rpartition(".")[2] for path in paths]
-    names = short if len(set(short)) == len(short) else paths
-    table = plain_table(*names, *right, "how it ended", right=right)
+    table = plain_table(*short_names(paths), *right, "how it ended", right=right)
     for place in swept.ranking[:SHOWN]:
         records = swept.of(place)
         diverged = sum(record.diverged for record in records)
@@ -163,6 +165,12 @@ def show_swept(swept: Swept, console: Console) -> None:
         console.print(f"page     {swept.page}", highlight=False, soft_wrap=True)
         losses = swept.page.with_suffix(".npz")
         console.print(f"losses   {losses}", highlight=False, soft_wrap=True)
+
+
+def short_names(paths: Sequence[str]) -> Sequence[str]:
+    """The last words of some paths, if that tells them apart."""
+    short = [path.rpartition(".")[2] for path in paths]
+    return short if len(set(short)) == len(short) else paths
 
 
 def finite(value: float) -> float | None:

@@ -18,6 +18,11 @@
     return Array.from({ length: 27 }, (_, k) => [1, 2, 5][k % 3] * 10 ** Math.floor(k / 3));
   };
 
+  const places = (view) =>
+    view.x_log
+      ? { values: (_, at) => at.map((place) => (place === null ? "" : digits(place))) }
+      : { incrs: whole(view.x) };
+
   function begin(chart) {
     const data = JSON.parse(chart.querySelector("script").textContent);
     const form = chart.querySelector("form");
@@ -40,6 +45,14 @@
       const log =
         picked.get("scale") === "log" && columns.some((column) => column.some((v) => v !== null));
       if (!log) columns = lines.map((line) => line.values);
+      // The edges of a band are two more columns, which have no line of their own.
+      const shown = form.elements.band === undefined || picked.has("band");
+      const banded = lines.filter((line) => shown && line.low.length > 0);
+      const edges = banded.flatMap((line) => [line.high, line.low]);
+      const bands = banded.map((line, k) => ({
+        series: [1 + lines.length + 2 * k, 2 + lines.length + 2 * k],
+        fill: `${css(`--line-${line.colour}`)}2e`,
+      }));
       const ink = css("--ink");
       const axis = {
         stroke: ink,
@@ -53,9 +66,9 @@
         width: area.clientWidth,
         height: HEIGHT,
         legend: { show: false },
-        scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+        scales: { x: { time: false, distr: view.x_log ? 3 : 1 }, y: { distr: log ? 3 : 1 } },
         axes: [
-          { ...axis, label: data.x, labelSize: 20, size: 34, incrs: whole(view.x) },
+          { ...axis, label: data.x, labelSize: 20, size: 34, ...places(view) },
           { ...axis, values: ticks, size: 62 },
         ],
         cursor: { y: false, focus: { prox: 16 } },
@@ -70,8 +83,11 @@
             dash: line.dashed ? [7, 4] : undefined,
             spanGaps: true,
             points: { show: view.x.length === 1 },
+            paths: view.stepped ? uPlot.paths.stepped({ align: -1 }) : undefined,
           })),
+          ...edges.map(() => ({ width: 0, points: { show: false } })),
         ],
+        bands,
         hooks: {
           setCursor: [(u) => tell(u, view, lines)],
           setSeries: [
@@ -84,7 +100,7 @@
       };
       near = null;
       if (plot !== null) plot.destroy();
-      plot = new uPlot(options, [view.x, ...columns], area);
+      plot = new uPlot(options, [view.x, ...columns, ...edges.map((edge) => (log ? edge.map(positive) : edge))], area);
       chart.plot = plot;
       slider.max = view.x.length - 1;
       slider.value = slider.max;
@@ -98,7 +114,8 @@
       const told = [];
       for (const line of lines.filter((each) => !each.thin)) {
         const family = lines.filter((each) => each.thin && each.family === line.family);
-        const known = family.map((each) => each.values[place]).filter((v) => v !== null);
+        const values = family.map((each) => each.values[place]);
+        const known = [...values, line.low[place], line.high[place]].filter((v) => v != null);
         const range = known.length > 1 ? [Math.min(...known), Math.max(...known)] : [];
         told.push([line, range.length ? ` (${range.map(digits).join(" to ")})` : ""]);
       }

@@ -14,7 +14,8 @@ from flax import nnx
 import nnref
 from nnref import UserError
 from nnref.cli import main
-from nnref.diagnose import Finding, Findings
+from nnref.diagnose import Finding, Findings, Subject
+from nnref.diagnose.case import Case
 from nnref.signatures import plain
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -195,6 +196,97 @@ def test_an_optimizer_that_raises_is_a_finding_too():
     found = nnref.diagnose(task(), optimizer=optimizer)
     assert found[0].evidence == "RuntimeError: no updates today"
     assert found[0].where == f"{__file__}:{update.__code__.co_firstlineno + 1}"
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        ({"train": (X, np.full(64, "cat"))}, {}, "np.unique(y, return_inverse=True)[1]"),
+        ({"train": (X[:1], Y[:1])}, {}, "1 training row"),
+        ({}, {"batch_size": 0}, "batch_size is 0; it is a whole number"),
+        ({}, {"epochs": 2.5}, "epochs is 2.5; it is a whole number"),
+        ({}, {"kind": "regresion"}, "one of binary, multiclass, multilabel, regression"),
+        ({}, {"optimizer": "adam"}, "'adam', no optax transformation"),
+    ],
+)
+def test_what_no_training_can_be_made_of_is_refused(change, arguments, words):
+    with pytest.raises(UserError) as told:
+        nnref.diagnose(task(**change), **arguments)
+    assert words in str(told.value)
+
+
+def test_a_module_in_the_place_of_functions_is_refused():
+    with pytest.raises(UserError, match="model="):
+        nnref.diagnose(nnref.Task(LinenNorm(), loss=squared, train=(X, Y)))
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments"),
+    [
+        ({}, {"penalty": lambda params: params["no such layer"]}),
+        ({"valid": (X[:, :2], Y)}, {}),
+    ],
+)
+def test_a_penalty_that_raises_and_validation_rows_that_do_not_fit_are_findings(change, arguments):
+    found = nnref.diagnose(task(**change), **arguments)
+    assert [finding.cause for finding in found.faults] == ["broken_program"]
+    assert found[0].where.startswith(__file__)
+
+
+def test_a_metric_that_raises_is_told_and_done_without():
+    def metric(outputs, y):
+        raise TypeError("no outputs like these")
+
+    found = nnref.diagnose(task(), optimizer=optax.adam(0.1), epochs=40, metric=metric)
+    assert not found.faults
+    assert "your metric: TypeError: no outputs like these" in found.impossible
+
+
+def test_data_that_are_not_finite_need_no_run():
+    found = nnref.diagnose(task(train=(np.where(X > 2, np.nan, X), Y)))
+    assert found.faults[0].cause == "nonfinite_data"
+    assert "a run as told" not in found.checked
+
+
+def test_targets_may_be_true_and_false():
+    def logistic(outputs, y):
+        return optax.sigmoid_binary_cross_entropy(outputs, y)
+
+    found = nnref.diagnose(
+        task(loss=logistic, train=(X, Y > 0)), optimizer=optax.adam(0.1), epochs=40
+    )
+    assert not found.faults
+    assert not [line for line in found.impossible if "targets" in line]
+
+
+def test_two_classes_in_two_columns_are_classes():
+    y = np.concatenate([Y > 0, Y <= 0], 1).astype(np.float32)
+    subject = Subject(
+        lambda key: ({"w": jnp.zeros((3, 2))}, {}),
+        lambda params, state, x, key, train: (x @ params["w"], state),
+        lambda outputs, y: optax.softmax_cross_entropy(outputs, y).mean(),
+        train=(X, y),
+        valid=(X, y),
+        optimizer=optax.adam(0.1),
+        kind="binary",
+    )
+    found = nnref.diagnose(subject)
+    assert not found.faults
+    assert found.measures["skill on validation rows"] > 0.9
+
+
+def test_a_slow_network_is_trained_step_by_step_within_its_time():
+    case = Case(subject_of(task()), seconds=30.0)
+    case.seconds_of_a_step = 10.0  # measured once, and kept
+    assert case.trainer.stepwise
+    case = Case(subject_of(task()), seconds=30.0)
+    case.seconds_of_a_step = 1e-5
+    assert not case.trainer.stepwise
+
+
+def subject_of(task):
+    init, apply, loss, *_ = task.functions
+    return Subject(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))
 
 
 def bare(params, batch):

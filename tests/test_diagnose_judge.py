@@ -138,8 +138,11 @@ def blown(at, born, loss):
 
 CLIMBS = np.concatenate([np.geomspace(1, 1e6, 50), np.full(350, np.nan)])
 FALLS = np.concatenate([np.linspace(1, 0.2, 50), np.full(350, np.nan)])
+RESTS = np.concatenate([np.linspace(1, 0.5, 100), np.full(300, 0.5)])
 JUMPS = np.concatenate([[1.0, 40.0], np.full(398, 2.0)])
 WEAK = (replace(LEVEL, size=1e-2), replace(LEVEL, size=1e-4), replace(LEVEL, size=1e-6))
+GROWN = (LEVEL, replace(LEVEL, size=1e9), replace(LEVEL, size=np.inf))
+BORN = (replace(LEVEL, size=np.nan),) * 3
 DEAD = (LEVEL, replace(LEVEL, dead=1.0), LEVEL)
 HUGE = np.random.default_rng(1).normal(500, 300, (ROWS, 4))
 TINY = np.random.default_rng(1).normal(0, 0.001, (ROWS, 4))
@@ -159,8 +162,13 @@ TABLE = {
     ),
     "exploding_gradients": (
         "exploding_gradients",
-        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS))},
-        {"steps": history(FALLS, finite=blown(0, "loss", FALLS))},
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(GROWN)},
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(BORN)},
+    ),
+    "numerical_instability, in the outputs": (
+        "numerical_instability",
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(BORN)},
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(GROWN)},
     ),
     "learning_rate_too_high, by a jump": (
         "learning_rate_too_high",
@@ -297,10 +305,20 @@ TABLE = {
         {"reached": 0.1, "longer": 0.3},
         {"reached": 0.1, "longer": 0.15},
     ),
+    "undertrained, by a little, while the loss still falls": (
+        "undertrained",
+        {"reached": 0.1, "longer": 0.3},
+        {"reached": 0.1, "longer": 0.3, "steps": history(RESTS)},
+    ),
     "corrupted_labels, memorized": (
         "corrupted_labels",
         {"reference": 0.0, "reached": 0.9, "kept": 0.0},
         {"reference": 0.0, "reached": 0.9, "kept": 0.5},
+    ),
+    "corrupted_labels, half memorized": (
+        "corrupted_labels",
+        {"reference": 0.0, "reached": 0.6, "kept": 0.0},
+        {"reference": 0.0, "reached": 0.6, "kept": 0.5},
     ),
     "corrupted_labels": (
         "corrupted_labels",

@@ -156,6 +156,10 @@ def binary_cross_entropy(p, y):
     return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
 
 
+def logistic_cross_entropy(logits, y):
+    return jnp.mean(jax.nn.softplus(logits) - y * logits)
+
+
 def cross_entropy_of_numbers(logits, y):
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
 
@@ -311,6 +315,16 @@ ANSWERS = {
             VALUES + 4,
             lambda z, y: jnp.mean(jnp.abs(z - y) / jnp.maximum(jnp.abs(y), 1e-7)),
         ),
+    ),
+    "one of two classes that does not count": (
+        ends(identity, BITS, lambda z, y: jnp.mean(jnp.maximum(0, 1 - y * z))),
+        "loss_mismatch",
+        ends(identity, BITS, lambda z, y: jnp.mean(jnp.maximum(0, 1 - (2 * y - 1) * z))),
+    ),
+    "a cross-entropy of targets beyond 1": (
+        ends(identity, 255 * FLAGS, logistic_cross_entropy),
+        "loss_mismatch",
+        ends(identity, FLAGS, logistic_cross_entropy),
     ),
     "rows against columns": (
         ends(identity, VALUES[:, 0], mean_squared_error),

@@ -198,6 +198,8 @@ class Expectation:
         rises: it rises as answers move towards the targets.
         collapses: share of the targets' range within which the best answer is the same.
         weights: how unequally targets weigh, the heaviest over the lightest.
+        blind: of two classes, the one whose rows have the same loss whatever the answer.
+        bottomless: it falls without end as all answers grow, or fall.
         distance: it is least where the answer is the target.
     """
 
@@ -214,6 +216,8 @@ class Expectation:
     rises: bool = False
     collapses: float = 0.0
     weights: float = 1.0
+    blind: float | None = None
+    bottomless: bool = False
     distance: bool = False
 
     @property
@@ -273,6 +277,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         right = [ask(size * signs) for size in (10.0, 20.0, 40.0)]
         wrong = [ask(-size * signs) for size in (10.0, 20.0, 40.0)]
         above = [ask(np.where(goal > 0.5, size, 0.5)) for size in (0.999, 1.5, 2.5)]
+    far = [[ask(sign * size * spread) for size in (1e2, 1e4)] for sign in (1, -1)]
     curve: list[list[int]] = []
     grid, quantiles = np.zeros(0), np.zeros(0)
     if kind in ("values", "binary", "flags") and goal is not None:
@@ -297,7 +302,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
     flat = np.isfinite(told).all() and np.ptp(told) <= 1e-5 * np.abs(told).max()
     found: dict[str, Any] = {
         "flat": bool(flat),
-        "reads_targets": not same(any_answers, other_targets) or len(y) == 1 or np.ptp(y) == 0,
+        "reads_targets": not same(any_answers, other_targets) or len(y) == 1 or np.all(y == y[:1]),
         "pairs": not same(any_answers, turned) or len(y) < 3,
         "softmax": width > 1 and not flat and not linear and same(any_answers, added),
         "softmax_over_batch": not flat and not linear and len(y) > 2 and same(any_answers, beside),
@@ -323,8 +328,14 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         found["beyond_one"] = bool(np.isfinite(higher).all() and (np.diff(higher) > 0).all())
         towards, backwards = losses[list(toward)], losses[list(away)]
         found["rises"] = bool((towards > backwards).all() and (np.diff(towards) > 0).all())
+    if kind in ("values", "binary", "flags") and not flat and not linear:
+        ends = losses[np.array(far)]
+        found["bottomless"] = bool(((ends[:, 1] < 20 * ends[:, 0]) & (ends[:, 0] < 0)).any())
     if curve and not flat and not linear:
         table = losses[np.array(curve)]
+        if kind == "binary" and np.isfinite(table).all():
+            still = np.ptp(table, axis=1) <= 1e-6 * np.ptp(table)
+            found["blind"] = float(quantiles[still][0]) if still.sum() == 1 else None
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
         gaps, moves = np.diff(quantiles), np.diff(best)
         if len(gaps):

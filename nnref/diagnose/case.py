@@ -25,12 +25,14 @@ from nnref.diagnose.inputs import (
     target_of,
 )
 from nnref.diagnose.layers import Layer, layers
+from nnref.diagnose.start import ROWS as LOOKED_AT
 from nnref.diagnose.start import Snapshot, watcher
 from nnref.diagnose.subject import Subject
 
 ROWS = 1024  # that a measure of the whole network looks at
 AT_ONCE = 512
 SHORTEST = 2.0  # seconds below which a further run is not begun
+CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
 ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
 
 
@@ -58,6 +60,7 @@ class Case:
     seconds: float
     key: jax.Array = field(default_factory=lambda: jax.random.key(0))
     began: float = field(default_factory=time.perf_counter)
+    metric_refused: str = ""
 
     def budget(self, share: float = 1.0) -> float:
         """Seconds that a further run may take: a share of those of the run, while any are left."""
@@ -91,9 +94,23 @@ class Case:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """The compiled training."""
+        """The compiled training; step by step where a compiled chunk would outlast the time."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
-        return Trainer(self.subject, convolves)
+        if convolves and jax.default_backend() == "cpu":
+            return Trainer(self.subject, stepwise=True)
+        trainer = Trainer(self.subject)
+        chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
+        return Trainer(self.subject, stepwise=True) if chunk > CHUNK * self.seconds else trainer
+
+    @cached_property
+    def seconds_of_a_step(self) -> float:
+        """About what a step takes, from a second look at the start: its rows, there and back."""
+        _ = self.start
+        began = time.perf_counter()
+        self.look(*self.initial)
+        taken = time.perf_counter() - began
+        rows = len(self.subject.train[0])
+        return taken * min(self.subject.batch_size, rows) / min(LOOKED_AT, rows)
 
     @cached_property
     def run(self) -> Run:
@@ -108,8 +125,11 @@ class Case:
 
     @cached_property
     def kind(self) -> str:
-        """The kind of task, told or inferred."""
-        return self.subject.kind or infer_kind(np.asarray(self.subject.train[1]), self.width)
+        """The kind of task, told or inferred; two classes in two columns are classes."""
+        y = np.asarray(self.subject.train[1])
+        told = self.subject.kind
+        columns = y.ndim > 1 and y.shape[-1] > 1
+        return infer_kind(y, self.width) if told is None or (told == "binary" and columns) else told
 
     @cached_property
     def target(self) -> Target:
@@ -186,13 +206,23 @@ class Case:
         target = target_of(y, self.kind)
         loss = float(self.subject.loss(jnp.asarray(outputs), jnp.asarray(y)))
         try:
-            if self.subject.metric is not None:
-                told = float(self.subject.metric(jnp.asarray(outputs), jnp.asarray(y)))
-            else:
+            told = self.told(outputs, y)
+            if told is None:
                 told = score(target, self.decided(outputs.astype(float), target))
         except (ValueError, TypeError):  # outputs that do not fit the targets answer nothing
             told = float("-inf")
         return Outcome(loss, skill(told, chance(target)))
+
+    def told(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
+        """What the user's metric says; None where there is none, or it cannot."""
+        if self.subject.metric is None:
+            return None
+        try:
+            return float(self.subject.metric(jnp.asarray(outputs), jnp.asarray(y)))
+        except Exception as error:  # whatever it raises, accuracy or R² goes on without it
+            first = (str(error).splitlines() or [""])[0]
+            self.metric_refused = f"{type(error).__name__}: {first}"[:200]
+            return None
 
     @cached_property
     def trained(self) -> Outcome:
@@ -207,7 +237,7 @@ class Case:
     @cached_property
     def validated(self) -> Outcome | None:
         """At the end of the run, on the validation rows."""
-        if self.subject.valid is None or not np.ptp(np.asarray(self.subject.valid[1])):
+        if self.subject.valid is None or np.ptp(np.asarray(self.subject.valid[1], float)) == 0:
             return None  # of targets that are all the same no answer explains anything
         return self.outcome(self.run.params, self.run.state, self.subject.valid)
 
@@ -237,7 +267,7 @@ class Case:
         subject = replace(
             self.subject, train=(x[rows], y[rows]), epochs=longer * self.subject.epochs
         )
-        trainer = Trainer(subject, self.trainer.convolves)
+        trainer = Trainer(subject, self.trainer.stepwise)
         start = self.he_start() if trial and trial.name == "initialization" else self.initial
         (end,) = trainer.trials(
             self.key, x[rows][None], y[rows][None], [change], [start], self.budget()
@@ -280,7 +310,7 @@ class Case:
         subject = replace(
             self.subject, apply=lambda p, s, x, key, train: self.subject.apply(p, s, x, None, False)
         )
-        run = Trainer(subject, self.trainer.convolves).run(self.key, seconds=seconds)
+        run = Trainer(subject, self.trainer.stepwise).run(self.key, seconds=seconds)
         skill = self.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 
@@ -305,7 +335,7 @@ class Case:
             first["inputs"] = Change(inputs=1)
         if self.kind == "regression":
             spread = float(np.std(y.astype(float)))
-            if spread > 3 or spread < 0.1 or abs(y.mean()) > 10:
+            if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:
                 scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)
                 targets.append(scaled.astype(y.dtype))
                 first["targets"] = Change(targets=1)

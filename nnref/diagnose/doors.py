@@ -21,9 +21,11 @@ from nnref.diagnose.findings import Finding, Findings, bound
 from nnref.diagnose.judge import Judge, under_their_cause
 from nnref.diagnose.subject import Subject, no_penalty
 from nnref.errors import UserError
+from nnref.task import Functions
 
 SECONDS = 30.0  # that the user's own run may take
 BARE_STEPS = 200
+KINDS = ("binary", "multiclass", "multilabel", "regression")
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -76,6 +78,10 @@ def diagnose(
             "train=(x, y)), an experiment file, or loss=, params=, batch="
         )
     functions = task.functions
+    if not isinstance(functions, Functions):
+        raise UserError(
+            "diagnose: a module goes into nnref.Task(model=..., loss=..., train=(x, y))"
+        )
     subject = Subject(
         functions.init,
         functions.apply,
@@ -96,8 +102,18 @@ def diagnose(
 
 
 def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A pair of NumPy arrays, in the precision that JAX computes in."""
+    """A pair of NumPy arrays, in the precision that JAX computes in.
+
+    Raises:
+        UserError: for what is no number.
+    """
     x, y = (np.asarray(part) for part in rows)
+    for name, part in (("inputs", x), ("targets", y)):
+        if part.dtype.kind not in "biufc" and not jnp.issubdtype(part.dtype, jnp.number):
+            raise UserError(
+                f"diagnose: {name} of dtype {part.dtype} are no numbers; for words, give their "
+                "places: np.unique(y, return_inverse=True)[1]"
+            )
     return np.asarray(jnp.asarray(x)), np.asarray(jnp.asarray(y))
 
 
@@ -155,8 +171,34 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
     )
 
 
+def refuse(subject: Subject) -> None:
+    """What no training can be made of.
+
+    Raises:
+        UserError: what was given, and what is allowed.
+    """
+    rows = len(subject.train[0])
+    if rows < 2:
+        raise UserError(f"diagnose: {rows} training row; two different ones are the least")
+    for name, given in (("batch_size", subject.batch_size), ("epochs", subject.epochs)):
+        if not isinstance(given, int | np.integer) or given < 1:
+            raise UserError(f"diagnose: {name} is {given!r}; it is a whole number from 1 up")
+    if subject.kind not in (None, *KINDS):
+        raise UserError(f"diagnose: kind is {subject.kind!r}; it is one of {', '.join(KINDS)}")
+    if not all(callable(getattr(subject.optimizer, part, None)) for part in ("init", "update")):
+        raise UserError(
+            f"diagnose: optimizer is {subject.optimizer!r}, no optax transformation; give "
+            "optax.adam(1e-3), say"
+        )
+
+
 def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
-    """Look at a subject, train it as told, and say what keeps it from learning."""
+    """Look at a subject, train it as told, and say what keeps it from learning.
+
+    Raises:
+        UserError: for what no training can be made of.
+    """
+    refuse(subject)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
         return looked_at(Case(subject, seconds))
@@ -169,6 +211,10 @@ def looked_at(case: Case) -> Findings:
         params, optimizer = case.initial[0], case.subject.optimizer
         state = jax.eval_shape(optimizer.init, params)
         jax.eval_shape(optimizer.update, params, state, params)
+        jax.eval_shape(case.subject.penalty, params)
+        if case.subject.valid is not None:
+            x, y = case.subject.valid
+            _ = case.outcome(*case.initial, (x[:8], y[:8]))
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
     impossible: list[str] = []
@@ -176,7 +222,8 @@ def looked_at(case: Case) -> Findings:
     judge = Judge(case)
     found = tuple(judge.verdict(structural))
     impossible += judge.impossible()
-    return Findings(found, CHECKED, tuple(impossible), judge.measures())
+    checked = CHECKED if judge.ran else CHECKED[:-1]
+    return Findings(found, checked, tuple(impossible), judge.measures())
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

@@ -85,13 +85,12 @@ def all_finite(tree: Tree) -> jax.Array:
 class Trainer:
     """The training of a subject, compiled once for every change of it."""
 
-    def __init__(self, subject: Subject, convolves: bool) -> None:
+    def __init__(self, subject: Subject, stepwise: bool = False) -> None:
         self.subject = subject
-        self.convolves = convolves
+        self.stepwise = stepwise
         self.rows = len(subject.train[0])
         self.batch = min(subject.batch_size, self.rows)
         self.steps_per_epoch = self.rows // self.batch
-        self.stepwise = convolves and jax.default_backend() == "cpu"
         epochs = subject.epochs
         # The largest divisor that still leaves enough snapshots: one compiled chunk serves all.
         fewest = min(epochs, SNAPSHOTS // 2)
@@ -159,7 +158,7 @@ class Trainer:
         return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), shown)
 
     def advance(self, carry: Any, x: Any, y: Any, change: Change, deadline: float) -> Any:
-        """One chunk of epochs; image networks step by step, which is faster on a CPU."""
+        """One chunk of epochs, or as many steps of it as the time allows."""
         if not self.stepwise:
             return self.chunk(carry, x, y, change)
         shown = []
@@ -215,7 +214,7 @@ class Trainer:
         """Train once for every change, all in one program; where each ended.
 
         `x` and `y` stack the data sets that a change names. None stands for a run that was not
-        made: image networks on a CPU run one after the other, until the seconds are over.
+        made: what goes step by step runs one after the other, until the seconds are over.
         """
         began = time.perf_counter()
         x, y = jnp.asarray(x), jnp.asarray(y)

@@ -109,6 +109,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "the same, above: ten times what initializers assume; centimetres "
         "and counts below 10 train unscaled",
     ),
+    "huge signal": Threshold(
+        1e4, "root mean square of a layer's outputs: He starts give 1, squares overflow at 1e19"
+    ),
     "exploding": Threshold(
         100.0, "first over last layer's gradient; batch normalization gains 1.2 a layer (Yang 2019)"
     ),

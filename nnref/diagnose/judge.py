@@ -50,8 +50,16 @@ class Judge:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.reference = case.reference.best[1]
-        self.reached = case.trained.skill
+
+    @cached_property
+    def reference(self) -> float:
+        """The best skill of simple models on held-out rows."""
+        return self.case.reference.best[1]
+
+    @cached_property
+    def reached(self) -> float:
+        """The skill of the network at the end of its run."""
+        return self.case.trained.skill
 
     # Did it learn?
 
@@ -112,7 +120,7 @@ class Judge:
         validated = self.case.validated
         if validated is not None and validated.skill < bound("signal"):
             return True
-        if self.reached > bound("failed") and validated is None and not self.beyond_memory:
+        if self.reached > bound("signal") and validated is None and not self.beyond_memory:
             return True
         return self.reached < bound("failed") * self.best_trial
 
@@ -168,11 +176,13 @@ class Judge:
         start, last = self.case.start, before[-1] if at else float("nan")
         told = f"the first non-finite number is born in the {born} of step {at + 1}"
         sizes = [level.size for level in start.levels]
-        if at == 0 and (born == "outputs" or not np.isfinite(sizes).all()):
+        # What grows passes through huge numbers: NaN behind moderate ones is a division or a root.
+        huge = next((i for i, size in enumerate(sizes) if size > bound("huge signal")), None)
+        if at == 0 and huge is not None:
             yield Finding(
                 "exploding_gradients",
                 "fault",
-                place(self.case.layers[next((i for i, s in enumerate(sizes) if not s < 1e4), 0)]),
+                place(self.case.layers[huge]),
                 f"{told}, before any step: the signal grows from layer to layer",
                 measured=f"root mean square by layer {', '.join(f'{s:.3g}' for s in sizes)}",
                 healthy="about 1 in every layer",
@@ -215,6 +225,8 @@ class Judge:
 
     def guard(self, born: str) -> str:
         """What to type against a number that is not finite."""
+        if born == "outputs":
+            return "an epsilon in each denominator and root of apply: x / (x.std() + 1e-6)"
         if born == "update":
             return "raise the optimizer's eps above the smallest number of the dtype, like eps=1e-4"
         return "jnp.log(jnp.clip(p, 1e-7, 1)), or a loss of logits"
@@ -610,7 +622,7 @@ class Judge:
 
         What helps a little, or a run of few steps, still says where to look.
         """
-        further = self.helped("longer")
+        further = self.helped("longer") if self.falls else None
         if further or self.case.run.planned < bound("few steps"):
             yield Finding(
                 "undertrained",
@@ -690,6 +702,11 @@ class Judge:
         bent = max((skill for name, skill in skills.items() if name != "linear"), default=1.0)
         return bent > skills.get("linear", 0.0) + bound("gap")
 
+    @property
+    def ran(self) -> bool:
+        """Whether the training was run at all: data that are not finite need none."""
+        return "run" in vars(self.case)
+
     def impossible(self) -> Iterator[str]:
         """What could not be looked at, and what it would take."""
         case = self.case
@@ -697,14 +714,16 @@ class Judge:
             yield "layers: no product with a parameter was found in the traced program"
         if case.subject.valid is None:
             yield "validation, leaks and memory: give valid=(x, y)"
-        if "run" in vars(case) and self.finite and not case.run.complete:
+        if case.metric_refused:
+            yield f"your metric: {case.metric_refused}"
+        if self.ran and self.finite and not case.run.complete:
             taken, planned = len(case.run.steps.loss), case.run.planned
             yield f"the whole run: {taken} of {planned} steps were taken; give more seconds"
 
     def measures(self) -> dict[str, Any]:
         """The figures that the verdict rests on."""
         case = self.case
-        if "run" not in vars(case):
+        if not self.ran:
             return {}
         return {
             "skill on training rows": self.reached,

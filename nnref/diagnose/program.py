@@ -495,7 +495,7 @@ def single_unit(look: Look, width: int, y: np.ndarray) -> list[Finding]:
     """A softmax over one unit, in the network or in the loss."""
     unit = look.range
     constant = unit is not None and unit.constant
-    flat = width == 1 and look.expectation.flat and np.ptp(y) > 0
+    flat = width == 1 and look.expectation.flat and np.any(y != y[:1])
     if not constant and not flat:
         return []
     where = look.last if constant else look.loss_line
@@ -550,7 +550,7 @@ def over_batch(look: Look, width: int, y: np.ndarray) -> list[Finding]:
 def unread(look: Look, width: int, y: np.ndarray) -> list[Finding]:
     """Answers and targets that the loss does not bring together row by row."""
     asked = look.expectation
-    if asked.flat or np.ptp(y) == 0:
+    if asked.flat or np.all(y == y[:1]):
         return []
     crossed = crossing(look)
     if not asked.pairs and crossed is not None:
@@ -630,6 +630,36 @@ def wrong_loss(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 healthy="another best answer for each target",
                 remedy=best,
                 symptoms=symptoms,
+                confidence=0.95,
+            )
+        ]
+    if asked.blind is not None:
+        return [
+            Finding(
+                "loss_mismatch",
+                "fault",
+                look.loss_line,
+                f"a row whose target is {asked.blind:g} has the same loss whatever the answer: "
+                "nothing speaks against answering the other class everywhere",
+                measured="gradient 0 for one of two classes",
+                healthy="both classes count",
+                remedy="2 * y - 1 for a loss of margins; the term (1 - y) * log(1 - p) for a "
+                "cross-entropy",
+                confidence=0.95,
+            )
+        ]
+    if asked.bottomless:
+        return [
+            Finding(
+                "loss_mismatch",
+                "fault",
+                look.loss_line,
+                "the loss falls without end as the outputs grow: of targets from "
+                f"{np.min(y):.3g} to {np.max(y):.3g} it has no best answer",
+                measured="unbounded below",
+                healthy="0 or more",
+                remedy="targets in [0, 1] for a cross-entropy: y / y.max(); a squared error for "
+                "values",
                 confidence=0.95,
             )
         ]

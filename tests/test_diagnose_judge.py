@@ -147,6 +147,9 @@ DEAD = (LEVEL, replace(LEVEL, dead=1.0), LEVEL)
 HUGE = np.random.default_rng(1).normal(500, 300, (ROWS, 4))
 TINY = np.random.default_rng(1).normal(0, 0.001, (ROWS, 4))
 
+FROM_ZERO = history(np.linspace(1, 0.99, 200), update=1e-3)
+FROM_ZERO = FROM_ZERO._replace(weight=np.linspace(0, 0.2, 200)[:, None] * np.ones(3))
+
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
 TABLE = {
@@ -234,6 +237,11 @@ TABLE = {
         "learning_rate_too_low",
         {"steps": history(np.linspace(1, 0.99, 200), update=1e-5)},
         {"steps": history(np.linspace(1, 0.5, 200), update=1e-3)},
+    ),
+    "learning_rate_too_low, not of kernels that start at 0 and move": (
+        "learning_rate_too_low",
+        {"steps": FROM_ZERO._replace(update=np.full((200, 3), 1e-5))},
+        {"steps": FROM_ZERO},
     ),
     "learning_rate_too_low": (
         "learning_rate_too_low",

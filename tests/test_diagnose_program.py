@@ -183,6 +183,7 @@ FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
 BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
 VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
 SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
+PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
 NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
 
 
@@ -262,6 +263,11 @@ ANSWERS = {
         ends(jax.nn.softmax, FLAGS, mean_squared_error),
         "output_activation_mismatch",
         ends(jax.nn.softmax, ONE_HOT, mean_squared_error),
+    ),
+    "a softmax for values of other sums": (
+        ends(jax.nn.softmax, PARTS, mean_squared_error),
+        "output_activation_mismatch",
+        ends(jax.nn.softmax, PARTS / PARTS.sum(1, keepdims=True), mean_squared_error),
     ),
     "tanh into a logarithm": (
         ends(jnp.tanh, BITS, binary_cross_entropy),
@@ -349,6 +355,20 @@ def test_answers_trigger_and_near_miss(name):
     triggers, cause, misses = ANSWERS[name]
     assert judged(program.answers, triggers) == [("fault", cause)]
     assert "fault" not in dict(judged(program.answers, misses))
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (ends(identity, VALUES, lambda z, y: jnp.mean(z**2)), [("note", "loss_mismatch")]),
+        (ends(identity, VALUES, mean_squared_error), []),
+        (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
+        (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
+    ],
+    ids=["no targets", "targets", "a distance of raw values", "a distance of probabilities"],
+)
+def test_losses_that_are_worth_a_note(asked, found):
+    assert judged(program.answers, asked) == found
 
 
 # Unused results, with their lines

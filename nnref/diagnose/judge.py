@@ -454,9 +454,12 @@ class Judge:
         """The length of each step over that of the weights, (steps, kernels)."""
         steps = self.case.run.steps
         kernels = [leaf.ndim > 1 for leaf in jax.tree.leaves(self.case.initial[0])]
-        moved = steps.update[:, kernels] / np.maximum(steps.weight[:, kernels], 1e-12)
-        # What starts at 0 moves infinitely far in its first step, and nothing is wrong with it.
-        return np.where(steps.weight[:1, kernels] > 0, moved, 0.0)
+        weight = steps.weight[:, kernels]
+        # What starts at 0 moves infinitely far in its first step, and nothing is wrong with it: its
+        # steps are held against the longest that it becomes.
+        reached = np.nanmax(np.where(np.isfinite(weight), weight, 0), axis=0, keepdims=True)
+        length = np.where(weight[:1] > 0, weight, reached)
+        return steps.update[:, kernels] / np.maximum(length, 1e-12)
 
     @cached_property
     def pace(self) -> float:

@@ -26,9 +26,9 @@ diagnose: ## Say why an experiment does not learn: NAME=digits_deep_plain
 	@sh tools/setup.sh run
 	@.venv/bin/nnref diagnose $(FILE) $(ARGS)
 
-ablation: ## Run a sweep of many experiments: NAME=xor_optimizers
+ablation: ## Compare the alternatives of a sweep file: NAME=xor_optimizers
 	@sh tools/setup.sh run
-	@.venv/bin/nnref sweep $(FILE) $(ARGS)
+	@.venv/bin/nnref ablate $(FILE) $(ARGS)
 
 claims: ## Run every experiment and print which claims hold, then diagnose each of them
 	@sh tools/setup.sh run

@@ -10,6 +10,7 @@ import copy
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
@@ -473,7 +474,7 @@ def step_times(final: Swept, groups: Mapping[int, Group]) -> dict[int, float]:
             return dict(enumerate(json.loads(said)))
     timed = [seconds_of_step(groups[place], place) for place in range(len(final.variants))]
     if final.page is not None:
-        with final.page.open("a", encoding="utf-8") as stream:
+        with suppress(OSError), final.page.open("a", encoding="utf-8") as stream:
             stream.write(f"// {TIMED}: {json.dumps(timed)}\n")
     return dict(enumerate(timed))
 

@@ -195,6 +195,12 @@ class Sweep(Part):
         int, Ge(10), Field(description="seeds on which the tuned alternatives run once more")
     ] = 10
 
+    @model_validator(mode="after")
+    def target_is_bounded(self) -> "Sweep":
+        if self.target is not None:
+            self.target.refuse_no_bound()
+        return self
+
 
 class Setting(NamedTuple):
     """One value of a variant, and where in the file it comes from."""

@@ -30,7 +30,7 @@ class Bounds(Part):
 
     def refuse_no_bound(self) -> None:
         if self.at_least is None and self.at_most is None:
-            raise ValueError("a claim needs at_least or at_most")
+            raise ValueError("give at_least or at_most, or both")
 
     def __str__(self) -> str:
         sides = ((">=", self.at_least), ("<=", self.at_most))

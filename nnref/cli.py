@@ -419,6 +419,11 @@ def ablate_command(options: argparse.Namespace) -> int:
         print(json.dumps(comparison_as_json(comparison)))
     else:
         show_comparison(comparison, console)
+    for done in (comparison.tuning, comparison.final):
+        if done.page is not None:
+            console.print(f"page     {done.page}", highlight=False, soft_wrap=True)
+    if output is None and folder is not None:
+        console.print(f"report   nnref report {comparison.name}", highlight=False)
     if output is not None:
         from nnref.report.about_ablations import report_of_comparison
         from nnref.report.document import write

@@ -271,6 +271,7 @@ def test_every_page_of_an_ablation_stands_for_the_whole(compared, tmp_path):
         ),
         ({"axes": {"optimizer": ["sgd"]}}, "one alternative alone is not compared"),
         ({"compare": "optimiser"}, 'did you mean "optimizer"?'),
+        ({"target": {"metric": "valid_loss"}}, "give at_least or at_most"),
         ({"fresh": 9}, "9 given; allowed is a number from 10 up"),
     ],
 )

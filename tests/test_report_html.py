@@ -14,6 +14,16 @@ from nnref.experiment import Experiment
 from nnref.pages import page_at
 from nnref.report.about_networks import network_of
 from nnref.report.about_runs import report_of
+from nnref.report.blocks import (
+    BAND,
+    Chart,
+    Line,
+    Report,
+    Section,
+    Switch,
+    Switches,
+    View,
+)
 from nnref.report.document import write
 from nnref.report.subjects import Subject
 
@@ -260,6 +270,36 @@ def test_the_slider_and_the_pointer_tell_the_figures(page, chart, report):
     page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
     assert told()[0] == "epoch 5", "the pointer in the middle"
     assert expected(5) in told()
+
+
+def test_bands_stand_around_their_lines_until_they_are_switched_off(browser, tmp_path):
+    x = [1e-3, 1e-2, 1.0]
+    band = {"low": [1.0, None, 2.0], "high": [3.0, 4.0, 5.0]}
+    both = [Line("a", [2.0, 3.0, 4.0], 0, ("a",), **band), Line("b", [1.0, 1.0, 0.0], 1, ("b",))]
+    view = View("loss", x, both, x_log=True, stepped=True)
+    groups = [Switches("lines", [Switch("a", "a"), Switch("b", "b"), Switch(BAND, "quartiles")])]
+    section = Section("s", "S", [Chart("alt", "rate", [view], groups)])
+    path = write(Report("bands", [], [section]), tmp_path / "r.html")
+    page = shown(browser, path)
+    chart = page.find_element(By.CSS_SELECTOR, "[data-chart]")
+
+    def drawn():
+        ask = "const p = arguments[0].plot; return [p.bands.map(b => b.series), p.data, p.scales.x]"
+        return page.execute_script(ask, chart)
+
+    bands, data, scale = drawn()
+    assert bands == [[3, 4]]
+    assert data[3:] == [band["high"], band["low"]]
+    assert scale["distr"] == 3, "logarithmic"
+    told = [item.text for item in chart.find_elements(By.CSS_SELECTOR, ".values li")]
+    assert told == ["rate 1", "a: 4 (2 to 5)", "b: 0"]
+    switch(chart, BAND).click()
+    assert drawn()[0] == []
+    switch(chart, BAND).click()
+    switch(chart, "a").click()
+    assert drawn()[0] == []
+    assert lines(page, chart) == ["b"]
+    assert page.get_log("browser") == []
 
 
 def test_lines_take_the_colours_of_a_dark_screen(browser, report):

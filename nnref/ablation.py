@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from nnref.axes import Setting, kind_of_axis, value_in_words
+from nnref.axes import Setting, kind_of_axis, short_names, value_in_words
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, Mistakes, set_path
 from nnref.groups import Group, Job, Variant, groups_of
@@ -73,7 +73,7 @@ class Alternative:
     name: str
     members: tuple[int, ...]  # its trials, by their place among the variants of the tuning
     tuned: Result
-    default: Result | None  # None where the defaults are no experiment, or are the tuned settings
+    default: Result | None  # the same where these are the tuned settings, None where there are none
     edges: tuple[str, ...]  # tuned values on the edge of their grid
     sensitivity: float  # share of the trials whose loss is near the best one
     curve: np.ndarray = field(repr=False)  # (3, epochs + 1): quartiles over seeds
@@ -298,8 +298,7 @@ def final_of(
     for name, numbers in asked.members.items():
         tuned = added(plan.variants[chosen[name]])
         default = at_defaults(plan, plan.variants[numbers[0]], axis)
-        place = None if default is None else added(default)
-        rows[name] = (tuned, None if place == tuned else place)
+        rows[name] = (tuned, None if default is None else added(default))
     groups = groups_of(variants, seeds)
     final = Planned(plan.name, plan.experiment, variants, groups, seeds, fresh=True)
     return final, rows
@@ -369,7 +368,7 @@ def compared(
             of = [np.inf if e is None else float(e * epoch) for e in first]
             there = int(np.isfinite(of).sum())
             steps = tuple(map(float, np.quantile(of, [0.25, 0.5, 0.75], method="higher")))
-        told = values_in_words(final.variants[place].experiment, paths, axis)
+        told = values_in_words(final.variants[place].experiment, paths)
         diverged = sum(record.diverged for record in records)
         middle = bootstrap(interquartile_mean, scores, level=LEVEL)
         return Result(told, scores, middle, diverged, steps, there, timed.get(place))
@@ -380,14 +379,15 @@ def compared(
         trials = [plan.variants[number] for number in numbers]
         winner = trials[numbers.index(best_of(asked, tuning)[name])]
         paths = [s.path for s in winner.settings if s.path != axis]
+        ours = result(tuned, paths)
         losses = np.array([tuning.final(number) for number in numbers])
         near = float(np.mean(losses <= NEAR * losses.min())) if np.isfinite(losses.min()) else 0.0
         found.append(
             Alternative(
                 name,
                 tuple(numbers),
-                result(tuned, paths),
-                None if default is None else result(default, paths),
+                ours,
+                ours if default == tuned else None if default is None else result(default, paths),
                 edges_of(trials, winner, axis),
                 near,
                 quartiles(final.of(tuned), tuning.loss),
@@ -451,15 +451,15 @@ def against_best(found: Sequence[Alternative], lower: bool) -> list[Alternative]
     return told
 
 
-def values_in_words(experiment: Experiment, paths: Sequence[str], axis: str) -> str:
-    """What an experiment has at some paths, in short where they lie in the axis."""
+def values_in_words(experiment: Experiment, paths: Sequence[str]) -> str:
+    """What an experiment has at some paths."""
     words = []
-    for path in paths:
+    for name, path in zip(short_names(paths), paths, strict=True):
         value = experiment.model_dump(mode="json", by_alias=True)
         for key in path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         value = float(f"{value:.3g}") if isinstance(value, float) else value
-        words.append(f"{path.removeprefix(axis + '.')} {value_in_words(value)}")
+        words.append(f"{name} {value_in_words(value)}")
     return ", ".join(words)
 
 

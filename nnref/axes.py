@@ -6,7 +6,7 @@ a whole component with axes of its own, which then hold for that alternative alo
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -333,3 +333,9 @@ def value_in_words(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def short_names(paths: Sequence[str]) -> Sequence[str]:
+    """The last words of some paths, if that tells them apart."""
+    short = [path.rpartition(".")[2] for path in paths]
+    return short if len(set(short)) == len(short) else paths

@@ -86,7 +86,7 @@ def test_settings_are_chosen_on_validation_data_alone(compared):
         best = min(mine, key=comparison.tuning.final)
         rate = comparison.tuning.variants[best].experiment.optimizer.learning_rate
         assert each.tuned.settings == f"learning_rate {rate:g}"
-        assert (each.default is None) == (rate == 0.1), "there it is the tuned one"
+        assert (each.default is each.tuned) == (rate == 0.1)
 
 
 def test_the_last_runs_are_on_fresh_seeds_and_test_data(compared):

@@ -78,7 +78,7 @@ def test_variants_of_one_structure_are_a_group(file):
         ("model.hidden", [[2], [3]], 2),
         ("batch_size", [2, 4], 2),
         ("epochs", [5, 6], 2),
-        ("data.name", ["xor"], 1),
+        ("optimizer.learning_rate", [0.1, 0.2], 1),
         ("data.seed", [1, 2], 2),
         ("regularization.l2", [0.1, 0.2, None], 2),
         ("model.kernel_initializer", ["he_normal", "he_uniform"], 2),

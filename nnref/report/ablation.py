@@ -52,13 +52,14 @@ def results(comparison: Comparison) -> Rows:
     rows = []
     for alternative in each:
         near = f"{alternative.sensitivity:.0%}"
-        tuned = alternative.tuned
-        rows.append(Row(alternative.name, tuned.settings, figures(tuned, near)))
-        if alternative.default is not None:
-            told = alternative.default.settings
+        tuned, default = alternative.tuned, alternative.default
+        told = f"{tuned.settings}, the default" if default is tuned else tuned.settings
+        rows.append(Row(alternative.name, told, figures(tuned, near)))
+        if default is not None and default is not tuned:
+            told = default.settings
             told = told if "," in told else told.rpartition(" ")[2]  # the tuned row names it
             told = f"by default {told}"
-            rows.append(Row("", told, figures(alternative.default, "")))
+            rows.append(Row("", told, figures(default, "")))
     note = (
         f"{metric}: interquartile mean of {seeds} fresh seeds and its {LEVEL:.0%} interval. "
         f"near: share of the {comparison.best.trials} settings tried whose loss is within "
@@ -124,8 +125,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     )
     shown = {comparison.axis: results(comparison), "against the best": differences(comparison)}
     for title, (columns, rows, note) in shown.items():
-        table = plain_table(title, *columns, right=columns)
-        table.columns[0].no_wrap = False
+        table = plain_table(title, *columns, right=columns, wraps=[title])
         for row in rows:
             lines = [Text(row.name)] if row.name else []
             lines += [Padding(Text(row.settings, style="dim"), (0, 0, 0, 2))] * bool(row.settings)

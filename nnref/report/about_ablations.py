@@ -116,7 +116,8 @@ def charts(comparison: Comparison) -> list[tuple[str, str, Chart | None, str]]:
             "sensitivity",
             "Sensitivity",
             sensitivity(comparison),
-            f"The {loss} of every setting that was tried: a broad valley forgives a bad guess.",
+            f"The {loss} of every setting that was tried, but for what exploded: a broad valley "
+            "forgives a bad guess.",
         ),
     ]
 
@@ -196,10 +197,10 @@ def sensitivity(comparison: Comparison) -> Chart | None:
     x = sorted({value for losses in found for value in losses if isinstance(value, int | float)})
     if len(x) < 3 or any(not losses for losses in found):
         return None
-    lines = [
-        line_of(comparison, n, np.array([losses.get(value, np.nan) for value in x]))
-        for n, losses in enumerate(found)
-    ]
+    start = np.median([record.history[tuning.loss][0] for record in tuning.records.values()])
+    table = np.array([[losses.get(value, np.nan) for value in x] for losses in found])
+    table[table > 10 * start] = np.nan  # what has exploded would leave no room for the rest
+    lines = [line_of(comparison, number, row) for number, row in enumerate(table)]
     wide = x[0] > 0 and x[-1] > 20 * x[0]
     return chart_of(comparison, in_words(tuning.loss), path, np.array(x, float), lines, x_log=wide)
 

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from nnref.axes import value_in_words
+from nnref.axes import short_names, value_in_words
 from nnref.experiment import blank_comments
 from nnref.pages import SweepPage, read_sweep_page, sweep_page_at
 from nnref.report.blocks import (
@@ -32,7 +32,6 @@ from nnref.report.blocks import (
 from nnref.report.curves import POINTS, medians, places, rounded
 from nnref.report.panels import COLOURS, Panel, axes_panel, axis_panel, inline
 from nnref.report.subjects import facts_table, in_words
-from nnref.report.sweep import short_names
 
 DROPPED = re.compile(r"dropped after epoch (\d+)")
 SHOWN = 20  # variants of the table that is open

@@ -131,10 +131,12 @@ def below(node: Node) -> Iterable[Attempt]:
         yield from below(child)
 
 
-def plain_table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """A table without lines."""
+def plain_table(
+    *columns: str, right: Iterable[str] = (), wraps: Iterable[str] = ("how it ended",)
+) -> Table:
+    """A table without lines; on a narrow terminal some columns wrap, so that none is cut."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         align = "right" if column in set(right) else "left"
-        table.add_column(column, justify=align, no_wrap=column != "how it ended")  # type: ignore
+        table.add_column(column, justify=align, no_wrap=column not in set(wraps))  # type: ignore
     return table

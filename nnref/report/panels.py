@@ -31,6 +31,7 @@ COLOURS = (
 INK = "#010203"  # stands for the colour of text until the page is written
 SIZE = (4.4, 2.7)  # inches: on a phone about as wide as the screen
 MOST_NAMES = 24  # on an axis
+EXPLODED = 30  # a loss so many times the median has the colour of the worst
 STYLE: Any = {
     "axes.grid": False,
     "axes.spines.right": False,
@@ -123,8 +124,9 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
             for line in view.lines:
                 x, y = np.array(view.x), np.array(line.values, float)
                 there = np.isfinite(y)
+                label = line.label if len(view.main) <= 4 else short(line.label, 26)
                 style: Any = {"linestyle": "--"} if line.dashed else {}
-                style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": line.label}
+                style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": label}
                 style |= {"drawstyle": "steps-pre"} if view.stepped else {}
                 axes.plot(x[there], y[there], color=COLOURS[line.colour], **style)
                 if line.low:
@@ -365,8 +367,10 @@ def axes_panel(
 
     def draw(axes: Axes) -> None:
         finite = all_losses[np.isfinite(all_losses)]
-        ends = (finite.min(), finite.max()) if finite.size else (0, 1)
-        norm = (LogNorm if 0 < ends[0] < ends[1] else Normalize)(*ends)
+        ends = (0.0, 1.0)
+        if finite.size:  # what has exploded would leave no colours for the rest
+            ends = finite.min(), min(finite.max(), EXPLODED * np.median(finite))
+        norm = (LogNorm if 0 < ends[0] < ends[1] else Normalize)(*ends, clip=True)
         tint = mpl.colormaps["viridis_r"]
         picture = axes.imshow(np.ma.masked_invalid(losses), aspect="auto", norm=norm, cmap=tint)
         if losses.shape[1] <= 10:

@@ -7,13 +7,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nnref.axes import Setting, told, value_in_words
-from nnref.groups import Group, Variant
+from nnref.axes import Setting, short_names, told, value_in_words
+from nnref.groups import COMPILATION, Group, Variant
 from nnref.index import number
 from nnref.report.logbook import plain_table
 from nnref.sweep import Planned, SweepListener, Swept
 
-SHOWN = 12  # variants; the others are on the page
+SHOWN = 12  # variants, or groups of the plan; the others are on the page
 
 
 def show_plan(plan: Planned, console: Console) -> None:
@@ -23,17 +23,18 @@ def show_plan(plan: Planned, console: Console) -> None:
         console.print(plan.experiment.about, highlight=False, markup=False)
     console.print()
     right = ("variants", "runs", "at once", "memory", "time")
-    table = plain_table("group", *right, right=right)
-    for group, row in zip(plan.groups, plan_as_json(plan)["groups"], strict=True):
+    table = plain_table("group", *right, right=right, wraps=["group"])
+    whole = plan_as_json(plan)
+    for group, row in list(zip(plan.groups, whole["groups"], strict=True))[:SHOWN]:
         figures = row["variants"], row["runs"], row["in_one_call"]
         spent = f"{row['bytes'] / 1e6:,.1f} MB", about(row["seconds"])
-        words = (
-            f"{s.path.rpartition('.')[2]} {value_in_words(s.value)}"
-            for s in common(group, plan.variants)
-        )
-        table.add_row(shortened(", ".join(words) or "all others"), *map(str, figures), *spent)
+        shared = common(group, plan.variants)
+        names = short_names([setting.path for setting in shared])
+        words = (f"{n} {value_in_words(s.value)}" for n, s in zip(names, shared, strict=True))
+        table.add_row(", ".join(words) or "all others", *map(str, figures), *spent)
     console.print(table)
-    whole = plan_as_json(plan)
+    if len(plan.groups) > SHOWN:
+        console.print(f"and {len(plan.groups) - SHOWN} more")
     halved = ""
     if len(plan.rungs) > 1:
         left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
@@ -47,7 +48,7 @@ def show_plan(plan: Planned, console: Console) -> None:
 
 def plan_as_json(plan: Planned) -> dict[str, Any]:
     """The plan as plain values; seconds and bytes are estimates."""
-    groups = []
+    groups, share = [], share_of_halving(plan)
     for group in plan.groups:
         groups.append(
             {
@@ -56,7 +57,7 @@ def plan_as_json(plan: Planned) -> dict[str, Any]:
                 "runs": len(group.jobs),
                 "in_one_call": group.together,
                 "bytes": int(group.cost.bytes * group.together),
-                "seconds": float(group.seconds * share_of_halving(plan)),
+                "seconds": float(COMPILATION + share * (group.seconds - COMPILATION)),
             }
         )
     return {
@@ -68,10 +69,6 @@ def plan_as_json(plan: Planned) -> dict[str, Any]:
         "seconds": sum(group["seconds"] for group in groups),
         "groups": groups,
     }
-
-
-def shortened(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def share_of_halving(plan: Planned) -> float:
@@ -147,7 +144,8 @@ def show_swept(swept: Swept, console: Console) -> None:
     """The best variants, and the verdict."""
     right = (swept.loss, "best", "diverged")
     paths = list(dict.fromkeys(s.path for variant in swept.variants for s in variant.settings))
-    table = plain_table(*short_names(paths), *right, "how it ended", right=right)
+    words = [*short_names(paths), "how it ended"]
+    table = plain_table(*words[:-1], *right, words[-1], right=right, wraps=words)
     for place in swept.ranking[:SHOWN]:
         records = swept.of(place)
         diverged = sum(record.diverged for record in records)
@@ -165,12 +163,6 @@ def show_swept(swept: Swept, console: Console) -> None:
         console.print(f"page     {swept.page}", highlight=False, soft_wrap=True)
         losses = swept.page.with_suffix(".npz")
         console.print(f"losses   {losses}", highlight=False, soft_wrap=True)
-
-
-def short_names(paths: Sequence[str]) -> Sequence[str]:
-    """The last words of some paths, if that tells them apart."""
-    short = [path.rpartition(".")[2] for path in paths]
-    return short if len(set(short)) == len(short) else paths
 
 
 def finite(value: float) -> float | None:

@@ -257,10 +257,9 @@ def name_of(value: Any) -> str:
     if not isinstance(value, dict):
         return value_in_words(value)
     fixed = {k: v for k, v in value.items() if not (isinstance(v, dict) and kind_of_axis(v))}
-    if "name" in value:
+    if "name" in value or fixed == value:
         return value_in_words(fixed)
-    words = (f"{k} {value_in_words(v)}" if k in fixed else k for k, v in value.items())
-    return " ".join(words) or "off"
+    return " ".join(f"{k} {value_in_words(v)}" if k in fixed else k for k, v in value.items())
 
 
 def refuse_unequal(axis: str, budgets: Mapping[str, int]) -> None:

@@ -325,9 +325,10 @@ def told(settings: Iterable[Setting]) -> str:
 
 def value_in_words(value: Any) -> str:
     """A value in a line; a component by its name first."""
-    if isinstance(value, dict) and "name" in value:
+    if isinstance(value, dict):
+        first = [value["name"]] if "name" in value else []
         others = (f"{key} {value_in_words(v)}" for key, v in value.items() if key != "name")
-        return " ".join([value["name"], *others])
+        return " ".join([*first, *others]) or "off"
     if isinstance(value, list) and len(value) > 2 and value.count(value[0]) == len(value):
         return f"{len(value)} × {value_in_words(value[0])}"  # twelve layers of 32 are a long line
     if isinstance(value, float):

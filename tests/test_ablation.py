@@ -29,7 +29,7 @@ from nnref.report.ablation import differences, results, show_comparison
 from nnref.report.about_ablations import report_of_comparison
 from nnref.report.blocks import Chart, Table, Words
 from nnref.report.document import html
-from nnref.report.sweep import about
+from nnref.report.sweep import about, label
 from nnref.statistics import Interval, interquartile_mean
 from nnref.verdicts import Record
 
@@ -102,6 +102,15 @@ def test_the_last_runs_are_on_fresh_seeds_and_test_data(compared):
     )  # fmt: skip
     tests = [comparison.final.records[Job(place, seed)].test["test_loss"] for seed in range(2, 12)]
     np.testing.assert_array_equal(first.tuned.scores, tests)
+
+
+def test_runs_of_two_alternatives_are_pairs(compared):
+    comparison, _, _ = compared
+    for seed in comparison.seeds:
+        first = {record.history["valid_loss"][0] for record in comparison.final.records.values()
+                 if record.seed == seed}  # fmt: skip
+        assert len(first) == 1, "the same first weights, and the same rows"
+    assert len({record.history["valid_loss"][0] for record in comparison.final.of(0)}) == 10
 
 
 def test_figures_are_those_of_the_scores(compared):
@@ -184,6 +193,9 @@ def test_the_plan_comes_first_and_a_dry_run_stops_there(file, tmp_path, capsys, 
 
 def test_on_eighty_columns_nothing_is_cut_off(compared):
     comparison, _, _ = compared
+    each = comparison.alternatives
+    wordy = tuple(replace(one, name=f"{one.name} called by a name of many words") for one in each)
+    comparison = replace(comparison, alternatives=wordy)
     stream = io.StringIO()
     show_comparison(comparison, Console(width=80, file=stream))
     told = stream.getvalue()
@@ -335,6 +347,7 @@ def test_pieces_with_a_strength_of_their_own_are_alternatives(file):
     plan = sweep.planned(changed(file, axes=axes))
     members = ablation.alternatives_of(plan, "regularization")
     assert members == {"off": [0, 1, 2], "l2": [3, 4, 5]}
+    assert [label(group, plan.variants) for group in plan.groups] == ["all others", "l2"]
     assert ablation.at_defaults(plan, plan.variants[3], "regularization") is None
 
 
@@ -394,7 +407,14 @@ def test_the_others_are_compared_with_the_first():
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [([32, 32, 32], "3 × 32"), ([32, 32], "[32, 32]"), (10.0, "10"), (1e-5, "1e-05"), ([], "[]")],
+    [
+        ([32, 32, 32], "3 × 32"),
+        ([32, 32], "[32, 32]"),
+        (10.0, "10"),
+        (1e-5, "1e-05"),
+        ([], "[]"),
+        ({}, "off"),
+    ],
 )
 def test_values_are_told_in_short(given, said):
     assert value_in_words(given) == said

@@ -28,10 +28,7 @@ def show_plan(plan: Planned, console: Console) -> None:
     for group, row in list(zip(plan.groups, whole["groups"], strict=True))[:SHOWN]:
         figures = row["variants"], row["runs"], row["in_one_call"]
         spent = f"{row['bytes'] / 1e6:,.1f} MB", about(row["seconds"])
-        shared = common(group, plan.variants)
-        names = short_names([setting.path for setting in shared])
-        words = (f"{n} {value_in_words(s.value)}" for n, s in zip(names, shared, strict=True))
-        table.add_row(", ".join(words) or "all others", *map(str, figures), *spent)
+        table.add_row(label(group, plan.variants), *map(str, figures), *spent)
     console.print(table)
     if len(plan.groups) > SHOWN:
         console.print(f"and {len(plan.groups) - SHOWN} more")
@@ -76,6 +73,19 @@ def share_of_halving(plan: Planned) -> float:
     steps = np.diff([0, *plan.rungs])
     left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
     return float(np.dot(steps, left) / (plan.rungs[-1] * len(plan.variants)))
+
+
+def label(group: Group, variants: Sequence[Variant]) -> str:
+    """What sets a group apart: values that it alone has, and what varies in it alone."""
+    shared = common(group, variants)
+    paths = [{setting.path for setting in variant.settings} for variant in variants]
+    mine = variants[group.jobs[0].variant].settings
+    own = [s.path for s in mine if s.path not in set.intersection(*paths) and s not in shared]
+    words = [(s.path, f" {value_in_words(s.value)}") for s in shared if not (own and s.value == {})]
+    words += [(path, "") for path in own]
+    names = short_names([path for path, _ in words])
+    told = (f"{name}{value}" for name, (_, value) in zip(names, words, strict=True))
+    return ", ".join(told) or "all others"
 
 
 def common(group: Group, variants: Sequence[Variant]) -> list[Setting]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nnref.axes import Setting, kind_of_axis, short_names, value_in_words
+from nnref.claims import Bounds
 from nnref.errors import UserError, nearest
 from nnref.experiment import Experiment, Mistakes, set_path
 from nnref.groups import Group, Job, Variant, groups_of
@@ -362,9 +363,7 @@ def compared(
         scores = np.array([score(record, metric) for record in records])
         steps, there = None, 0
         if sweep.target is not None:
-            epoch = groups[place].setup.steps_per_epoch
-            first = [None if r.diverged else r.epochs_to(sweep.target) for r in records]
-            of = [np.inf if e is None else float(e * epoch) for e in first]
+            of = steps_to(records, sweep.target, groups[place].setup.steps_per_epoch)
             there = int(np.isfinite(of).sum())
             steps = tuple(map(float, np.quantile(of, [0.25, 0.5, 0.75], method="higher")))
         told = values_in_words(final.variants[place].experiment, paths)
@@ -491,6 +490,15 @@ def seconds_of_step(group: Group, variant: int) -> float:
         spent = time.perf_counter() - began
         best = min(best, spent / max(1, epochs * group.setup.steps_per_epoch))
     return float(f"{best:.3g}")
+
+
+def steps_to(records: Sequence[Record], target: Bounds, epoch: int) -> list[float]:
+    """Steps of each run to a target, `epoch` of them in one; infinite where it never arrives.
+
+    So are they where it diverges, though it may have been there before.
+    """
+    first = [None if record.diverged else record.epochs_to(target) for record in records]
+    return [np.inf if epochs is None else float(epochs * epoch) for epochs in first]
 
 
 def score(record: Record, metric: str) -> float:

@@ -400,12 +400,7 @@ def compared(
     sign = -1 if lower else 1  # a profile tells the share of runs that are better than a threshold
     profiles = [performance_profile(sign * each.tuned.scores, sign * thresholds) for each in found]
     warnings = [f"{each.name}: {edge}" for each in found for edge in each.edges]
-    pairs = len(found) * (len(found) - 1) // 2
-    if pairs * 2.0 ** (1 - len(final.seeds)) >= 1 - LEVEL:
-        warnings.append(
-            f"{len(final.seeds)} fresh seeds are too few to tell {len(found)} alternatives apart, "
-            "whatever they do: give sweep.fresh more"
-        )
+    warnings += too_few(len(found), len(final.seeds))
     if not metric.startswith("test_"):
         warnings.append(
             f"{metric} is not of test data; these seeds are fresh, but settings were chosen on the "
@@ -425,6 +420,17 @@ def compared(
         None if sweep.target is None else str(sweep.target),
         plan.experiment.about,
     )
+
+
+def too_few(alternatives: int, seeds: int) -> list[str]:
+    """A warning where even a difference of one sign in every pair of runs could not be claimed."""
+    pairs = alternatives * (alternatives - 1) // 2
+    if pairs * 2.0 ** (1 - seeds) < 1 - LEVEL:
+        return []
+    return [
+        f"{seeds} fresh seeds are too few to tell {alternatives} alternatives apart, whatever they "
+        "do: give sweep.fresh more"
+    ]
 
 
 def against_best(found: Sequence[Alternative], lower: bool) -> list[Alternative]:

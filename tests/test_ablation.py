@@ -21,6 +21,7 @@ from nnref.ablation import (
     quartiles,
     score,
     steps_to,
+    too_few,
 )
 from nnref.axes import Setting, value_in_words
 from nnref.claims import Bounds
@@ -32,7 +33,7 @@ from nnref.report.about_ablations import report_of_comparison
 from nnref.report.blocks import Chart, Table, Words
 from nnref.report.document import html
 from nnref.report.sweep import about, label
-from nnref.statistics import Interval, interquartile_mean
+from nnref.statistics import Interval, interquartile_mean, signed_rank
 from nnref.verdicts import Record
 
 SPIRALS = {
@@ -387,6 +388,16 @@ def test_what_halving_dropped_is_not_chosen_for_its_loss_of_long_ago():
     tuning = SimpleNamespace(ranking=[2, 0, 1])
     asked = SimpleNamespace(members={"a": [0, 2], "b": [1]})
     assert ablation.best_of(asked, tuning) == {"a": 2, "b": 1}
+
+
+@pytest.mark.parametrize(("alternatives", "seeds", "warned"), [(8, 10, 1), (7, 10, 0), (8, 12, 0)])
+def test_too_few_seeds_for_any_claim_are_told(alternatives, seeds, warned):
+    assert len(too_few(alternatives, seeds)) == warned
+    # No p of Wilcoxon's test is smaller than that of one sign throughout.
+    smallest = (
+        alternatives * (alternatives - 1) / 2 * signed_rank(np.arange(seeds), -np.ones(seeds))
+    )
+    assert (smallest >= 0.05) == warned
 
 
 def alternative(name, scores):

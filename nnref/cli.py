@@ -423,7 +423,8 @@ def ablate_command(options: argparse.Namespace) -> int:
         if done.page is not None:
             console.print(f"page     {done.page}", highlight=False, soft_wrap=True)
     if output is None and folder is not None:
-        console.print(f"report   nnref report {comparison.name}", highlight=False)
+        told = f"report   nnref report {comparison.final.page}"
+        console.print(told, highlight=False, soft_wrap=True)
     if output is not None:
         from nnref.report.about_ablations import report_of_comparison
         from nnref.report.document import write

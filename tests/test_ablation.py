@@ -48,7 +48,7 @@ SPIRALS = {
     "sweep": {
         "axes": {
             "optimizer": ["sgd", {"name": "sgd", "momentum": 0.9}],
-            "optimizer.learning_rate": [1e-3, 1.0, 1e-4],
+            "optimizer.learning_rate": [1.0, 1e-3, 1e-4],
         },
         "target": {"metric": "valid_loss", "at_most": 1.18},
     },

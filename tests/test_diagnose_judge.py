@@ -9,6 +9,7 @@ import pytest
 
 from nnref.diagnose.case import Outcome, Trial
 from nnref.diagnose.dynamics import Change, Run, Step
+from nnref.diagnose.findings import Finding
 from nnref.diagnose.inputs import Reference, Target
 from nnref.diagnose.judge import Judge
 from nnref.diagnose.layers import Layer
@@ -303,6 +304,16 @@ TABLE = {
         {"reached": 0.3},
         {"reached": 0.3, "longer": 0.9},
     ),
+    "insufficient_capacity, not of a run hardly begun": (
+        "insufficient_capacity",
+        {"reached": 0.1},
+        {"reached": 0.1, "steps": history(np.ones(10))},
+    ),
+    "numerical_instability, in evaluation": (
+        "numerical_instability",
+        {"end": replace(look(), outputs=np.array([[1.0], [np.nan]]))},
+        {"end": look()},
+    ),
     "insufficient_capacity, not of memory": (
         "insufficient_capacity",
         {"reached": 0.3, "valid": 0.0},
@@ -363,3 +374,12 @@ def test_what_speaks_for_a_cause_names_it(name):
 def test_a_near_miss_does_not(name):
     cause, _, near = TABLE[name]
     assert cause not in faults(near)
+
+
+@pytest.mark.parametrize(
+    ("tried", "cause"), [({}, "loss_axis_error"), ({"rate_x10": 0.9}, "learning_rate_too_low")]
+)
+def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, cause):
+    note = Finding("loss_axis_error", "note", "net.py:3", "rows of a batch mix")
+    found = Judge(case(reached=0.1, **tried)).verdict([note])
+    assert [f.cause for f in found if f.severity == "fault"] == [cause]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnref.diagnose.findings import bound
 from nnref.diagnose.subject import Subject
 
 Tree = Any
@@ -184,6 +185,8 @@ class Trainer:
         while taken < planned and time.perf_counter() - began < seconds:
             carry, part = self.advance(carry, x, y, change, began + seconds)
             shown.append(jax.device_get(part))
+            if not taken and self.stepwise and len(shown[-1].loss) < bound("few steps"):
+                began = time.perf_counter()  # the time went into compiling
             taken += len(shown[-1].loss)
             snapshots.append((taken, carry[0], carry[1]))
             if not shown[-1].finite[-1].all():

@@ -169,6 +169,7 @@ class Judge:
         """The first number that is not finite, and where it was born."""
         steps = self.case.run.steps
         if self.finite:
+            yield from self.nonfinite_answers()
             return
         at = int(np.flatnonzero(~steps.finite.all(1))[0])
         born = ("outputs", "loss", "gradient", "update")[int(np.flatnonzero(~steps.finite[at])[0])]
@@ -222,6 +223,22 @@ class Judge:
             healthy="finite",
             remedy=self.guard(born),
         )
+
+    def nonfinite_answers(self) -> Iterator[Finding]:
+        """Answers that are not finite, though every step was."""
+        answers = self.case.end.outputs
+        bad = ~np.isfinite(answers.reshape(len(answers), -1)).all(1)
+        if bad.any():
+            yield Finding(
+                "numerical_instability",
+                "fault",
+                "outputs",
+                f"in evaluation {bad.mean():.1%} of the rows get answers that are not finite, "
+                "though every step of the training was",
+                measured="NaN or infinity",
+                healthy="finite",
+                remedy=self.guard("outputs"),
+            )
 
     def guard(self, born: str) -> str:
         """What to type against a number that is not finite."""
@@ -465,6 +482,12 @@ class Judge:
     def pace(self) -> float:
         """The median of that over steps and kernels."""
         return float(np.median(self.moves)) if self.moves.size else 0.0
+
+    @property
+    def hardly_begun(self) -> bool:
+        """Whether the time was over before anything could be seen."""
+        run = self.case.run
+        return self.finite and not run.complete and len(run.steps.loss) < bound("few steps")
 
     @property
     def falls(self) -> bool:
@@ -763,6 +786,11 @@ class Judge:
         notes = [finding for finding in structural if finding.severity == "note"]
         certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]
         certain += self.sum_too_large()
+        if self.hardly_begun:
+            # A run of so few steps has shown nothing: what cannot work at all is all there is.
+            hard = [finding for finding in program if finding.confidence >= bound("hard")]
+            soft = [as_note(finding) for finding in program + wrong if finding not in hard]
+            return [*under_their_cause(hard + certain), *soft, *notes]
         if not certain and not program and not wrong and not self.failed:
             return notes
         found = wrong + program + certain
@@ -773,6 +801,10 @@ class Judge:
             if self.finite and (self.case.run.complete or not self.falls or self.stands):
                 found += [*self.data_scale(), *self.penalty(), *self.noise()]
                 found += [*self.rate(), *self.dying()]
+                if not found:
+                    mixed = [note for note in notes if note.cause == "loss_axis_error"]
+                    notes = [note for note in notes if note not in mixed]
+                    found = [replace(note, severity="fault") for note in mixed]
                 found = found or list(self.capacity())
         return [*under_their_cause(found), *notes]
 

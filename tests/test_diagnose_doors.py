@@ -284,6 +284,22 @@ def test_a_slow_network_is_trained_step_by_step_within_its_time():
     assert not case.trainer.stepwise
 
 
+def product(outputs, y):
+    return jnp.mean(outputs * y)
+
+
+def test_costs_of_one_answer_to_all_rows_are_no_targets():
+    """As in Reddi et al. 2018: a linear cost whose sign changes, and inputs that are all one."""
+    same = np.ones_like(X)
+    assert Case(subject_of(task(loss=product, train=(same, Y))), seconds=30.0).costs
+    for other in (
+        task(loss=product),
+        task(train=(same, Y)),
+        task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
+    ):
+        assert not Case(subject_of(other), seconds=30.0).costs
+
+
 def subject_of(task):
     init, apply, loss, *_ = task.functions
     return Subject(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))

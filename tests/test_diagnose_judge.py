@@ -89,6 +89,7 @@ def case(
     activation=("max",),
     quiet=None,
     kept=1.0,
+    costs=False,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -107,6 +108,7 @@ def case(
             batch_size=batch,
         ),
         kind="regression",
+        costs=costs,
         target=Target("regression", np.zeros((ROWS, 1)), 0),
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         noise=0.9,
@@ -383,3 +385,11 @@ def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, c
     note = Finding("loss_axis_error", "note", "net.py:3", "rows of a batch mix")
     found = Judge(case(reached=0.1, **tried)).verdict([note])
     assert [f.cause for f in found if f.severity == "fault"] == [cause]
+
+
+def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
+    told = {"reached": 0.0, "valid": 0.0, "reference": 0.0}
+    assert faults(told)
+    assert not faults(told | {"costs": True})
+    diverging = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
+    assert faults(told | {"costs": True, "steps": diverging})

@@ -255,6 +255,23 @@ class Case:
             drawn.append(leaf)
         return jax.tree.unflatten(tree, drawn), state
 
+    @cached_property
+    def costs(self) -> bool:
+        """Whether targets are costs of one answer to all rows, as in problems of regret.
+
+        All inputs are the same, and the loss is linear in the answers: no target can be met.
+        """
+        x, y = (np.asarray(part) for part in self.subject.train)
+        if (x != x[:1]).any():
+            return False
+        y = jnp.asarray(y[:LOOKED_AT])
+        shape = 2, len(y), *self.start.outputs.shape[1:]
+        a, b = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        one, other, beyond = (
+            np.sum(self.subject.loss(jnp.asarray(z), y)) for z in (a, b, 2 * a - b)
+        )
+        return bool(one != other and np.isclose(2 * one - other, beyond, rtol=1e-4))
+
     def kept_back(self, trial: Trial | None) -> float:
         """The skill on a fifth of the training rows, kept back from the training of a trial."""
         if self.budget() < SHORTEST:

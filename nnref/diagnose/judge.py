@@ -89,6 +89,8 @@ class Judge:
     @property
     def learned(self) -> bool:
         """As well as simple models do, on finite steps; where those find nothing, beyond memory."""
+        if self.case.costs:  # a skill is measured against targets
+            return self.finite
         if not self.finite or self.collapsed:
             return False
         if self.known:

@@ -436,9 +436,7 @@ def ablate_command(options: argparse.Namespace) -> int:
 def lr_range_command(options: argparse.Namespace) -> int:
     """`nnref lr-range`."""
     path = experiment_path(options.file)
-    output = Path(options.output or f"{path.stem}-lr-range.png")
-    if output.suffix not in (".png", ".svg"):
-        raise UserError(f"-o {output}: a picture ends in .png or .svg")
+    output = output_path(options.output or f"{path.stem}-lr-range.png", (".png", ".svg"))
     from rich.console import Console
 
     from nnref.compilation import compile_tiny_loops_whole, use_cache
@@ -785,9 +783,7 @@ def plot_schedule_command(options: argparse.Namespace) -> int:
     from nnref.experiment import read
     from nnref.report.pictures import draw_schedule
 
-    output = Path(options.output or f"{path.stem}-schedule.png")
-    if output.suffix not in (".png", ".svg"):
-        raise UserError(f"-o {output}: a picture ends in .png or .svg")
+    output = output_path(options.output or f"{path.stem}-schedule.png", (".png", ".svg"))
     print(draw_schedule(read(path), path.stem, output))
     return 0
 

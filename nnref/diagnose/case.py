@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnose.dynamics import Change, Run, Trainer
-from nnref.diagnose.findings import bound
+from nnref.diagnose.findings import bound, in_a_line
 from nnref.diagnose.inputs import (
     Reference,
     Target,
@@ -220,8 +220,7 @@ class Case:
         try:
             return float(self.subject.metric(jnp.asarray(outputs), jnp.asarray(y)))
         except Exception as error:  # whatever it raises, accuracy or R² goes on without it
-            first = (str(error).splitlines() or [""])[0]
-            self.metric_refused = f"{type(error).__name__}: {first}"[:200]
+            self.metric_refused = in_a_line(error)
             return None
 
     @cached_property

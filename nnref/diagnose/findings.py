@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+LINE = 200  # characters of an exception that are told
+
 # The vocabulary, upstream first: a cause stands before what it may bring about.
 CAUSES = {
     "broken_program": "the program stops with an exception",
@@ -377,6 +379,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def in_a_line(error: Exception) -> str:
+    """An exception of the user's in a line: its kind, and the first line of what it says."""
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:LINE]
 
 
 def upstream(findings: Iterable[Finding]) -> list[Finding]:

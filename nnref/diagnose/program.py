@@ -23,7 +23,7 @@ from nnref.diagnose.answers import (
     range_of,
     sample,
 )
-from nnref.diagnose.findings import Finding, bound, upstream
+from nnref.diagnose.findings import LINE, Finding, bound, in_a_line, upstream
 from nnref.diagnose.layers import (
     Layer,
     activations,
@@ -149,8 +149,7 @@ def check(
             found += judge(look)
         except Exception as error:  # a user's function may refuse what it is asked
             if impossible is not None:
-                first = (str(error).splitlines() or [""])[0]
-                impossible.append(f"{name}: {type(error).__name__}: {first}"[:200])
+                impossible.append(f"{name}: {in_a_line(error)}"[:LINE])
     return upstream(found)
 
 

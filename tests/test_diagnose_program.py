@@ -8,7 +8,9 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from nnref.diagnose import program
+from nnref.diagnose import objective, program, step, wiring
+from nnref.diagnose.layers import activations, layers
+from nnref.diagnose.look import Look
 from nnref.diagnose.subject import Subject
 from nnref.diagnose.tracing import trace
 
@@ -83,7 +85,7 @@ def test_layers_tell_parameters_line_and_activation():
         x = jax.nn.relu(affine(params["dense0"], x))
         return jax.nn.softmax(affine(params["dense1"], x))
 
-    first, second = program.layers(subject(network))
+    first, second = layers(subject(network))
     assert (first.name, first.activation, first.shape) == ("dense0", "relu", (2, 5))
     assert (second.name, second.activation, second.shape) == ("dense1", "softmax", (2, 2))
     line = line_of('return x @ layer["kernel"] + layer["bias"]')
@@ -100,7 +102,7 @@ def test_activations_are_those_of_the_network(activation):
     asked = subject(network)
     params, state = asked.init(jax.random.key(1))
     x = asked.train[0][:7]
-    (before, after), (logits, same) = program.activations(asked, params, state, x)
+    (before, after), (logits, same) = activations(asked, params, state, x)
     expected = affine(params["dense0"], x)
     np.testing.assert_allclose(before, expected, rtol=1e-6)
     np.testing.assert_allclose(after, activation(expected), rtol=1e-6)
@@ -120,7 +122,7 @@ def test_layers_behind_a_normalization_a_loop_and_a_table():
 
         return jax.lax.scan(turn, jnp.zeros(5), x)[0]
 
-    found = program.layers(subject(network, (5, 5, 5, 5), y=np.zeros((12, 5), np.float32)))
+    found = layers(subject(network, (5, 5, 5, 5), y=np.zeros((12, 5), np.float32)))
     assert [layer.name for layer in found] == ["dense2", "dense0", "dense1"]
     assert [layer.looped for layer in found] == [False, False, True]
     assert found[1].activation == "silu"
@@ -194,7 +196,7 @@ def ends(activation, y, loss, width=None, **others):
 
 def judged(check, asked):
     """Causes of the faults and notes of one check."""
-    found = check(program.Look(asked))
+    found = check(Look(asked))
     return [(finding.severity, finding.cause) for finding in found]
 
 
@@ -353,8 +355,8 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers_trigger_and_near_miss(name):
     triggers, cause, misses = ANSWERS[name]
-    assert judged(program.answers, triggers) == [("fault", cause)]
-    assert "fault" not in dict(judged(program.answers, misses))
+    assert judged(objective.answers, triggers) == [("fault", cause)]
+    assert "fault" not in dict(judged(objective.answers, misses))
 
 
 @pytest.mark.parametrize(
@@ -368,7 +370,7 @@ def test_answers_trigger_and_near_miss(name):
     ids=["no targets", "targets", "a distance of raw values", "a distance of probabilities"],
 )
 def test_losses_that_are_worth_a_note(asked, found):
-    assert judged(program.answers, asked) == found
+    assert judged(objective.answers, asked) == found
 
 
 # Unused results, with their lines
@@ -387,7 +389,7 @@ def reused(params, x):
 
 
 def unused_of(asked):
-    return {finding.cause: finding for finding in program.unused(program.Look(asked))}
+    return {finding.cause: finding for finding in wiring.unused(Look(asked))}
 
 
 def test_an_overwritten_layer_is_found_with_its_line():
@@ -411,7 +413,7 @@ def test_layers_before_the_dropped_one_are_told_with_it():
         h = block(params["dense1"], h)  # dropped
         return affine(params["dense2"], x)
 
-    (finding,) = program.unused(program.Look(subject(bypassed, (3, 3, 3, 2))))
+    (finding,) = wiring.unused(Look(subject(bypassed, (3, 3, 3, 2))))
     assert finding.where.endswith(f"{HERE}:{line_of('dropped')}")
     assert all(f"dense{k}.kernel" in finding.evidence for k in (0, 1))
     assert "dense2" not in finding.evidence
@@ -511,7 +513,7 @@ def merged(state, params):
 def test_the_classic_overwritten_convolution(door):
     with open(__file__) as file:
         line = 1 + next(i for i, text in enumerate(file) if text.endswith(f"  # {door}\n"))
-    (finding,) = program.unused(program.Look(convnets()[door]))
+    (finding,) = wiring.unused(Look(convnets()[door]))
     assert finding.cause == "parameters_not_updated"
     assert finding.severity == "fault"
     assert finding.where.endswith(f"{HERE}:{line}")
@@ -526,7 +528,7 @@ def test_gradients_that_rounding_blocks():
     def rounded(params, x):
         return affine(params["dense1"], jnp.round(affine(params["dense0"], x)))
 
-    (finding,) = program.blocked(program.Look(subject(rounded)))
+    (finding,) = wiring.blocked(Look(subject(rounded)))
     assert (finding.cause, finding.severity) == ("vanishing_gradients", "fault")
     assert "round" in finding.evidence
     assert "dense1" not in finding.evidence
@@ -542,20 +544,20 @@ def test_a_straight_through_gradient_is_not_blocked():
     def network(params, x):
         return affine(params["dense1"], rounded(affine(params["dense0"], x)))
 
-    assert program.blocked(program.Look(subject(network))) == []
+    assert wiring.blocked(Look(subject(network))) == []
 
 
 def test_a_frozen_layer_is_a_note_and_a_frozen_network_a_fault():
     def frozen(params, x):
         return affine(params["dense1"], jax.lax.stop_gradient(affine(params["dense0"], x)))
 
-    (finding,) = program.blocked(program.Look(subject(frozen)))
+    (finding,) = wiring.blocked(Look(subject(frozen)))
     assert (finding.cause, finding.severity) == ("parameters_not_updated", "note")
 
     def stopped(params, x):
         return jax.lax.stop_gradient(learns(params, x))
 
-    (finding,) = program.blocked(program.Look(subject(stopped)))
+    (finding,) = wiring.blocked(Look(subject(stopped)))
     assert (finding.cause, finding.severity) == ("parameters_not_updated", "fault")
 
 
@@ -569,7 +571,7 @@ CURVE = np.linspace(-1, 1, 40, dtype=np.float32).reshape(-1, 1)
 @pytest.mark.parametrize(("y", "severity"), [(CURVE**2, "fault"), (3 * CURVE, "note")])
 def test_a_network_without_activations_is_a_fault_where_a_curve_is_asked(y, severity):
     asked = dataclasses.replace(subject(linear, (1, 5, 1)), train=(CURVE, y))
-    (finding,) = program.between_layers(program.Look(asked))
+    (finding,) = wiring.between_layers(Look(asked))
     assert (finding.cause, finding.severity) == ("hidden_activation_missing", severity)
 
 
@@ -578,10 +580,10 @@ def test_two_linear_layers_in_a_network_that_bends_are_a_note_unless_they_are_a_
         x = jax.nn.relu(affine(params["dense0"], x))
         return affine(params["dense2"], affine(params["dense1"], x))
 
-    (finding,) = program.between_layers(program.Look(subject(network, (3, 5, 5, 2))))
+    (finding,) = wiring.between_layers(Look(subject(network, (3, 5, 5, 2))))
     assert (finding.severity, finding.where.split(",")[0]) == ("note", "dense1")
     factor = subject(network, (3, 5, 1, 2))
-    assert program.between_layers(program.Look(factor)) == []
+    assert wiring.between_layers(Look(factor)) == []
 
 
 def test_dropout_and_a_residual_do_not_hide_what_is_linear_nor_feign_it():
@@ -590,13 +592,13 @@ def test_dropout_and_a_residual_do_not_hide_what_is_linear_nor_feign_it():
         x = x + jax.nn.relu(x)
         return affine(params["dense1"], x)
 
-    assert program.between_layers(program.Look(subject(residual))) == []
+    assert wiring.between_layers(Look(subject(residual))) == []
 
     def skipped(params, x):
         x = affine(params["dense0"], x)
         return affine(params["dense1"], x + 2 * x)
 
-    assert len(program.between_layers(program.Look(subject(skipped)))) == 1
+    assert len(wiring.between_layers(Look(subject(skipped)))) == 1
 
 
 def test_four_rows_that_no_affine_map_fits():
@@ -606,7 +608,7 @@ def test_four_rows_that_no_affine_map_fits():
         asked = dataclasses.replace(
             subject(linear, (2, 3, 1)), train=(x, y.astype(np.float32)), loss=mean_squared_error
         )
-        assert [f.severity for f in program.between_layers(program.Look(asked))] == [severity]
+        assert [f.severity for f in wiring.between_layers(Look(asked))] == [severity]
 
 
 # State, keys, rows, the batch, the optimizer, guards, tables
@@ -629,11 +631,11 @@ def normalizing(written, frozen=False):
 
 
 def test_running_statistics_that_are_not_written():
-    (finding,) = program.statistics(program.Look(normalizing(written=False)))
+    (finding,) = step.statistics(Look(normalizing(written=False)))
     assert (finding.cause, finding.severity) == ("batch_statistics_not_updated", "fault")
     assert finding.where == "mean"
-    assert program.statistics(program.Look(normalizing(written=True))) == []
-    assert program.statistics(program.Look(normalizing(written=False, frozen=True))) == []
+    assert step.statistics(Look(normalizing(written=True))) == []
+    assert step.statistics(Look(normalizing(written=False, frozen=True))) == []
 
 
 def dropping(fresh, trains_only):
@@ -651,7 +653,7 @@ def dropping(fresh, trains_only):
     [(True, False, "evaluation draws"), (False, True, "never changes"), (True, True, None)],
 )
 def test_dropout_in_evaluation_and_with_one_key(fresh, trains_only, said):
-    found = program.randomness(program.Look(dropping(fresh, trains_only)))
+    found = step.randomness(Look(dropping(fresh, trains_only)))
     assert [finding.severity for finding in found] == ["note"] * (said is not None)
     assert all(said in finding.evidence for finding in found)
 
@@ -668,7 +670,7 @@ def test_rows_that_look_at_each_other(mix, severities):
     def network(params, x):
         return affine(params["dense1"], mix(affine(params["dense0"], x)))
 
-    found = program.mates(program.Look(subject(network)))
+    found = step.mates(Look(subject(network)))
     assert [finding.severity for finding in found] == severities
     assert {finding.cause for finding in found} <= {"loss_axis_error"}
 
@@ -684,7 +686,7 @@ def test_rows_that_look_at_each_other(mix, severities):
 )
 def test_a_loss_that_grows_with_the_batch(loss, rate, found):
     asked = subject(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
-    assert judged(program.batch_scale, asked) == found
+    assert judged(step.batch_scale, asked) == found
 
 
 @pytest.mark.parametrize(
@@ -701,23 +703,23 @@ def test_a_loss_that_grows_with_the_batch(loss, rate, found):
 def test_the_direction_of_the_first_update(optimizer, cause):
     asked = subject(learns, optimizer=optimizer)
     expected = [] if cause is None else [("fault", cause)]
-    assert judged(program.optimizer, asked) == expected
+    assert judged(step.optimizer, asked) == expected
 
 
 def test_an_epsilon_that_half_precision_rounds_away():
     asked = subject(learns, optimizer=optax.adam(1e-3, eps=1e-8))
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), asked.init(jax.random.key(0))[0])
-    (finding,) = program.optimizer(program.Look(asked, half, {}))
+    (finding,) = step.optimizer(Look(asked, half, {}))
     assert finding.cause == "numerical_instability"
     assert "float16" in finding.evidence
 
 
 def test_a_logarithm_without_a_guard_is_noted_with_its_line():
     asked = ends(jax.nn.sigmoid, BITS, unguarded_cross_entropy)
-    (finding,) = program.guards(program.Look(asked))
+    (finding,) = step.guards(Look(asked))
     assert (finding.cause, finding.severity) == ("numerical_instability", "note")
     assert finding.where.endswith(f"{HERE}:{line_of('unguarded')}")
-    assert program.guards(program.Look(ends(jax.nn.sigmoid, BITS, binary_cross_entropy))) == []
+    assert step.guards(Look(ends(jax.nn.sigmoid, BITS, binary_cross_entropy))) == []
 
 
 @pytest.mark.parametrize(("rows", "causes"), [(5, ["insufficient_capacity"]), (12, [])])
@@ -728,7 +730,7 @@ def test_indices_beyond_a_table(rows, causes):
         loss=mean_squared_error,
         train=(np.arange(24).reshape(12, 2) // 2, np.ones((12, 2), np.float32)),
     )
-    found = program.tables(program.Look(asked))
+    found = step.tables(Look(asked))
     assert [finding.cause for finding in found] == causes
 
 

@@ -25,6 +25,7 @@ CALLS = {
 }
 LOOPS = {"scan", "while", "cond"}
 PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
+COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 
 LIBRARIES = tuple(
     os.path.join(folder, "")

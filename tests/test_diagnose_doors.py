@@ -1,6 +1,7 @@
 """The doors of `nnref.diagnose`: whatever somebody has, and mistakes of all kinds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import flax.linen as nn
@@ -16,6 +17,8 @@ from nnref import UserError
 from nnref.cli import main
 from nnref.diagnose import Finding, Findings, Subject
 from nnref.diagnose.case import Case
+from nnref.diagnose.dynamics import Trainer
+from nnref.diagnose.subject import for_any_rows
 from nnref.signatures import plain
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -273,6 +276,159 @@ def test_two_classes_in_two_columns_are_classes():
     found = nnref.diagnose(subject)
     assert not found.faults
     assert found.measures["skill on validation rows"] > 0.9
+
+
+# Networks of other forms
+
+
+def test_an_apply_for_whole_batches_alone_takes_any_number_of_rows():
+    """Of a running sum that goes from batch to batch, its form written for 8 rows."""
+
+    def apply(params, state, x, key, train):
+        sums = state["sums"] + x @ params["w"]
+        return {"sums": sums, "count": jnp.float32(1)}, {"sums": sums}
+
+    def init(key):
+        return {"w": jnp.ones((3, 1))}, {"sums": jnp.zeros((8, 1))}
+
+    subject = Subject(init, apply, squared, train=(X, Y), optimizer=optax.sgd(0.1), batch_size=8)
+    made = for_any_rows(subject)
+    assert made.rows == 8
+    sums = X.sum(1, keepdims=True)
+    for rows in (1, 8, 20):
+        outputs, state = made.apply(*init(KEY), X[:rows], KEY, False)
+        filled = np.concatenate([sums[:rows], np.repeat(sums[:1], -rows % 8, 0)])
+        running = filled.reshape(-1, 8, 1).cumsum(0)
+        np.testing.assert_allclose(
+            outputs["sums"], running.reshape(-1, 1)[:rows], rtol=1e-5, atol=1e-6
+        )  # sums of three numbers in another order
+        np.testing.assert_allclose(state["sums"], running[-1], rtol=1e-5, atol=1e-6)
+        assert outputs["count"] == 1
+    assert for_any_rows(replace(subject, apply=subject_of(task()).apply)).rows is None
+
+
+def test_a_network_written_for_its_batch_alone_is_diagnosed():
+    def apply(params, x):
+        return jnp.zeros((16, 1)) + x @ params["w"]
+
+    found = nnref.diagnose(task(apply=apply), optimizer=optax.adam(0.1), batch_size=16, epochs=40)
+    assert not found.faults
+    assert found.measures["skill on training rows"] > 0.9
+
+
+def test_a_state_is_restarted_in_each_epoch_and_before_an_evaluation():
+    def apply(params, state, x, key, train):
+        return x @ params["w"], {"batches": state["batches"] + 1}
+
+    subject = Subject(
+        lambda key: (init(key), {"batches": jnp.zeros(())}),
+        apply,
+        lambda outputs, y: jnp.mean(squared(outputs, y)),
+        train=(X, Y),
+        optimizer=optax.sgd(0.1),
+        batch_size=16,
+        epochs=3,
+        restart=lambda params, state: {"batches": jnp.zeros(())},
+    )
+    assert Trainer(subject).run(KEY, seconds=30).state["batches"] == 4
+    assert Trainer(subject, stepwise=True).run(KEY, seconds=30).state["batches"] == 4
+    onwards = replace(subject, restart=None)
+    assert Trainer(onwards).run(KEY, seconds=30).state["batches"] == 12
+
+
+def test_a_language_model_whose_state_goes_on_is_diagnosed(tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat and the rat ran. " * 200)
+    experiment = {
+        "about": "",
+        "data": {"name": "text", "path": str(tmp_path / "text.txt"), "window": 16, "streams": 8},
+        "model": {
+            "name": "recurrent",
+            "cell": "lstm",
+            "units": 32,
+            "embedding": 8,
+            "answer": "each",
+            "streams": 8,
+        },
+        "loss": "softmax_cross_entropy",
+        "optimizer": {"name": "adam", "learning_rate": 0.01},
+        "shuffle": False,
+        "batch_size": 8,
+        "epochs": 20,
+    }
+    (tmp_path / "cat.json").write_text(json.dumps(experiment))
+    found = nnref.diagnose(tmp_path / "cat.json")
+    assert not found.faults
+    assert found.measures["skill on training rows"] > 0.9
+    assert 0.1 < max(found.measures["skill of simple models"].values()) < 0.9
+
+
+def two_heads(params, x):
+    return {"mean": x @ params["w"], "scale": x @ params["s"], "penalty": jnp.sum(params["w"])}
+
+
+def likelihood(outputs, y):
+    """Of a normal distribution."""
+    scale = outputs["scale"]
+    return jnp.mean(scale + 0.5 * (outputs["mean"] - y) ** 2 / jnp.exp(2 * scale))
+
+
+def test_several_outputs_are_judged_by_what_their_loss_falls():
+    def start(key):
+        return {"w": jnp.zeros((3, 1)), "s": jnp.zeros((3, 1))}
+
+    made = task(init=start, apply=two_heads, loss=likelihood)
+    found = nnref.diagnose(made, optimizer=optax.adam(0.1), epochs=40)
+    assert not found.faults
+    assert found.measures["skill on training rows"] > 0.67
+    assert sum("not one array" in told for told in found.impossible) == 1
+    case = Case(subject_of(made), seconds=30.0)
+    # The best constant answer is the mean and deviation of the targets.
+    told = case.wanted
+    assert case.constant_loss == pytest.approx(0.5 + np.log(told.std()), rel=1e-3)  # descent
+    slow = nnref.diagnose(made, optimizer=optax.adam(1e-4), epochs=40)
+    assert [fault.cause for fault in slow.faults] == ["learning_rate_too_low"]
+
+
+def test_a_mean_and_its_deviation_are_no_answer_too_many():
+    def halves(outputs, y):
+        return likelihood({"mean": outputs[:, :1], "scale": outputs[:, 1:]}, y)
+
+    made = task(
+        init=lambda key: {"w": jnp.zeros((3, 2))}, apply=lambda p, x: x @ p["w"], loss=halves
+    )
+    found = nnref.diagnose(made, optimizer=optax.adam(0.1), epochs=40)
+    assert not found.faults
+    assert found.measures["skill on training rows"] > 0.67
+
+
+def test_an_embedding_is_not_asked_for_as_many_units_as_there_are_classes():
+    """Rows of a class together, others apart (Hadsell, Chopra, LeCun 2006)."""
+    labels = (np.arange(64) % 4).astype(np.int32)
+    x = np.eye(4, dtype=np.float32)[labels] + 0.1 * np.random.default_rng(1).normal(size=(64, 4))
+
+    def contrastive(z, y):
+        squares = jnp.sum((z[:, None] - z[None]) ** 2, -1)
+        same = y[:, None] == y[None]
+        apart = jnp.maximum(0, 1 - jnp.sqrt(squares + 1e-6)) ** 2
+        return jnp.mean(jnp.where(same, squares, apart))
+
+    made = task(
+        init=lambda key: {"w": jax.random.normal(key, (4, 2))},
+        apply=lambda p, x: x @ p["w"],
+        loss=contrastive,
+        train=(x.astype(np.float32), labels),
+    )
+    assert not nnref.diagnose(made, optimizer=optax.adam(0.03), epochs=40).faults
+    alone = task(
+        init=lambda key: {"w": jax.random.normal(key, (4, 2))},
+        apply=lambda p, x: x @ p["w"],
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        train=(x.astype(np.float32), labels),
+    )
+    assert [f.cause for f in nnref.diagnose(alone).faults] == ["output_width_mismatch"]
+
+
+# Slow networks, and costs
 
 
 def test_a_slow_network_is_trained_step_by_step_within_its_time():

@@ -127,6 +127,9 @@ def test_data_that_nearly_do(name):
 @pytest.mark.parametrize(
     ("y", "width", "kind"),
     [
+        (CLASSES[:, :2].astype(int), (2, 5), "places"),
+        (CLASSES.reshape(100, 3, 3), (3, 3), "places"),
+        (CLASSES[:, :2].astype(int), (2, 1), "multilabel"),
         (CLASSES, 3, "multiclass"),
         (0.9 * CLASSES + 0.1 / 3, 3, "multiclass"),
         (np.array([[1, 1], [0, 0], [1, 0]]), 2, "multilabel"),
@@ -139,7 +142,7 @@ def test_data_that_nearly_do(name):
     ],
 )
 def test_the_kind_of_task_is_read_from_targets_and_outputs(y, width, kind):
-    assert infer_kind(y, width) == kind
+    assert infer_kind(y, (len(y), *np.atleast_1d(width))) == kind
 
 
 def test_references_find_what_is_there_and_nothing_where_nothing_is():
@@ -151,6 +154,30 @@ def test_references_find_what_is_there_and_nothing_where_nothing_is():
     noise = references(X, target_of(RANDOM.normal(size=(300, 1)), "regression"), shuffles=2)
     assert noise.best[1] < 0.1
     assert max(noise.shuffled.values()) < 0.1
+
+
+def test_steps_of_sequences_are_told_from_those_before_them():
+    """A chain whose next token is the last one plus 1 or plus 2, by the one before it."""
+    text = [0, 1]
+    while len(text) < 2000:
+        text.append((text[-1] + 1 + text[-2] % 2) % 5)
+    x = np.array(text).reshape(100, 20)
+    following = np.roll(text, -1).reshape(100, 20)
+    told = references(x, target_of(following, "places"))
+    assert told.best[1] > 0.9
+    one_hot = np.eye(5)[following]
+    assert references(x, target_of(one_hot, "places")).skills == told.skills
+    drawn = RANDOM.permutation(following.ravel()).reshape(100, 20)
+    assert references(x, target_of(drawn, "places")).best[1] < 0.1
+    # Inputs that do not go along with the targets are seen whole, with the place.
+    seen = references(x[:, :3], target_of(np.tile([0, 1, 1, 2], (100, 1)), "places"))
+    assert seen.best[1] > 0.9
+
+
+def test_masked_steps_ask_for_nothing():
+    target = target_of(np.array([[2, 1, -1], [2, -1, -1]]), "places")
+    assert chance(target) == pytest.approx(2 / 3)
+    assert score(target, np.array([[2, 0, 7], [2, 7, 7]])) == pytest.approx(2 / 3)
 
 
 def test_few_rows_are_held_against_a_table_of_them():

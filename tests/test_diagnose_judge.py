@@ -90,25 +90,31 @@ def case(
     quiet=None,
     kept=1.0,
     costs=False,
+    fits=True,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
     random = np.random.default_rng(0)
+    y = random.normal(size=(ROWS, 1)) if y is None else y
     first = params() if first is None else first
     last = first if last is None else last
     return SimpleNamespace(
         subject=SimpleNamespace(
             train=(
                 random.normal(size=(ROWS, 4)) if x is None else x,
-                random.normal(size=(ROWS, 1)) if y is None else y,
+                y,
             ),
             loss=loss,
             valid=None,
+            restart=None,
             shuffle=True,
             batch_size=batch,
         ),
         kind="regression",
         costs=costs,
+        fits=fits,
+        answers=np.ones((8, 1)),
+        wanted=y,
         target=Target("regression", np.zeros((ROWS, 1)), 0),
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         noise=0.9,

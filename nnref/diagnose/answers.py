@@ -70,6 +70,7 @@ class Sample:
 def sample(subject: Subject, params: Any, state: Any, rows: int = ROWS) -> Sample:
     """A few rows of a subject, chosen over the whole range of its targets."""
     x, y = subject.train
+    rows = subject.rows or rows
     order = np.argsort(target_order(y), kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)]
     x, y = np.asarray(x)[chosen], np.asarray(y)[chosen]
@@ -178,6 +179,18 @@ def range_of(tail: Callable[[Any], Any], shape: tuple[int, ...]) -> Range:
 
 
 # The loss
+
+
+def row_by_row(loss: Callable[[Any, Any], Any], outputs: Any, y: Any) -> bool:
+    """Whether the loss of some rows is the mean, or sum, of the losses of each by itself.
+
+    One that holds rows against each other, as contrastive losses do, is neither: what it wants of
+    an answer is not to be told from its target.
+    """
+    outputs, y = jnp.asarray(outputs, jnp.float32), jnp.asarray(y)
+    alone = [float(loss(outputs[i : i + 1], y[i : i + 1])) for i in range(len(y))]
+    told = float(loss(outputs, y)), np.mean(alone), np.sum(alone)
+    return bool(np.isclose(told[0], told[1:], rtol=1e-3).any())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from nnref.diagnose.answers import row_by_row
 from nnref.diagnose.dynamics import Change, Run, Trainer
 from nnref.diagnose.findings import bound, in_a_line
 from nnref.diagnose.inputs import (
@@ -25,8 +27,7 @@ from nnref.diagnose.inputs import (
     target_of,
 )
 from nnref.diagnose.layers import Layer, layers
-from nnref.diagnose.start import ROWS as LOOKED_AT
-from nnref.diagnose.start import Snapshot, watcher
+from nnref.diagnose.start import Snapshot, looked_at, watcher
 from nnref.diagnose.subject import Subject
 
 ROWS = 1024  # that a measure of the whole network looks at
@@ -109,8 +110,7 @@ class Case:
         began = time.perf_counter()
         self.look(*self.initial)
         taken = time.perf_counter() - began
-        rows = len(self.subject.train[0])
-        return taken * min(self.subject.batch_size, rows) / min(LOOKED_AT, rows)
+        return taken * min(self.subject.batch_size, len(self.subject.train[0])) / len(self.wanted)
 
     @cached_property
     def run(self) -> Run:
@@ -118,18 +118,78 @@ class Case:
         return self.trainer.run(self.key, seconds=self.seconds)
 
     @cached_property
+    def wanted(self) -> np.ndarray:
+        """The targets of the rows that a look sees."""
+        return np.asarray(self.subject.train[1])[looked_at(self.subject)]
+
+    @cached_property
+    def answers(self) -> np.ndarray | None:
+        """The outputs for them at the start, where they are one array with the rows first."""
+        leaves = jax.tree.leaves(self.start.outputs)
+        by_row = len(leaves) == 1 and leaves[0].shape[:1] == (len(self.wanted),)
+        return leaves[0] if by_row else None
+
+    @cached_property
     def width(self) -> int:
         """Of the outputs: units of the last axis, 1 where there is none."""
-        outputs = self.start.outputs
-        return outputs.shape[-1] if outputs.ndim > 1 else 1
+        return 1 if self.answers is None or self.answers.ndim < 2 else self.answers.shape[-1]
 
     @cached_property
     def kind(self) -> str:
         """The kind of task, told or inferred; two classes in two columns are classes."""
         y = np.asarray(self.subject.train[1])
         told = self.subject.kind
+        shape = () if self.answers is None else (len(y), *self.answers.shape[1:])
+        inferred = infer_kind(y, shape)
         columns = y.ndim > 1 and y.shape[-1] > 1
-        return infer_kind(y, self.width) if told is None or (told == "binary" and columns) else told
+        again = told == "binary" and columns or told == "multiclass" and inferred == "places"
+        return inferred if told is None or again else told
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether answers can be held against targets: one by one, or by the user's metric."""
+        if self.subject.metric is not None:
+            return True
+        if self.answers is None:
+            return False
+        answer, y = self.answers[0], np.asarray(self.subject.train[1])
+        if self.kind == "multiclass":
+            classes = answer.ndim == 1 and answer.size >= self.target.classes
+            few = self.answers[:4], self.wanted[:4]
+            return classes or answer.size == 1 or row_by_row(self.subject.loss, *few)
+        if self.kind == "binary" and answer.size == 2:
+            return True
+        return self.kind == "places" or answer.size == y[0].size
+
+    @cached_property
+    def constant_loss(self) -> float:
+        """The loss of the best constant answer, found by descent: outputs the same for every row.
+
+        It is what a loss is measured against where answers and targets cannot be compared.
+        """
+        rows, y = len(self.wanted), jnp.asarray(self.wanted)
+        outputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.start.outputs)
+        by_row = jax.tree.map(lambda leaf: leaf.shape[:1] == (rows,), outputs)
+
+        def loss(constant: Any) -> Any:
+            spread = jax.tree.map(
+                lambda leaf, many: jnp.repeat(leaf[None], rows, 0) if many else leaf,
+                constant,
+                by_row,
+            )
+            return self.subject.loss(spread, y)
+
+        def step(carry: Any, _: None) -> Any:
+            constant, state = carry
+            value, gradient = jax.value_and_grad(loss)(constant)
+            updates, state = descent.update(gradient, state)
+            return (optax.apply_updates(constant, updates), state), value
+
+        descent = optax.adam(0.05)
+        first = jax.tree.map(lambda leaf, many: leaf.mean(0) if many else leaf, outputs, by_row)
+        _, losses = jax.jit(lambda c: jax.lax.scan(step, (c, descent.init(c)), length=500))(first)
+        losses = np.asarray(losses)
+        return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
 
     @cached_property
     def target(self) -> Target:
@@ -144,6 +204,8 @@ class Case:
     @cached_property
     def reference(self) -> Reference:
         """What simple models reach on held-out rows."""
+        if not self.fits:
+            return Reference({}, {}, 0)
         return references(np.asarray(self.subject.train[0]), self.target)
 
     @cached_property
@@ -151,7 +213,8 @@ class Case:
         """The output above which the answer is the larger of two: where both cost the same."""
         y = np.asarray(self.subject.train[1])
         low, high = (np.full_like(y[:2], value) for value in (y.min(), y.max()))
-        shape = (2, *self.start.outputs.shape[1:])
+        assert self.answers is not None, "asked of outputs that are one array"
+        shape = (2, *self.answers.shape[1:])
         grid = np.linspace(-4, 4, 161)
         loss = jax.jit(self.subject.loss)
         costs = np.array(
@@ -168,6 +231,8 @@ class Case:
         """The answers that outputs stand for."""
         if target.kind == "regression":
             return outputs.reshape(len(outputs), -1)
+        if target.kind == "places":
+            return outputs.argmax(-1)
         if target.kind == "multiclass":
             flat = outputs.reshape(len(outputs), -1)
             return flat.argmax(-1) if flat.shape[1] > 1 else np.round(flat[:, 0])
@@ -197,14 +262,20 @@ class Case:
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
         x, y = self.subject.train if rows is None else rows
-        x, y = np.asarray(x[:ROWS]), np.asarray(y[:ROWS])
+        many = ROWS if self.fits else AT_ONCE  # some outputs may be no rows, and cannot be joined
+        x, y = np.asarray(x[:many]), np.asarray(y[:many])
+        state = self.subject.begun(params, state)
         parts = [
-            np.asarray(self.applied[train](params, state, jnp.asarray(x[i : i + AT_ONCE])))
+            self.applied[train](params, state, jnp.asarray(x[i : i + AT_ONCE]))
             for i in range(0, len(x), AT_ONCE)
         ]
-        outputs = np.concatenate(parts)
+        outputs = parts[0]
+        if len(parts) > 1:
+            outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        loss = float(self.subject.loss(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+        if not self.fits:
+            return Outcome(loss, self.fall(loss))
         target = target_of(y, self.kind)
-        loss = float(self.subject.loss(jnp.asarray(outputs), jnp.asarray(y)))
         try:
             told = self.told(outputs, y)
             if told is None:
@@ -213,12 +284,19 @@ class Case:
             told = float("-inf")
         return Outcome(loss, skill(told, chance(target)))
 
+    def fall(self, loss: float) -> float:
+        """A loss as skill: how much of that of the best constant answer is gone."""
+        if not np.isfinite(loss):
+            return -1.0
+        constant = self.constant_loss
+        return float(np.clip((constant - loss) / max(abs(constant), 1e-9), -1, 1))
+
     def told(self, outputs: np.ndarray, y: np.ndarray) -> float | None:
         """What the user's metric says; None where there is none, or it cannot."""
         if self.subject.metric is None:
             return None
         try:
-            return float(self.subject.metric(jnp.asarray(outputs), jnp.asarray(y)))
+            return float(self.subject.metric(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
         except Exception as error:  # whatever it raises, accuracy or R² goes on without it
             self.metric_refused = in_a_line(error)
             return None
@@ -261,10 +339,10 @@ class Case:
         All inputs are the same, and the loss is linear in the answers: no target can be met.
         """
         x, y = (np.asarray(part) for part in self.subject.train)
-        if (x != x[:1]).any():
+        if (x != x[:1]).any() or self.answers is None:
             return False
-        y = jnp.asarray(y[:LOOKED_AT])
-        shape = 2, len(y), *self.start.outputs.shape[1:]
+        y = jnp.asarray(y[: len(self.answers)])
+        shape = 2, len(y), *self.answers.shape[1:]
         a, b = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         one, other, beyond = (
             np.sum(self.subject.loss(jnp.asarray(z), y)) for z in (a, b, 2 * a - b)
@@ -307,7 +385,7 @@ class Case:
         x = jnp.asarray(self.subject.train[0][:64])
         apply = jax.jit(lambda p, s, x, key: self.subject.apply(p, s, x, key, True)[0])
         outputs = [apply(params, state, x, jax.random.key(i)) for i in range(8)]
-        drawn = np.stack([np.asarray(each, float) for each in outputs])
+        drawn = np.stack([np.asarray(jax.tree.leaves(each)[0], float) for each in outputs])
         within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
         return float(within / total) if total > 0 else 0.0
 

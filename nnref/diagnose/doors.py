@@ -19,7 +19,8 @@ from nnref.diagnose.case import Case
 from nnref.diagnose.dynamics import norms
 from nnref.diagnose.findings import Finding, Findings, bound
 from nnref.diagnose.judge import Judge, under_their_cause
-from nnref.diagnose.subject import Subject, no_penalty
+from nnref.diagnose.subject import Subject, for_any_rows, no_penalty
+from nnref.diagnose.tracing import is_library
 from nnref.errors import UserError
 from nnref.task import Functions
 
@@ -88,7 +89,6 @@ def diagnose(
         functions.training_loss or functions.loss,
         penalty or no_penalty,
         train=arrays(task.train),
-        valid=None if task.valid is None else arrays(task.valid),
         optimizer=optax.adam(1e-3) if optimizer is None else optimizer,
         batch_size=batch_size,
         epochs=epochs,
@@ -97,6 +97,8 @@ def diagnose(
         metric=metric,
         random=functions.random,
         modes=functions.modes,
+        restart=functions.restart,
+        **held_out(task),
     )
     return diagnose_subject(subject, seconds)
 
@@ -117,6 +119,12 @@ def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(jnp.asarray(x)), np.asarray(jnp.asarray(y))
 
 
+def held_out(task: nnref.Task) -> dict[str, Any]:
+    """The splits of a task that are not trained on, by name."""
+    splits = {"valid": task.valid, "test": task.test}
+    return {name: arrays(split) for name, split in splits.items() if split is not None}
+
+
 def from_experiment(given: Any) -> Subject:
     """The subject of an experiment: its own functions, data, optimizer and length.
 
@@ -128,22 +136,19 @@ def from_experiment(given: Any) -> Subject:
 
     experiment = read(Path(given)) if isinstance(given, (str, Path)) else given
     task, setup, _ = task_of(experiment)
-    if task.functions.restart is not None:
-        raise UserError(
-            "diagnose: a model that goes on from batch to batch cannot be diagnosed yet: its "
-            "batches are no independent rows"
-        )
     functions, optimizer = setup(dict(experiment.numbers))
     return Subject(
         functions.init,
         functions.apply,
         functions.training_loss or functions.loss,
         train=arrays(task.train),
-        valid=None if task.valid is None else arrays(task.valid),
         optimizer=optimizer,
         batch_size=experiment.batch_size,
         epochs=experiment.epochs,
+        shuffle=experiment.shuffle,
         hyperparameters=dict(experiment.numbers),
+        restart=functions.restart,
+        **held_out(task),
     )
 
 
@@ -201,12 +206,13 @@ def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
     refuse(subject)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
-        return looked_at(Case(subject, seconds))
+        return looked_at(subject, seconds)
 
 
-def looked_at(case: Case) -> Findings:
-    """All checks of one case, and the verdict."""
+def looked_at(subject: Subject, seconds: float) -> Findings:
+    """All checks of a subject, and the verdict."""
     try:
+        case = Case(for_any_rows(subject), seconds)
         _ = case.start
         params, optimizer = case.initial[0], case.subject.optimizer
         state = jax.eval_shape(optimizer.init, params)
@@ -342,8 +348,8 @@ def bare_findings(params: Any, values: Any, gradients: Any, updates: Any) -> Ite
 def broken(error: Exception) -> Finding:
     """A user's exception as a finding, with the user's own file and line."""
     frames = traceback.extract_tb(error.__traceback__)
-    library = ("site-packages", str(Path(__file__).parents[1]))
-    mine = [frame for frame in frames if not any(part in frame.filename for part in library)]
+    rooms = str(Path(nnref.__file__).parent)
+    mine = [f for f in frames if not is_library(f.filename) and not f.filename.startswith(rooms)]
     frame = (mine or frames)[-1]
     message = str(error).strip().splitlines() or [type(error).__name__]
     return Finding(

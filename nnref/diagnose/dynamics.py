@@ -83,6 +83,12 @@ def all_finite(tree: Tree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
+def largest(tree: Tree) -> jax.Array:
+    """The largest magnitude in a tree, in single precision."""
+    leaves = [jnp.max(jnp.abs(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    return jnp.max(jnp.stack(leaves))
+
+
 class Trainer:
     """The training of a subject, compiled once for every change of it."""
 
@@ -107,13 +113,16 @@ class Trainer:
             params, state = self.subject.init(init_key)
         return params, state, self.subject.optimizer.init(params), key
 
-    def _order(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _order(self, carry: Any) -> tuple[Any, jax.Array]:
+        """What an epoch begins with, and its batches of rows."""
+        params, state, opt_state, key = carry
         key, order_key = jax.random.split(key)
         rows = jnp.arange(self.rows)
         if self.subject.shuffle:
             rows = jax.random.permutation(order_key, self.rows)
         kept = self.steps_per_epoch * self.batch
-        return key, rows[:kept].reshape(-1, self.batch)
+        carry = params, self.subject.begun(params, state), opt_state, key
+        return carry, rows[:kept].reshape(-1, self.batch)
 
     def _step(self, carry: Any, rows: jax.Array, x: Any, y: Any, change: Change) -> Any:
         params, state, opt_state, key = carry
@@ -137,7 +146,7 @@ class Trainer:
         shown = Step(
             loss=loss.astype(jnp.float32),
             penalty=jnp.asarray(penalty, jnp.float32),
-            largest_output=jnp.max(jnp.abs(outputs)).astype(jnp.float32),
+            largest_output=largest(outputs),
             gradient=gradient_norms,
             update=update_norms,
             weight=norms(params),
@@ -150,10 +159,8 @@ class Trainer:
 
     def _chunk(self, carry: Any, x: Any, y: Any, change: Change) -> Any:
         def epoch(carry: Any, _: None) -> Any:
-            key, rows = self._order(carry[3])
-            return jax.lax.scan(
-                lambda c, r: self._step(c, r, x, y, change), (*carry[:3], key), rows
-            )
+            carry, rows = self._order(carry)
+            return jax.lax.scan(lambda c, r: self._step(c, r, x, y, change), carry, rows)
 
         carry, shown = jax.lax.scan(epoch, carry, length=self.chunk_epochs)
         return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), shown)
@@ -164,8 +171,7 @@ class Trainer:
             return self.chunk(carry, x, y, change)
         shown = []
         for _ in range(self.chunk_epochs):
-            key, batches = self.order(carry[3])
-            carry = (*carry[:3], key)
+            carry, batches = self.order(carry)
             for rows in batches:
                 carry, step = self.step(carry, rows, x, y, change)
                 shown.append(jax.device_get(step))

@@ -16,12 +16,15 @@ ROWS = 1200  # that a reference is fitted to
 FOLDS = 3
 COMPARED = 5000  # rows that are compared with each other
 FEW_ROWS = 30  # below, folds are too small to fit anything: a lookup table is the reference
+CONTEXT = 3  # steps of a sequence that a reference sees of it
 
 
 class Target(NamedTuple):
     """What the targets ask for, in the form in which references and network can be compared.
 
-    `answers` are integer classes (rows,), zeros and ones (rows, labels), or values (rows, width).
+    `answers` are integer classes (rows,), zeros and ones (rows, labels), values (rows, width), or
+    for "places", a class for each step of a sequence, integers (rows, steps); a class below 0 is
+    masked out and asks for nothing.
     """
 
     kind: str
@@ -29,13 +32,17 @@ class Target(NamedTuple):
     classes: int
 
 
-def infer_kind(y: np.ndarray, width: int) -> str:
-    """The kind of task that targets and the width of the outputs speak of."""
+def infer_kind(y: np.ndarray, shape: tuple[int, ...]) -> str:
+    """The kind of task that targets and the shape of the outputs speak of."""
+    width = shape[-1] if len(shape) > 1 else 1
+    if len(shape) > 2 and width > 1:
+        numbered = y.dtype.kind in "iu" and y.shape == shape[:-1]
+        if numbered or (y.shape == shape and exclusive(y)):
+            return "places"
     values = np.unique(y[np.isfinite(y)]) if y.dtype.kind == "f" else np.unique(y)
     if y.ndim >= 2 and y.shape[-1] > 1:
         if set(values) <= {0, 1}:
-            exclusive = y.ndim == 2 and bool((y.sum(-1) == 1).all())
-            return "multiclass" if exclusive else "multilabel"
+            return "multiclass" if y.ndim == 2 and exclusive(y) else "multilabel"
         inside = len(values) and values[0] >= 0 and values[-1] <= 1
         if y.ndim == 2 and inside and np.allclose(y.sum(-1), 1, atol=1e-3):
             return "multiclass"
@@ -47,9 +54,18 @@ def infer_kind(y: np.ndarray, width: int) -> str:
     )
 
 
+def exclusive(y: np.ndarray) -> bool:
+    """Whether targets are one-hot over their last axis."""
+    return bool(np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all())
+
+
 def target_of(y: np.ndarray, kind: str) -> Target:
     """The targets of so many rows as classes, labels or values."""
     y = np.asarray(y)
+    if kind == "places":
+        labels = y.argmax(-1) if y.ndim > 2 and exclusive(y) else y
+        labels = labels.reshape(len(y), -1).astype(int)
+        return Target(kind, labels, int(labels.max()) + 1)
     if kind == "multiclass":
         labels = y.argmax(-1) if y.ndim > 1 and y.shape[-1] > 1 else y.reshape(len(y), -1)[:, 0]
         labels = labels.reshape(len(y), -1)[:, 0] if labels.ndim > 1 else labels
@@ -73,7 +89,8 @@ def score(target: Target, answers: np.ndarray) -> float:
         answers = answers.reshape(len(truth), -1)
         total = ((truth - truth.mean(0)) ** 2).sum()
         return 1 - float(((truth - answers) ** 2).sum() / max(total, 1e-30))
-    return float((target.answers == answers.reshape(target.answers.shape)).mean())
+    asked = target.answers >= 0
+    return float((target.answers == answers.reshape(target.answers.shape))[asked].mean())
 
 
 def chance(target: Target) -> float:
@@ -83,7 +100,8 @@ def chance(target: Target) -> float:
     if target.kind == "multilabel":
         share = target.answers.mean(0)
         return float(np.maximum(share, 1 - share).mean())
-    return float(np.bincount(target.answers).max() / len(target.answers))
+    asked = target.answers[target.answers >= 0]
+    return float(np.bincount(asked).max() / len(asked))
 
 
 def skill(score: float, chance: float) -> float:
@@ -156,6 +174,8 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     from sklearn.model_selection import KFold
     from threadpoolctl import threadpool_limits
 
+    if target.kind == "places":
+        return references(*at_places(x, target), shuffles=shuffles)
     random = np.random.default_rng(0)
     rows = random.permutation(len(x))[:ROWS]
     flat = x.reshape(len(x), -1)[rows].astype(float)
@@ -197,6 +217,28 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
             drawn = held_out(build, answers[random.permutation(len(answers))])
             shuffled[name] = max(shuffled.get(name, -1.0), drawn)
     return Reference(skills, shuffled, len(rows))
+
+
+def at_places(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
+    """Steps of sequences as rows of their own, drawn from all: what stands before, and the class.
+
+    A row holds a step and the ones before it, tokens one-hot; where the inputs do not go along
+    with the targets, all of them and the place.
+    """
+    asked = np.argwhere(target.answers >= 0)
+    rows, places = np.random.default_rng(0).permutation(asked)[:ROWS].T
+    steps = target.answers.shape[1]
+    along = x.shape[0], steps
+    if x.ndim >= 2 and (x.shape[:2] == along or int(np.prod(x.shape[1:-1])) == steps):
+        x = x if x.shape[:2] == along else x.reshape(len(x), steps, -1)
+        if x.ndim == 2 and x.dtype.kind in "iu":
+            known = np.unique(x)
+            x = (x[..., None] == known).astype(np.float32) if len(known) <= 256 else x
+        seen = [x[rows, np.maximum(places - back, 0)] for back in range(CONTEXT)]
+    else:
+        seen = [x[rows], np.eye(steps, dtype=np.float32)[places]]
+    flat = np.concatenate([part.reshape(len(rows), -1) for part in seen], 1)
+    return flat, Target("multiclass", target.answers[rows, places], target.classes)
 
 
 class Scales(NamedTuple):
@@ -305,7 +347,7 @@ def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
     )
     _, group, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
     repeated = counts[group.reshape(-1)] > 1
-    if target.kind != "regression" and repeated.mean() > 0.1:
+    if target.kind not in ("regression", "places") and repeated.mean() > 0.1:
         best = lookup(flat, target)
         if best < bound("lookup"):
             yield Finding(

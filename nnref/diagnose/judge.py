@@ -103,9 +103,11 @@ class Judge:
     @property
     def comparable(self) -> bool:
         """Whether rows kept back can tell memory from learning: enough of them, no sequences."""
-        x = self.case.subject.train[0]
+        subject = self.case.subject
+        enough = len(subject.train[0]) >= bound("rows for no signal")
         # What is said in the order of a sequence, no reference could have found.
-        return len(x) >= bound("rows for no signal") and np.ndim(x) != 3
+        sequences = np.ndim(subject.train[0]) == 3 or subject.restart is not None
+        return enough and self.case.fits and not sequences
 
     @cached_property
     def beyond_memory(self) -> bool:
@@ -228,14 +230,14 @@ class Judge:
 
     def nonfinite_answers(self) -> Iterator[Finding]:
         """Answers that are not finite, though every step was."""
-        answers = self.case.end.outputs
-        bad = ~np.isfinite(answers.reshape(len(answers), -1)).all(1)
-        if bad.any():
+        parts = [np.atleast_1d(leaf) for leaf in jax.tree.leaves(self.case.end.outputs)]
+        bad = max(float((~np.isfinite(p.reshape(len(p), -1)).all(1)).mean()) for p in parts)
+        if bad:
             yield Finding(
                 "numerical_instability",
                 "fault",
                 "outputs",
-                f"in evaluation {bad.mean():.1%} of the rows get answers that are not finite, "
+                f"in evaluation {bad:.1%} of the rows get answers that are not finite, "
                 "though every step of the training was",
                 measured="NaN or infinity",
                 healthy="finite",
@@ -528,8 +530,10 @@ class Judge:
     @cached_property
     def summed(self) -> bool:
         """Whether the loss of a batch repeated is twice that of the batch."""
-        outputs = jnp.asarray(self.case.start.outputs[:8], jnp.float32)
-        y = jnp.asarray(np.asarray(self.case.subject.train[1])[: len(outputs)])
+        if self.case.answers is None:
+            return False
+        outputs = jnp.asarray(self.case.answers[:8], jnp.float32)
+        y = jnp.asarray(self.case.wanted[:8])
         one = float(self.case.subject.loss(outputs, y))
         two = float(
             self.case.subject.loss(jnp.concatenate([outputs] * 2), jnp.concatenate([y] * 2))

@@ -92,7 +92,8 @@ def layers(subject: Subject, rows: int = 2) -> list[Layer]:
     the activation that follows. Layers in a loop are listed once.
     """
     params, state = jax.eval_shape(subject.init, jax.random.key(0))
-    return layers_of(forward(subject, params, state, subject.train[0][:rows], loops=True))
+    x = subject.train[0][: subject.rows or rows]
+    return layers_of(forward(subject, params, state, x, loops=True))
 
 
 def activations(subject: Subject, params: Any, state: Any, x: Any) -> list[tuple[Any, Any]]:

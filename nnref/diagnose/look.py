@@ -22,6 +22,10 @@ from nnref.diagnose.subject import Subject
 from nnref.diagnose.tracing import Trace, trace
 
 
+class Severally(ValueError):
+    """Outputs that a check of one array of answers cannot look at."""
+
+
 class Look:
     """A subject at its start, with what several checks want to know of it."""
 
@@ -39,10 +43,14 @@ class Look:
 
     @property
     def answers(self) -> np.ndarray:
-        """The outputs of the sample, where they are one array."""
+        """The outputs of the sample.
+
+        Raises:
+            Severally: where they are not one array.
+        """
         answers = self.sample.answers
         if answers is None:
-            raise ValueError("outputs are not one array with the rows first")
+            raise Severally("the outputs are not one array with the rows first")
         return answers
 
     @cached_property

@@ -7,8 +7,8 @@ tracing; the rest is asked of the functions with a few numbers.
 from collections.abc import Callable
 from typing import Any
 
-from nnref.diagnose.findings import LINE, Finding, in_a_line, upstream
-from nnref.diagnose.look import Look
+from nnref.diagnose.findings import Finding, in_a_line, upstream
+from nnref.diagnose.look import Look, Severally
 from nnref.diagnose.objective import answers
 from nnref.diagnose.step import (
     batch_scale,
@@ -39,12 +39,16 @@ def check(
     """
     look = Look(subject, params, state)
     found: list[Finding] = []
+    refused: dict[str, list[str]] = {}
     for name, judge in CHECKS.items():
         try:
             found += judge(look)
+        except Severally as error:
+            refused.setdefault(str(error), []).append(name)
         except Exception as error:  # a user's function may refuse what it is asked
-            if impossible is not None:
-                impossible.append(f"{name}: {in_a_line(error)}"[:LINE])
+            refused.setdefault(in_a_line(error), []).append(name)
+    if impossible is not None:
+        impossible += [f"{', '.join(names)}: {why}" for why, names in refused.items()]
     return upstream(found)
 
 

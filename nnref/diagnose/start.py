@@ -36,7 +36,7 @@ class Snapshot:
     gradients: tuple[float, ...]  # root mean square of each layer's kernel gradient
     kernels: tuple[float, ...]  # root mean square of each layer's kernel
     loss: float
-    outputs: np.ndarray
+    outputs: Any  # one array with the rows first, or a tree of arrays
     times: tuple[float, ...] = ()  # of sequences: the gradient of the loss in each place of a row
 
 
@@ -72,11 +72,14 @@ def leaf_index(params: Any) -> dict[str, int]:
     return {jax.tree_util.keystr(p, simple=True, separator="."): i for i, p in enumerate(paths)}
 
 
-def watcher(
-    subject: Subject, layers: Sequence[Layer], rows: int = ROWS
-) -> Callable[[Any, Any], Snapshot]:
+def looked_at(subject: Subject) -> np.ndarray:
+    """Which of the training rows a look at the network sees."""
+    return np.random.default_rng(0).permutation(len(subject.train[0]))[: subject.rows or ROWS]
+
+
+def watcher(subject: Subject, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
     """`look(params, state)`, compiled once: the network on rows of the training data."""
-    chosen = np.random.default_rng(0).permutation(len(subject.train[0]))[:rows]
+    chosen = looked_at(subject)
     x, y = jnp.asarray(subject.train[0][chosen]), jnp.asarray(subject.train[1][chosen])
 
     def seen(params: Any, state: Any) -> Any:
@@ -108,7 +111,7 @@ def watcher(
             tuple(size(leaves[place]) for place in places),
             tuple(size(kernels[place]) for place in places),
             float(loss),
-            np.asarray(outputs, np.float64),
+            jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), outputs),
             tuple(map(float, times[0])) if times else (),
         )
 

@@ -26,9 +26,21 @@ CLASSES = np.eye(3, dtype=np.float32)[RANDOM.integers(0, 3, 300)]
 XV, YV = X[200:] + 0.01, CLASSES[200:]
 
 
-def found(x=X, y=CLASSES, valid=None, kind="multiclass", trained=1.0, validated=0.9, shuffle=True):
+def found(
+    x=X,
+    y=CLASSES,
+    valid=None,
+    test=None,
+    kind="multiclass",
+    trained=1.0,
+    validated=0.9,
+    shuffle=True,
+):
     case = SimpleNamespace(
-        subject=SimpleNamespace(train=(x, y), valid=valid, shuffle=shuffle, batch_size=32),
+        subject=SimpleNamespace(
+            train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32
+        ),
+        on=lambda rows: Outcome(0.1, validated),
         kind=kind,
         target=target_of(y, kind) if np.isfinite(y).all() else None,
         trained=Outcome(0.1, trained),

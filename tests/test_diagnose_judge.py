@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,13 +92,15 @@ def case(
     kept=1.0,
     costs=False,
     fits=True,
+    clipped=None,
+    constant_loss=1.0,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
     random = np.random.default_rng(0)
     y = random.normal(size=(ROWS, 1)) if y is None else y
     first = params() if first is None else first
-    last = first if last is None else last
+    last = jax.tree.map(lambda leaf: 1.01 * leaf, first) if last is None else last
     return SimpleNamespace(
         subject=SimpleNamespace(
             train=(
@@ -106,6 +109,7 @@ def case(
             ),
             loss=loss,
             valid=None,
+            test=None,
             restart=None,
             shuffle=True,
             batch_size=batch,
@@ -119,6 +123,11 @@ def case(
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         noise=0.9,
         kept_back=lambda trial: kept,
+        by_heart={2: 1.0, 16: 0.9},
+        clipped=clipped,
+        constant_loss=constant_loss,
+        shuffled=0.02,
+        look=lambda params, state: end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
         start=start or look(),

@@ -27,11 +27,15 @@ from nnref.diagnose.inputs import (
     target_of,
 )
 from nnref.diagnose.layers import Layer, layers
+from nnref.diagnose.look import drawn_like
 from nnref.diagnose.start import Snapshot, looked_at, watcher
-from nnref.diagnose.subject import Subject
+from nnref.diagnose.subject import Subject, no_penalty
+from nnref.diagnose.tracing import COMPARISONS, trace
 
 ROWS = 1024  # that a measure of the whole network looks at
 AT_ONCE = 512
+BY_HEART = (2, 16, 64)  # rows that a network is asked to learn by heart
+STEPS_BY_HEART = 300
 SHORTEST = 2.0  # seconds below which a further run is not begun
 CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
 ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
@@ -209,6 +213,12 @@ class Case:
         return references(np.asarray(self.subject.train[0]), self.target)
 
     @cached_property
+    def shuffled(self) -> float:
+        """The best skill of the same models where targets are dealt to the rows at random."""
+        x = np.asarray(self.subject.train[0])
+        return max(references(x, self.target, shuffles=1).shuffled.values(), default=0.0)
+
+    @cached_property
     def threshold(self) -> float:
         """The output above which the answer is the larger of two: where both cost the same."""
         y = np.asarray(self.subject.train[1])
@@ -314,9 +324,13 @@ class Case:
     @cached_property
     def validated(self) -> Outcome | None:
         """At the end of the run, on the validation rows."""
-        if self.subject.valid is None or np.ptp(np.asarray(self.subject.valid[1], float)) == 0:
+        return None if self.subject.valid is None else self.on(self.subject.valid)
+
+    def on(self, rows: tuple[Any, Any]) -> Outcome | None:
+        """At the end of the run, on rows that were not trained on."""
+        if np.ptp(np.asarray(rows[1], float)) == 0:
             return None  # of targets that are all the same no answer explains anything
-        return self.outcome(self.run.params, self.run.state, self.subject.valid)
+        return self.outcome(self.run.params, self.run.state, rows)
 
     def he_start(self) -> tuple[Any, Any]:
         """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's."""
@@ -368,6 +382,21 @@ class Case:
         )
         return 1.0 if end is None else self.outcome(*end, (x[kept], y[kept])).skill
 
+    @cached_property
+    def takes_fractions(self) -> bool:
+        """Whether the inputs may be other numbers than whole ones, as tokens may not."""
+        x = np.asarray(self.subject.train[0])
+        if np.issubdtype(x.dtype, np.inexact):
+            return True
+        if any(layer.kind == "gather" for layer in self.layers):
+            return False
+        try:
+            given = jax.ShapeDtypeStruct((self.subject.rows or 2, *x.shape[1:]), jnp.float32)
+            jax.eval_shape(lambda x: self.subject.apply(*self.initial, x, None, False), given)
+        except Exception:  # whatever the user's function raises: it is not asked
+            return False
+        return True
+
     def likeliest(self, names: Iterable[str]) -> list[str]:
         """Trials in the order in which the run so far speaks for them."""
         loss = self.run.steps.loss
@@ -377,6 +406,33 @@ class Case:
         order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
         order += [*words, "rate x10", "rate x0.1"]
         return [name for name in dict.fromkeys(order) if name in set(names)]
+
+    @cached_property
+    def clipped(self) -> float | None:
+        """The share of steps whose gradient was longer than the optimizer lets through.
+
+        None where its program compares the global norm of the gradient with nothing.
+        """
+        params, optimizer = self.initial[0], self.subject.optimizer
+        drawn = drawn_like(params)
+        given = drawn, optimizer.init(params), params
+        traced = trace(lambda *given: optimizer.update(*given)[0], *given)
+        gradient = set(traced.arguments[0])
+        norm = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(drawn))))
+        moving = traced.reached(traced.inputs)
+        for op in traced.operations:
+            sides = [value for value in op.inputs if traced.shape(value) == ()]
+            if op.name not in COMPARISONS | {"min", "max", "clamp"} or len(sides) < 2:
+                continue
+            told = [value for value in sides if gradient <= traced.needed([value])]
+            fixed = [value for value in sides if value not in moving]
+            if len(told) == 1 and fixed:
+                leaves = jax.tree.leaves(given)
+                length, *limits = map(float, traced.evaluate(leaves, [*told, *fixed]))
+                if np.isclose(length, norm, rtol=1e-3):
+                    lengths = np.sqrt((self.run.steps.gradient.astype(float) ** 2).sum(1))
+                    return float((lengths > max(limits)).mean())
+        return None
 
     @cached_property
     def noise(self) -> float:
@@ -392,21 +448,66 @@ class Case:
     @cached_property
     def quiet(self) -> Trial | None:
         """The training again without anything drawn, where most of the signal is noise."""
-        if (
-            not self.subject.random
-            or self.noise < bound("noise")
-            or jax.tree.leaves(self.initial[1])
-        ):
+        if not self.subject.random or self.noise < bound("noise") or self.moded:
             return None
         seconds = self.budget()
         if seconds < SHORTEST:
             return None
-        subject = replace(
-            self.subject, apply=lambda p, s, x, key, train: self.subject.apply(p, s, x, None, False)
-        )
+        subject = replace(self.subject, apply=self.without_noise)
         run = Trainer(subject, self.trainer.stepwise).run(self.key, seconds=seconds)
         skill = self.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
+
+    @cached_property
+    def by_heart(self) -> dict[int, float]:
+        """The skill on one batch of 2, 16 and 64 rows after training on it alone, by its size.
+
+        All regularization is off but what the optimizer brings, which is Adam at 0.01 here: what
+        cannot learn two rows like this is no question of data or patience. Small batches are
+        repeated to the length of the largest, so that one program serves all.
+        """
+        subject, seconds = self.subject, self.budget(0.5)
+        x, y = (np.asarray(part) for part in subject.train)
+        rows = subject.rows or min(BY_HEART[-1], len(x))
+        sizes = [size for size in BY_HEART if size <= rows]
+        if seconds < SHORTEST or not sizes:
+            return {}
+        order = np.random.default_rng(2).permutation(len(x))
+        chosen = [np.resize(order[:size], rows) for size in sizes]
+        learner = Trainer(
+            replace(
+                subject,
+                apply=self.without_noise,
+                penalty=no_penalty,
+                train=(x[chosen[-1]], y[chosen[-1]]),
+                optimizer=optax.adam(1e-2),
+                batch_size=rows,
+                epochs=STEPS_BY_HEART,
+                shuffle=False,
+            ),
+            self.trainer.stepwise,
+        )
+        sets = x[np.stack(chosen)], y[np.stack(chosen)]
+        changes = [Change(inputs=i, targets=i) for i in range(len(sizes))]
+        ended = learner.trials(self.key, *sets, changes, [self.initial] * len(sizes), seconds)
+        told = {}
+        for size, rows_of, end in zip(sizes, chosen, ended, strict=True):
+            target = target_of(y[rows_of], self.kind)
+            alike = bool((target.answers == target.answers[:1]).all())
+            if end is not None and not alike:  # of targets all the same nothing can be explained
+                told[size] = self.outcome(*end, (x[rows_of], y[rows_of]), self.moded).skill
+        return told
+
+    @property
+    def moded(self) -> bool:
+        """Whether training mode differs by a state, as of batch normalization, not by noise."""
+        return bool(jax.tree.leaves(self.initial[1]))
+
+    def without_noise(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> Any:
+        """The network without dropout, where leaving training mode loses no state."""
+        if self.moded:
+            return self.subject.apply(params, state, x, key, train)
+        return self.subject.apply(params, state, x, None, False)
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
@@ -424,7 +525,8 @@ class Case:
         }
         told = scales(x)
         first = {}
-        if not (abs(told.mean).max() < 3 and 0.1 < told.deviation.max() < 3):
+        ordinary = abs(told.mean).max() < 3 and 0.1 < told.deviation.max() < 3
+        if not ordinary and self.takes_fractions:
             inputs.append(standardized(x))
             first["inputs"] = Change(inputs=1)
         if self.kind == "regression":

@@ -14,6 +14,7 @@ CAUSES = {
     "broken_program": "the program stops with an exception",
     "nonfinite_data": "the data hold NaN or infinity",
     "corrupted_labels": "labels do not belong to the rows, or were destroyed",
+    "leaked_targets": "the inputs give the targets away",
     "no_signal": "the inputs say nothing about the targets",
     "unshuffled_split": "training and validation hold different classes",
     "class_imbalance": "rare classes drown in the frequent ones",
@@ -30,6 +31,7 @@ CAUSES = {
     "loss_mismatch": "the loss does not measure the task",
     "numerical_instability": "a logarithm, root or division at the edge of its domain",
     "gradient_ascent": "the updates climb",
+    "wrong_gradient": "the gradient is not the slope of the loss",
     "parameters_not_updated": "parameters get no gradient, or their updates are thrown away",
     "batch_statistics_not_updated": "the running statistics stay at their start",
     "constant_initialization": "units start identical and stay so",
@@ -147,6 +149,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
     "leak": Threshold(0.02, "share of validation rows that are training rows"),
+    "copies": Threshold(0.5, "share of different rows: tables of a few values repeat some"),
+    "shift by one": Threshold(
+        0.95, "of the targets that are the next inputs: all but the ends of a language model's"
+    ),
     "unseen": Threshold(0.05, "share of validation rows whose class is not in training"),
     "histograms": Threshold(
         0.4, "share of rows that would have to change class between the splits"
@@ -170,12 +176,22 @@ THRESHOLDS: dict[str, Threshold] = {
         "healthy digits lose 0.16",
     ),
     "mates": Threshold(1e-3, "of the largest output: more than rounding in another order"),
+    "slope": Threshold(
+        0.05, "of the larger of two: central differences in double precision agree to 1e-6"
+    ),
+    "fractions": Threshold(
+        0.01, "of the variance: integers that are kept as floating point lose none when cast"
+    ),
     "curvature": Threshold(2.0, "rate times curvature: gradient descent on a parabola diverges"),
     "still falling": Threshold(
         0.15, "of the fall of a loss, from its eighth to its last tenth: an even fall has 0.22"
     ),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turned": Threshold(1.2, "last over best validation loss"),
+    "clipped": Threshold(0.9, "share of steps: a clip is meant for spikes"),
+    "first loss": Threshold(
+        10.0, "over the loss of a constant answer: He starts of unit inputs give at most 3"
+    ),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

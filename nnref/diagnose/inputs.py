@@ -12,6 +12,7 @@ from nnref.diagnose.subject import Subject
 if TYPE_CHECKING:
     from nnref.diagnose.case import Case
 
+Rows = tuple[np.ndarray, np.ndarray]  # inputs and targets
 ROWS = 1200  # that a reference is fitted to
 FOLDS = 3
 COMPARED = 5000  # rows that are compared with each other
@@ -281,13 +282,14 @@ def check(case: "Case") -> Iterator[Finding]:
     if not (finite(x) and finite(y)):
         return
     yield from still_columns(x)
+    yield from copies(x)
+    yield from given_away(x, case.target)
     yield from constant_targets(y)
     yield from conflicts(x, case.target)
     if case.kind in ("binary", "multiclass"):
         yield from balance(case)
-    if case.subject.valid is not None:
-        yield from splits(case)
-    elif not case.subject.shuffle:
+    yield from splits(case)
+    if case.subject.valid is None and not case.subject.shuffle:
         yield from sorted_rows(case)
 
 
@@ -325,6 +327,38 @@ def still_columns(x: np.ndarray) -> Iterator[Finding]:
                 f"columns {names}",
                 f"{len(still)} of {x.shape[1]} columns have one value in every row",
             )
+
+
+def copies(x: np.ndarray) -> Iterator[Finding]:
+    """Training rows that are copies of others, in a data set that looks larger than it is."""
+    different = len({row.tobytes() for row in by_row(x)})
+    if len(x) >= bound("rows for no signal") and different < bound("copies") * len(x):
+        yield Finding(
+            "overfitting",
+            "note",
+            "training rows",
+            f"only {different} of {len(x)} training rows are different ones",
+            measured=f"{different / len(x):.0%}",
+            healthy=f"above {bound('copies'):.0%}",
+            remedy="x, first = np.unique(x, axis=0, return_index=True); y = y[first]",
+        )
+
+
+def given_away(x: np.ndarray, target: Target) -> Iterator[Finding]:
+    """A column of the inputs that is the target itself."""
+    if x.ndim != 2 or target.answers.shape[1:] not in ((), (1,)):
+        return
+    wanted = target.answers.reshape(len(x), 1)
+    same = np.flatnonzero((x == wanted).all(0) & (np.ptp(x, axis=0) > 0))
+    if len(same):
+        yield Finding(
+            "leaked_targets",
+            "note",
+            f"column {same[0]} of the inputs",
+            f"column {same[0]} of the inputs is the target itself: there is nothing to learn but "
+            "to copy it",
+            remedy=f"x = np.delete(x, {same[0]}, axis=1)",
+        )
 
 
 def constant_targets(y: np.ndarray) -> Iterator[Finding]:
@@ -397,64 +431,88 @@ def balance(case: "Case") -> Iterator[Finding]:
 
 
 def splits(case: "Case") -> Iterator[Finding]:
-    """Training against validation: the same rows, other classes, another scale."""
-    assert case.subject.valid is not None
-    (x, y), (xv, yv) = (
-        tuple(map(np.asarray, part)) for part in (case.subject.train, case.subject.valid)
-    )
-    flat, flat_valid = x.reshape(len(x), -1), xv.reshape(len(xv), -1)
-    if flat.shape[1] == flat_valid.shape[1]:
-        known = {row.tobytes() for row in np.ascontiguousarray(flat)}
-        same = np.mean([row.tobytes() in known for row in np.ascontiguousarray(flat_valid)])
-        if same > bound("leak") and len(known) > len(flat) // 2:
-            yield Finding(
-                "overfitting",
-                "note",
-                "validation rows",
-                f"{same:.0%} of the validation rows are training rows: validation measures memory",
-                remedy="split before rows are repeated or drawn",
-            )
-        train, valid = scales(x), scales(xv)
-        deviation = max(float(np.sqrt(np.mean(train.deviation**2))), 1e-30)
-        shift = float(np.sqrt(np.mean((train.mean - valid.mean) ** 2))) / deviation
-        ratio = float(np.sqrt(np.mean(valid.deviation**2))) / deviation
-        if len(xv) >= 30 and (shift > 1 or not 1 / 3 < ratio < 3):
-            outcome = case.validated
-            bad = outcome is not None and outcome.skill < bound("failed") * case.trained.skill
-            yield Finding(
-                "inputs_not_normalized",
-                "fault" if bad else "note",
-                "validation inputs",
-                "validation rows are scaled otherwise than training rows",
-                measured=f"mean {shift:.2g} deviations away, deviation {ratio:.2g} times as large",
-                healthy="the mean and deviation of the training rows, for both",
-                remedy="xv = (xv - x_train.mean(0)) / x_train.std(0)",
-            )
-    if case.kind in ("binary", "multiclass"):
-        target = target_of(yv, case.kind)
-        classes = max(target.classes, case.target.classes)
-        train, valid = shares(case.target, classes), shares(target, classes)
-        unseen = float(valid[train == 0].sum())
-        distance = float(np.abs(train - valid).sum() / 2)
-        # Where training itself is skewed, the skew is the finding, not the split.
-        skewed = train.max() > bound("imbalance") * train[train > 0].min()
-        if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
-            outcome = case.validated
-            bad = outcome is not None and outcome.skill < bound("failed") * case.trained.skill
-            yield Finding(
-                "unshuffled_split",
-                "fault" if bad else "note",
-                "validation targets",
-                "training and validation rows hold different classes"
-                + (
-                    f": {unseen:.0%} of the validation rows are of classes never trained"
-                    if unseen
-                    else ""
-                ),
-                measured=f"{distance:.0%} of the rows would have to change their class",
-                healthy="below 20 %",
-                remedy="order = rng.permutation(len(x)) before the split",
-            )
+    """Training against validation and test: the same rows, other classes, another scale."""
+    subject = case.subject
+    for name, part in (("validation", subject.valid), ("test", subject.test)):
+        if part is not None:
+            rows = np.asarray(part[0]), np.asarray(part[1])
+            yield from repeated(case, name, rows[0])
+            yield from shifted(case, name, rows)
+            yield from other_classes(case, name, rows)
+
+
+def repeated(case: "Case", name: str, x: np.ndarray) -> Iterator[Finding]:
+    """Rows of a split that are training rows."""
+    known = {row.tobytes() for row in by_row(case.subject.train[0])}
+    same = np.mean([row.tobytes() in known for row in by_row(x)])
+    if same > bound("leak") and len(known) > len(case.subject.train[0]) // 2:
+        yield Finding(
+            "overfitting",
+            "note",
+            f"{name} rows",
+            f"{same:.0%} of the {name} rows are training rows: {name} measures memory",
+            measured=f"{same:.0%}",
+            healthy=f"below {bound('leak'):.0%}",
+            remedy="split before rows are repeated or drawn",
+        )
+
+
+def by_row(x: np.ndarray) -> np.ndarray:
+    """Flat rows, each in one piece of memory."""
+    return np.ascontiguousarray(np.asarray(x).reshape(len(x), -1))
+
+
+def spoils(case: "Case", name: str, rows: Rows) -> bool:
+    """Whether the network is far worse on a split than on its training rows."""
+    outcome = case.validated if name == "validation" else case.on(rows)
+    return outcome is not None and outcome.skill < bound("failed") * case.trained.skill
+
+
+def shifted(case: "Case", name: str, rows: Rows) -> Iterator[Finding]:
+    """A split that is scaled otherwise than the training rows."""
+    x, other = np.asarray(case.subject.train[0]), rows[0]
+    if x.shape[1:] != other.shape[1:] or len(other) < FEW_ROWS:
+        return
+    train, held = scales(x), scales(other)
+    deviation = max(float(np.sqrt(np.mean(train.deviation**2))), 1e-30)
+    shift = float(np.sqrt(np.mean((train.mean - held.mean) ** 2))) / deviation
+    ratio = float(np.sqrt(np.mean(held.deviation**2))) / deviation
+    if shift > 1 or not 1 / 3 < ratio < 3:
+        yield Finding(
+            "inputs_not_normalized",
+            "fault" if spoils(case, name, rows) else "note",
+            f"{name} inputs",
+            f"{name} rows are scaled otherwise than training rows",
+            measured=f"mean {shift:.2g} deviations away, deviation {ratio:.2g} times as large",
+            healthy="the mean and deviation of the training rows, for both",
+            remedy="xv = (xv - x_train.mean(0)) / x_train.std(0)",
+        )
+
+
+def other_classes(
+    case: "Case", name: str, rows: tuple[np.ndarray, np.ndarray]
+) -> Iterator[Finding]:
+    """A split whose classes are others than those of the training rows."""
+    if case.kind not in ("binary", "multiclass"):
+        return
+    target = target_of(rows[1], case.kind)
+    classes = max(target.classes, case.target.classes)
+    train, held = shares(case.target, classes), shares(target, classes)
+    unseen = float(held[train == 0].sum())
+    distance = float(np.abs(train - held).sum() / 2)
+    # Where training itself is skewed, the skew is the finding, not the split.
+    skewed = train.max() > bound("imbalance") * train[train > 0].min()
+    if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
+        yield Finding(
+            "unshuffled_split",
+            "fault" if spoils(case, name, rows) else "note",
+            f"{name} targets",
+            f"training and {name} rows hold different classes"
+            + (f": {unseen:.0%} of the {name} rows are of classes never trained" if unseen else ""),
+            measured=f"{distance:.0%} of the rows would have to change their class",
+            healthy="below 20 %",
+            remedy="order = rng.permutation(len(x)) before the split",
+        )
 
 
 def sorted_rows(case: "Case") -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from nnref.diagnose.case import Case, Trial
 from nnref.diagnose.findings import Finding, bound, upstream
 from nnref.diagnose.inputs import scales
 from nnref.diagnose.layers import Layer
+from nnref.diagnose.tracing import name_of
 
 # What a trial changed, as a report says it.
 WORDS = {
@@ -278,6 +279,24 @@ class Judge:
                 measured="update 0",
                 healthy="an update of about 1e-3 of the weights a step",
                 remedy="a learning rate above 0",
+            )
+            return
+        before, after = (
+            jax.tree.leaves(tree) for tree in (self.case.initial[0], self.case.run.params)
+        )
+        kernels = [i for i, leaf in enumerate(before) if leaf.ndim > 1 and steps.update[:, i].all()]
+        still = [i for i in kernels if np.array_equal(before[i], after[i])]
+        if still and len(still) > len(kernels) / 2:
+            moves = self.moves[:, 0]
+            yield Finding(
+                "parameters_not_updated",
+                "fault",
+                "optimizer",
+                f"every update of {len(still)} of {len(kernels)} kernels is rounded away: in "
+                f"{before[still[0]].dtype} they end bit for bit where they began",
+                measured=f"updates of {np.median(moves):.1e} of the weights",
+                healthy=f"above {float(jnp.finfo(before[still[0]].dtype).eps):.0e} of them",
+                remedy="parameters in float32; half precision for the activations alone",
             )
 
     def statistics(self) -> Iterator[Finding]:
@@ -601,17 +620,42 @@ class Judge:
         for i in hidden(self.case):
             if end.levels[i].dead >= bound("dead"):
                 early = start.levels[i].dead >= bound("dead")
+                when = ", from the start"
+                if not early:
+                    first, last = self.death_of(i)
+                    leap = float(np.max(self.moves[first:last], initial=0.0))
+                    when = f": they died between steps {first} and {last}"
+                    if leap > bound("leap") and not self.cured("rate x0.1", "rate x0.01"):
+                        yield Finding(
+                            "learning_rate_too_high",
+                            "fault",
+                            "optimizer",
+                            f"a step between {first} and {last} moved the weights by {leap:.2g} of "
+                            f"their length, and {self.case.layers[i].name} was dead",
+                            measured=f"{leap:.2g} of the weights in one step",
+                            healthy="about 1e-3",
+                            remedy="divide the learning rate by 10, or clip the gradient",
+                            confidence=0.7,
+                        )
                 yield Finding(
                     "dying_relu",
                     "fault",
                     place(self.case.layers[i]),
-                    "no row activates any unit of this layer"
-                    + (", from the start" if early else " at the end of the run"),
+                    f"no row activates any unit of this layer{when}",
                     measured=f"{end.levels[i].dead:.0%} of {end.levels[i].units} units dead",
                     healthy="a living unit in every layer",
                     remedy="a wider layer, he_normal, or leaky_relu",
                 )
                 return
+
+    def death_of(self, i: int) -> tuple[int, int]:
+        """The steps between which the last unit of a layer died."""
+        last = len(self.case.run.steps.loss)
+        for step, params, state in reversed(self.case.run.snapshots):
+            if self.case.look(params, state).levels[i].dead < bound("dead"):
+                return step, last
+            last = step
+        return 0, last
 
     def flattened(self) -> Iterator[Finding]:
         """Hidden layers whose activation makes one unit of many: a softmax in the middle."""
@@ -688,12 +732,50 @@ class Judge:
             place(self.case.layers[int(np.argmin(widths))]) if widths else "the whole network",
             f"a simple model ({name}) reaches {best:.2f} on held-out rows, this network "
             f"{self.reached:.2f} on its training rows, and no change of rate, length or scale "
-            + ("helps; another start does: with so few units it takes luck" if luck else "helps"),
+            + ("helps; another start does: with so few units it takes luck" if luck else "helps")
+            + self.by_heart,
             measured=f"narrowest layer of {min(widths)} units" if widths else "no hidden layer",
             healthy="what a simple model reaches",
             remedy="more units in the narrowest layer",
             confidence=0.4,
         )
+
+    @property
+    def by_heart(self) -> str:
+        """How much of single batches the network learns by heart, as a clause."""
+        told = [f"{skill:.2f} of {rows} rows" for rows, skill in self.case.by_heart.items()]
+        return f"; trained on one batch alone it learns {', '.join(told)}" if told else ""
+
+    def clipping(self) -> Iterator[Finding]:
+        """A note where nearly every step is clipped: then the rate alone says little."""
+        share = self.case.clipped
+        if share is not None and share > bound("clipped"):
+            yield Finding(
+                "learning_rate_too_low",
+                "note",
+                "clipping",
+                f"{share:.0%} of the steps are clipped: their length is the rate times the "
+                "threshold, whatever the gradient says; under Adam the clip nearly cancels",
+                measured=f"{share:.0%}",
+                healthy="spikes alone",
+                remedy="a threshold at the 90th percentile of the norms",
+                confidence=0.4,
+            )
+
+    def first_loss(self) -> Iterator[Finding]:
+        """A note where the first answers are far worse than none: the start speaks too loudly."""
+        first, constant = self.case.start.loss, self.case.constant_loss
+        if constant > 0 and first > bound("first loss") * constant:
+            yield Finding(
+                "initialization_too_large",
+                "note",
+                "loss",
+                f"the first loss is {first:.3g}, that of the best constant answer {constant:.3g}",
+                measured=f"{first / constant:.3g} times",
+                healthy="about that of a constant: ln K for K classes",
+                remedy="a smaller last kernel, and a last bias at the mean of the targets",
+                confidence=0.4,
+            )
 
     def no_signal(self) -> Iterator[Finding]:
         """Inputs that say nothing about the targets."""
@@ -713,7 +795,8 @@ class Judge:
                 "fault",
                 "targets",
                 f"no model predicts held-out targets better than a constant: {name} reaches "
-                f"{self.reference:.2f}, this network {best:.2f}",
+                f"{self.reference:.2f}, and {case.shuffled:.2f} where the targets are shuffled; "
+                f"this network {best:.2f}",
                 measured=f"{max(best, self.reference):.2f} of the way from a constant to perfect",
                 healthy="above 0.1",
                 remedy="order = rng.permutation(len(x)); x, y = x[order], y[order]",
@@ -761,7 +844,11 @@ class Judge:
             "skill on training rows": self.reached,
             "skill on validation rows": None if case.validated is None else case.validated.skill,
             "skill of simple models": dict(case.reference.skills),
+            "skill of simple models on shuffled targets": vars(case).get("shuffled"),
+            "skill on one batch by its rows": vars(case).get("by_heart", {}),
+            "share of clipped steps": case.clipped,
             "steps": len(case.run.steps.loss),
+            "loss of the best constant answer": vars(case).get("constant_loss"),
             "first loss": float(case.run.steps.loss[0]),
             "last loss": float(case.run.steps.loss[-1]),
             "trials": {t.name: t.skill for t in vars(case).get("trials", {}).values()},
@@ -778,7 +865,10 @@ class Judge:
         if self.learned and wrong:
             lost = [*wrong, *filter(certain_loss, structural)]
             return [*under_their_cause(lost), *known, *map(as_note, structural)]
-        return [*self.of_the_run(structural, wrong), *known]
+        found = self.of_the_run(structural, wrong)
+        if not self.learned:
+            known += [*self.clipping(), *self.first_loss()]
+        return [*found, *known]
 
     def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:
         """What the run shows, where the data are not all there is to it."""
@@ -816,8 +906,10 @@ class Judge:
 
 
 def certain_loss(finding: Finding) -> bool:
-    """Whether a layer is computed and never used: a mistake even where the rest learns."""
-    return finding.cause == "parameters_not_updated" and finding.confidence >= bound("hard")
+    """Whether it is a mistake even where the network learns: a layer never used, a leak."""
+    causes = ("parameters_not_updated", "leaked_targets")
+    sure = finding.severity == "fault" and finding.confidence >= bound("hard")
+    return finding.cause in causes and sure
 
 
 def as_note(finding: Finding) -> Finding:
@@ -841,7 +933,7 @@ def under_their_cause(found: list[Finding]) -> list[Finding]:
 def kernel_of(params: Any, layer: Layer) -> np.ndarray | None:
     """The kernel of a layer, by its path."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        if jax.tree_util.keystr(path, simple=True, separator=".") == layer.parameters[0]:
+        if name_of(path) == layer.parameters[0]:
             return np.asarray(leaf, float) if leaf.ndim > 1 else None
     return None
 

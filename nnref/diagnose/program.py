@@ -7,10 +7,12 @@ tracing; the rest is asked of the functions with a few numbers.
 from collections.abc import Callable
 from typing import Any
 
+from nnref.diagnose.arithmetic import gradients, integers
 from nnref.diagnose.findings import Finding, in_a_line, upstream
 from nnref.diagnose.look import Look, Severally
 from nnref.diagnose.objective import answers
 from nnref.diagnose.step import (
+    ahead,
     batch_scale,
     guards,
     mates,
@@ -60,8 +62,11 @@ CHECKS: dict[str, Callable[[Look], list[Finding]]] = {
     "running statistics": statistics,
     "random numbers": randomness,
     "rows of a batch by themselves": mates,
+    "steps of a sequence by those before them": ahead,
     "a loss that does not grow with the batch": batch_scale,
     "the direction of the updates": optimizer,
+    "gradients against slopes of the loss": gradients,
+    "arithmetic with integers": integers,
     "guards of logarithms, roots and divisions": guards,
     "indices into tables": tables,
 }

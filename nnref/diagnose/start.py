@@ -10,6 +10,7 @@ import numpy as np
 
 from nnref.diagnose.layers import Layer, activations
 from nnref.diagnose.subject import Subject
+from nnref.diagnose.tracing import name_of
 
 ROWS = 256  # that a measure of activations looks at
 
@@ -68,8 +69,7 @@ def level_of(before: np.ndarray, after: np.ndarray) -> Level:
 
 def leaf_index(params: Any) -> dict[str, int]:
     """The place of each leaf of the parameters, by its path as layers name it."""
-    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
-    return {jax.tree_util.keystr(p, simple=True, separator="."): i for i, p in enumerate(paths)}
+    return {name_of(path): i for i, (path, _) in enumerate(jax.tree.leaves_with_path(params))}
 
 
 def looked_at(subject: Subject) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnref.diagnose.answers import goal_of
 from nnref.diagnose.findings import Finding, bound
+from nnref.diagnose.inputs import exclusive
 from nnref.diagnose.layers import products
 from nnref.diagnose.look import Look, drawn_like
 from nnref.diagnose.tracing import Operation
@@ -131,6 +132,43 @@ def mates(look: Look) -> list[Finding]:
             if over_rows
             else "use running statistics in evaluation",
             confidence=0.9 if over_rows else 0.5,
+        )
+    ]
+
+
+def ahead(look: Look) -> list[Finding]:
+    """Answers along a sequence that change with what comes later, where that is the target."""
+    s, answers = look.sample, look.sample.answers
+    x, y = np.asarray(s.x), np.asarray(s.y)
+    if y.ndim == x.ndim + 1 and exclusive(y):
+        y = y.argmax(-1)
+    if answers is None or x.ndim < 2 or y.shape != x.shape or answers.shape[:2] != x.shape[:2]:
+        return []
+    steps = x.shape[1]
+    following = np.mean(y[:, :-1] == x[:, 1:])
+    if steps < 4 or following < bound("shift by one") or np.mean(x[:, 1:] == x[:, :-1]) > 0.5:
+        return []
+    half = steps // 2
+    other = np.array(x)
+    other[:, half:] = np.roll(x, 1, 0)[:, half:]
+    apply = jax.jit(look.subject.apply, static_argnums=4)
+    told = apply(look.params, look.state, other, jax.random.key(0), False)[0]
+    moved = np.abs(np.asarray(jax.tree.leaves(told)[0], np.float64) - answers)[:, :half]
+    share = float(moved.max()) / max(float(np.abs(answers).max()), 1e-30)
+    if not share > bound("mates"):
+        return []
+    return [
+        Finding(
+            "leaked_targets",
+            "fault",
+            look.last,
+            "each target is the next step of the inputs, and the answers before it change with "
+            "it: the network reads what it is to tell, and knows nothing where that is not there",
+            measured=f"by {share:.2g} of the largest output",
+            healthy="0",
+            remedy="a causal mask, jnp.tril(jnp.ones((steps, steps))), one direction, or padding "
+            "on the left alone",
+            confidence=0.95,
         )
     ]
 

@@ -68,6 +68,7 @@ class Trace:
     arguments: list[list[int]] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)
     constants: dict[int, Any] = field(default_factory=dict)
+    by_hand: list[str] = field(default_factory=list)  # lines of derivatives that were given
     result: Any = None  # the tree of the result, with shapes for leaves
 
     def value(self, aval: Any) -> int:
@@ -149,7 +150,7 @@ def trace(function: Callable[..., Any], *arguments: Any, loops: bool = False) ->
         value = variables[variable] = traced.value(variable.aval)
         traced.inputs.append(value)
         traced.arguments[path[0].idx].append(value)  # pyright: ignore[reportAttributeAccessIssue]
-        traced.paths[value] = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+        traced.paths[value] = name_of(path[1:])
     capture(traced, program, variables)
     append(traced, program.jaxpr, variables, (), False, loops)
     traced.outputs = [read(traced, variables, atom) for atom in program.jaxpr.outvars]
@@ -202,6 +203,8 @@ def append(
             inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
             capture(traced, body, inner)
             of_library = library or is_library(filename(body.jaxpr))
+            if name.startswith("custom") and not of_library:
+                traced.by_hand.extend(frames[:1])
             append(traced, body.jaxpr, inner, frames, of_library, loops)
             for variable, atom in zip(equation.outvars, body.jaxpr.outvars, strict=True):
                 variables[variable] = read(traced, inner, atom)
@@ -269,6 +272,11 @@ def places(source: Any) -> tuple[str, ...]:
         for frame in frames
         if not is_library(frame.file_name)
     )
+
+
+def name_of(path: Any) -> str:
+    """A place in a tree, as people write it: `dense.kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def shortened(file: str) -> str:

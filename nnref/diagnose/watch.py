@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnose.findings import Finding, Findings, bound, upstream
+from nnref.diagnose.tracing import name_of
 from nnref.errors import UserError
 
 Tree = Any
@@ -93,9 +94,7 @@ def norms(tree: Tree) -> dict[str, Any]:
     """The Euclidean norm of each leaf, by its path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): jnp.linalg.norm(
-            jnp.asarray(leaf, jnp.float32).ravel()
-        )
+        name_of(path): jnp.linalg.norm(jnp.asarray(leaf, jnp.float32).ravel())
         for path, leaf in leaves
     }
 

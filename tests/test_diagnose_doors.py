@@ -428,6 +428,82 @@ def test_an_embedding_is_not_asked_for_as_many_units_as_there_are_classes():
     assert [f.cause for f in nnref.diagnose(alone).faults] == ["output_width_mismatch"]
 
 
+# What a case measures
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clips"),
+    [
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)), True),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)), True),
+        (optax.adam(0.1), False),
+        (optax.chain(optax.clip(1.0), optax.sgd(0.1)), False),
+        (optax.apply_if_finite(optax.adam(0.1), 3), False),
+    ],
+)
+def test_clipped_steps_are_counted_where_the_global_norm_is_clipped(optimizer, clips):
+    case = Case(replace(subject_of(task()), optimizer=optimizer, epochs=40), seconds=30.0)
+    lengths = np.sqrt((case.run.steps.gradient.astype(float) ** 2).sum(1))
+    share = float((lengths > 1).mean())
+    assert 0 < share < 1
+    assert case.clipped == (share if clips else None)
+
+
+def test_steps_of_an_experiment_are_counted_too(tmp_path):
+    experiment = json.loads(Path("experiments/xor_small.json").read_text())
+    experiment["clipping"] = {"name": "global_norm", "threshold": 1e-3}
+    (tmp_path / "clipped.json").write_text(json.dumps(experiment | {"epochs": 50}))
+    measures = nnref.diagnose(tmp_path / "clipped.json").measures
+    assert measures["share of clipped steps"] > 0.9
+
+
+def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
+    """Noise that no line through three columns explains, and that of two rows one does."""
+    noise = np.random.default_rng(1).normal(size=(64, 1)).astype(np.float32)
+    told = Case(subject_of(task(train=(X, noise))), seconds=30.0).by_heart
+    assert list(told) == [2, 16, 64]
+    assert told[2] > 0.99
+    assert told[64] < 0.3
+
+    def silent(params, x):
+        return x @ params["w"] * 0
+
+    told = Case(subject_of(task(train=(X, noise), apply=silent)), seconds=30.0).by_heart
+    assert max(told.values()) <= 0.01
+
+
+def test_by_heart_needs_no_dropout_and_has_none():
+    def apply(params, x, key, training):
+        return x @ params["w"] + 9.0 * training * jax.random.normal(key, (len(x), 1))
+
+    assert Case(subject_of(task(apply=apply)), seconds=30.0).by_heart[64] > 0.99
+
+
+def test_tokens_are_not_standardized():
+    """Places in a table of forty, of a network that does not learn: what else is tried."""
+    tokens = np.random.default_rng(1).integers(0, 40, (200, 3))
+    wanted = (tokens.sum(1, keepdims=True) % 7).astype(np.float32)
+    subject = Subject(
+        lambda key: ({"table": 0.1 * jax.random.normal(key, (40, 4)), "w": jnp.ones((4, 1))}, {}),
+        lambda params, state, x, key, train: (
+            jnp.tanh(params["table"][x].sum(1)) @ params["w"],
+            state,
+        ),
+        lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(tokens, wanted),
+        optimizer=optax.sgd(1e-6),
+    )
+    tried = Case(subject, seconds=30.0).trials
+    assert "inputs" not in tried
+    assert "rate x100" in tried
+    dense = replace(
+        subject,
+        init=lambda key: ({"w": jnp.ones((3, 1))}, {}),
+        apply=lambda params, state, x, key, train: (x @ params["w"], state),
+    )
+    assert "inputs" in Case(dense, seconds=30.0).trials
+
+
 # Slow networks, and costs
 
 

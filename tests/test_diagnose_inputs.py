@@ -106,6 +106,31 @@ TABLE = {
         ("inputs_not_normalized", "fault"),
         {"valid": (XV * 1.5, YV), "validated": 0.1},
     ),
+    "test rows that were trained": (
+        {"test": (X[:50], CLASSES[:50])},
+        ("overfitting", "note"),
+        {"test": (XV, YV)},
+    ),
+    "test in another scale": (
+        {"test": (XV * 100, YV), "validated": 0.1},
+        ("inputs_not_normalized", "fault"),
+        {"test": (XV * 1.5, YV), "validated": 0.1},
+    ),
+    "classes that only the test has": (
+        {"x": X[:200], "y": SORTED[:200], "test": (XV, SORTED[200:]), "validated": 0.0},
+        ("unshuffled_split", "fault"),
+        {"test": (XV, YV), "validated": 0.0},
+    ),
+    "rows repeated": (
+        {"x": np.repeat(X[:100], 3, 0), "y": np.repeat(CLASSES[:100], 3, 0)},
+        ("overfitting", "note"),
+        {"x": X[np.r_[0:200, 0:100]], "y": CLASSES[np.r_[0:200, 0:100]]},
+    ),
+    "the target among the inputs": (
+        {"x": np.c_[X, CLASSES.argmax(1)]},
+        ("leaked_targets", "note"),
+        {"x": np.c_[X, np.roll(CLASSES.argmax(1), 1)]},
+    ),
     "classes that only validation has": (
         {"x": X[:200], "y": SORTED[:200], "valid": (XV, SORTED[200:]), "validated": 0.0},
         ("unshuffled_split", "fault"),

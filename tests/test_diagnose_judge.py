@@ -127,7 +127,7 @@ def case(
         clipped=clipped,
         constant_loss=constant_loss,
         shuffled=0.02,
-        look=lambda params, state: end or look(),
+        look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
         start=start or look(),
@@ -167,6 +167,9 @@ TINY = np.random.default_rng(1).normal(0, 0.001, (ROWS, 4))
 
 FROM_ZERO = history(np.linspace(1, 0.99, 200), update=1e-3)
 FROM_ZERO = FROM_ZERO._replace(weight=np.linspace(0, 0.2, 200)[:, None] * np.ones(3))
+
+SPIKE = history(np.linspace(1, 0.9, STEPS))
+SPIKE = SPIKE._replace(update=np.where(np.arange(STEPS)[:, None] == 200, 0.5, SPIKE.update))
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -306,6 +309,16 @@ TABLE = {
         {"end": look(levels=DEAD)},
         {"end": look(levels=DEAD), "reached": 0.9},
     ),
+    "learning_rate_too_high, by a step that kills": (
+        "learning_rate_too_high",
+        {"end": look(levels=DEAD), "steps": SPIKE},
+        {"end": look(levels=DEAD)},
+    ),
+    "parameters_not_updated, rounded away": (
+        "parameters_not_updated",
+        {"last": params()},
+        {"last": params() | {"a": {"kernel": 1.01 * kernel(0)}, "b": {"kernel": kernel(7)}}},
+    ),
     "excessive_dropout": (
         "excessive_dropout",
         {"quiet": 0.9},
@@ -400,6 +413,54 @@ def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, c
     note = Finding("loss_axis_error", "note", "net.py:3", "rows of a batch mix")
     found = Judge(case(reached=0.1, **tried)).verdict([note])
     assert [f.cause for f in found if f.severity == "fault"] == [cause]
+
+
+def test_a_layer_that_dies_tells_between_which_steps():
+    """Of the looks at steps 0, 100, 300 and 400, the first two see it alive."""
+    made = case(end=look(levels=DEAD))
+    alive, dead = look(), look(levels=DEAD)
+    made.run.snapshots = [
+        (0, "alive", {}),
+        (100, "alive", {}),
+        (300, "dead", {}),
+        (400, "dead", {}),
+    ]
+    made.run.snapshots = [(s, {"state": p}, {}) for s, p, _ in made.run.snapshots]
+    made.look = lambda params, state: alive if params["state"] == "alive" else dead
+    assert Judge(made).death_of(1) == (100, 300)
+
+
+@pytest.mark.parametrize(
+    ("measured", "near", "said"),
+    [
+        ({"clipped": 0.95}, {"clipped": 0.5}, "of the steps are clipped"),
+        ({"constant_loss": 0.01}, {"constant_loss": 0.5}, "the best constant answer"),
+    ],
+)
+def test_what_is_worth_a_note(measured, near, said):
+    def notes(**measured):
+        return [
+            f.evidence
+            for f in Judge(case(reached=0.1, **measured)).verdict([])
+            if f.severity == "note"
+        ]
+
+    assert [said in told for told in notes(**measured)] == [True]
+    assert notes(**near) == []
+
+
+def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():
+    (found,) = Judge(case(reached=0.1)).verdict([])
+    assert found.evidence.endswith("on one batch alone it learns 1.00 of 2 rows, 0.90 of 16 rows")
+
+
+def test_a_leak_is_a_fault_of_a_network_that_learns():
+    leak = Finding("leaked_targets", "fault", "net.py:3", "it reads ahead", confidence=0.95)
+    column = replace(leak, severity="note")
+    told = Judge(case(reached=0.9)).verdict([leak])
+    assert [(f.cause, f.severity) for f in told] == [("leaked_targets", "fault")]
+    told = Judge(case(reached=0.9)).verdict([column])
+    assert [f.severity for f in told] == ["note"]
 
 
 def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():

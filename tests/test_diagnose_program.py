@@ -741,3 +741,63 @@ def test_a_check_that_is_impossible_is_said():
     impossible = []
     program.check(subject(learns, loss=only_this_batch), impossible=impossible)
     assert any("grow with the batch" in line for line in impossible)
+
+
+# Sequences
+
+
+def reader(ahead):
+    """The mean of what stands before; where it reads ahead, of all. Tokens are one-hot."""
+
+    def apply(params, state, x, key, train):
+        one_hot = jax.nn.one_hot(x, 5)
+        steps = x.shape[1]
+        sees = jnp.ones((steps, steps)) if ahead else jnp.tril(jnp.ones((steps, steps)))
+        seen = jnp.einsum("ts,nsv->ntv", sees / sees.sum(1, keepdims=True), one_hot)
+        return seen @ params["w"], state
+
+    return apply
+
+
+def of_text(apply, shift=1):
+    text = np.random.default_rng(0).integers(0, 5, (16, 13))
+    x, y = text[:, :-1], text[:, 1:]
+    return Subject(
+        lambda key: ({"w": jax.random.normal(key, (5, 5))}, {}),
+        apply,
+        lambda outputs, y: optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(),
+        train=(x, y if shift else x % 3),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ahead", "shift", "causes"),
+    [(True, 1, ["leaked_targets"]), (False, 1, []), (True, 0, [])],
+)
+def test_answers_that_read_their_targets(ahead, shift, causes):
+    found = step.ahead(Look(of_text(reader(ahead), shift)))
+    assert [f.cause for f in found] == causes
+
+
+def test_a_leak_is_seen_where_targets_are_one_hot():
+    subject = of_text(reader(True))
+    x, y = subject.train
+
+    def loss(outputs, y):
+        return optax.softmax_cross_entropy(outputs, y).mean()
+
+    made = dataclasses.replace(subject, train=(x, np.eye(5, dtype=np.float32)[y]), loss=loss)
+    assert [f.cause for f in step.ahead(Look(made))] == ["leaked_targets"]
+
+
+def test_checks_that_want_one_array_say_so_once():
+    def apply(params, state, x, key, train):
+        return {"a": x @ params["dense0"]["kernel"], "b": x}, state
+
+    made = subject(lambda p, x: x, (3, 1))
+    made = dataclasses.replace(made, apply=apply, loss=lambda o, y: jnp.mean((o["a"] - y) ** 2))
+    said = []
+    program.check(made, impossible=said)
+    assert [line for line in said if "not one array" in line] == said
+    assert len(said) == 1

@@ -390,9 +390,10 @@ class Case:
             return True
         if any(layer.kind == "gather" for layer in self.layers):
             return False
+        given = jax.ShapeDtypeStruct((self.subject.rows or 2, *x.shape[1:]), jnp.float32)
+        params, state = self.initial
         try:
-            given = jax.ShapeDtypeStruct((self.subject.rows or 2, *x.shape[1:]), jnp.float32)
-            jax.eval_shape(lambda x: self.subject.apply(*self.initial, x, None, False), given)
+            jax.eval_shape(lambda x: self.subject.apply(params, state, x, None, False), given)
         except Exception:  # whatever the user's function raises: it is not asked
             return False
         return True

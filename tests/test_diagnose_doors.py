@@ -547,7 +547,7 @@ def test_a_bare_loss_is_looked_at_and_says_what_was_not_possible():
     found = nnref.diagnose(loss=bare, params=params, batch=(X, Y), optimizer=optax.sgd(0.1))
     assert not found.faults
     assert [(note.cause, note.where) for note in found.notes] == [
-        ("parameters_not_updated", "['unused']")
+        ("parameters_not_updated", "unused")
     ]
     assert any("train=(x, y)" in told for told in found.impossible)
 
@@ -564,6 +564,49 @@ def test_a_bare_loss_is_looked_at_and_says_what_was_not_possible():
 def test_faults_of_a_bare_loss(loss, optimizer, cause):
     found = nnref.diagnose(loss=loss, params=init(KEY), batch=(X, Y), optimizer=optimizer)
     assert [finding.cause for finding in found.faults] == [cause]
+
+
+def drops_a_layer(params, batch, key):
+    x, y = batch
+    hidden = jnp.tanh(x @ params["u"])
+    hidden = x
+    return jnp.mean((hidden @ params["w"] - y) ** 2)
+
+
+def with_one_draw(params, batch):
+    x, y = batch
+    return jnp.mean((x @ params["w"] * jax.random.bernoulli(KEY, 0.9, x[:, :1].shape) - y) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "cause", "severity"),
+    [
+        (drops_a_layer, "parameters_not_updated", "fault"),
+        (with_one_draw, "excessive_dropout", "note"),
+        (lambda p, b: bare({"w": by_hand(p["w"])}, b), "gradient_ascent", "fault"),
+    ],
+)
+def test_the_program_of_a_bare_loss_is_read(loss, cause, severity):
+    params = init(KEY) | ({"u": jnp.ones((3, 3))} if loss is drops_a_layer else {})
+    found = nnref.diagnose(loss=loss, params=params, batch=(X, Y), optimizer=optax.sgd(0.01))
+    assert (found[0].cause, found[0].severity) == (cause, severity)
+    assert Path(__file__).name in found[0].where
+    drawn = nnref.diagnose(
+        loss=lambda p, b, key: bare(p, (b[0] * jax.random.bernoulli(key, 0.9, X.shape), b[1])),
+        params=init(KEY),
+        batch=(X, Y),
+    )
+    assert len(drawn) == 0
+
+
+@jax.custom_jvp
+def by_hand(w):
+    return w
+
+
+@by_hand.defjvp
+def _(primals, tangents):
+    return primals[0], -tangents[0]
 
 
 @pytest.mark.parametrize(
@@ -630,3 +673,83 @@ def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
 def test_a_cause_outside_the_vocabulary_is_refused():
     with pytest.raises(ValueError, match="vocabulary"):
         Finding("bad_luck", "fault", "", "")
+
+
+# A history of one's own beside the run, and what is told of both
+
+
+def test_a_history_beside_a_network_that_learns_points_at_the_loop():
+    made = task()
+    climbs = list(np.geomspace(1, 1e4, 40))
+    found = nnref.diagnose(made, optimizer=optax.adam(0.1), epochs=40, history=climbs)
+    (fault,) = found.faults
+    assert fault.cause == "learning_rate_too_high"
+    assert fault.where.startswith("your history")
+    assert "look at your own loop" in fault.evidence
+    assert found.measures["your history"]["last_loss"] == climbs[-1]
+    falls = list(np.geomspace(1, 1e-4, 40))
+    assert not nnref.diagnose(made, optimizer=optax.adam(0.1), epochs=40, history=falls).faults
+
+
+def test_a_history_beside_a_fault_is_no_second_one():
+    made = task(train=(X, np.full_like(Y, np.nan)))
+    found = nnref.diagnose(made, history=list(np.geomspace(1, 1e4, 40)))
+    assert [fault.cause for fault in found.faults] == ["nonfinite_data"]
+    assert [note.cause for note in found.notes] == ["learning_rate_too_high"]
+    with pytest.raises(UserError, match="empty"):
+        nnref.diagnose(made, history=[])
+
+
+MEASURES = {
+    "skill on training rows": 0.5,
+    "skill on validation rows": 0.25,
+    "skill of simple models": {"linear": 0.2, "boosted trees": 0.9},
+    "skill of simple models on shuffled targets": None,
+    "skill on one batch by its rows": {2: 1.0, 16: 0.75},
+    "share of clipped steps": 0.125,
+    "steps": 7,
+    "loss of the best constant answer": 0.693,
+    "first loss": 0.8,
+    "last loss": 0.4,
+    "trials": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "word", "told"),
+    [
+        ({}, "to be learned", "boosted trees first, and this network does not"),
+        ({"skill on training rows": 0.88}, "to be learned", "it is learned"),
+        ({"skill of simple models": {"linear": 0.05}}, "to be learned", "find nothing"),
+        ({}, "this network", "0.50 on its training rows, on the validation rows 0.25"),
+        ({}, "one batch alone", "2 rows 1.00, 16 rows 0.75"),
+        ({}, "loss", "0.8 at first, 0.4 after 7 steps; of the best constant answer 0.693"),
+        ({}, "clipped", "12%"),
+    ],
+)
+def test_what_was_reached_is_told(changed, word, told):
+    assert told in dict(Findings(measures=MEASURES | changed).figures)[word]
+
+
+def test_what_was_not_measured_is_left_out():
+    left = {"skill of simple models": {}, "skill on one batch by its rows": {}}
+    found = Findings(measures=MEASURES | left | {"share of clipped steps": None})
+    assert [word for word, _ in found.figures] == ["this network", "loss"]
+    assert Findings().figures == []
+
+
+def test_notes_of_other_rows_stand_apart(tmp_path):
+    notes = (
+        Finding("overfitting", "note", "validation rows", "half of them are training rows"),
+        Finding("no_signal", "note", "column 3", "one value"),
+    )
+    found = Findings(notes, measures=MEASURES)
+    titles = [(title, [note.cause for note in part]) for title, part in found.sections]
+    assert titles == [
+        ("Worth knowing, no fault:", ["no_signal"]),
+        ("On rows it was not trained on:", ["overfitting"]),
+    ]
+    page = found.to_html(tmp_path / "why.html").read_text()
+    for text in (str(found), page):
+        places = [text.index(word) for word in ("one value", "On rows", "half of", "0.693")]
+        assert places == sorted(places)

@@ -234,6 +234,16 @@ TABLE = {
         {"x": HUGE, "inputs": 0.9},
         {"x": HUGE, "inputs": 0.95, "reached": 0.88},
     ),
+    "inputs_not_normalized, with a faster rate": (
+        "inputs_not_normalized",
+        {"x": HUGE, "inputs, rate_x10": 0.9},
+        {"inputs, rate_x10": 0.9},
+    ),
+    "inputs_not_normalized, saturated": (
+        "inputs_not_normalized",
+        {"x": HUGE, "start": look((replace(LEVEL, saturated=0.9), LEVEL, LEVEL))},
+        {"x": HUGE},
+    ),
     "inputs_scaled_twice": (
         "inputs_scaled_twice",
         {"x": TINY, "inputs": 0.9},

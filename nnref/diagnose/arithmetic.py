@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnose.findings import Finding, bound
-from nnref.diagnose.look import Look
+from nnref.diagnose.look import Look, LossLook
 from nnref.diagnose.tracing import Operation, Trace, name_of
 
 HALF = (jnp.float16, jnp.bfloat16)
@@ -36,29 +36,28 @@ class Slope(NamedTuple):
     said: float
 
 
-def gradients(look: Look) -> list[Finding]:
+def gradients(look: Look | LossLook) -> list[Finding]:
     """Gradients against the slopes of the loss, in double precision; and against half precision.
 
     What JAX derives by itself is right; a derivative given by hand, or stopped on some ways, may
     not be.
     """
-    subject, s = look.subject, look.sample
     key = jax.random.key(0)
 
     def loss(params: Any, state: Any, x: Any, y: Any) -> Any:
-        outputs, _ = subject.apply(params, state, x, key, True)
-        return jnp.asarray(subject.loss(outputs, y)).sum()
+        return look.objective(params, state, x, y, key)[0]
 
-    given = look.params, look.state, s.x, s.y
-    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) if inexact(leaf) else leaf, given)
+    def widened(leaf: Any) -> Any:
+        return np.asarray(leaf, np.float64) if inexact(leaf) else leaf
+
     try:
         with jax.enable_x64(True):
-            exact, told = measured(loss, *wide)
+            exact, told = measured(loss, *jax.tree.map(widened, look.given))
     except Exception:  # functions that insist on single precision
         if look.training.by_hand:
             raise
         return []
-    low = jax.device_get(jax.jit(jax.grad(loss, allow_int=True))(*given))
+    low = jax.device_get(jax.jit(jax.grad(loss, allow_int=True))(*look.given))
     return half_precision(low, exact) + not_slopes(look, told)
 
 
@@ -107,7 +106,7 @@ def measured(loss: Callable[..., Any], params: Any, *rest: Any) -> tuple[Any, li
     return exact, told
 
 
-def not_slopes(look: Look, told: list[Slope]) -> list[Finding]:
+def not_slopes(look: Look | LossLook, told: list[Slope]) -> list[Finding]:
     """A finding where gradients disagree with what the loss does."""
     largest = max((abs(each) for slope in told for each in slope[1:]), default=0.0)
     wrong = []
@@ -146,7 +145,7 @@ def not_slopes(look: Look, told: list[Slope]) -> list[Finding]:
     ]
 
 
-def by_hand(look: Look) -> str:
+def by_hand(look: Look | LossLook) -> str:
     """The line of the first derivative that is given by hand, or stopped."""
     stopped = [op.where for op in look.training.operations if op.name == "stop_gradient"]
     return next((line for line in (*look.training.by_hand, *stopped) if line), "")

@@ -530,6 +530,9 @@ class Case:
         if not ordinary and self.takes_fractions:
             inputs.append(standardized(x))
             first["inputs"] = Change(inputs=1)
+            # Plain descent had to go slowly for the largest column, and now goes too slowly.
+            changes["inputs, rate x10"] = Change(inputs=1, rate=10.0)
+            changes["inputs, rate x100"] = Change(inputs=1, rate=100.0)
         if self.kind == "regression":
             spread = float(np.std(y.astype(float)))
             if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:

@@ -5,6 +5,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from nnref.diagnose.case import Case
 from nnref.diagnose.dynamics import norms
 from nnref.diagnose.findings import Finding, Findings, bound
 from nnref.diagnose.judge import Judge, under_their_cause
+from nnref.diagnose.look import LossLook
 from nnref.diagnose.subject import Subject, for_any_rows, no_penalty
-from nnref.diagnose.tracing import is_library
+from nnref.diagnose.tracing import is_library, name_of
+from nnref.diagnose.watch import diagnose_history
 from nnref.errors import UserError
 from nnref.task import Functions
 
@@ -43,6 +46,7 @@ def diagnose(
     loss: Callable[..., Any] | None = None,
     params: Any = None,
     batch: Any = None,
+    history: Any = None,
     seconds: float = SECONDS,
 ) -> Findings:
     """Say why a network does not learn, or that nothing was found.
@@ -60,19 +64,21 @@ def diagnose(
         loss: instead of a task: `loss(params, batch)` or `loss(params, batch, key)`.
         params: its parameters.
         batch: `(x, y)`, or whatever it takes.
+        history: of your own run, as `nnref.diagnose_history` takes it: it is read beside the run
+            that is made here.
         seconds: that a run may take.
 
     Raises:
         UserError: for arguments that do not fit together.
     """
     if isinstance(task, Subject):
-        return diagnose_subject(task, seconds)
+        return diagnose_subject(task, seconds, history)
     if loss is not None or params is not None or batch is not None:
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
     if isinstance(task, (str, Path)) or type(task).__name__ == "Experiment":
-        return diagnose_subject(from_experiment(task), seconds)
+        return diagnose_subject(from_experiment(task), seconds, history)
     if not isinstance(task, nnref.Task):
         raise UserError(
             f"diagnose: {type(task).__name__} is no task; give nnref.Task(init=, apply=, loss=, "
@@ -100,7 +106,7 @@ def diagnose(
         restart=functions.restart,
         **held_out(task),
     )
-    return diagnose_subject(subject, seconds)
+    return diagnose_subject(subject, seconds, history)
 
 
 def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -197,16 +203,47 @@ def refuse(subject: Subject) -> None:
         )
 
 
-def diagnose_subject(subject: Subject, seconds: float = SECONDS) -> Findings:
+def diagnose_subject(subject: Subject, seconds: float = SECONDS, history: Any = None) -> Findings:
     """Look at a subject, train it as told, and say what keeps it from learning.
 
     Raises:
         UserError: for what no training can be made of.
     """
     refuse(subject)
+    own = None if history is None else diagnose_history(history)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
-        return looked_at(subject, seconds)
+        found = looked_at(subject, seconds)
+    return found if own is None else beside(found, own)
+
+
+def beside(found: Findings, own: Findings) -> Findings:
+    """What was found, and what a user's own history says that is not said yet.
+
+    Where only the history has a fault, the functions are right, and the loop that made it is not.
+    """
+    said = {finding.cause for finding in found}
+    told = [
+        replace(
+            finding,
+            where=f"your history, {finding.where}",
+            evidence=finding.evidence
+            + ("" if found.faults else "; the same functions learn here: look at your own loop"),
+        )
+        for finding in own
+        if finding.cause not in said
+    ]
+    faults = [finding for finding in told if finding.severity == "fault"]
+    if found.faults:  # it is one run; what its history adds is no second cause
+        told = [replace(finding, severity="note") for finding in told]
+        faults = []
+    rest = [finding for finding in told if finding not in faults]
+    return replace(
+        found,
+        found=(*under_their_cause(faults), *found, *rest),
+        checked=(*found.checked, "your history"),
+        measures={**found.measures, "your history": own.measures},
+    )
 
 
 def looked_at(subject: Subject, seconds: float) -> Findings:
@@ -245,26 +282,32 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         raise UserError(
             f"diagnose: {' and '.join(missing)} missing; loss(params, batch, key) needs all"
         )
-    arguments = (params, batch, jax.random.key(0))[: bare_arguments(loss)]
-    rest = arguments[1:]
+    look = LossLook(loss, params, batch, bare_arguments(loss) > 2)
+    _, none, x, y = look.given
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
-    def step(carry: Any, _: None) -> Any:
+    def step(carry: Any, key: Any) -> Any:
         params, state = carry
-        value, gradient = jax.value_and_grad(lambda p: jnp.mean(loss(p, *rest)))(params)
+        value, gradient = jax.value_and_grad(lambda p: look.objective(p, none, x, y, key)[0])(
+            params
+        )
         updates, state = optimizer.update(gradient, state, params)
         told = (value, norms(gradient), norms(updates), norms(params))
         return (optax.apply_updates(params, updates), state), told
 
     try:
         start = (params, optimizer.init(params))
-        run = jax.jit(lambda start: jax.lax.scan(step, start, length=BARE_STEPS)[1])
+        keys = jax.random.split(jax.random.key(0), BARE_STEPS)
+        run = jax.jit(lambda start: jax.lax.scan(step, start, keys)[1])
         values, gradients, updates, _ = jax.device_get(run(start))
     except Exception as error:  # whatever the user's function raises is what was found
         return Findings((broken(error),), ("that the loss runs",))
-    found = list(bare_findings(params, values, gradients, updates))
-    checked = ("gradient by parameter", f"{BARE_STEPS} steps on the one batch")
+    refused: list[str] = []
+    found = program.check_loss(look, refused)
+    found += bare_findings(params, values, gradients, updates, {f.cause for f in found})
+    checked = (*program.CHECKS_OF_A_LOSS, f"{BARE_STEPS} steps on the one batch")
     impossible = (
+        *refused,
         "what the outputs are, and what the targets ask for: give nnref.Task(apply=..., loss=...)",
         "whether there is anything to learn: give train=(x, y)",
         "training against evaluation, validation: give a Task with both",
@@ -289,9 +332,11 @@ def bare_arguments(loss: Callable[..., Any]) -> int:
     return len(needed)
 
 
-def bare_findings(params: Any, values: Any, gradients: Any, updates: Any) -> Iterator[Finding]:
-    """What a few steps on one batch show of a bare loss."""
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+def bare_findings(
+    params: Any, values: Any, gradients: Any, updates: Any, known: set[str]
+) -> Iterator[Finding]:
+    """What a few steps on one batch show of a bare loss, beside the causes that are known."""
+    paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     finite = np.isfinite(values) & np.isfinite(gradients).all(1)
     if not finite.all():
         at = int(np.flatnonzero(~finite)[0])
@@ -311,7 +356,7 @@ def bare_findings(params: Any, values: Any, gradients: Any, updates: Any) -> Ite
         )
         return
     silent = [path for path, gradient in zip(paths, gradients.T, strict=True) if not gradient.any()]
-    if silent:
+    if silent and "parameters_not_updated" not in known:
         everything = len(silent) == len(paths)
         yield Finding(
             "parameters_not_updated",

@@ -282,18 +282,63 @@ class Findings:
         from rich.console import Group
         from rich.text import Text
 
-        faults, notes = self.faults, self.notes
         parts: list[Any] = [Text(self.headline, style="bold")]
-        for number, finding in enumerate(faults, 1):
+        for number, finding in enumerate(self.faults, 1):
             parts += [Text(), *shown(finding, f"{number}. ")]
-        if notes:
-            parts += [Text(), Text("Worth knowing, no fault:", style="bold")]
+        for title, notes in self.sections:
+            parts += [Text(), Text(title, style="bold")]
             parts += [line for finding in notes for line in noted(finding)]
+        if self.figures:
+            parts += [Text(), Text(FIGURES, style="bold")]
+            parts += [paragraph(f"{word:<17}", told) for word, told in self.figures]
         if self.checked:
             parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
         if self.impossible:
             parts.append(paragraph("not possible: ", "; ".join(self.impossible), style="dim"))
         return Group(*parts)
+
+    @property
+    def sections(self) -> list[tuple[str, tuple[Finding, ...]]]:
+        """The notes under their titles: of other rows than those trained on they speak apart."""
+        apart = tuple(note for note in self.notes if note.cause in APART)
+        rest = tuple(note for note in self.notes if note.cause not in APART)
+        titled = (("Worth knowing, no fault:", rest), ("On rows it was not trained on:", apart))
+        return [(title, notes) for title, notes in titled if notes]
+
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """What was reached, by whom: is there anything to learn, and is it learned?"""
+        told = self.measures
+        if "skill on training rows" not in told:
+            return []
+
+        def listed(skills: dict[Any, float], word: str = "{}") -> str:
+            return ", ".join(f"{word.format(name)} {skill:.2f}" for name, skill in skills.items())
+
+        def also(word: str, key: str, form: str) -> str:
+            return "" if told.get(key) is None else word + format(told[key], form)
+
+        reached, simple = told["skill on training rows"], told["skill of simple models"]
+        best = max(simple.values(), default=0.0)
+        first = next((name for name, skill in simple.items() if skill >= 0.95 * best), "")
+        answer = f"simple models find it, {first} first, and this network does not"
+        if best < bound("signal"):
+            answer = "simple models find nothing in rows held out"
+        elif reached >= bound("learned") * best:
+            answer = "it is learned, as far as simple models find it"
+        lines = {
+            "to be learned": answer if simple else "",
+            "this network": f"{reached:.2f} on its training rows"
+            + also(", on the validation rows ", "skill on validation rows", ".2f"),
+            "simple models": (listed(simple) + ", on rows held out" if simple else "")
+            + also("; with shuffled targets ", "skill of simple models on shuffled targets", ".2f"),
+            "one batch alone": listed(told["skill on one batch by its rows"], "{} rows"),
+            "loss": f"{told['first loss']:.3g} at first, {told['last loss']:.3g} after "
+            f"{told['steps']} steps"
+            + also("; of the best constant answer ", "loss of the best constant answer", ".3g"),
+            "clipped": also("", "share of clipped steps", ".0%"),
+        }
+        return [(word, line) for word, line in lines.items() if line]
 
     @property
     def headline(self) -> str:
@@ -318,7 +363,12 @@ class Findings:
             inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
             return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
 
-        parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.found)]
+        parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.faults)]
+        for title, notes in self.sections:
+            parts += [f"<h2>{title}</h2>", *(item(finding) for finding in notes)]
+        if self.figures:
+            rows = (f"<tr><th>{w}</th><td>{escape(t)}</td></tr>" for w, t in self.figures)
+            parts.append(f"<h2>{FIGURES}</h2><table>{''.join(rows)}</table>")
         if self.checked:
             parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
         if self.impossible:
@@ -327,9 +377,12 @@ class Findings:
 
 
 WIDTH = 80
+APART = {"overfitting", "leaked_targets", "unshuffled_split"}  # causes that ask for other rows
+FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
 dt { float: left; clear: left; width: 6em; color: #666; } dd { margin-left: 6em; }
+th { text-align: left; vertical-align: top; padding-right: 1em; font-weight: normal; color: #666; }
 h3.fault { color: #a40000; } h3.note, .rest { color: #555; }
 """
 PAGE = """<!doctype html>

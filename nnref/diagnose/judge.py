@@ -21,6 +21,8 @@ WORDS = {
     "inputs": "with standardized inputs",
     "targets": "with standardized targets",
     "inputs and targets": "with standardized inputs and targets",
+    "inputs, rate x10": "with standardized inputs and ten times the learning rate",
+    "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
     "initialization": "with kernels drawn as He et al. 2015 do",
     "penalty": "without the penalty",
     "quiet": "without any dropout",
@@ -355,26 +357,17 @@ class Judge:
         """
         if self.jumps and self.cured("rate x0.1", "rate x0.01"):
             return
-        told = scales(np.asarray(self.case.subject.train[0]))
         cure = self.cured("inputs")
-        deviation, mean = float(told.deviation.max()), float(np.abs(told.mean).max())
+        mean, deviation = self.input_scale
         small = max(deviation, mean) < bound("tiny inputs")
         huge = max(deviation, mean) > bound("huge inputs")
         if huge and not cure and self.saturated_first:
             cure = self.helped("inputs")
+        if huge and not cure and not self.cured("rate x10", "rate x100"):
+            cure = self.cured("inputs, rate x10", "inputs, rate x100")
         if cure and (small or huge):
-            column = int(
-                told.deviation.argmax() if deviation > mean else np.abs(told.mean).argmax()
-            )
-            yield Finding(
-                "inputs_scaled_twice" if small else "inputs_not_normalized",
-                "fault",
-                f"column {column} of the inputs",
-                self.told(cure),
-                measured=f"mean up to {mean:.3g}, deviation up to {deviation:.3g}",
-                healthy="mean about 0, deviation about 1",
-                remedy="x = (x - x_train.mean(0)) / x_train.std(0)",
-            )
+            cause = "inputs_scaled_twice" if small else "inputs_not_normalized"
+            yield self.scaled(cause, self.told(cure))
         cure = self.cured("targets") or (None if cure else self.cured("inputs and targets"))
         if cure:
             y = np.asarray(self.case.subject.train[1], float)
@@ -387,6 +380,28 @@ class Judge:
                 healthy="mean about 0, deviation about 1",
                 remedy="y = (y - y_train.mean()) / y_train.std()",
             )
+
+    @cached_property
+    def input_scale(self) -> tuple[float, float]:
+        """The largest mean and deviation of a column of the inputs."""
+        told = scales(np.asarray(self.case.subject.train[0]))
+        return float(np.abs(told.mean).max()), float(told.deviation.max())
+
+    def scaled(self, cause: str, evidence: str, confidence: float = 1.0) -> Finding:
+        """Inputs whose scale is the cause."""
+        told = scales(np.asarray(self.case.subject.train[0]))
+        mean, deviation = self.input_scale
+        column = int(told.deviation.argmax() if deviation > mean else np.abs(told.mean).argmax())
+        return Finding(
+            cause,
+            "fault",
+            f"column {column} of the inputs",
+            evidence,
+            measured=f"mean up to {mean:.3g}, deviation up to {deviation:.3g}",
+            healthy="mean about 0, deviation about 1",
+            remedy="x = (x - x_train.mean(0)) / x_train.std(0)",
+            confidence=confidence,
+        )
 
     def signal(self) -> Iterator[Finding]:
         """The signal and the gradient through the depth, before the first step."""
@@ -516,6 +531,8 @@ class Judge:
     def falls(self) -> bool:
         """Whether the loss still fell when the time was over: such a run says nothing yet."""
         loss = self.case.run.steps.loss
+        if len(loss) < 3:
+            return False
         tenth = max(len(loss) // 10, 1)
         middle, last = np.mean(loss[-3 * tenth : -2 * tenth]), np.mean(loss[-tenth:])
         return bool(last < middle - bound("falls") * abs(loss[0] - middle))
@@ -716,13 +733,14 @@ class Judge:
         if not self.known or not self.finite:
             return
         if self.share >= bound("learned"):
-            yield Finding(
-                "overfitting",
-                "note",
-                "validation rows",
-                f"the network knows its training rows ({self.reached:.2f}) and not the validation "
-                f"rows ({self.case.validated.skill if self.case.validated else 0.0:.2f})",
-                remedy="more data, a smaller network, regularization",
+            yield from self.generalization()
+            return
+        if max(self.input_scale) > bound("huge inputs") and self.saturated_first:
+            yield self.scaled(
+                "inputs_not_normalized",
+                "most units of the first layer have lost their slope before any step, and no "
+                f"change alone helps{self.by_heart}",
+                confidence=0.5,
             )
             return
         luck = self.cured("initialization")
@@ -738,6 +756,22 @@ class Judge:
             healthy="what a simple model reaches",
             remedy="more units in the narrowest layer",
             confidence=0.4,
+        )
+
+    def generalization(self) -> Iterator[Finding]:
+        """A note where validation rows are known far worse than training rows."""
+        validated = self.case.validated
+        if validated is None or validated.skill >= bound("failed") * self.reached:
+            return
+        yield Finding(
+            "overfitting",
+            "note",
+            "validation rows",
+            f"the network knows its training rows ({self.reached:.2f}) far better than the "
+            f"validation rows ({validated.skill:.2f})",
+            measured=f"a gap of {self.reached - validated.skill:.2f}",
+            healthy=f"validation above {bound('failed'):.0%} of training",
+            remedy="more data, a smaller network, regularization",
         )
 
     @property
@@ -863,11 +897,11 @@ class Judge:
         wrong = [finding for finding in data if finding.severity == "fault"]
         known = [finding for finding in data if finding.severity == "note"]
         if self.learned and wrong:
+            known += self.generalization()
             lost = [*wrong, *filter(certain_loss, structural)]
             return [*under_their_cause(lost), *known, *map(as_note, structural)]
         found = self.of_the_run(structural, wrong)
-        if not self.learned:
-            known += [*self.clipping(), *self.first_loss()]
+        known += self.generalization() if self.learned else [*self.clipping(), *self.first_loss()]
         return [*found, *known]
 
     def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:

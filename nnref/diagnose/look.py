@@ -68,19 +68,20 @@ class Look:
         """What the loss expects of them."""
         return expectation_of(self.subject.loss, self.sample.y, self.kind, self.answers.shape)
 
+    @property
+    def given(self) -> tuple[Any, Any, Any, Any]:
+        """What a step takes beside a key: parameters, state, rows, targets."""
+        return self.params, self.state, self.sample.x, self.sample.y
+
+    def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
+        """The loss in training, without penalty; the outputs; the new state."""
+        outputs, state = self.subject.apply(params, state, x, key, True)
+        return jnp.asarray(self.subject.loss(outputs, y)).sum(), outputs, state
+
     @cached_property
     def training(self) -> Trace:
-        """The program of a loss in training: arguments parameters, state, rows, targets, key.
-
-        Its results are the loss, without penalty, then the outputs, then the new state.
-        """
-
-        def objective(params: Any, state: Any, x: Any, y: Any, key: Any) -> Any:
-            outputs, state = self.subject.apply(params, state, x, key, True)
-            return jnp.asarray(self.subject.loss(outputs, y)).sum(), outputs, state
-
-        s = self.sample
-        return trace(objective, self.params, self.state, s.x, s.y, jax.random.key(0))
+        """The program of `objective`: its arguments, its results."""
+        return trace(self.objective, *self.given, jax.random.key(0))
 
     @cached_property
     def loss(self) -> Trace:
@@ -113,6 +114,30 @@ class Look:
         """Where the loss is made."""
         lines = [op.where for op in self.loss.operations if op.where]
         return lines[-1] if lines else "loss"
+
+
+class LossLook:
+    """The same of a bare `loss(params, batch, key)`: less can be asked of it.
+
+    Rows are the batch, whatever it is; there are no targets, outputs and state.
+    """
+
+    last = loss_line = "loss"
+
+    def __init__(self, loss: Callable[..., Any], params: Any, batch: Any, keyed: bool) -> None:
+        """Take a loss of parameters and batch, and of a key where it is keyed."""
+        self.loss, self.params, self.keyed = loss, params, keyed
+        self.given = params, {}, batch, ()
+
+    def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
+        """The loss, no outputs, no state."""
+        given = (params, x, key) if self.keyed else (params, x)
+        return jnp.mean(self.loss(*given)), (), ()
+
+    @cached_property
+    def training(self) -> Trace:
+        """See `Look.training`."""
+        return trace(self.objective, *self.given, jax.random.key(0))
 
 
 def drawn_like(params: Any) -> Any:

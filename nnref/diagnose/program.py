@@ -9,13 +9,14 @@ from typing import Any
 
 from nnref.diagnose.arithmetic import gradients, integers
 from nnref.diagnose.findings import Finding, in_a_line, upstream
-from nnref.diagnose.look import Look, Severally
+from nnref.diagnose.look import Look, LossLook, Severally
 from nnref.diagnose.objective import answers
 from nnref.diagnose.step import (
     ahead,
     batch_scale,
     guards,
     mates,
+    one_draw,
     optimizer,
     randomness,
     statistics,
@@ -39,10 +40,21 @@ def check(
         state: that goes with them.
         impossible: takes a line for each check that these functions do not allow.
     """
-    look = Look(subject, params, state)
+    return asked(Look(subject, params, state), CHECKS, impossible)
+
+
+def check_loss(look: LossLook, impossible: list[str]) -> list[Finding]:
+    """Findings of those checks that a bare loss allows."""
+    return asked(look, CHECKS_OF_A_LOSS, impossible)
+
+
+def asked(
+    look: Any, checks: dict[str, Callable[[Any], list[Finding]]], impossible: list[str] | None
+) -> list[Finding]:
+    """Findings of some checks; what a check cannot ask, is told by its reason."""
     found: list[Finding] = []
     refused: dict[str, list[str]] = {}
-    for name, judge in CHECKS.items():
+    for name, judge in checks.items():
         try:
             found += judge(look)
         except Severally as error:
@@ -69,4 +81,10 @@ CHECKS: dict[str, Callable[[Look], list[Finding]]] = {
     "arithmetic with integers": integers,
     "guards of logarithms, roots and divisions": guards,
     "indices into tables": tables,
+}
+CHECKS_OF_A_LOSS: dict[str, Callable[[LossLook], list[Finding]]] = {
+    "results that are used nowhere": unused,
+    "ways that a gradient does not pass": blocked,
+    "random numbers": one_draw,
+    "gradients against slopes of the loss": gradients,
 }

@@ -11,7 +11,7 @@ from nnref.diagnose.answers import goal_of
 from nnref.diagnose.findings import Finding, bound
 from nnref.diagnose.inputs import exclusive
 from nnref.diagnose.layers import products
-from nnref.diagnose.look import Look, drawn_like
+from nnref.diagnose.look import Look, LossLook, drawn_like
 from nnref.diagnose.tracing import Operation
 
 DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
@@ -49,7 +49,7 @@ def statistics(look: Look) -> list[Finding]:
 
 def randomness(look: Look) -> list[Finding]:
     """Random numbers in evaluation; random numbers that are the same at every step."""
-    training, evaluation = look.training, look.sample.trace
+    evaluation = look.sample.trace
     results = len(jax.tree.leaves(look.sample.outputs))
     found = []
     reading = evaluation.needed(evaluation.outputs[:results])
@@ -67,6 +67,12 @@ def randomness(look: Look) -> list[Finding]:
                 confidence=0.7,
             )
         )
+    return found + one_draw(look)
+
+
+def one_draw(look: Look | LossLook) -> list[Finding]:
+    """Random numbers that are the same at every step."""
+    training = look.training
     reading = training.needed(training.outputs[:1])
     fresh = training.reached(training.arguments[4] + training.arguments[1])
     stale = [
@@ -74,21 +80,21 @@ def randomness(look: Look) -> list[Finding]:
         for op in training.operations
         if op.name in DRAWS and reading & set(op.outputs) and not fresh & set(op.inputs)
     ]
-    if stale:
-        found.append(
-            Finding(
-                "excessive_dropout",
-                "note",
-                stale[-1].where,
-                "the random numbers of training come from a key that never changes: the same units "
-                "are dropped at every step",
-                measured="no path from the step's key",
-                healthy="another key at every step",
-                remedy="use the key that apply is given",
-                confidence=0.7,
-            )
+    if not stale:
+        return []
+    return [
+        Finding(
+            "excessive_dropout",
+            "note",
+            stale[-1].where,
+            "the random numbers of training come from a key that never changes: the same units "
+            "are dropped at every step",
+            measured="no path from the step's key",
+            healthy="another key at every step",
+            remedy="take a key as argument, and draw with it",
+            confidence=0.7,
         )
-    return found
+    ]
 
 
 def mates(look: Look) -> list[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnref.diagnose.findings import Finding, bound
 from nnref.diagnose.layers import Layer, affine, bends, products
-from nnref.diagnose.look import Look
+from nnref.diagnose.look import Look, LossLook
 from nnref.diagnose.subject import Subject
 from nnref.diagnose.tracing import COMPARISONS, Operation, Trace
 
@@ -17,7 +17,7 @@ from nnref.diagnose.tracing import COMPARISONS, Operation, Trace
 STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}
 
 
-def unused(look: Look) -> list[Finding]:
+def unused(look: Look | LossLook) -> list[Finding]:
     """Results that reach neither the loss nor the new state, and parameters that reach nothing."""
     traced = look.training
     needed = traced.needed(traced.outputs)
@@ -94,7 +94,7 @@ def unused(look: Look) -> list[Finding]:
     return found
 
 
-def blocked(look: Look) -> list[Finding]:
+def blocked(look: Look | LossLook) -> list[Finding]:
     """Parameters whose only ways to the loss are ways that a gradient does not pass."""
     traced = look.training
     loss = traced.outputs[0]
@@ -105,13 +105,12 @@ def blocked(look: Look) -> list[Finding]:
             stuck.append(parameter)
     if not stuck:
         return []
-    s = look.sample
+    params, state, x, y = look.given
 
     def objective(params: Any) -> Any:
-        outputs, _ = look.subject.apply(params, look.state, s.x, jax.random.key(0), True)
-        return jnp.asarray(look.subject.loss(outputs, s.y)).sum()
+        return look.objective(params, state, x, y, jax.random.key(0))[0]
 
-    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(look.params))
+    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
     still = {
         value for value, slope in zip(traced.arguments[0], slopes, strict=True) if not slope.any()
     }

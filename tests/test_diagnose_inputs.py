@@ -98,7 +98,7 @@ TABLE = {
     ),
     "validation rows that were trained": (
         {"valid": (X[:50], CLASSES[:50])},
-        ("overfitting", "note"),
+        ("repeated_rows", "note"),
         {"valid": (XV, YV)},
     ),
     "validation in another scale": (
@@ -108,7 +108,7 @@ TABLE = {
     ),
     "test rows that were trained": (
         {"test": (X[:50], CLASSES[:50])},
-        ("overfitting", "note"),
+        ("repeated_rows", "note"),
         {"test": (XV, YV)},
     ),
     "test in another scale": (
@@ -123,7 +123,7 @@ TABLE = {
     ),
     "rows repeated": (
         {"x": np.repeat(X[:100], 3, 0), "y": np.repeat(CLASSES[:100], 3, 0)},
-        ("overfitting", "note"),
+        ("repeated_rows", "note"),
         {"x": X[np.r_[0:200, 0:100]], "y": CLASSES[np.r_[0:200, 0:100]]},
     ),
     "the target among the inputs": (

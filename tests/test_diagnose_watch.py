@@ -116,6 +116,10 @@ def test_what_is_wrong_in_a_loop_is_named(records, found):
     assert causes(records)[:1] == [found]
 
 
+def test_what_is_a_fault_is_no_note_beside_it():
+    assert causes(loop(optax.sgd(1e-6))) == [("fault", "learning_rate_too_low")]
+
+
 def test_one_layer_that_stands_still_is_a_note():
     frozen = optax.multi_transform(
         {"moves": optax.adam(0.05), "stays": optax.set_to_zero()},
@@ -139,6 +143,10 @@ FALLING = np.exp(-np.linspace(0, 8, 60))
         ([1.0, 0.9, 80.0, np.inf, np.nan], ["learning_rate_too_high"]),
         ([1.0, 0.9, 0.8, np.nan, np.nan], ["numerical_instability"]),
         ([1.0, 0.5], []),
+        (list(2.3 - 0.02 * np.linspace(0, 1, 60) ** 0.1), ["learning_rate_too_low"]),
+        (list(1 + 0.5 * (-1.0) ** np.arange(60)), ["learning_rate_too_high"]),
+        (list(FALLING + 0.01 * (-1.0) ** np.arange(60)), []),
+        (list(2 * FALLING + np.random.default_rng(0).uniform(0, 0.5, 60)), []),
     ],
 )
 def test_plain_losses(history, found):
@@ -149,7 +157,7 @@ def test_what_plain_losses_cannot_tell_is_said():
     found = nnref.diagnose_history(list(FALLING))
     assert any("nnref.watch" in line for line in found.impossible)
     assert any("validation" in line for line in found.impossible)
-    assert len(found.checked) == 3
+    assert len(found.checked) == 4
 
 
 @pytest.mark.parametrize("history", [[], {"accuracy": [1.0]}, object(), ["a"]])

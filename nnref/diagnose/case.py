@@ -474,6 +474,9 @@ class Case:
         if seconds < SHORTEST or not sizes:
             return {}
         order = np.random.default_rng(2).permutation(len(x))
+        others = np.flatnonzero((y[order] != y[order[0]]).reshape(len(y), -1).any(1))
+        if len(others):  # of the first two, each asks for something else
+            order[[1, others[0]]] = order[[others[0], 1]]
         chosen = [np.resize(order[:size], rows) for size in sizes]
         learner = Trainer(
             replace(

@@ -52,6 +52,7 @@ CAUSES = {
     "insufficient_capacity": "the network is too small",
     "learning_rate_too_low": "steps are too small for the run",
     "undertrained": "the run is too short",
+    "repeated_rows": "rows stand more than once, or in more than one split",
     "overfitting": "good on the training rows, poor on others",
 }
 RANK = {cause: rank for rank, cause in enumerate(CAUSES)}
@@ -187,6 +188,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.15, "of the fall of a loss, from its eighth to its last tenth: an even fall has 0.22"
     ),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
+    "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
     "turned": Threshold(1.2, "last over best validation loss"),
     "clipped": Threshold(0.9, "share of steps: a clip is meant for spikes"),
     "first loss": Threshold(
@@ -352,12 +354,16 @@ class Findings:
 
     def _repr_html_(self) -> str:
         def item(finding: Finding) -> str:
+            apart = finding.where if finding.severity == "note" else ""  # a note says where first
             lines = [
-                f"<h3 class='{finding.severity}'>{escape(CAUSES[finding.cause])} "
+                f"<h3 class='{finding.severity}'>"
+                f"{escape(apart or CAUSES[finding.cause])} "
                 f"<code>{finding.cause}</code></h3>",
                 f"<p>{escape(finding.evidence)}</p><dl>",
             ]
             for word, told in details(finding):
+                if word == "where" and apart:
+                    continue
                 tag = "code" if word == "remedy" else "span"
                 lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(told)}</{tag}></dd>")
             inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
@@ -365,10 +371,10 @@ class Findings:
 
         parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.faults)]
         for title, notes in self.sections:
-            parts += [f"<h2>{title}</h2>", *(item(finding) for finding in notes)]
+            parts += [f"<h2>{title.rstrip(':')}</h2>", *(item(finding) for finding in notes)]
         if self.figures:
             rows = (f"<tr><th>{w}</th><td>{escape(t)}</td></tr>" for w, t in self.figures)
-            parts.append(f"<h2>{FIGURES}</h2><table>{''.join(rows)}</table>")
+            parts.append(f"<h2>{FIGURES.rstrip(':')}</h2><table>{''.join(rows)}</table>")
         if self.checked:
             parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
         if self.impossible:
@@ -377,7 +383,12 @@ class Findings:
 
 
 WIDTH = 80
-APART = {"overfitting", "leaked_targets", "unshuffled_split"}  # causes that ask for other rows
+APART = {
+    "overfitting",
+    "repeated_rows",
+    "leaked_targets",
+    "unshuffled_split",
+}  # causes that ask for other rows
 FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
@@ -386,7 +397,8 @@ th { text-align: left; vertical-align: top; padding-right: 1em; font-weight: nor
 h3.fault { color: #a40000; } h3.note, .rest { color: #555; }
 """
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>nnref diagnose</title><style>{style}</style>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>nnref diagnose</title><style>{style}</style>
 <body>{body}</body></html>
 """
 
@@ -436,7 +448,7 @@ def shown(finding: Finding, number: str) -> list[Any]:
 def noted(finding: Finding) -> list[Any]:
     """A note as lines of a terminal."""
     where = f" ({finding.where})" if finding.where else ""
-    return [paragraph("- ", f"{CAUSES[finding.cause]}{where}: {finding.evidence}")]
+    return [paragraph("- ", f"{finding.evidence}{where} [{finding.cause}]")]
 
 
 def plain(value: Any) -> Any:

@@ -334,7 +334,7 @@ def copies(x: np.ndarray) -> Iterator[Finding]:
     different = len({row.tobytes() for row in by_row(x)})
     if len(x) >= bound("rows for no signal") and different < bound("copies") * len(x):
         yield Finding(
-            "overfitting",
+            "repeated_rows",
             "note",
             "training rows",
             f"only {different} of {len(x)} training rows are different ones",
@@ -447,7 +447,7 @@ def repeated(case: "Case", name: str, x: np.ndarray) -> Iterator[Finding]:
     same = np.mean([row.tobytes() in known for row in by_row(x)])
     if same > bound("leak") and len(known) > len(case.subject.train[0]) // 2:
         yield Finding(
-            "overfitting",
+            "repeated_rows",
             "note",
             f"{name} rows",
             f"{same:.0%} of the {name} rows are training rows: {name} measures memory",

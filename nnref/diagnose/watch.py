@@ -260,6 +260,8 @@ def diagnose_history(records: Any) -> Findings:
             continue
         checked.append(name)
         found += look(history)
+    faults = {finding.cause for finding in found if finding.severity == "fault"}
+    found = [f for f in found if f.severity == "fault" or f.cause not in faults]
     return Findings(tuple(upstream(found)), tuple(checked), tuple(impossible), summarize(records))
 
 
@@ -388,6 +390,41 @@ def stalled(history: History) -> Iterator[Finding]:
         )
 
 
+def standing_still(history: History) -> Iterator[Finding]:
+    """A loss that stays where it began, or that swings from step to step."""
+    loss = history.loss
+    if len(loss) < SHORTEST or not np.isfinite(loss).all():
+        return
+    moves = np.diff(loss)
+    turns = float((moves[1:] * moves[:-1] < 0).mean())
+    swing = float(np.median(np.abs(moves)))
+    parts = history.parts
+    fallen = parts[0] - parts[-1]
+    if turns > bound("turns") and swing > bound("fallen") * abs(parts[-1]) and swing > fallen:
+        yield Finding(
+            "learning_rate_too_high",
+            "note",
+            "loss",
+            f"the loss swings: after {turns:.0%} of the steps it turns, by {swing:.3g} each time",
+            measured=f"{turns:.0%}",
+            healthy="two thirds, which chance gives",
+            remedy="a tenth of the learning rate",
+            confidence=0.5,
+        )
+    elif abs(fallen) <= bound("fallen") * abs(parts[0]):
+        yield Finding(
+            "learning_rate_too_low",
+            "note",
+            "loss",
+            f"the loss stands at {parts[-1]:.4g}: it began at {parts[0]:.4g}. Losses alone do not "
+            "tell why",
+            measured=f"{fallen / max(abs(parts[0]), 1e-12):.1%} of it fell",
+            healthy=f"above {bound('fallen'):.0%}",
+            remedy="nnref.diagnose(task, optimizer=..., history=losses)",
+            confidence=0.2,
+        )
+
+
 def rising_on_validation(history: History) -> Iterator[Finding]:
     """Validation that turns while training goes on falling."""
     valid = history.valid
@@ -417,5 +454,6 @@ LOOKS: dict[str, tuple[tuple[str, ...], Callable[[History], Iterator[Finding]]]]
     "a loss that climbs": ((), climbing),
     "parameters that do not move": (("record",), standing),
     "a loss that stalls, or still falls at the end": ((), stalled),
+    "a loss that stands, or swings": ((), standing_still),
     "validation against training": (("valid",), rising_on_validation),
 }

@@ -428,6 +428,22 @@ def test_an_embedding_is_not_asked_for_as_many_units_as_there_are_classes():
     assert [f.cause for f in nnref.diagnose(alone).faults] == ["output_width_mismatch"]
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.lbfgs(),
+        optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau(patience=5)),
+        optax.contrib.schedule_free_adamw(0.1),
+        optax.MultiSteps(optax.adam(0.1), 2),
+        optax.lion(0.03),
+    ],
+)
+def test_optimizers_that_look_at_the_loss_or_wait_are_taken_as_they_are(optimizer):
+    found = nnref.diagnose(task(), optimizer=optimizer, epochs=40)
+    assert not found.faults
+    assert found.measures["skill on training rows"] > 0.9
+
+
 # What a case measures
 
 

@@ -29,7 +29,7 @@ from nnref.diagnose.inputs import (
 from nnref.diagnose.layers import Layer, layers
 from nnref.diagnose.look import drawn_like
 from nnref.diagnose.start import Snapshot, looked_at, watcher
-from nnref.diagnose.subject import Subject, no_penalty
+from nnref.diagnose.subject import Subject, no_penalty, updated
 from nnref.diagnose.tracing import COMPARISONS, trace
 
 ROWS = 1024  # that a measure of the whole network looks at
@@ -417,7 +417,7 @@ class Case:
         params, optimizer = self.initial[0], self.subject.optimizer
         drawn = drawn_like(params)
         given = drawn, optimizer.init(params), params
-        traced = trace(lambda *given: optimizer.update(*given)[0], *given)
+        traced = trace(lambda *given: updated(optimizer, *given)[0], *given)
         gradient = set(traced.arguments[0])
         norm = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(drawn))))
         moving = traced.reached(traced.inputs)

@@ -21,7 +21,7 @@ from nnref.diagnose.dynamics import norms
 from nnref.diagnose.findings import Finding, Findings, bound
 from nnref.diagnose.judge import Judge, under_their_cause
 from nnref.diagnose.look import LossLook
-from nnref.diagnose.subject import Subject, for_any_rows, no_penalty
+from nnref.diagnose.subject import Subject, for_any_rows, no_penalty, updated
 from nnref.diagnose.tracing import is_library, name_of
 from nnref.diagnose.watch import diagnose_history
 from nnref.errors import UserError
@@ -253,7 +253,7 @@ def looked_at(subject: Subject, seconds: float) -> Findings:
         _ = case.start
         params, optimizer = case.initial[0], case.subject.optimizer
         state = jax.eval_shape(optimizer.init, params)
-        jax.eval_shape(optimizer.update, params, state, params)
+        jax.eval_shape(lambda *given: updated(optimizer, *given), params, state, params)
         jax.eval_shape(case.subject.penalty, params)
         if case.subject.valid is not None:
             x, y = case.subject.valid

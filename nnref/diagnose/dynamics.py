@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from nnref.diagnose.findings import bound
-from nnref.diagnose.subject import Subject
+from nnref.diagnose.subject import Subject, updated
 
 Tree = Any
 SNAPSHOTS = 20  # parameter snapshots over a run, for what changes slowly
@@ -136,10 +136,12 @@ class Trainer:
             total = loss + change.penalty * penalty
             return jnp.asarray(total, loss.dtype), (after, outputs, loss, penalty)
 
-        (_, (state, outputs, loss, penalty)), gradient = jax.value_and_grad(
+        (total, (state, outputs, loss, penalty)), gradient = jax.value_and_grad(
             objective, has_aux=True
         )(params)
-        updates, opt_state = subject.optimizer.update(gradient, opt_state, params)
+        updates, opt_state = updated(
+            subject.optimizer, gradient, opt_state, params, lambda p: objective(p)[0], total
+        )
         updates = jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates)
         gradient_norms, update_norms = norms(gradient), norms(updates)
         length = jnp.sqrt(jnp.sum(gradient_norms**2)) * jnp.sqrt(jnp.sum(update_norms**2))

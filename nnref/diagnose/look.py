@@ -18,7 +18,7 @@ from nnref.diagnose.answers import (
     range_of,
     sample,
 )
-from nnref.diagnose.subject import Subject
+from nnref.diagnose.subject import Subject, updated
 from nnref.diagnose.tracing import Trace, trace
 
 
@@ -98,7 +98,7 @@ class Look:
         def first(params: Any, scale: Any) -> Any:
             drawn = drawn_like(params)
             gradient = jax.tree.map(lambda leaf: (scale * leaf).astype(leaf.dtype), drawn)
-            return optimizer.update(gradient, optimizer.init(params), params)[0]
+            return updated(optimizer, gradient, optimizer.init(params), params)[0]
 
         jitted = jax.jit(first)
         return lambda scale: jitted(self.params, scale)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def no_penalty(params: Any) -> float:
@@ -48,6 +49,25 @@ class Subject:
     def begun(self, params: Any, state: Any) -> Any:
         """The state before the first batch of a split."""
         return state if self.restart is None else self.restart(params, state)
+
+
+def updated(
+    optimizer: Any, gradient: Any, opt_state: Any, params: Any, loss: Any = None, value: Any = None
+) -> tuple[Any, Any]:
+    """What an optimizer adds to the parameters, and its new state.
+
+    Line searches and schedules that watch the loss are given it: a function of the parameters, and
+    its value. Without one it is the linear function that has this gradient.
+    """
+
+    def linear(params: Any) -> Any:
+        products = jax.tree.map(lambda g, p: jnp.sum(g * p), gradient, params)
+        return sum(jax.tree.leaves(products))
+
+    loss = linear if loss is None else loss
+    value = loss(params) if value is None else value
+    told = {"value": value, "grad": gradient, "value_fn": loss}
+    return optax.with_extra_args_support(optimizer).update(gradient, opt_state, params, **told)
 
 
 def for_any_rows(subject: Subject) -> Subject:

@@ -18,6 +18,7 @@ from nnref.cli import main
 from nnref.diagnose import Finding, Findings, Subject
 from nnref.diagnose.case import Case
 from nnref.diagnose.dynamics import Trainer
+from nnref.diagnose.findings import THRESHOLDS
 from nnref.diagnose.subject import for_any_rows
 from nnref.signatures import plain
 
@@ -769,3 +770,10 @@ def test_notes_of_other_rows_stand_apart(tmp_path):
     for text in (str(found), page):
         places = [text.index(word) for word in ("one value", "On rows", "half of", "0.693")]
         assert places == sorted(places)
+
+
+def test_the_page_of_the_diagnosis_has_every_threshold():
+    page = Path("docs/diagnose.md").read_text()
+    table = page.partition("## Every threshold")[2]
+    rows = [f"| {name} | {value:g} | {why} |" for name, (value, why) in THRESHOLDS.items()]
+    assert table.strip().splitlines()[2:] == rows

@@ -459,6 +459,12 @@ def test_what_is_worth_a_note(measured, near, said):
     assert notes(**near) == []
 
 
+@pytest.mark.parametrize(("reached", "severities"), [(0.5, ["fault"]), (0.7, ["note"]), (0.86, [])])
+def test_what_helps_a_network_that_learns_half_well_is_a_note(reached, severities):
+    found = Judge(case(reached=reached, x=HUGE, inputs=0.95)).verdict([])
+    assert [f.severity for f in found if f.cause == "inputs_not_normalized"] == severities
+
+
 def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():
     (found,) = Judge(case(reached=0.1)).verdict([])
     assert found.evidence.endswith("on one batch alone it learns 1.00 of 2 rows, 0.90 of 16 rows")

@@ -588,6 +588,11 @@ class Judge:
         climbs = len(loss) > 1 and loss[1:].max() > loss[0] + 0.2 * abs(loss[0])
         return bool(climbs or self.pace > bound("large step") or self.jumps)
 
+    def changes(self) -> Iterator[Finding]:
+        """Single changes with which the same training goes most of the way."""
+        for each in (self.data_scale, self.penalty, self.noise, self.rate):
+            yield from each()
+
     def rate(self) -> Iterator[Finding]:
         """Steps too large or too small for the run."""
         steps = self.case.run.steps
@@ -922,15 +927,15 @@ class Judge:
             soft = [as_note(finding) for finding in program + wrong if finding not in hard]
             return [*under_their_cause(hard + certain), *soft, *notes]
         if not certain and not program and not wrong and not self.failed:
-            return notes
+            better = [*self.changes()] if self.known and self.case.run.complete else []
+            return [*map(as_note, under_their_cause(better)), *notes]
         found = wrong + program + certain
         # What cannot work needs no further runs.
         hard = any(finding.confidence >= bound("hard") for finding in program)
         if not hard and self.failed:
             found += [*self.statistics(), *self.no_signal(), *self.signal(), *self.flattened()]
             if self.finite and (self.case.run.complete or not self.falls or self.stands):
-                found += [*self.data_scale(), *self.penalty(), *self.noise()]
-                found += [*self.rate(), *self.dying()]
+                found += [*self.changes(), *self.dying()]
                 if not found:
                     mixed = [note for note in notes if note.cause == "loss_axis_error"]
                     notes = [note for note in notes if note not in mixed]

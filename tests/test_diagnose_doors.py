@@ -738,9 +738,9 @@ MEASURES = {
         ({}, "to be learned", "boosted trees first, and this network does not"),
         ({"skill on training rows": 0.88}, "to be learned", "it is learned"),
         ({"skill of simple models": {"linear": 0.05}}, "to be learned", "find nothing"),
-        ({}, "this network", "0.50 on its training rows, on the validation rows 0.25"),
+        ({}, "this network", "0.50 on its training rows, 0.25 on the validation rows"),
         ({}, "one batch alone", "2 rows 1.00, 16 rows 0.75"),
-        ({}, "loss", "0.8 at first, 0.4 after 7 steps; of the best constant answer 0.693"),
+        ({}, "loss", "0.8 at first, 0.4 after 7 steps; 0.693 of the best constant answer"),
         ({}, "clipped", "12%"),
     ],
 )

@@ -317,8 +317,8 @@ class Findings:
         def listed(skills: dict[Any, float], word: str = "{}") -> str:
             return ", ".join(f"{word.format(name)} {skill:.2f}" for name, skill in skills.items())
 
-        def also(word: str, key: str, form: str) -> str:
-            return "" if told.get(key) is None else word + format(told[key], form)
+        def also(words: str, key: str) -> str:
+            return "" if told.get(key) is None else words.format(told[key])
 
         reached, simple = told["skill on training rows"], told["skill of simple models"]
         best = max(simple.values(), default=0.0)
@@ -331,14 +331,14 @@ class Findings:
         lines = {
             "to be learned": answer if simple else "",
             "this network": f"{reached:.2f} on its training rows"
-            + also(", on the validation rows ", "skill on validation rows", ".2f"),
+            + also(", {:.2f} on the validation rows", "skill on validation rows"),
             "simple models": (listed(simple) + ", on rows held out" if simple else "")
-            + also("; with shuffled targets ", "skill of simple models on shuffled targets", ".2f"),
+            + also("; {:.2f} of shuffled targets", "skill of simple models on shuffled targets"),
             "one batch alone": listed(told["skill on one batch by its rows"], "{} rows"),
             "loss": f"{told['first loss']:.3g} at first, {told['last loss']:.3g} after "
             f"{told['steps']} steps"
-            + also("; of the best constant answer ", "loss of the best constant answer", ".3g"),
-            "clipped": also("", "share of clipped steps", ".0%"),
+            + also("; {:.3g} of the best constant answer", "loss of the best constant answer"),
+            "clipped": also("{:.0%} of the steps", "share of clipped steps"),
         }
         return [(word, line) for word, line in lines.items() if line]
 

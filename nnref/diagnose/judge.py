@@ -397,7 +397,7 @@ class Judge:
             "fault",
             f"column {column} of the inputs",
             evidence,
-            measured=f"mean up to {mean:.3g}, deviation up to {deviation:.3g}",
+            measured=f"mean up to {mean:.4g}, deviation up to {deviation:.4g}",
             healthy="mean about 0, deviation about 1",
             remedy="x = (x - x_train.mean(0)) / x_train.std(0)",
             confidence=confidence,

@@ -1,8 +1,7 @@
-"""From measurements to findings: did it learn, and if not, what is cause and what symptom?"""
+"""From evidence to findings: what is cause, and what its symptom?"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import jax
@@ -11,28 +10,11 @@ import numpy as np
 
 from nnref.diagnose import inputs
 from nnref.diagnose.case import Case, Trial
+from nnref.diagnose.evidence import Evidence
 from nnref.diagnose.findings import Finding, bound, upstream
 from nnref.diagnose.inputs import scales
 from nnref.diagnose.layers import Layer
 from nnref.diagnose.tracing import name_of
-
-# What a trial changed, as a report says it.
-WORDS = {
-    "inputs": "with standardized inputs",
-    "targets": "with standardized targets",
-    "inputs and targets": "with standardized inputs and targets",
-    "inputs, rate x10": "with standardized inputs and ten times the learning rate",
-    "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
-    "initialization": "with kernels drawn as He et al. 2015 do",
-    "penalty": "without the penalty",
-    "quiet": "without any dropout",
-    "longer": "with five times the epochs",
-    "rate x0.1": "with a tenth of the learning rate",
-    "rate x0.01": "with a hundredth of the learning rate",
-    "rate x10": "with ten times the learning rate",
-    "rate x100": "with a hundred times the learning rate",
-}
-
 
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
@@ -48,127 +30,8 @@ def place(layer: Layer) -> str:
     return f"{layer.name}, {layer.where}" if layer.where else layer.name
 
 
-class Judge:
+class Judge(Evidence):
     """The verdict on one case; every method is one question."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-
-    @cached_property
-    def reference(self) -> float:
-        """The best skill of simple models on held-out rows."""
-        return self.case.reference.best[1]
-
-    @cached_property
-    def reached(self) -> float:
-        """The skill of the network at the end of its run."""
-        return self.case.trained.skill
-
-    # Did it learn?
-
-    @property
-    def share(self) -> float:
-        """How much of what simple models reach the network reached."""
-        return self.reached / self.reference if self.reference > bound("signal") else 1.0
-
-    @property
-    def known(self) -> bool:
-        """Whether a simple model shows what can be learned."""
-        return self.reference > bound("signal")
-
-    @property
-    def finite(self) -> bool:
-        """Whether every step was."""
-        return bool(self.case.run.steps.finite.all())
-
-    @property
-    def collapsed(self) -> bool:
-        """Good on the training rows and no better than a constant on the validation rows."""
-        validated = self.case.validated
-        return validated is not None and validated.skill < bound("collapse") * max(
-            self.reference, 0
-        )
-
-    @property
-    def learned(self) -> bool:
-        """As well as simple models do, on finite steps; where those find nothing, beyond memory."""
-        if self.case.costs:  # a skill is measured against targets
-            return self.finite
-        if not self.finite or self.collapsed:
-            return False
-        if self.known:
-            return self.share >= bound("learned")
-        validated = self.case.validated
-        if validated is not None:
-            return validated.skill > bound("failed")
-        return self.reached > bound("failed") and self.beyond_memory
-
-    @property
-    def comparable(self) -> bool:
-        """Whether rows kept back can tell memory from learning: enough of them, no sequences."""
-        subject = self.case.subject
-        enough = len(subject.train[0]) >= bound("rows for no signal")
-        # What is said in the order of a sequence, no reference could have found.
-        sequences = np.ndim(subject.train[0]) == 3 or subject.restart is not None
-        return enough and self.case.fits and not sequences
-
-    @cached_property
-    def beyond_memory(self) -> bool:
-        """Whether the network is good on rows kept back, where no validation rows were given."""
-        return not self.comparable or self.case.kept_back(None) >= bound("signal")
-
-    @property
-    def failed(self) -> bool:
-        """So much worse than simple models that optimization itself must be at fault."""
-        if not self.finite or self.collapsed:
-            return True
-        if self.known:
-            return self.share < bound("failed")
-        validated = self.case.validated
-        if validated is not None and validated.skill < bound("signal"):
-            return True
-        if self.reached > bound("signal") and validated is None and not self.beyond_memory:
-            return True
-        return self.reached < bound("failed") * self.best_trial
-
-    @property
-    def best_trial(self) -> float:
-        """The best skill of any run with one thing changed."""
-        return max((trial.skill for trial in self.case.trials.values()), default=0.0)
-
-    @property
-    def attainable(self) -> float:
-        """The best that anything reached."""
-        return max(self.reference, self.best_trial)
-
-    def cured(self, *names: str) -> Trial | None:
-        """The best of these trials, if it went most of the way to the best that was reached."""
-        trials = [self.case.trials[name] for name in names if name in self.case.trials]
-        if not trials:
-            return None
-        best = max(trials, key=lambda trial: trial.skill)
-        base = max(self.reached, 0.0)
-        gap = self.attainable - base
-        enough = base + bound("cure") * gap
-        return best if gap > bound("gap") and best.skill >= enough else None
-
-    @property
-    def any_cure(self) -> bool:
-        """Whether a run with one thing changed went most of the way."""
-        return any(self.cured(name) for name in self.case.trials)
-
-    def helped(self, name: str) -> Trial | None:
-        """A trial that is better than the run by more than the noise of one seed."""
-        trial = self.case.trials.get(name)
-        better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
-        return trial if better else None
-
-    def told(self, trial: Trial) -> str:
-        """A trial in words."""
-        return (
-            f"{WORDS.get(trial.name, f'with {trial.name}')}, the same training goes from "
-            f"{self.reached:.2f} to {trial.skill:.2f} (a constant answer is 0, a perfect one 1)"
-        )
 
     # What kept it from learning? In the order of the vocabulary where it matters.
 
@@ -318,10 +181,6 @@ class Judge:
             remedy="return the new running statistics from apply, and keep them",
         )
 
-    @property
-    def attainable_in_mode(self) -> float:
-        return max(self.reference, 0.5)
-
     def symmetry(self) -> Iterator[Finding]:
         """Units that start identical."""
         at = self.case.start
@@ -380,12 +239,6 @@ class Judge:
                 healthy="mean about 0, deviation about 1",
                 remedy="y = (y - y_train.mean()) / y_train.std()",
             )
-
-    @cached_property
-    def input_scale(self) -> tuple[float, float]:
-        """The largest mean and deviation of a column of the inputs."""
-        told = scales(np.asarray(self.case.subject.train[0]))
-        return float(np.abs(told.mean).max()), float(told.deviation.max())
 
     def scaled(self, cause: str, evidence: str, confidence: float = 1.0) -> Finding:
         """Inputs whose scale is the cause."""
@@ -474,20 +327,6 @@ class Judge:
                 remedy="jax.nn.initializers.he_normal()",
             )
 
-    @property
-    def saturated_first(self) -> bool:
-        """Whether most units of the first layer have lost their slope before any step."""
-        levels = self.case.start.levels
-        return len(levels) > 1 and levels[0].saturated > 0.5
-
-    @property
-    def jumps(self) -> bool:
-        """Whether the loss climbed far above its first value, or a step outran the weights."""
-        loss = self.case.run.steps.loss
-        loss = loss[np.isfinite(loss)]
-        climbed = len(loss) > 1 and loss[1:].max() > bound("overshoot") * abs(loss[0])
-        return bool(climbed or np.max(self.moves[:5], initial=0.0) > 1)
-
     def penalty(self) -> Iterator[Finding]:
         """A penalty that outweighs the data."""
         cure = self.cured("penalty")
@@ -504,51 +343,6 @@ class Judge:
                 remedy="divide the penalty's factor by 100",
             )
 
-    @cached_property
-    def moves(self) -> np.ndarray:
-        """The length of each step over that of the weights, (steps, kernels)."""
-        steps = self.case.run.steps
-        kernels = [leaf.ndim > 1 for leaf in jax.tree.leaves(self.case.initial[0])]
-        weight = steps.weight[:, kernels]
-        # What starts at 0 moves infinitely far in its first step, and nothing is wrong with it: its
-        # steps are held against the longest that it becomes.
-        reached = np.nanmax(np.where(np.isfinite(weight), weight, 0), axis=0, keepdims=True)
-        length = np.where(weight[:1] > 0, weight, reached)
-        return steps.update[:, kernels] / np.maximum(length, 1e-12)
-
-    @cached_property
-    def pace(self) -> float:
-        """The median of that over steps and kernels."""
-        return float(np.median(self.moves)) if self.moves.size else 0.0
-
-    @property
-    def hardly_begun(self) -> bool:
-        """Whether the time was over before anything could be seen."""
-        run = self.case.run
-        return self.finite and not run.complete and len(run.steps.loss) < bound("few steps")
-
-    @property
-    def falls(self) -> bool:
-        """Whether the loss still fell when the time was over: such a run says nothing yet."""
-        loss = self.case.run.steps.loss
-        if len(loss) < 3:
-            return False
-        tenth = max(len(loss) // 10, 1)
-        middle, last = np.mean(loss[-3 * tenth : -2 * tenth]), np.mean(loss[-tenth:])
-        return bool(last < middle - bound("falls") * abs(loss[0] - middle))
-
-    @property
-    def travel(self) -> float:
-        """How far the planned run goes at this pace, in lengths of the weights."""
-        run = self.case.run
-        return float(np.median(self.moves, 1).sum()) * run.planned / max(len(run.steps.loss), 1)
-
-    @property
-    def stands(self) -> bool:
-        """Whether there is a gradient, and the run goes nowhere."""
-        moving = np.median(self.case.run.steps.gradient) > 0
-        return bool(moving and self.pace < bound("slow step") and self.travel < bound("travel"))
-
     def sum_of(self, cured: Trial) -> Finding:
         """The loss as a sum over rows, and a smaller rate that cures it."""
         batch = self.case.trainer.batch
@@ -562,31 +356,6 @@ class Judge:
             healthy="the same loss",
             remedy="jnp.mean over the rows instead of jnp.sum",
         )
-
-    @cached_property
-    def summed(self) -> bool:
-        """Whether the loss of a batch repeated is twice that of the batch."""
-        if self.case.answers is None:
-            return False
-        outputs = jnp.asarray(self.case.answers[:8], jnp.float32)
-        y = jnp.asarray(self.case.wanted[:8])
-        one = float(self.case.subject.loss(outputs, y))
-        two = float(
-            self.case.subject.loss(jnp.concatenate([outputs] * 2), jnp.concatenate([y] * 2))
-        )
-        return bool(
-            np.isfinite([one, two]).all()
-            and abs(two - 2 * one) + abs(two) > 0
-            and abs(two - 2 * one) < 1e-3 * abs(two)
-        )
-
-    @property
-    def overshoots(self) -> bool:
-        """Whether the history shows steps that are too large: a loss that climbs, or huge steps."""
-        steps = self.case.run.steps
-        loss = steps.loss[np.isfinite(steps.loss)]
-        climbs = len(loss) > 1 and loss[1:].max() > loss[0] + 0.2 * abs(loss[0])
-        return bool(climbs or self.pace > bound("large step") or self.jumps)
 
     def changes(self) -> Iterator[Finding]:
         """Single changes with which the same training goes most of the way."""
@@ -669,15 +438,6 @@ class Judge:
                     remedy="a wider layer, he_normal, or leaky_relu",
                 )
                 return
-
-    def death_of(self, i: int) -> tuple[int, int]:
-        """The steps between which the last unit of a layer died."""
-        last = len(self.case.run.steps.loss)
-        for step, params, state in reversed(self.case.run.snapshots):
-            if self.case.look(params, state).levels[i].dead < bound("dead"):
-                return step, last
-            last = step
-        return 0, last
 
     def flattened(self) -> Iterator[Finding]:
         """Hidden layers whose activation makes one unit of many: a softmax in the middle."""
@@ -779,12 +539,6 @@ class Judge:
             remedy="more data, a smaller network, regularization",
         )
 
-    @property
-    def by_heart(self) -> str:
-        """How much of single batches the network learns by heart, as a clause."""
-        told = [f"{skill:.2f} of {rows} rows" for rows, skill in self.case.by_heart.items()]
-        return f"; trained on one batch alone it learns {', '.join(told)}" if told else ""
-
     def clipping(self) -> Iterator[Finding]:
         """A note where nearly every step is clipped: then the rate alone says little."""
         share = self.case.clipped
@@ -855,11 +609,6 @@ class Judge:
         skills = self.case.reference.skills
         bent = max((skill for name, skill in skills.items() if name != "linear"), default=1.0)
         return bent > skills.get("linear", 0.0) + bound("gap")
-
-    @property
-    def ran(self) -> bool:
-        """Whether the training was run at all: data that are not finite need none."""
-        return "run" in vars(self.case)
 
     def impossible(self) -> Iterator[str]:
         """What could not be looked at, and what it would take."""

@@ -15,10 +15,11 @@ from flax import nnx
 import nnref
 from nnref import UserError
 from nnref.cli import main
-from nnref.diagnose import Finding, Findings, Subject
+from nnref.diagnose import Finding, Findings, Subject, step
 from nnref.diagnose.case import Case
 from nnref.diagnose.dynamics import Trainer
 from nnref.diagnose.findings import THRESHOLDS
+from nnref.diagnose.look import Look
 from nnref.diagnose.subject import for_any_rows
 from nnref.signatures import plain
 
@@ -519,6 +520,55 @@ def test_tokens_are_not_standardized():
         apply=lambda params, state, x, key, train: (x @ params["w"], state),
     )
     assert "inputs" in Case(dense, seconds=30.0).trials
+
+
+def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
+    """Balanced accuracy of one row in eight: a constant has a half, not seven eighths."""
+    y = (np.arange(64) % 8 == 0).astype(np.float32)[:, None]
+    x = np.concatenate([y, X], 1)
+
+    def balanced(outputs, y):
+        right = (outputs > 0) == (y > 0.5)
+        return (right[y > 0.5].mean() + right[y < 0.5].mean()) / 2
+
+    subject = Subject(
+        lambda key: ({"w": jnp.zeros((4, 1)), "b": jnp.zeros(1)}, {}),
+        lambda params, state, x, key, train: (x @ params["w"] + params["b"], state),
+        lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(),
+        train=(x, y),
+        optimizer=optax.adam(0.1),
+        kind="binary",
+        metric=balanced,
+    )
+    case = Case(subject, seconds=30.0)
+    half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
+    assert case.outcome(half, {}).skill == 1
+    assert case.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
+    assert case.told_of_constants(np.zeros((64, 1)), y) == 0.5
+    assert case.never_answered == set()
+    still = Case(replace(subject, optimizer=optax.sgd(0.0)), seconds=30.0)
+    assert still.never_answered == {1}
+
+
+def test_rows_are_looked_at_evenly_where_there_are_many():
+    x = np.linspace(0, 1, 5000, dtype=np.float32)[:, None]
+    made = subject_of(task())
+    subject = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
+    outputs, y = Case(subject, seconds=30.0).answered({"w": jnp.ones((1, 1))}, {}, None)
+    np.testing.assert_array_equal(outputs, y)
+    assert len(y) == 1024
+    assert (y[0], y[-1]) == (0, 1)
+    goes_on = replace(subject, restart=lambda params, state: state)
+    _, y = Case(goes_on, seconds=30.0).answered({"w": jnp.ones((1, 1))}, {}, None)
+    np.testing.assert_array_equal(y, x[:1024])
+
+
+def test_a_warm_up_from_0_is_no_standstill():
+    warm = optax.adam(optax.linear_schedule(0.0, 0.1, 20))
+    found = step.optimizer(Look(replace(subject_of(task()), optimizer=warm)))
+    assert found == []
+    still = replace(subject_of(task()), optimizer=optax.set_to_zero())
+    assert [f.cause for f in step.optimizer(Look(still))] == ["parameters_not_updated"]
 
 
 # Slow networks, and costs

@@ -35,8 +35,11 @@ def found(
     trained=1.0,
     validated=0.9,
     shuffle=True,
+    never=(),
 ):
     case = SimpleNamespace(
+        answers=np.ones((8, 3)),
+        never_answered=set(never),
         subject=SimpleNamespace(
             train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32
         ),
@@ -95,6 +98,11 @@ TABLE = {
         {"y": skewed([0.8, 0.18, 0.02]), "valid": (XV, YV), "validated": 0.3},
         ("class_imbalance", "fault"),
         {"y": skewed([0.8, 0.18, 0.02]), "valid": (XV, YV), "validated": 0.9},
+    ),
+    "a rare class that is never answered": (
+        {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [2]},
+        ("class_imbalance", "fault"),
+        {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [1]},
     ),
     "validation rows that were trained": (
         {"valid": (X[:50], CLASSES[:50])},

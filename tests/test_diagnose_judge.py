@@ -93,6 +93,7 @@ def case(
     costs=False,
     fits=True,
     clipped=None,
+    misjudged=None,
     constant_loss=1.0,
     **tried,
 ):
@@ -125,6 +126,7 @@ def case(
         kept_back=lambda trial: kept,
         by_heart={2: 1.0, 16: 0.9},
         clipped=clipped,
+        misjudged=misjudged,
         constant_loss=constant_loss,
         shuffled=0.02,
         look=lambda params, state: look() if params is first else end or look(),
@@ -170,6 +172,9 @@ FROM_ZERO = FROM_ZERO._replace(weight=np.linspace(0, 0.2, 200)[:, None] * np.one
 
 SPIKE = history(np.linspace(1, 0.9, STEPS))
 SPIKE = SPIKE._replace(update=np.where(np.arange(STEPS)[:, None] == 200, 0.5, SPIKE.update))
+
+ENDS = history(np.linspace(1, 0.9, STEPS))
+ENDS = ENDS._replace(update=np.where(np.arange(STEPS)[:, None] < 150, ENDS.update, 0.0))
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -329,6 +334,16 @@ TABLE = {
         {"last": params()},
         {"last": params() | {"a": {"kernel": 1.01 * kernel(0)}, "b": {"kernel": kernel(7)}}},
     ),
+    "metric_mismatch": (
+        "metric_mismatch",
+        {"misjudged": 0.9},
+        {"misjudged": 0.5},
+    ),
+    "learning_rate_too_low, of a schedule that ends": (
+        "learning_rate_too_low",
+        {"steps": ENDS},
+        {"steps": ENDS._replace(gradient=np.where(ENDS.update > 0, 1.0, 1e-9))},
+    ),
     "excessive_dropout": (
         "excessive_dropout",
         {"quiet": 0.9},
@@ -477,6 +492,13 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
     assert [(f.cause, f.severity) for f in told] == [("leaked_targets", "fault")]
     told = Judge(case(reached=0.9)).verdict([column])
     assert [f.severity for f in told] == ["note"]
+
+
+def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():
+    note = Finding("loss_mismatch", "note", "net.py:3", "the same for other targets")
+    for tried, cause in (({}, "loss_mismatch"), ({"rate_x10": 0.9}, "learning_rate_too_low")):
+        found = Judge(case(reached=0.1, **tried)).verdict([note])
+        assert [f.cause for f in found if f.severity == "fault"] == [cause]
 
 
 def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():

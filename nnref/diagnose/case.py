@@ -36,6 +36,7 @@ ROWS = 1024  # that a measure of the whole network looks at
 AT_ONCE = 512
 BY_HEART = (2, 16, 64)  # rows that a network is asked to learn by heart
 STEPS_BY_HEART = 300
+CONSTANTS = 20  # classes whose constant answer a metric is asked about
 SHORTEST = 2.0  # seconds below which a further run is not begun
 CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
 ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
@@ -271,28 +272,73 @@ class Case:
         train: bool = False,
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
-        x, y = self.subject.train if rows is None else rows
+        outputs, y = self.answered(params, state, rows, train)
+        loss = float(self.subject.loss(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+        if not self.fits:
+            return Outcome(loss, self.fall(loss))
+        told = self.told(outputs, y)
+        if told is None:
+            return Outcome(loss, self.recomputed(outputs, y))
+        return Outcome(loss, skill(told, self.told_of_constants(outputs, y)))
+
+    def answered(
+        self, params: Any, state: Any, rows: tuple[Any, Any] | None, train: bool = False
+    ) -> tuple[Any, np.ndarray]:
+        """Outputs for some of the rows, and the targets of these.
+
+        Rows are taken evenly: they may be sorted. A state that goes on needs those from the start.
+        """
+        x, y = (np.asarray(part) for part in (self.subject.train if rows is None else rows))
         many = ROWS if self.fits else AT_ONCE  # some outputs may be no rows, and cannot be joined
-        x, y = np.asarray(x[:many]), np.asarray(y[:many])
+        if len(x) > many:
+            chosen = np.linspace(0, len(x) - 1, many).round().astype(int)
+            chosen = chosen if self.subject.restart is None else np.arange(many)
+            x, y = x[chosen], y[chosen]
         state = self.subject.begun(params, state)
         parts = [
             self.applied[train](params, state, jnp.asarray(x[i : i + AT_ONCE]))
             for i in range(0, len(x), AT_ONCE)
         ]
-        outputs = parts[0]
-        if len(parts) > 1:
-            outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        loss = float(self.subject.loss(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
-        if not self.fits:
-            return Outcome(loss, self.fall(loss))
+        if len(parts) == 1:
+            return parts[0], y
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), y
+
+    def recomputed(self, outputs: Any, y: np.ndarray) -> float:
+        """The skill by accuracy or R²; -1 where outputs do not fit the targets."""
         target = target_of(y, self.kind)
         try:
-            told = self.told(outputs, y)
-            if told is None:
-                told = score(target, self.decided(outputs.astype(float), target))
+            told = score(target, self.decided(np.asarray(outputs, float), target))
         except (ValueError, TypeError):  # outputs that do not fit the targets answer nothing
-            told = float("-inf")
-        return Outcome(loss, skill(told, chance(target)))
+            return -1.0
+        return skill(told, chance(target))
+
+    def told_of_constants(self, outputs: np.ndarray, y: np.ndarray) -> float:
+        """The most that the user's metric gives to one answer for all rows."""
+        shape = np.shape(outputs)
+        width = shape[-1] if len(shape) > 1 else 1
+        if self.kind != "regression" and width > 1:
+            answers = [20 * np.eye(width)[c] - 10 for c in range(min(width, CONSTANTS))]
+        else:
+            values = np.asarray(y, float)
+            answers = [-10.0, 0.0, 1.0, 10.0, values.min(), values.mean(), values.max()]
+            answers += [values.mean(0)] if values.shape == shape else []
+        told = [self.told(np.broadcast_to(np.float32(a), shape), y) for a in answers]
+        return max((each for each in told if each is not None and np.isfinite(each)), default=0.0)
+
+    @cached_property
+    def misjudged(self) -> float | None:
+        """The skill of the trained network recomputed, where the user's metric tells another."""
+        if self.subject.metric is None or self.answers is None:
+            return None
+        return self.recomputed(*self.answered(self.run.params, self.run.state, None))
+
+    @cached_property
+    def never_answered(self) -> set[int]:
+        """Classes of the training rows that the trained network gives to none of them."""
+        outputs, y = self.answered(self.run.params, self.run.state, None)
+        target = target_of(y, self.kind)
+        decided = np.asarray(self.decided(np.asarray(outputs, float), target)).astype(int)
+        return set(target.answers.ravel().tolist()) - set(decided.ravel().tolist())
 
     def fall(self, loss: float) -> float:
         """A loss as skill: how much of that of the best constant answer is gone."""

@@ -100,6 +100,7 @@ THRESHOLDS: dict[str, Threshold] = {
         "the same, of the step before the first non-finite number: a hundred times a healthy one",
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
+    "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
     "travel": Threshold(
         0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
     ),

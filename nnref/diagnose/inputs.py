@@ -289,7 +289,7 @@ def check(case: "Case") -> Iterator[Finding]:
     if case.kind in ("binary", "multiclass"):
         yield from balance(case)
     yield from splits(case)
-    if case.subject.valid is None and not case.subject.shuffle:
+    if not case.subject.shuffle:
         yield from sorted_rows(case)
 
 
@@ -411,6 +411,8 @@ def balance(case: "Case") -> Iterator[Finding]:
         f"{present.max():.0%}"
     )
     severity, healthy = "note", "within a factor of 10"
+    if drowned(case, int(np.flatnonzero(train == present.min())[0])):
+        severity, told = "fault", f"{told}; the network never answers it"
     if case.subject.valid is not None:
         target = target_of(np.asarray(case.subject.valid[1]), case.kind)
         valid = shares(target, max(classes, target.classes))[:classes]
@@ -455,6 +457,13 @@ def repeated(case: "Case", name: str, x: np.ndarray) -> Iterator[Finding]:
             healthy=f"below {bound('leak'):.0%}",
             remedy="split before rows are repeated or drawn",
         )
+
+
+def drowned(case: "Case", rarest: int) -> bool:
+    """Whether the network never answers the rarest class, and is told to be bad for it."""
+    best = case.reference.best[1]
+    bad = case.trained.skill < bound("failed") * best and best > bound("signal")
+    return bad and case.answers is not None and rarest in case.never_answered
 
 
 def by_row(x: np.ndarray) -> np.ndarray:

@@ -20,6 +20,10 @@ from nnref.diagnose.tracing import name_of
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
 
 
+# Notes of the program that are the fault where nothing else is: rows that mix, targets not read.
+LAST = ("loss_axis_error", "loss_mismatch")
+
+
 def hidden(case: Case) -> range:
     """The places of the layers before the last one."""
     return range(len(case.layers) - 1)
@@ -357,6 +361,48 @@ class Judge(Evidence):
             remedy="jnp.mean over the rows instead of jnp.sum",
         )
 
+    def metric(self) -> Iterator[Finding]:
+        """A metric that finds nothing learned where accuracy or R² finds all of it."""
+        told = self.case.misjudged
+        learned = told is not None and self.known and told >= bound("learned") * self.reference
+        if learned and self.finite and self.reached < bound("failed") * self.reference:
+            word = "R²" if self.case.kind == "regression" else "accuracy"
+            yield Finding(
+                "metric_mismatch",
+                "fault",
+                "metric",
+                f"by your metric the network reaches {self.reached:.2f}, by {word} recomputed from "
+                f"its outputs {told:.2f}, from 0 for the best constant answer to 1: the metric is "
+                "wrong, the training is not",
+                measured=f"{self.reached:.2f}",
+                healthy=f"{told:.2f}",
+                remedy="compare outputs and targets of the same shape: outputs[:, 0] > 0.5 with "
+                "y[:, 0]",
+                confidence=0.8,
+            )
+
+    def faded(self) -> Iterator[Finding]:
+        """Updates that end long before the run, though there is a gradient: a schedule's end."""
+        steps = self.case.run.steps
+        length = np.sqrt((steps.update.astype(np.float64) ** 2).sum(1))
+        moving = np.flatnonzero(length > bound("faded") * np.max(length, initial=0.0))
+        last = int(moving[-1]) + 1 if len(moving) else 0
+        slopes = np.sqrt((steps.gradient.astype(np.float64) ** 2).sum(1))
+        # A gradient that ends as well is a loss that is at rest.
+        if 0 < last < len(length) / 2 and np.median(slopes[last:]) > 0.01 * np.median(
+            slopes[:last]
+        ):
+            yield Finding(
+                "learning_rate_too_low",
+                "fault",
+                "optimizer",
+                f"after step {last} of {len(length)} the updates are 0, though there is a gradient",
+                measured=f"{last / len(length):.0%} of the run moves the weights",
+                healthy="all of it",
+                remedy="a schedule as long as the run: decay_steps = epochs * steps an epoch",
+                confidence=0.8,
+            )
+
     def changes(self) -> Iterator[Finding]:
         """Single changes with which the same training goes most of the way."""
         for each in (self.data_scale, self.penalty, self.noise, self.rate):
@@ -660,6 +706,9 @@ class Judge(Evidence):
 
     def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:
         """What the run shows, where the data are not all there is to it."""
+        mistaken = list(self.metric())
+        if mistaken:
+            return [*mistaken, *map(as_note, structural)]
         if self.learned:
             # Units that stay the same, layers never used: lost, however well the rest does.
             lost = [*self.symmetry(), *filter(certain_loss, structural)]
@@ -669,7 +718,7 @@ class Judge(Evidence):
         program = [finding for finding in structural if finding.severity == "fault"]
         notes = [finding for finding in structural if finding.severity == "note"]
         certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]
-        certain += self.sum_too_large()
+        certain += [*self.sum_too_large(), *(self.faded() if self.failed else ())]
         if self.hardly_begun:
             # A run of so few steps has shown nothing: what cannot work at all is all there is.
             hard = [finding for finding in program if finding.confidence >= bound("hard")]
@@ -682,11 +731,12 @@ class Judge(Evidence):
         # What cannot work needs no further runs.
         hard = any(finding.confidence >= bound("hard") for finding in program)
         if not hard and self.failed:
-            found += [*self.statistics(), *self.no_signal(), *self.signal(), *self.flattened()]
+            found += [*self.statistics(), *self.signal(), *self.flattened()]
+            found += [] if wrong else self.no_signal()  # of a class that drowns nothing is heard
             if self.finite and (self.case.run.complete or not self.falls or self.stands):
                 found += [*self.changes(), *self.dying()]
                 if not found:
-                    mixed = [note for note in notes if note.cause == "loss_axis_error"]
+                    mixed = [note for note in notes if note.cause in LAST]
                     notes = [note for note in notes if note not in mixed]
                     found = [replace(note, severity="fault") for note in mixed]
                 found = found or list(self.capacity())

@@ -104,6 +104,19 @@ class Look:
         return lambda scale: jitted(self.params, scale)
 
     @property
+    def waits(self) -> bool:
+        """Whether the optimizer moves later where its first update is 0, as a warm-up does."""
+        optimizer, params = self.subject.optimizer, self.params
+        drawn = drawn_like(params)
+
+        def turn(state: Any, _: None) -> tuple[Any, Any]:
+            updates, state = updated(optimizer, drawn, state, params)
+            return state, jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates)])
+
+        first = optimizer.init(params)
+        return bool(jax.jit(lambda s: jax.lax.scan(turn, s, length=100)[1])(first).any())
+
+    @property
     def last(self) -> str:
         """Where the answers are made."""
         found = self.sample.layers

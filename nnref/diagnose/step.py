@@ -302,7 +302,7 @@ def optimizer(look: Look) -> list[Finding]:
         return []
     along = ratio_of(look.step(1.0), drawn_like(look.params))
     found = []
-    if along >= 0:
+    if along > 0 or (along == 0 and not look.waits):
         found.append(
             Finding(
                 "gradient_ascent" if along > 0 else "parameters_not_updated",
@@ -310,7 +310,7 @@ def optimizer(look: Look) -> list[Finding]:
                 "optimizer",
                 "the first update points along the gradient: the loss is climbed"
                 if along > 0
-                else "the first update is 0 for a gradient that is not",
+                else "a hundred updates are 0 for a gradient that is not",
                 measured=f"{along:+.3g} of the gradient",
                 healthy="negative",
                 remedy="a positive learning rate, and one sign change: optax.scale(-rate)"

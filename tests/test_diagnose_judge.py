@@ -495,6 +495,9 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
 
 
 def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():
+    distance = Finding("loss_mismatch", "note", "net.py:3", "a distance", confidence=0.3)
+    found = Judge(case(reached=0.1)).verdict([distance])
+    assert [f.cause for f in found if f.severity == "fault"] == ["insufficient_capacity"]
     note = Finding("loss_mismatch", "note", "net.py:3", "the same for other targets")
     for tried, cause in (({}, "loss_mismatch"), ({"rate_x10": 0.9}, "learning_rate_too_low")):
         found = Judge(case(reached=0.1, **tried)).verdict([note])

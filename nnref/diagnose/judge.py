@@ -21,6 +21,7 @@ BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
 
 
 # Notes of the program that are the fault where nothing else is: rows that mix, targets not read.
+# (A note that is less sure, as of a distance to classes, remains one.)
 LAST = ("loss_axis_error", "loss_mismatch")
 
 
@@ -736,7 +737,7 @@ class Judge(Evidence):
             if self.finite and (self.case.run.complete or not self.falls or self.stands):
                 found += [*self.changes(), *self.dying()]
                 if not found:
-                    mixed = [note for note in notes if note.cause in LAST]
+                    mixed = [n for n in notes if n.cause in LAST and n.confidence >= 0.5]
                     notes = [note for note in notes if note not in mixed]
                     found = [replace(note, severity="fault") for note in mixed]
                 found = found or list(self.capacity())

@@ -193,7 +193,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "turned": Threshold(1.2, "last over best validation loss"),
     "clipped": Threshold(0.9, "share of steps: a clip is meant for spikes"),
     "first loss": Threshold(
-        10.0, "over the loss of a constant answer: He starts of unit inputs give at most 3"
+        10.0, "over the loss of a constant answer: an order of magnitude, not calibrated; a note"
     ),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }

@@ -827,3 +827,8 @@ def test_the_page_of_the_diagnosis_has_every_threshold():
     table = page.partition("## Every threshold")[2]
     rows = [f"| {name} | {value:g} | {why} |" for name, (value, why) in THRESHOLDS.items()]
     assert table.strip().splitlines()[2:] == rows
+
+
+def test_a_bare_loss_is_given_to_an_optimizer_that_looks_at_it():
+    found = nnref.diagnose(loss=bare, params=init(KEY), batch=(X, Y), optimizer=optax.lbfgs())
+    assert not found.faults

@@ -83,10 +83,7 @@ def measured(loss: Callable[..., Any], params: Any, *rest: Any) -> tuple[Any, li
 
     point = list(map(beside, leaves))
     slopes = jax.tree.leaves(both(jax.tree.unflatten(tree, point), *rest)[1])
-    paths = [
-        jax.tree_util.keystr(p, simple=True, separator=".")
-        for p, _ in jax.tree.leaves_with_path(params)
-    ]
+    paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     told = []
     real = [i for i, leaf in enumerate(leaves) if inexact(leaf) and leaf.size]
     for place in random.permutation(real)[:LEAVES]:
@@ -188,13 +185,12 @@ def integers(look: Look) -> list[Finding]:
     """Integers that wrap around, and fractions that a cast to integers drops."""
     traced = look.sample.trace
     data = traced.reached(traced.arguments[2])
-    asked = [op for op in traced.operations if op.inputs[0:1] and not data.isdisjoint(op.inputs)]
+    asked = [op for op in traced.operations if not data.isdisjoint(op.inputs)]
     narrow = [op for op in asked if op.name in EXACT and width(traced, op.outputs[0]) <= 16]
     casts = [op for op in asked if op.name == "convert_element_type" and drops(traced, op)]
     if not narrow and not casts:
         return []
-    s = look.sample
-    leaves = jax.tree.leaves((look.params, look.state, s.x, jax.random.key(0)))
+    leaves = jax.tree.leaves((*look.given[:3], jax.random.key(0)))
     wanted = [value for op in narrow + casts for value in (*op.inputs, *op.outputs)]
     values = dict(zip(wanted, jax.device_get(traced.evaluate(leaves, wanted)), strict=True))
     return [

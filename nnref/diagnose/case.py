@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from nnref.diagnose.answers import row_by_row
-from nnref.diagnose.dynamics import Change, Run, Trainer
+from nnref.diagnose.dynamics import Change, Run, Trainer, lengths
 from nnref.diagnose.findings import bound, in_a_line
 from nnref.diagnose.inputs import (
     Reference,
@@ -477,8 +477,7 @@ class Case:
                 leaves = jax.tree.leaves(given)
                 length, *limits = map(float, traced.evaluate(leaves, [*told, *fixed]))
                 if np.isclose(length, norm, rtol=1e-3):
-                    lengths = np.sqrt((self.run.steps.gradient.astype(float) ** 2).sum(1))
-                    return float((lengths > max(limits)).mean())
+                    return float((lengths(self.run.steps.gradient) > max(limits)).mean())
         return None
 
     @cached_property

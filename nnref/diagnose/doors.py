@@ -288,10 +288,12 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
 
     def step(carry: Any, key: Any) -> Any:
         params, state = carry
-        value, gradient = jax.value_and_grad(lambda p: look.objective(p, none, x, y, key)[0])(
-            params
-        )
-        updates, state = optimizer.update(gradient, state, params)
+
+        def at(params: Any) -> Any:
+            return look.objective(params, none, x, y, key)[0]
+
+        value, gradient = jax.value_and_grad(at)(params)
+        updates, state = updated(optimizer, gradient, state, params, at, value)
         told = (value, norms(gradient), norms(updates), norms(params))
         return (optax.apply_updates(params, updates), state), told
 

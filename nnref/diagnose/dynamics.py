@@ -71,6 +71,11 @@ def norms(tree: Tree) -> jax.Array:
     )
 
 
+def lengths(norms: Any) -> np.ndarray:
+    """Norms of whole trees, in double precision, from those of their leaves: (steps, leaves)."""
+    return np.sqrt((np.asarray(norms, np.float64) ** 2).sum(1))
+
+
 def inner_product(a: Tree, b: Tree) -> jax.Array:
     """Of two trees, in single precision."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

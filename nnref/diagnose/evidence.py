@@ -8,7 +8,7 @@ import numpy as np
 
 from nnref.diagnose.case import Case, Trial
 from nnref.diagnose.findings import bound
-from nnref.diagnose.inputs import scales
+from nnref.diagnose.inputs import Scales, scales
 
 # What a trial changed, as a report says it.
 WORDS = {
@@ -159,10 +159,14 @@ class Evidence:
     # How did it start, and move?
 
     @cached_property
+    def scales(self) -> Scales:
+        """Location and spread of the inputs, column by column."""
+        return scales(np.asarray(self.case.subject.train[0]))
+
+    @property
     def input_scale(self) -> tuple[float, float]:
         """The largest mean and deviation of a column of the inputs."""
-        told = scales(np.asarray(self.case.subject.train[0]))
-        return float(np.abs(told.mean).max()), float(told.deviation.max())
+        return float(np.abs(self.scales.mean).max()), float(self.scales.deviation.max())
 
     @property
     def saturated_first(self) -> bool:

@@ -498,9 +498,7 @@ def shifted(case: "Case", name: str, rows: Rows) -> Iterator[Finding]:
         )
 
 
-def other_classes(
-    case: "Case", name: str, rows: tuple[np.ndarray, np.ndarray]
-) -> Iterator[Finding]:
+def other_classes(case: "Case", name: str, rows: Rows) -> Iterator[Finding]:
     """A split whose classes are others than those of the training rows."""
     if case.kind not in ("binary", "multiclass"):
         return

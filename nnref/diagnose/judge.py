@@ -10,9 +10,9 @@ import numpy as np
 
 from nnref.diagnose import inputs
 from nnref.diagnose.case import Case, Trial
+from nnref.diagnose.dynamics import lengths
 from nnref.diagnose.evidence import Evidence
 from nnref.diagnose.findings import Finding, bound, upstream
-from nnref.diagnose.inputs import scales
 from nnref.diagnose.layers import Layer
 from nnref.diagnose.tracing import name_of
 
@@ -66,7 +66,7 @@ class Judge(Evidence):
             )
             return
         reached = steps.largest_output[:at]
-        weights = np.sqrt((steps.weight[: at + 1].astype(np.float64) ** 2).sum(1))
+        weights = lengths(steps.weight[: at + 1])
         grew = at > 0 and (
             last > bound("growth") * max(np.min(before), 1e-30)
             or reached[-1] > bound("growth") ** 2 * max(reached[0], 1e-30)
@@ -247,8 +247,7 @@ class Judge(Evidence):
 
     def scaled(self, cause: str, evidence: str, confidence: float = 1.0) -> Finding:
         """Inputs whose scale is the cause."""
-        told = scales(np.asarray(self.case.subject.train[0]))
-        mean, deviation = self.input_scale
+        told, (mean, deviation) = self.scales, self.input_scale
         column = int(told.deviation.argmax() if deviation > mean else np.abs(told.mean).argmax())
         return Finding(
             cause,
@@ -385,14 +384,12 @@ class Judge(Evidence):
     def faded(self) -> Iterator[Finding]:
         """Updates that end long before the run, though there is a gradient: a schedule's end."""
         steps = self.case.run.steps
-        length = np.sqrt((steps.update.astype(np.float64) ** 2).sum(1))
+        length, slopes = lengths(steps.update), lengths(steps.gradient)
         moving = np.flatnonzero(length > bound("faded") * np.max(length, initial=0.0))
         last = int(moving[-1]) + 1 if len(moving) else 0
-        slopes = np.sqrt((steps.gradient.astype(np.float64) ** 2).sum(1))
+        early = 0 < last < len(length) / 2
         # A gradient that ends as well is a loss that is at rest.
-        if 0 < last < len(length) / 2 and np.median(slopes[last:]) > 0.01 * np.median(
-            slopes[:last]
-        ):
+        if early and np.median(slopes[last:]) > 0.01 * np.median(slopes[:last]):
             yield Finding(
                 "learning_rate_too_low",
                 "fault",

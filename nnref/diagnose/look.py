@@ -139,7 +139,7 @@ class LossLook:
 
     def __init__(self, loss: Callable[..., Any], params: Any, batch: Any, keyed: bool) -> None:
         """Take a loss of parameters and batch, and of a key where it is keyed."""
-        self.loss, self.params, self.keyed = loss, params, keyed
+        self.loss, self.keyed = loss, keyed
         self.given = params, {}, batch, ()
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nnref.diagnose.findings import Finding, bound
-from nnref.diagnose.subject import Subject
 
 if TYPE_CHECKING:
     from nnref.diagnose.case import Case
@@ -265,14 +264,6 @@ def standardized(x: np.ndarray) -> np.ndarray:
     axes: Any = 0 if x.ndim == 2 else None
     mean, deviation = x.mean(axes), x.std(axes)
     return ((x - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
-
-
-def is_standard(subject: Subject) -> bool:
-    """Whether the inputs are about as they would be after standardizing."""
-    told = scales(subject.train[0])
-    return bool(
-        abs(told.mean).max() < 3 and told.deviation.max() < 3 and told.root_mean_square > 0.1
-    )
 
 
 def check(case: "Case") -> Iterator[Finding]:

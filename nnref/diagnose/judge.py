@@ -363,9 +363,10 @@ class Judge(Evidence):
 
     def metric(self) -> Iterator[Finding]:
         """A metric that finds nothing learned where accuracy or R² finds all of it."""
+        if not self.known or not self.finite or self.reached >= bound("failed") * self.reference:
+            return
         told = self.case.misjudged
-        learned = told is not None and self.known and told >= bound("learned") * self.reference
-        if learned and self.finite and self.reached < bound("failed") * self.reference:
+        if told is not None and told >= bound("learned") * self.reference:
             word = "R²" if self.case.kind == "regression" else "accuracy"
             yield Finding(
                 "metric_mismatch",

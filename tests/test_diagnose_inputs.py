@@ -36,12 +36,15 @@ def found(
     validated=0.9,
     shuffle=True,
     never=(),
+    costs=False,
+    metric=None,
 ):
     case = SimpleNamespace(
         answers=np.ones((8, 3)),
+        costs=costs,
         never_answered=set(never),
         subject=SimpleNamespace(
-            train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32
+            train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32, metric=metric
         ),
         on=lambda rows: Outcome(0.1, validated),
         kind=kind,
@@ -84,6 +87,26 @@ TABLE = {
         ("corrupted_labels", "note"),
         {"y": np.ones((300, 1)) + X[:, :1], "kind": "regression"},
     ),
+    "one target, by a metric that compares": (
+        {"y": np.ones((300, 1)), "kind": "regression", "metric": max, "trained": -1.0},
+        ("corrupted_labels", "fault"),
+        {"y": np.ones((300, 1)), "kind": "regression", "metric": max, "trained": 1.0},
+    ),
+    "one class": (
+        {"y": np.repeat(CLASSES[:1], 300, 0), "trained": 0.0},
+        ("corrupted_labels", "fault"),
+        {"y": np.ones((300, 1)), "kind": "regression", "trained": 0.0},
+    ),
+    "one row, many times": (
+        {"x": np.zeros((300, 4), np.uint8)},
+        ("no_signal", "fault"),
+        {"x": np.zeros((300, 4), np.uint8), "costs": True},
+    ),
+    "one row, many times, and one target": (
+        {"x": np.zeros((300, 4))},
+        ("no_signal", "fault"),
+        {"x": np.zeros((300, 4)), "y": np.ones((300, 1)), "kind": "regression"},
+    ),
     "equal rows, unequal targets": (
         {"x": np.repeat(X[:10], 30, 0)},
         ("corrupted_labels", "note"),
@@ -113,6 +136,11 @@ TABLE = {
         {"valid": (XV * 100, YV), "validated": 0.1},
         ("inputs_not_normalized", "fault"),
         {"valid": (XV * 1.5, YV), "validated": 0.1},
+    ),
+    "validation in another scale, of a network that knows nothing": (
+        {"valid": (XV * 100, YV), "trained": 0.5, "validated": 0.0},
+        ("inputs_not_normalized", "fault"),
+        {"valid": (XV * 100, YV), "trained": 0.01, "validated": -0.1},
     ),
     "test rows that were trained": (
         {"test": (X[:50], CLASSES[:50])},

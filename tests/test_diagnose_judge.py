@@ -22,7 +22,9 @@ LEVEL = Level(8, 1.0, 0.7, 0.0, 0.0, 0.0, 3.0, 0.0)
 
 
 def layer(name, activation):
-    return Layer((f"{name}.kernel",), "dot_general", "net.py:7", activation, (2, 8), False, 0, 1, 2)
+    return Layer(
+        (f"{name}.kernel",), "dot_general", "net.py:7", activation, (2, 8), 8, False, False, 0, 1, 2
+    )
 
 
 def kernel(seed, deviation=0.5):
@@ -138,7 +140,7 @@ def case(
             history(np.linspace(1, 0.9, STEPS)) if steps is None else steps,
             [(0, first, {}), (STEPS, last, {})],
             None,
-            STEPS,
+            STEPS if steps is None else len(steps.loss),
             1.0,
         ),
         trainer=SimpleNamespace(batch=batch),
@@ -264,6 +266,11 @@ TABLE = {
         {"penalty": 0.9},
         {"penalty": 0.2},
     ),
+    "excessive_regularization, of the wrong sign": (
+        "excessive_regularization",
+        {"penalty": 0.9, "steps": history(np.linspace(1, 0.9, STEPS), penalty=-5.0)},
+        {"penalty": 0.2, "steps": history(np.linspace(1, 0.9, STEPS), penalty=-5.0)},
+    ),
     "loss_summed_over_batch": (
         "loss_summed_over_batch",
         {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9},
@@ -289,6 +296,25 @@ TABLE = {
         {"longer": 0.9},
         {"longer": 0.05},
     ),
+    "undertrained, of a few steps that a faster rate helps as well": (
+        "undertrained",
+        {"longer": 0.7, "rate_x10": 0.9, "steps": history(np.linspace(1, 0.9, 15))},
+        {"longer": 0.7, "rate_x10": 0.9},
+    ),
+    "exploding_gradients, of a run that blows up": (
+        "exploding_gradients",
+        {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS)), "start": look(GROWN)},
+        {
+            "steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS)),
+            "start": look(GROWN),
+            "rate_x0.1": 0.9,
+        },
+    ),
+    "exploding_gradients, of the signal": (
+        "exploding_gradients",
+        {"start": look(levels=(LEVEL, replace(LEVEL, size=1e3), LEVEL))},
+        {"start": look(levels=(LEVEL, replace(LEVEL, size=50.0), LEVEL))},
+    ),
     "vanishing_gradients": (
         "vanishing_gradients",
         {"start": look(gradients=(1e-4, 1e-2, 1.0)), "activation": ("logistic",)},
@@ -302,7 +328,7 @@ TABLE = {
     "vanishing_gradients, in time": (
         "vanishing_gradients",
         {"start": replace(look(), times=(1e-6, 1e-5, 1e-3, 1.0))},
-        {"start": replace(look(), times=(0.1, 0.2, 0.5, 1.0))},
+        {"start": replace(look(), times=(1e-6, 1e-5, 1e-3, 1.0)), "rate_x0.1": 0.9},
     ),
     "initialization_too_small": (
         "initialization_too_small",
@@ -478,6 +504,30 @@ def test_what_is_worth_a_note(measured, near, said):
 def test_what_helps_a_network_that_learns_half_well_is_a_note(reached, severities):
     found = Judge(case(reached=reached, x=HUGE, inputs=0.95)).verdict([])
     assert [f.severity for f in found if f.cause == "inputs_not_normalized"] == severities
+
+
+@pytest.mark.parametrize(("deviation", "found"), [(5.0, ["initialization_too_large"]), (1.0, [])])
+def test_one_hidden_layer_may_start_too_large(deviation, found):
+    made = case(initialization=0.9, start=look((LEVEL,) * 2, (1.0,) * 2, (deviation,) * 2))
+    made.layers = [layer("a", ("max",)), layer("b", ())]
+    made.end = look((LEVEL,) * 2)
+    causes = [f.cause for f in Judge(made).verdict([]) if f.severity == "fault"]
+    assert [cause for cause in causes if cause == "initialization_too_large"] == found
+
+
+def test_a_cause_is_no_symptom_of_itself():
+    climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), along=0.9)
+    told = [Finding("gradient_ascent", "fault", "net.py:3", "the first update", confidence=0.95)]
+    (found,) = Judge(case(steps=climbs)).verdict(told)
+    assert found.cause == "gradient_ascent"
+    assert [symptom.cause for symptom in found.symptoms] == ["learning_rate_too_high"]
+
+
+def test_a_softmax_that_weighs_other_data_is_attention():
+    made = case(activation=("exp", "div"))
+    made.layers = [each._replace(weighs=True) for each in made.layers]
+    causes = [f.cause for f in Judge(made).verdict([]) if f.severity == "fault"]
+    assert causes == ["insufficient_capacity"]
 
 
 def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():

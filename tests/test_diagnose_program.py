@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax import nnx
 
 from nnref.diagnose import objective, program, step, wiring
+from nnref.diagnose.case import Case
 from nnref.diagnose.layers import activations, layers
 from nnref.diagnose.look import Look
 from nnref.diagnose.subject import Subject
@@ -128,6 +129,45 @@ def test_layers_behind_a_normalization_a_loop_and_a_table():
     assert found[1].activation == "silu"
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_over_stacked_parameters_is_a_stack_of_layers(reverse):
+    def network(params, x):
+        def turn(carry, layer):
+            return jnp.tanh(affine(layer, carry)), None
+
+        x = jax.nn.relu(affine(params["dense0"], x))
+        return jax.lax.scan(turn, x, params["stack"], reverse=reverse)[0]
+
+    kernels = np.random.default_rng(1).normal(size=(4, 5, 5)).astype(np.float32)
+    stack = {"kernel": kernels, "bias": np.ones((4, 5), np.float32)}
+    asked = dataclasses.replace(
+        subject(network, (3, 5)), init=lambda key: (dense(key, 3, 5) | {"stack": stack}, {})
+    )
+    found = layers(asked)
+    assert [layer.name for layer in found] == ["dense0", *["stack"] * 4]
+    assert [layer.activation for layer in found] == ["relu", *["tanh"] * 4]
+    assert [layer.fan_in for layer in found] == [3, 5, 5, 5, 5]
+    params, state = asked.init(jax.random.key(1))
+    x = asked.train[0][:7]
+    seen = jax.jit(lambda params, x: activations(asked, params, state, x))(params, x)
+    assert len(seen) == 5
+    np.testing.assert_allclose(seen[-1][1], network(params, x), rtol=1e-5)
+    start, _ = Case(asked, 30.0).he_start()
+    assert np.std(start["stack"]["kernel"]) == pytest.approx((2 / 5) ** 0.5, rel=0.3)
+
+
+def test_what_is_multiplied_with_other_data_weighs_them():
+    def attention(params, x):
+        weights = jax.nn.softmax(affine(params["dense0"], x))
+        return (weights * x) @ params["dense1"]["kernel"]
+
+    def squashed(params, x):
+        return affine(params["dense1"], jax.nn.softmax(affine(params["dense0"], x)))
+
+    for network, expected in ((attention, [True, False]), (squashed, [False, False])):
+        assert [layer.weighs for layer in layers(subject(network, (3, 3, 2)))] == expected
+
+
 # The checks. A program that triggers each, and a near miss that must not
 
 
@@ -170,6 +210,18 @@ def unguarded_cross_entropy(p, y):
     return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))  # unguarded
 
 
+def ranked(scores, y):
+    """A logistic loss of all pairs of rows (RankNet, Burges et al. 2005)."""
+    ahead = (y - y.T > 0) * jax.nn.softplus(scores.T - scores)
+    return ahead.sum() / jnp.maximum((y - y.T > 0).sum(), 1)
+
+
+def matched(outputs, y):
+    """Each answer has to find its target among those of the batch (van den Oord et al. 2018)."""
+    unit = [part / jnp.linalg.norm(part + 1e-6, axis=-1, keepdims=True) for part in (outputs, y)]
+    return -jnp.mean(jnp.diag(jax.nn.log_softmax(10 * unit[0] @ unit[1].T)))
+
+
 def ends_in(activation):
     return lambda params, x: activation(learns(params, x))
 
@@ -184,6 +236,7 @@ ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
 FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
 BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
 VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
+PAIRS = RANDOM.normal(size=(12, 5)).astype(np.float32)
 SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
 PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
 NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
@@ -334,6 +387,11 @@ ANSWERS = {
         "loss_mismatch",
         ends(identity, FLAGS, logistic_cross_entropy),
     ),
+    "a loss that is masked everywhere": (
+        ends(identity, ONE_HOT, lambda z, y: jnp.mean((y > 1) * jax.nn.softplus(z))),
+        "loss_mismatch",
+        ends(identity, ONE_HOT, lambda z, y: jnp.mean((y < 1) * jax.nn.softplus(z))),
+    ),
     "rows against columns": (
         ends(identity, VALUES[:, 0], mean_squared_error),
         "loss_broadcast",
@@ -366,8 +424,17 @@ def test_answers_trigger_and_near_miss(name):
         (ends(identity, VALUES, mean_squared_error), []),
         (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
         (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
+        (ends(identity, VALUES, ranked), [("note", "loss_axis_error")]),
+        (ends(identity, PAIRS, matched, width=5), []),
     ],
-    ids=["no targets", "targets", "a distance of raw values", "a distance of probabilities"],
+    ids=[
+        "no targets",
+        "targets",
+        "a distance of raw values",
+        "a distance of probabilities",
+        "a ranking",
+        "pairs",
+    ],
 )
 def test_losses_that_are_worth_a_note(asked, found):
     assert judged(objective.answers, asked) == found

@@ -28,7 +28,7 @@ from nnref.diagnose.inputs import (
 )
 from nnref.diagnose.layers import Layer, layers
 from nnref.diagnose.look import drawn_like
-from nnref.diagnose.start import Snapshot, looked_at, watcher
+from nnref.diagnose.start import Snapshot, leaf_index, looked_at, watcher
 from nnref.diagnose.subject import Subject, no_penalty, updated
 from nnref.diagnose.tracing import COMPARISONS, trace
 
@@ -154,17 +154,29 @@ class Case:
     def fits(self) -> bool:
         """Whether answers can be held against targets: one by one, or by the user's metric."""
         if self.subject.metric is not None:
-            return True
+            return not self.indifferent
         if self.answers is None:
             return False
         answer, y = self.answers[0], np.asarray(self.subject.train[1])
         if self.kind == "multiclass":
             classes = answer.ndim == 1 and answer.size >= self.target.classes
-            few = self.answers[:4], self.wanted[:4]
-            return classes or answer.size == 1 or row_by_row(self.subject.loss, *few)
+            return classes or answer.size == 1 or self.row_by_row
         if self.kind == "binary" and answer.size == 2:
             return True
         return self.kind == "places" or answer.size == y[0].size
+
+    @cached_property
+    def indifferent(self) -> bool:
+        """Whether a metric gives one answer for all rows as much as a perfect one.
+
+        As one of ranks does, of a loss that holds rows against each other, where all are alike.
+        """
+        if self.answers is None or self.row_by_row:
+            return False
+        found = self.told_of_constants(self.answers, self.wanted) >= 1
+        if found:
+            self.metric_refused = "it gives one answer for all rows as much as a perfect one"
+        return found
 
     @cached_property
     def constant_loss(self) -> float:
@@ -281,6 +293,12 @@ class Case:
             return Outcome(loss, self.recomputed(outputs, y))
         return Outcome(loss, skill(told, self.told_of_constants(outputs, y)))
 
+    @cached_property
+    def row_by_row(self) -> bool:
+        """Whether the loss holds each answer against its target, not rows against each other."""
+        assert self.answers is not None, "asked of outputs that are one array"
+        return row_by_row(self.subject.loss, self.answers[:4], self.wanted[:4])
+
     def answered(
         self, params: Any, state: Any, rows: tuple[Any, Any] | None, train: bool = False
     ) -> tuple[Any, np.ndarray]:
@@ -382,11 +400,13 @@ class Case:
         """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's."""
         params, state = self.initial
         leaves, tree = jax.tree.flatten(params)
+        at = leaf_index(params)
+        fans = {at[name]: each.fan_in for each in self.layers for name in each.parameters}
         key = jax.random.key(17)
         drawn = []
         for i, leaf in enumerate(leaves):
             if leaf.ndim >= 2:
-                deviation = np.sqrt(2 / max(np.prod(leaf.shape[:-1]), 1))
+                deviation = np.sqrt(2 / max(fans.get(i, int(np.prod(leaf.shape[:-1]))), 1))
                 leaf = deviation * jax.random.normal(jax.random.fold_in(key, i), leaf.shape)
                 leaf = leaf.astype(leaves[i].dtype)
             drawn.append(leaf)
@@ -589,7 +609,7 @@ class Case:
                 first["targets"] = Change(targets=1)
                 if "inputs" in first:
                     first["inputs and targets"] = Change(inputs=1, targets=1)
-        if np.max(self.run.steps.penalty, initial=0) > 0:
+        if np.any(self.run.steps.penalty):
             first["penalty"] = Change(penalty=0.0)
         starts: dict[str, Any] = {"initialization": self.he_start()}
         changes = {**first, "initialization": Change(), **changes}

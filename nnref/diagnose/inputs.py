@@ -273,9 +273,9 @@ def check(case: "Case") -> Iterator[Finding]:
     if not (finite(x) and finite(y)):
         return
     yield from still_columns(x)
-    yield from copies(x)
+    yield from copies(case, x)
     yield from given_away(x, case.target)
-    yield from constant_targets(y)
+    yield from constant_targets(case, y)
     yield from conflicts(x, case.target)
     if case.kind in ("binary", "multiclass"):
         yield from balance(case)
@@ -320,10 +320,22 @@ def still_columns(x: np.ndarray) -> Iterator[Finding]:
             )
 
 
-def copies(x: np.ndarray) -> Iterator[Finding]:
+def copies(case: "Case", x: np.ndarray) -> Iterator[Finding]:
     """Training rows that are copies of others, in a data set that looks larger than it is."""
     different = len({row.tobytes() for row in by_row(x)})
-    if len(x) >= bound("rows for no signal") and different < bound("copies") * len(x):
+    y = np.asarray(case.subject.train[1])
+    if different == 1 < len(x) and (y != y[:1]).any() and not case.costs:
+        yield Finding(
+            "no_signal",
+            "fault",
+            "inputs",
+            f"all {len(x)} training rows are the same, and their targets are not: nothing tells "
+            "the rows apart",
+            measured=f"every number of a row between {x.min():.3g} and {x.max():.3g}",
+            healthy="rows that differ",
+            remedy="look at the last cast, scale or crop of the inputs: uint8 of 0..1 is all 0",
+        )
+    elif len(x) >= bound("rows for no signal") and different < bound("copies") * len(x):
         yield Finding(
             "repeated_rows",
             "note",
@@ -352,16 +364,28 @@ def given_away(x: np.ndarray, target: Target) -> Iterator[Finding]:
         )
 
 
-def constant_targets(y: np.ndarray) -> Iterator[Finding]:
-    """One target for every row."""
+def constant_targets(case: "Case", y: np.ndarray) -> Iterator[Finding]:
+    """One target for every row: a fault where a metric is asked that compares, else a note.
+
+    Some losses want no targets, and are given zeros in their place.
+    """
     if len(y) > 1 and (y == y[:1]).all():
+        classes, metric = case.kind != "regression", case.subject.metric is not None
+        asked = (classes or metric) and not case.costs and case.trained.skill < bound("failed")
         yield Finding(
             "corrupted_labels",
-            "note",
+            "fault" if asked else "note",
             "targets",
             "every row has the same target: there is nothing to tell apart",
-            remedy="look at the file that the targets come from",
+            measured=f"every target {in_short(y[0])}",
+            healthy="targets that differ",
+            remedy="look at the last cast or scale of the targets: integers of fractions are 0",
         )
+
+
+def in_short(values: np.ndarray) -> str:
+    """A target in a few characters."""
+    return np.array2string(np.ravel(values)[:4], precision=3, separator=", ").strip("[]")
 
 
 def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
@@ -465,7 +489,8 @@ def by_row(x: np.ndarray) -> np.ndarray:
 def spoils(case: "Case", name: str, rows: Rows) -> bool:
     """Whether the network is far worse on a split than on its training rows."""
     outcome = case.validated if name == "validation" else case.on(rows)
-    return outcome is not None and outcome.skill < bound("failed") * case.trained.skill
+    known = case.trained.skill > bound("signal")
+    return known and outcome is not None and outcome.skill < bound("failed") * case.trained.skill
 
 
 def shifted(case: "Case", name: str, rows: Rows) -> Iterator[Finding]:

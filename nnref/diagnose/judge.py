@@ -54,12 +54,12 @@ class Judge(Evidence):
         sizes = [level.size for level in start.levels]
         # What grows passes through huge numbers: NaN behind moderate ones is a division or a root.
         huge = next((i for i, size in enumerate(sizes) if size > bound("huge signal")), None)
-        if at == 0 and huge is not None:
+        if huge is not None and (at == 0 or not self.cured("rate x0.1", "rate x0.01")):
             yield Finding(
                 "exploding_gradients",
                 "fault",
                 place(self.case.layers[huge]),
-                f"{told}, before any step: the signal grows from layer to layer",
+                f"{told}; before any step the signal grows from layer to layer",
                 measured=f"root mean square by layer {', '.join(f'{s:.3g}' for s in sizes)}",
                 healthy="about 1 in every layer",
                 remedy="use relu or tanh in the hidden layers",
@@ -266,7 +266,8 @@ class Judge(Evidence):
         times = self.case.start.times
         early = max(times[: -(-len(times) // 4)], default=0.0)
         # Such a network may sit still for long before it learns: a run cut short says nothing.
-        if times and self.case.run.complete and early < bound("forgotten") * max(times):
+        forgets = self.case.run.complete and early < bound("forgotten") * max(times, default=0.0)
+        if forgets and not self.cured("rate x0.1", "rate x0.01"):
             yield Finding(
                 "vanishing_gradients",
                 "fault",
@@ -277,7 +278,7 @@ class Judge(Evidence):
                 healthy=f"above {bound('forgotten'):g}",
                 remedy="an LSTM with a forget bias of 1, or shorter sequences",
             )
-        if len(levels) < 3:
+        if len(levels) < 2:
             return
         sizes = [max(level.size, 1e-30) for level in levels]
         cure = self.cured("initialization")
@@ -286,8 +287,8 @@ class Judge(Evidence):
         gradients = np.maximum(self.case.start.gradients, 1e-30)
         bounded = [not BOUNDED.isdisjoint(layer.primitives) for layer in layers[:-1]]
         kernels = [
-            kernel * np.sqrt(fan_in)
-            for kernel, fan_in in zip(self.case.start.kernels, fans(self.case), strict=True)
+            kernel * np.sqrt(layer.fan_in)
+            for kernel, layer in zip(self.case.start.kernels, layers, strict=True)
         ]
         weak = float(np.median(kernels[:-1]))
         if len(layers) > 3 and gradients[0] > bound("exploding") * gradients[-1]:
@@ -300,6 +301,20 @@ class Judge(Evidence):
                 healthy=f"below {bound('exploding'):g}",
                 remedy="a residual connection around every block: x = x + block(x)",
             )
+        elif (
+            len(layers) > 3
+            and last > bound("exploding") * first
+            and not self.cured("rate x0.1", "rate x0.01")
+        ):
+            yield Finding(
+                "exploding_gradients",
+                "fault",
+                place(layers[0]),
+                f"the signal grows through {len(layers)} layers on its way to the output",
+                measured=f"last hidden layer {last / first:.0f} times the first",
+                healthy=f"below {bound('exploding'):g}",
+                remedy="jax.nn.initializers.he_normal(), and no gain above sqrt(2) in a layer",
+            )
         elif sum(bounded) >= 3 and gradients[0] < bound("vanishing") * gradients[-1]:
             yield Finding(
                 "vanishing_gradients",
@@ -310,7 +325,9 @@ class Judge(Evidence):
                 healthy=f"above {bound('vanishing'):g}",
                 remedy="use relu in the hidden layers, or fewer of them",
             )
-        elif weak < bound("weak kernel") and (cure or dies or not self.any_cure):
+        elif (
+            len(levels) > 2 and weak < bound("weak kernel") and (cure or dies or not self.any_cure)
+        ):
             yield Finding(
                 "initialization_too_small",
                 "fault",
@@ -337,14 +354,18 @@ class Judge(Evidence):
         steps = self.case.run.steps
         if cure:
             ratio = steps.penalty[-1] / max(abs(steps.loss[-1]), 1e-30)
+            turned = np.nanmin(steps.penalty) < 0
             yield Finding(
                 "excessive_regularization",
                 "fault",
                 "penalty",
-                self.told(cure),
+                ("the penalty is negative: it rewards large weights; " if turned else "")
+                + self.told(cure),
                 measured=f"penalty {ratio:.2g} times the data loss at the end",
                 healthy="below the data loss",
-                remedy="divide the penalty's factor by 100",
+                remedy="add the penalty to the loss, do not subtract it"
+                if turned
+                else "divide the penalty's factor by 100",
             )
 
     def sum_of(self, cured: Trial) -> Finding:
@@ -437,7 +458,9 @@ class Judge(Evidence):
             )
             return
         if high or longer:
-            undertrained = longer and not (high and high.skill >= longer.skill - bound("tie"))
+            better = high and high.skill >= getattr(longer, "skill", -1.0) - bound("tie")
+            short = self.case.run.planned < bound("few steps")
+            undertrained = longer and (short or not better)
             chosen = longer if undertrained else high or longer
             assert chosen is not None
             yield Finding(
@@ -487,7 +510,7 @@ class Judge(Evidence):
     def flattened(self) -> Iterator[Finding]:
         """Hidden layers whose activation makes one unit of many: a softmax in the middle."""
         for layer in self.case.layers[:-1]:
-            if layer.activation == "softmax":
+            if layer.activation == "softmax" and not layer.weighs:
                 yield Finding(
                     "hidden_activation_mismatch",
                     "fault",
@@ -764,7 +787,8 @@ def under_their_cause(found: list[Finding]) -> list[Finding]:
     dead = [finding for finding in ordered if finding.cause == "initialization_too_small"]
     if soft and dead:
         ordered = [*dead, *(finding for finding in ordered if finding not in dead)]
-    return [replace(ordered[0], symptoms=tuple(ordered[1:4]))]
+    others = [finding for finding in ordered[1:] if finding.cause != ordered[0].cause]
+    return [replace(ordered[0], symptoms=tuple(others[:3]))]
 
 
 def kernel_of(params: Any, layer: Layer) -> np.ndarray | None:
@@ -773,12 +797,3 @@ def kernel_of(params: Any, layer: Layer) -> np.ndarray | None:
         if name_of(path) == layer.parameters[0]:
             return np.asarray(leaf, float) if leaf.ndim > 1 else None
     return None
-
-
-def fans(case: Case) -> list[float]:
-    """The number of inputs of a unit, by layer."""
-    told = []
-    for layer in case.layers:
-        kernel = kernel_of(case.initial[0], layer)
-        told.append(1.0 if kernel is None else float(np.prod(kernel.shape[:-1])))
-    return told

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from nnref.diagnose.subject import Subject
 from nnref.diagnose.tracing import PRODUCTS, Operation, Trace, trace
@@ -35,6 +36,8 @@ LINEAR = {
     "sharding_constraint",
     "enter",
 }
+# Of the same numbers, in another shape.
+SHAPES = {"reshape", "transpose", "broadcast_in_dim", "squeeze", "convert_element_type"}
 # Linear in one operand where the others are fixed: the places of that operand.
 MULTILINEAR: dict[str, tuple[int, ...]] = {
     "mul": (0, 1),
@@ -69,7 +72,9 @@ class Layer(NamedTuple):
     where: str  # file and line
     primitives: tuple[str, ...]  # the nonlinear ones of the activation; () where there is none
     shape: tuple[int, ...]  # of the pre-activation, the batch first
+    fan_in: int  # numbers that one number of the product is a sum of
     looped: bool  # inside a loop: it has no one value
+    weighs: bool  # what its activation gives are weights of other data, as in attention
     product: int
     before: int
     after: int
@@ -139,8 +144,8 @@ def origins(traced: Trace) -> dict[int, frozenset[int]]:
     return made
 
 
-def products(traced: Trace) -> list[tuple[Operation, int, frozenset[int]]]:
-    """Products of data and parameters: the operation, the data, the parameters of the kernel."""
+def products(traced: Trace) -> list[tuple[Operation, int, int, frozenset[int]]]:
+    """Products of data and parameters: the operation, data, kernel, parameters of the kernel."""
     data = traced.reached(traced.arguments[2])
     made = origins(traced)
     found = []
@@ -148,9 +153,20 @@ def products(traced: Trace) -> list[tuple[Operation, int, frozenset[int]]]:
         if operation.name in PRODUCTS:
             for kernel, other in ((0, 1), (1, 0)):
                 if operation.inputs[kernel] in made and operation.inputs[other] in data:
-                    parameters = made[operation.inputs[kernel]]
-                    found.append((operation, operation.inputs[other], parameters))
+                    factor = operation.inputs[kernel]
+                    found.append((operation, operation.inputs[other], factor, made[factor]))
     return found
+
+
+def fan_in(traced: Trace, operation: Operation, kernel: int) -> int:
+    """The numbers of the kernel that one number of a product is a sum over."""
+    shape, params = traced.shape(kernel), operation.equation.params
+    if operation.name == "dot_general":
+        contracted = params["dimension_numbers"][0][operation.inputs.index(kernel)]
+        return int(np.prod([shape[axis] for axis in contracted]))
+    if operation.name == "conv_general_dilated":
+        return int(np.prod(shape)) // shape[params["dimension_numbers"].rhs_spec[0]]
+    return int(np.prod(shape[:-1]))
 
 
 def layers_of(traced: Trace) -> list[Layer]:
@@ -161,9 +177,9 @@ def layers_of(traced: Trace) -> list[Layer]:
         value: [operation for operation in operations if not needed.isdisjoint(operation.outputs)]
         for value, operations in traced.consumers().items()
     }
-    own = {operation.outputs[0] for operation, _, _ in products(traced)}
+    own = {operation.outputs[0] for operation, *_ in products(traced)}
     found = []
-    for operation, _, parameters in products(traced):
+    for operation, _, kernel, parameters in products(traced):
         product = operation.outputs[0]
         if product in inside:
             before = after = product
@@ -179,13 +195,27 @@ def layers_of(traced: Trace) -> list[Layer]:
                 where=operation.where,
                 primitives=primitives,
                 shape=traced.shape(before),
+                fan_in=fan_in(traced, operation, kernel),
                 looped=product in inside,
+                weighs=weighs(traced, after),
                 product=product,
                 before=before,
                 after=after,
             )
         )
     return found
+
+
+def weighs(traced: Trace, value: int) -> bool:
+    """Whether a value is multiplied with other values that the data enter."""
+    same = traced.reached([value], lambda operation: operation.name in SHAPES)
+    data = traced.reached(traced.arguments[2])
+    return any(
+        operation.name in ("mul", "dot_general")
+        and not same.isdisjoint(operation.inputs)
+        and len(data & set(operation.inputs) - same) == 1
+        for operation in traced.operations
+    )
 
 
 def looped(traced: Trace) -> set[int]:

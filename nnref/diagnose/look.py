@@ -16,6 +16,7 @@ from nnref.diagnose.answers import (
     expectation_of,
     kind_of,
     range_of,
+    row_by_row,
     sample,
 )
 from nnref.diagnose.subject import Subject, updated
@@ -67,6 +68,11 @@ class Look:
     def expectation(self) -> Expectation:
         """What the loss expects of them."""
         return expectation_of(self.subject.loss, self.sample.y, self.kind, self.answers.shape)
+
+    @cached_property
+    def row_by_row(self) -> bool:
+        """Whether the loss holds each answer against its target, not rows against each other."""
+        return row_by_row(self.subject.loss, self.answers[:4], self.sample.y[:4])
 
     @property
     def given(self) -> tuple[Any, Any, Any, Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnref.diagnose.answers import goal_of, row_by_row
+from nnref.diagnose.answers import goal_of
 from nnref.diagnose.findings import Finding, bound
 from nnref.diagnose.look import Look
 from nnref.diagnose.tracing import COMPARISONS, Operation
@@ -43,7 +43,7 @@ def wrong_width(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 confidence=confidence,
             )
         ]
-    if classes > width > 1 and row_by_row(look.subject.loss, look.answers[:4], look.sample.y[:4]):
+    if classes > width > 1 and look.row_by_row:
         return [
             Finding(
                 "output_width_mismatch",
@@ -114,16 +114,19 @@ def over_batch(look: Look, width: int, y: np.ndarray) -> list[Finding]:
             )
         ]
     if look.expectation.softmax_over_batch:
+        # A loss of differences between rows ranks them, and may be meant.
+        severity, confidence = ("note", 0.5) if width == 1 else ("fault", 1.0)
         return [
             Finding(
                 "loss_axis_error",
-                "fault",
+                severity,
                 look.loss_line,
                 "the loss does not change when a number is added to one output of all rows: its "
                 "softmax runs over the batch",
                 measured="invariant along the batch",
                 healthy="invariant along the classes",
                 remedy="jax.nn.log_softmax(logits, axis=-1)",
+                confidence=confidence,
             )
         ]
     return []
@@ -132,8 +135,22 @@ def over_batch(look: Look, width: int, y: np.ndarray) -> list[Finding]:
 def unread(look: Look, width: int, y: np.ndarray) -> list[Finding]:
     """Answers and targets that the loss does not bring together row by row."""
     asked = look.expectation
-    if asked.flat or np.all(y == y[:1]):
+    if np.all(y == y[:1]):
         return []
+    if asked.flat:
+        return [
+            Finding(
+                "loss_mismatch",
+                "fault",
+                look.loss_line,
+                "the loss is the same whatever the answers and the targets are: no gradient can "
+                "come of it",
+                measured="one value for all answers and targets",
+                healthy="a loss that falls as answers come near the targets",
+                remedy="look at the mask or the weights of the loss: are all of them 0?",
+                confidence=0.95,
+            )
+        ]
     crossed = crossing(look)
     if not asked.pairs and crossed is not None:
         shapes = [look.loss.shape(value) for value in crossed.inputs]
@@ -198,7 +215,7 @@ def wrong_loss(look: Look, width: int, y: np.ndarray) -> list[Finding]:
                 confidence=0.95,
             )
         ]
-    if asked.collapses > bound("told apart"):
+    if asked.collapses > bound("told apart") and look.row_by_row:
         best = "a loss of a distance, such as jnp.mean((outputs - y) ** 2)"
         symptoms = tuple(out_of_range(look, y))
         return [

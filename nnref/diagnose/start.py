@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnose.layers import Layer, activations
+from nnref.diagnose.layers import Layer, activations, forward
 from nnref.diagnose.subject import Subject
 from nnref.diagnose.tracing import name_of
 
@@ -77,6 +77,24 @@ def looked_at(subject: Subject) -> np.ndarray:
     return np.random.default_rng(0).permutation(len(subject.train[0]))[: subject.rows or ROWS]
 
 
+def at_tokens(
+    subject: Subject, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
+) -> list[Any]:
+    """The gradient of the loss in each embedded token, (rows, steps, width), if there are any."""
+    tables = [layer for layer in layers if layer.kind == "gather" and len(layer.shape) == 3]
+    if not tables or x.ndim != 2:
+        return []
+    traced, embedded = forward(subject, params, state, x), tables[0].product
+    leaves = jax.tree.leaves((params, state, x, jax.random.key(0)))
+
+    def loss(vectors: Any) -> Any:
+        results = traced.evaluate(leaves, traced.outputs, {embedded: vectors})
+        outputs, _ = jax.tree.unflatten(jax.tree.structure(traced.result), results)
+        return jnp.asarray(subject.loss(outputs, y), jnp.float32)
+
+    return [jax.grad(loss)(*traced.evaluate(leaves, [embedded]))]
+
+
 def watcher(subject: Subject, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
     """`look(params, state)`, compiled once: the network on rows of the training data."""
     chosen = looked_at(subject)
@@ -91,6 +109,7 @@ def watcher(subject: Subject, layers: Sequence[Layer]) -> Callable[[Any, Any], S
         sequences = x.ndim == 3 and jnp.issubdtype(x.dtype, jnp.floating)
         at = (0, 1) if sequences else (0,)
         loss, (gradient, *rest) = jax.value_and_grad(objective, at)(params, x)
+        rest += at_tokens(subject, layers, params, state, x, y)
         places = [jnp.sqrt(jnp.mean(part**2, (0, 2))) for part in rest]
         outputs, _ = subject.apply(params, state, x, None, False)
         return activations(subject, params, state, x), outputs, loss, gradient, places

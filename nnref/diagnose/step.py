@@ -399,7 +399,7 @@ def tables(look: Look) -> list[Finding]:
     """Rows of a table that are asked for and are not there."""
     subject = look.subject
     traced = look.sample.trace
-    owners = [op for op, _, _ in products(traced) if op.name == "gather"]
+    owners = [op for op, *_ in products(traced) if op.name == "gather"]
     found = []
     for op in owners:
         numbers = op.equation.params["dimension_numbers"]

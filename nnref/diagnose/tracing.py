@@ -24,6 +24,7 @@ CALLS = {
     "custom_vjp_call_jaxpr",
 }
 LOOPS = {"scan", "while", "cond"}
+UNROLLED = 32  # layers at most of a loop over stacked parameters whose turns are listed one by one
 PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
 COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 
@@ -55,6 +56,8 @@ class Operation(NamedTuple):
 @dataclass
 class Trace:
     """A program, flat: calls are opened, loops are single operations (or opened once).
+
+    A loop over stacked parameters is a stack of layers: its turns are listed one by one.
 
     Values have numbers. `inputs` and `outputs` are those of the leaves of the arguments and of the
     result; `arguments[i]` are the inputs of argument i, `paths` the names of inputs in their
@@ -209,6 +212,10 @@ def append(
             for variable, atom in zip(equation.outvars, body.jaxpr.outvars, strict=True):
                 variables[variable] = read(traced, inner, atom)
             continue
+        if name == "scan" and over_layers(traced, equation, inputs):
+            outputs = unroll(traced, equation, inputs, frames, library, loops)
+            variables.update(zip(equation.outvars, outputs, strict=True))
+            continue
         if loops and name in LOOPS:
             for body in bodies:
                 open_loop(traced, equation, body, inputs, frames)
@@ -216,6 +223,55 @@ def append(
         variables.update(zip(equation.outvars, outputs, strict=True))
         operation = Operation(name, tuple(inputs), tuple(outputs), equation, frames)
         traced.operations.append(operation)
+
+
+def over_layers(traced: Trace, equation: Any, inputs: list[int]) -> bool:
+    """Whether a scan runs over the parameters of a few layers, stacked, and gives what it carries.
+
+    Data enter such a loop by what is carried alone.
+    """
+    params = equation.params
+    first, *others = traced.arguments or [[]]
+    fixed = params["num_consts"] + params["num_carry"]
+    if params["length"] > UNROLLED or len(equation.outvars) != params["num_carry"]:
+        return False
+    keys = {
+        value
+        for value in inputs
+        if jax.dtypes.issubdtype(traced.avals[value].dtype, jax.dtypes.prng_key)
+    }
+    stacked = set(inputs[fixed:]) - keys
+    beside = traced.reached(value for argument in others for value in argument)
+    return bool(stacked) and stacked <= traced.reached(first) and stacked.isdisjoint(beside)
+
+
+def unroll(
+    traced: Trace,
+    equation: Any,
+    inputs: list[int],
+    frames: tuple[str, ...],
+    library: bool,
+    loops: bool,
+) -> list[int]:
+    """Append the turns of a scan one after the other: what is carried at its end."""
+    params, (body,) = equation.params, map(closed, core.jaxprs_in_params(equation.params))
+    consts, carry, stacked = np.split(
+        np.array(inputs, int), np.cumsum([params["num_consts"], params["num_carry"]])
+    )
+    turns = range(params["length"])
+    for turn in reversed(turns) if params["reverse"] else turns:
+        taken = []
+        for stack in stacked.tolist():
+            cut = jax.make_jaxpr(lambda whole, turn=turn: whole[turn])(traced.avals[stack])
+            inner = {cut.jaxpr.invars[0]: stack}
+            capture(traced, cut, inner)
+            append(traced, cut.jaxpr, inner, frames, True, loops)
+            taken.append(read(traced, inner, cut.jaxpr.outvars[0]))
+        variables = dict(zip(body.jaxpr.invars, [*consts, *carry, *taken], strict=True))
+        capture(traced, body, variables)
+        append(traced, body.jaxpr, variables, frames, library, loops)
+        carry = [read(traced, variables, atom) for atom in body.jaxpr.outvars]
+    return list(carry)
 
 
 def open_loop(

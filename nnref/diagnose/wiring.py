@@ -169,7 +169,7 @@ def between_layers(look: Look) -> list[Finding]:
     found = [layer for layer in look.sample.layers if not layer.looped and layer.kind != "gather"]
     if len(found) < 2:
         return []
-    entrance = {op.outputs[0]: entering for op, entering, _ in products(traced)}
+    entrance = {op.outputs[0]: entering for op, entering, *_ in products(traced)}
     own = {layer.product for layer in found}
     pairs = []
     for upper in found:

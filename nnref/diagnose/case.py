@@ -76,7 +76,7 @@ class Case:
     @cached_property
     def initial(self) -> tuple[Any, Any]:
         """Parameters and state before the first step, the same that the run starts from."""
-        return self.subject.init(jax.random.split(self.key)[0])
+        return jax.jit(self.subject.init)(jax.random.split(self.key)[0])
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -120,7 +120,7 @@ class Case:
     @cached_property
     def run(self) -> Run:
         """The user's own training."""
-        return self.trainer.run(self.key, seconds=self.seconds)
+        return self.trainer.run(self.key, seconds=self.seconds, start=self.initial)
 
     @cached_property
     def wanted(self) -> np.ndarray:
@@ -285,7 +285,7 @@ class Case:
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
         outputs, y = self.answered(params, state, rows, train)
-        loss = float(self.subject.loss(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+        loss = float(jax.jit(self.subject.loss)(outputs, y))
         if not self.fits:
             return Outcome(loss, self.fall(loss))
         told = self.told(outputs, y)
@@ -402,13 +402,12 @@ class Case:
         leaves, tree = jax.tree.flatten(params)
         at = leaf_index(params)
         fans = {at[name]: each.fan_in for each in self.layers for name in each.parameters}
-        key = jax.random.key(17)
+        random = np.random.default_rng(17)
         drawn = []
         for i, leaf in enumerate(leaves):
             if leaf.ndim >= 2:
                 deviation = np.sqrt(2 / max(fans.get(i, int(np.prod(leaf.shape[:-1]))), 1))
-                leaf = deviation * jax.random.normal(jax.random.fold_in(key, i), leaf.shape)
-                leaf = leaf.astype(leaves[i].dtype)
+                leaf = jnp.asarray(deviation * random.normal(size=leaf.shape), leaf.dtype)
             drawn.append(leaf)
         return jax.tree.unflatten(tree, drawn), state
 
@@ -485,7 +484,7 @@ class Case:
         given = drawn, optimizer.init(params), params
         traced = trace(lambda *given: updated(optimizer, *given)[0], *given)
         gradient = set(traced.arguments[0])
-        norm = float(jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(drawn))))
+        norm = sum(np.sum(np.square(np.asarray(leaf))) for leaf in jax.tree.leaves(drawn)) ** 0.5
         moving = traced.reached(traced.inputs)
         for op in traced.operations:
             sides = [value for value in op.inputs if traced.shape(value) == ()]
@@ -520,7 +519,9 @@ class Case:
         if seconds < SHORTEST:
             return None
         subject = replace(self.subject, apply=self.without_noise)
-        run = Trainer(subject, self.trainer.stepwise).run(self.key, seconds=seconds)
+        run = Trainer(subject, self.trainer.stepwise).run(
+            self.key, seconds=seconds, start=self.initial
+        )
         skill = self.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 

@@ -14,6 +14,7 @@ from nnref.diagnose.subject import Subject, updated
 
 Tree = Any
 SNAPSHOTS = 20  # parameter snapshots over a run, for what changes slowly
+WORTH = 4.0  # times the compiling of a run: further runs that last less are not worth a program
 
 
 class Change(NamedTuple):
@@ -110,6 +111,8 @@ class Trainer:
         self.chunk: Any = jax.jit(self._chunk)
         self.step = jax.jit(self._step)
         self.order = jax.jit(self._order)
+        self.compiling = 0.0  # seconds that the chunk took to compile, once it is
+        self.lasting = 0.0  # and about what a run of it lasts
 
     def start(self, key: jax.Array, params: Tree = None, state: Tree = None) -> Any:
         """Parameters, state, optimizer state and key, before the first step."""
@@ -186,17 +189,20 @@ class Trainer:
                     break
         return carry, jax.tree.map(lambda *parts: np.stack(parts), *shown)
 
-    def run(self, key: jax.Array, *, seconds: float) -> Run:
-        """Train as the user would, for so many seconds at most."""
+    def run(
+        self, key: jax.Array, *, seconds: float, start: tuple[Tree, Tree] = (None, None)
+    ) -> Run:
+        """Train as the user would, for so many seconds at most, from a start or from the user's."""
         subject, began = self.subject, time.perf_counter()
         x, y = (jnp.asarray(part)[None] for part in subject.train)
         change = Change(jnp.float32(1), jnp.float32(1), jnp.int32(0), jnp.int32(0))
-        carry = self.start(key)
+        carry = self.start(key, *start)
         snapshots = [(0, carry[0], carry[1])]
         shown: list[Step] = []
         taken, planned = 0, subject.epochs * self.steps_per_epoch
         if not self.stepwise:
             self.chunk = jax.jit(self._chunk).lower(carry, x, y, change).compile()
+            self.compiling = time.perf_counter() - began
             began = time.perf_counter()  # compiling is not training
         while taken < planned and time.perf_counter() - began < seconds:
             carry, part = self.advance(carry, x, y, change, began + seconds)
@@ -207,6 +213,7 @@ class Trainer:
             snapshots.append((taken, carry[0], carry[1]))
             if not shown[-1].finite[-1].all():
                 break  # nothing comes back from infinity
+        self.lasting = (time.perf_counter() - began) * planned / taken
         steps = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
         return Run(steps, snapshots, carry, planned, time.perf_counter() - began)
 
@@ -230,13 +237,31 @@ class Trainer:
         starts: list[Any],
         seconds: float,
     ) -> list[tuple[Tree, Tree] | None]:
-        """Train once for every change, all in one program; where each ended.
+        """Train once for every change; where each ended.
 
-        `x` and `y` stack the data sets that a change names. None stands for a run that was not
-        made: what goes step by step runs one after the other, until the seconds are over.
+        All train in one program, unless to run them one after the other, by the program of the run,
+        is quicker than to compile another. `x` and `y` stack the data sets that a change names.
+        None stands for a run that was not made: one after the other, until the seconds are over.
         """
         began = time.perf_counter()
         x, y = jnp.asarray(x), jnp.asarray(y)
+        carries = [self.start(key, *start) for start in starts]
+        chunks = self.subject.epochs // self.chunk_epochs
+        taken = [jnp.asarray(part[:1]).dtype for part in self.subject.train]
+        quick = len(changes) * self.lasting < WORTH * self.compiling
+        if self.stepwise or (quick and [x.dtype, y.dtype] == taken):
+            ended: list[tuple[Tree, Tree] | None] = []
+            for c, carry in zip(changes, carries, strict=True):
+                own = x[c.inputs][None], y[c.targets][None]
+                change = Change(jnp.float32(c.rate), jnp.float32(c.penalty), *jnp.int32([0, 0]))
+                for _ in range(chunks):
+                    if time.perf_counter() - began < seconds:
+                        carry, shown = self.advance(carry, *own, change, began + seconds)
+                        if not shown.finite[-1].all():
+                            break  # nothing comes back from infinity
+                over = time.perf_counter() - began >= seconds
+                ended.append(None if over else (carry[0], carry[1]))
+            return ended
         factors = [
             Change(
                 jnp.float32(c.rate),
@@ -246,17 +271,6 @@ class Trainer:
             )
             for c in changes
         ]
-        carries = [self.start(key, *start) for start in starts]
-        chunks = self.subject.epochs // self.chunk_epochs
-        if self.stepwise:
-            ended: list[tuple[Tree, Tree] | None] = []
-            for change, carry in zip(factors, carries, strict=True):
-                for _ in range(chunks):
-                    if time.perf_counter() - began < seconds:
-                        carry, _ = self.advance(carry, x, y, change, began + seconds)
-                over = time.perf_counter() - began >= seconds
-                ended.append(None if over else (carry[0], carry[1]))
-            return ended
         many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, None, 0)))
         carry = jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
         change = jax.tree.map(lambda *parts: jnp.stack(parts), *factors)

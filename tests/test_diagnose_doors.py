@@ -17,7 +17,7 @@ from nnref import UserError
 from nnref.cli import main
 from nnref.diagnose import Finding, Findings, Subject, step
 from nnref.diagnose.case import Case
-from nnref.diagnose.dynamics import Trainer
+from nnref.diagnose.dynamics import Change, Trainer
 from nnref.diagnose.findings import THRESHOLDS
 from nnref.diagnose.look import Look
 from nnref.diagnose.subject import for_any_rows
@@ -34,6 +34,11 @@ def init(key):
 
 def apply(params, x):
     return x @ params["w"]
+
+
+def linear():
+    """The same, as what the checks look at."""
+    return replace(subject_of(task()), optimizer=optax.sgd(0.05), epochs=5)
 
 
 def squared(outputs, y):
@@ -520,6 +525,60 @@ def test_tokens_are_not_standardized():
         apply=lambda params, state, x, key, train: (x @ params["w"], state),
     )
     assert "inputs" in Case(dense, seconds=30.0).trials
+
+
+def test_runs_one_after_the_other_end_where_they_end_together():
+    subject = replace(linear(), epochs=10)
+    trainer = Trainer(subject)
+    start = trainer.run(KEY, seconds=30.0).snapshots[0][1:]
+    x, y = (np.stack([part, 2 * part]) for part in subject.train)
+    changes = [Change(), Change(rate=0.1), Change(inputs=1), Change(targets=1)]
+    ended = []
+    for compiling in (1e9, 0.0):
+        trainer.compiling = compiling
+        ended.append(trainer.trials(KEY, x, y, changes, [start] * len(changes), 30.0))
+    for alone, together in zip(*ended, strict=True):
+        np.testing.assert_allclose(alone[0]["w"], together[0]["w"], rtol=1e-5)
+    assert len({str(alone[0]["w"]) for alone in ended[0]}) == len(changes)
+
+
+def test_a_penalty_of_either_sign_is_tried_without():
+    for factor, tried in ((-0.1, True), (0.1, True), (0.0, False)):
+        penalty = lambda params, factor=factor: factor * jnp.sum(params["w"] ** 2)  # noqa: E731
+        assert ("penalty" in Case(replace(linear(), penalty=penalty), 30.0).trials) == tried
+
+
+def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_the_loss():
+    def matched(outputs, y):
+        return -jnp.mean(jnp.diag(jax.nn.log_softmax(outputs @ y.T)))
+
+    def near(outputs, y):
+        return jnp.mean(outputs[:, 0] <= outputs[:, 0].max())  # all are, always
+
+    for loss, fits in ((matched, False), (lambda o, y: jnp.mean((o - y) ** 2), True)):
+        case = Case(replace(linear(), loss=loss, metric=near), 30.0)
+        assert case.fits == fits
+        assert bool(case.metric_refused) == (not fits)
+
+
+@pytest.mark.parametrize(("size", "forgets"), [(0.01, True), (1.0, False)])
+def test_what_the_loss_feels_of_early_tokens(size, forgets):
+    """A recurrence over ten tokens, by an orthogonal matrix or a hundredth of one."""
+    tokens = np.random.default_rng(1).integers(0, 6, (40, 10))
+
+    def start(key):
+        turned = jax.nn.initializers.orthogonal(size)(key, (4, 4))
+        return {"table": jax.random.normal(key, (6, 4)), "turn": turned}, {}
+
+    def network(params, state, x, key, train):
+        turn = lambda h, e: (jnp.tanh(e + h @ params["turn"]), None)  # noqa: E731
+        embedded = params["table"][x].swapaxes(0, 1)
+        return jax.lax.scan(turn, jnp.zeros((len(x), 4)), embedded)[0][:, :1], state
+
+    subject = replace(linear(), init=start, apply=network, train=(tokens, Y[:40]))
+    times = Case(subject, 30.0).start.times
+    assert len(times) == 10
+    assert (times[0] < 1e-6 * times[-1]) == forgets
 
 
 def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():

@@ -515,6 +515,14 @@ def test_one_hidden_layer_may_start_too_large(deviation, found):
     assert [cause for cause in causes if cause == "initialization_too_large"] == found
 
 
+@pytest.mark.parametrize(("at", "severity"), [(50, "fault"), (400, "note")])
+def test_outputs_that_may_be_negative_are_a_fault_where_the_loss_was_not_finite(at, severity):
+    note = Finding("output_activation_missing", "note", "net.py:3", "may be negative")
+    steps = history(FALLS, finite=blown(at, "loss", FALLS))
+    first = Judge(case(steps=steps)).verdict([note])[0 if severity == "fault" else -1]
+    assert (first.cause, first.severity) == ("output_activation_missing", severity)
+
+
 def test_a_cause_is_no_symptom_of_itself():
     climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), along=0.9)
     told = [Finding("gradient_ascent", "fault", "net.py:3", "the first update", confidence=0.95)]

@@ -210,6 +210,10 @@ def unguarded_cross_entropy(p, y):
     return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))  # unguarded
 
 
+def poisson(rate, y):
+    return jnp.mean(rate - y * jnp.log(rate))
+
+
 def ranked(scores, y):
     """A logistic loss of all pairs of rows (RankNet, Burges et al. 2005)."""
     ahead = (y - y.T > 0) * jax.nn.softplus(scores.T - scores)
@@ -236,6 +240,7 @@ ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
 FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
 BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
 VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
+COUNTS = (3 + np.arange(12) % 5).astype(np.float32).reshape(-1, 1)
 PAIRS = RANDOM.normal(size=(12, 5)).astype(np.float32)
 SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
 PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
@@ -424,6 +429,8 @@ def test_answers_trigger_and_near_miss(name):
         (ends(identity, VALUES, mean_squared_error), []),
         (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
         (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
+        (ends(identity, COUNTS, poisson), [("note", "output_activation_missing")]),
+        (ends(jax.nn.softplus, COUNTS, poisson), []),
         (ends(identity, VALUES, ranked), [("note", "loss_axis_error")]),
         (ends(identity, PAIRS, matched, width=5), []),
     ],
@@ -432,6 +439,8 @@ def test_answers_trigger_and_near_miss(name):
         "targets",
         "a distance of raw values",
         "a distance of probabilities",
+        "a rate below 0",
+        "a rate",
         "a ranking",
         "pairs",
     ],

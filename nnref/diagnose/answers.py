@@ -207,6 +207,7 @@ class Expectation:
         logarithm: it takes the logarithm of answers.
         renormalizes: it divides each row by its sum.
         only_true: only the answer for the true class counts.
+        positive: it is finite for positive answers and not for negative ones.
         beyond_one: where it takes the logarithm, answers above one are judged too.
         rises: it rises as answers move towards the targets.
         collapses: share of the targets' range within which the best answer is the same.
@@ -225,6 +226,7 @@ class Expectation:
     logarithm: bool = False
     renormalizes: bool = False
     only_true: bool = False
+    positive: bool = False
     beyond_one: bool = False
     rises: bool = False
     collapses: float = 0.0
@@ -275,6 +277,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         [ask(np.abs(answers)) for answers in drawn],
         [ask(2.5 * np.abs(answers)) for answers in drawn],
     )
+    signs_of = [ask(sign * (np.abs(drawn[0]) + 0.1 * spread)) for sign in (1, -1)]
     other_targets = [ask(answers, np.roll(y, 1, 0)) for answers in drawn]
     tenths: list[int] = []
     toward = away = ones = level = right = wrong = above = tenths
@@ -315,6 +318,7 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
     flat = np.isfinite(told).all() and np.ptp(told) <= 1e-5 * np.abs(told).max()
     found: dict[str, Any] = {
         "flat": bool(flat),
+        "positive": bool(np.array_equal(np.isfinite(losses[signs_of]), [True, False])),
         "reads_targets": not same(any_answers, other_targets) or len(y) == 1 or np.all(y == y[:1]),
         "pairs": not same(any_answers, turned) or len(y) < 3,
         "softmax": width > 1 and not flat and not linear and same(any_answers, added),

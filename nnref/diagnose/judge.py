@@ -737,6 +737,11 @@ class Judge(Evidence):
             rest = [as_note(finding) for finding in structural if not certain_loss(finding)]
             return [*under_their_cause(lost), *rest]
         structural = [f if self.needed(f) else as_note(f) for f in structural]
+        if not self.finite:  # what may be negative was
+            structural = [
+                replace(f, severity="fault") if f.cause == "output_activation_missing" else f
+                for f in structural
+            ]
         program = [finding for finding in structural if finding.severity == "fault"]
         notes = [finding for finding in structural if finding.severity == "note"]
         certain = [*self.nonfinite(), *self.ascent(), *self.updates(), *self.symmetry()]

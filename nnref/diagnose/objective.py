@@ -327,6 +327,19 @@ def wrong_activation(look: Look, width: int, y: np.ndarray) -> list[Finding]:
             )
         ]
 
+    if kind == "values" and asked.positive and unit.low < 0:
+        return [
+            Finding(
+                "output_activation_missing",
+                "note",
+                look.last,
+                "the loss takes a logarithm or root of the outputs, and they may be negative",
+                measured="not finite for negative outputs",
+                healthy="outputs above 0",
+                remedy="jax.nn.softplus as the last activation, or outputs that are logarithms",
+                confidence=0.8,
+            )
+        ]
     exclusive = kind in ("one-hot", "classes") and width > 1
     narrow = unit.high - unit.low <= bound("narrow")
     last = "jax.nn.softmax" if exclusive else "jax.nn.sigmoid"

@@ -548,6 +548,17 @@ def test_a_penalty_of_either_sign_is_tried_without():
         assert ("penalty" in Case(replace(linear(), penalty=penalty), 30.0).trials) == tried
 
 
+def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
+    strong, mild = optax.add_decayed_weights(5.0), optax.add_decayed_weights(1e-4)
+    case = Case(replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40), 30.0)
+    assert case.decay == pytest.approx([0.1])
+    assert case.trained.skill < 0.6
+    assert case.trials["decay"].skill > 0.99
+    for optimizer in (optax.chain(mild, optax.sgd(0.02)), optax.adam(0.1)):
+        case = Case(replace(linear(), optimizer=optimizer), 30.0)
+        assert case.decay == ()
+
+
 def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_the_loss():
     def matched(outputs, y):
         return -jnp.mean(jnp.diag(jax.nn.log_softmax(outputs @ y.T)))

@@ -65,6 +65,7 @@ def skewed(shares):
     return np.eye(len(shares), dtype=np.float32)[labels]
 
 
+BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 TABLE = {
     "NaN in the inputs": (
@@ -131,6 +132,11 @@ TABLE = {
         {"valid": (X[:50], CLASSES[:50])},
         ("repeated_rows", "note"),
         {"valid": (XV, YV)},
+    ),
+    "validation rows behind sorted ones": (
+        {"x": BY_FIRST[:200], "y": CLASSES[:200], "valid": (BY_FIRST[200:], YV), "validated": 0.0},
+        ("unshuffled_split", "fault"),
+        {"x": X[:200], "y": CLASSES[:200], "valid": (X[200:], YV), "validated": 0.0},
     ),
     "validation in another scale": (
         {"valid": (XV * 100, YV), "validated": 0.1},

@@ -131,6 +131,7 @@ def case(
         misjudged=misjudged,
         constant_loss=constant_loss,
         shuffled=0.02,
+        decay=(0.1, 0.1, 0.1),
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
@@ -271,6 +272,11 @@ TABLE = {
         {"penalty": 0.9, "steps": history(np.linspace(1, 0.9, STEPS), penalty=-5.0)},
         {"penalty": 0.2, "steps": history(np.linspace(1, 0.9, STEPS), penalty=-5.0)},
     ),
+    "excessive_regularization, by the optimizer": (
+        "excessive_regularization",
+        {"decay": 0.9},
+        {"decay": 0.2},
+    ),
     "loss_summed_over_batch": (
         "loss_summed_over_batch",
         {"loss": summed_loss, "steps": history(JUMPS), "rate_x0.1": 0.9},
@@ -324,6 +330,11 @@ TABLE = {
         "exploding_gradients",
         {"start": look(gradients=(1e3, 1.0, 1.0))},
         {"start": look(gradients=(50.0, 1.0, 1.0))},
+    ),
+    "exploding_gradients, in time": (
+        "exploding_gradients",
+        {"start": replace(look(), times=(1e5, 1e4, 1e2, 1.0)), "constant_loss": 0.01},
+        {"start": replace(look(), times=(1e5, 1e4, 1e2, 1.0))},
     ),
     "vanishing_gradients, in time": (
         "vanishing_gradients",

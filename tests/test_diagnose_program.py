@@ -210,6 +210,12 @@ def unguarded_cross_entropy(p, y):
     return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))  # unguarded
 
 
+def contrastive(distance, same):
+    """Near where two are the same, else beyond a margin (Hadsell, Chopra, LeCun 2006)."""
+    apart = jnp.maximum(0, 1.5 - distance) ** 2
+    return jnp.mean(same * distance**2 + (1 - same) * apart)
+
+
 def poisson(rate, y):
     return jnp.mean(rate - y * jnp.log(rate))
 
@@ -429,6 +435,7 @@ def test_answers_trigger_and_near_miss(name):
         (ends(identity, VALUES, mean_squared_error), []),
         (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
         (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
+        (ends(jax.nn.softplus, BITS, contrastive), []),
         (ends(identity, COUNTS, poisson), [("note", "output_activation_missing")]),
         (ends(jax.nn.softplus, COUNTS, poisson), []),
         (ends(identity, VALUES, ranked), [("note", "loss_axis_error")]),
@@ -439,6 +446,7 @@ def test_answers_trigger_and_near_miss(name):
         "targets",
         "a distance of raw values",
         "a distance of probabilities",
+        "a distance of two codes",
         "a rate below 0",
         "a rate",
         "a ranking",

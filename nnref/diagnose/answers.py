@@ -344,7 +344,11 @@ def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: A
         higher = losses[list(above)]
         found["beyond_one"] = bool(np.isfinite(higher).all() and (np.diff(higher) > 0).all())
         towards, backwards = losses[list(toward)], losses[list(away)]
-        found["rises"] = bool((towards > backwards).all() and (np.diff(towards) > 0).all())
+        # A loss that is above 0 was not turned: its answers may be distances, least for a match.
+        turned = min(towards.min(), backwards.min()) < 0
+        found["rises"] = bool(
+            turned and (towards > backwards).all() and (np.diff(towards) > 0).all()
+        )
     if kind in ("values", "binary", "flags") and not flat and not linear:
         ends = losses[np.array(far)]
         found["bottomless"] = bool(((ends[:, 1] < 20 * ends[:, 0]) & (ends[:, 0] < 0)).any())

@@ -30,7 +30,7 @@ from nnref.diagnose.layers import Layer, layers
 from nnref.diagnose.look import drawn_like
 from nnref.diagnose.start import Snapshot, leaf_index, looked_at, watcher
 from nnref.diagnose.subject import Subject, no_penalty, updated
-from nnref.diagnose.tracing import COMPARISONS, trace
+from nnref.diagnose.tracing import COMPARISONS, Trace, trace
 
 ROWS = 1024  # that a measure of the whole network looks at
 AT_ONCE = 512
@@ -103,10 +103,39 @@ class Case:
         """The compiled training; step by step where a compiled chunk would outlast the time."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
         if convolves and jax.default_backend() == "cpu":
-            return Trainer(self.subject, stepwise=True)
-        trainer = Trainer(self.subject)
+            return Trainer(self.subject, True, self.decay)
+        trainer = Trainer(self.subject, False, self.decay)
         chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
-        return Trainer(self.subject, stepwise=True) if chunk > CHUNK * self.seconds else trainer
+        slow = chunk > CHUNK * self.seconds
+        return Trainer(self.subject, True, self.decay) if slow else trainer
+
+    @cached_property
+    def optimizer(self) -> Trace:
+        """The program of an update: arguments gradient, optimizer state, parameters."""
+        params, optimizer = self.initial[0], self.subject.optimizer
+        given = params, optimizer.init(params), params
+        return trace(lambda *given: updated(optimizer, *given)[0], *given)
+
+    @cached_property
+    def decay(self) -> tuple[float, ...]:
+        """The share of each parameter that a step takes away, whatever the gradient.
+
+        () where a whole run of it would not be felt.
+        """
+        params, optimizer = self.initial[0], self.subject.optimizer
+        if self.optimizer.reached(self.optimizer.arguments[2]).isdisjoint(self.optimizer.outputs):
+            return ()
+        still = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = jax.jit(lambda *given: updated(optimizer, *given))(
+            still, optimizer.init(params), params
+        )
+        taken = []
+        for update, leaf in zip(*map(jax.tree.leaves, (updates, params)), strict=True):
+            update, leaf = np.asarray(update, float), np.asarray(leaf, float)
+            share = -float((update * leaf).sum() / max((leaf**2).sum(), 1e-30))
+            taken.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
+        steps = self.subject.epochs * max(len(self.subject.train[0]) // self.subject.batch_size, 1)
+        return tuple(taken) if steps * max(taken) > bound("decayed") else ()
 
     @cached_property
     def seconds_of_a_step(self) -> float:
@@ -468,7 +497,7 @@ class Case:
         loss = self.run.steps.loss
         slow = np.nanmedian(self.run.steps.update) < 1e-4 * np.nanmedian(self.run.steps.weight)
         climbs = not np.isfinite(loss).all() or np.max(loss) > 1.2 * abs(loss[0])
-        words = ("inputs", "penalty", "initialization")
+        words = ("inputs", "penalty", "decay", "initialization")
         order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
         order += [*words, "rate x10", "rate x0.1"]
         return [name for name in dict.fromkeys(order) if name in set(names)]
@@ -482,7 +511,7 @@ class Case:
         params, optimizer = self.initial[0], self.subject.optimizer
         drawn = drawn_like(params)
         given = drawn, optimizer.init(params), params
-        traced = trace(lambda *given: updated(optimizer, *given)[0], *given)
+        traced = self.optimizer
         gradient = set(traced.arguments[0])
         norm = sum(np.sum(np.square(np.asarray(leaf))) for leaf in jax.tree.leaves(drawn)) ** 0.5
         moving = traced.reached(traced.inputs)
@@ -610,8 +639,8 @@ class Case:
                 first["targets"] = Change(targets=1)
                 if "inputs" in first:
                     first["inputs and targets"] = Change(inputs=1, targets=1)
-        if np.any(self.run.steps.penalty):
-            first["penalty"] = Change(penalty=0.0)
+        if np.any(self.run.steps.penalty) or self.decay:
+            first["decay" if self.decay else "penalty"] = Change(penalty=0.0)
         starts: dict[str, Any] = {"initialization": self.he_start()}
         changes = {**first, "initialization": Change(), **changes}
         if self.trainer.stepwise:

@@ -18,7 +18,10 @@ WORTH = 4.0  # times the compiling of a run: further runs that last less are not
 
 
 class Change(NamedTuple):
-    """What a run does differently: factors on updates and penalty, and which of the data sets."""
+    """What a run does differently: factors on updates and penalty, and which of the data sets.
+
+    The penalty is that of the loss and the decay of the weights in the optimizer.
+    """
 
     rate: Any = 1.0
     penalty: Any = 1.0
@@ -98,9 +101,12 @@ def largest(tree: Tree) -> jax.Array:
 class Trainer:
     """The training of a subject, compiled once for every change of it."""
 
-    def __init__(self, subject: Subject, stepwise: bool = False) -> None:
+    def __init__(
+        self, subject: Subject, stepwise: bool = False, decay: tuple[float, ...] = ()
+    ) -> None:
         self.subject = subject
         self.stepwise = stepwise
+        self.decay = decay  # what a step of the optimizer takes of each parameter, gradient or not
         self.rows = len(subject.train[0])
         self.batch = min(subject.batch_size, self.rows)
         self.steps_per_epoch = self.rows // self.batch
@@ -150,6 +156,14 @@ class Trainer:
         updates, opt_state = updated(
             subject.optimizer, gradient, opt_state, params, lambda p: objective(p)[0], total
         )
+        if self.decay:
+            given_back = jax.tree.unflatten(jax.tree.structure(params), self.decay)
+            updates = jax.tree.map(
+                lambda u, d, p: u + ((1 - change.penalty) * d * p).astype(u.dtype),
+                updates,
+                given_back,
+                params,
+            )
         updates = jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates)
         gradient_norms, update_norms = norms(gradient), norms(updates)
         length = jnp.sqrt(jnp.sum(gradient_norms**2)) * jnp.sqrt(jnp.sum(update_norms**2))

@@ -18,6 +18,7 @@ WORDS = {
     "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
     "initialization": "with kernels drawn as He et al. 2015 do",
     "penalty": "without the penalty",
+    "decay": "without any penalty or decay of the weights",
     "quiet": "without any dropout",
     "longer": "with five times the epochs",
     "rate x0.1": "with a tenth of the learning rate",

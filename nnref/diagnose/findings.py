@@ -119,8 +119,11 @@ THRESHOLDS: dict[str, Threshold] = {
         1e4, "root mean square of a layer's outputs: He starts give 1, squares overflow at 1e19"
     ),
     "exploding": Threshold(
-        100.0, "first over last layer's gradient; batch normalization gains 1.2 a layer (Yang 2019)"
+        100.0,
+        "first over last layer's gradient, or last over first signal, or an early over a late "
+        "step's gradient; batch normalization gains 1.2 a layer (Yang 2019)",
     ),
+    "decayed": Threshold(0.1, "share of the weights that decay alone takes in a run: less is mild"),
     "forgotten": Threshold(1e-2, "gradient of the first quarter of a sequence over the largest"),
     "vanishing": Threshold(
         0.03,

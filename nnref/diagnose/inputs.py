@@ -502,7 +502,19 @@ def shifted(case: "Case", name: str, rows: Rows) -> Iterator[Finding]:
     deviation = max(float(np.sqrt(np.mean(train.deviation**2))), 1e-30)
     shift = float(np.sqrt(np.mean((train.mean - held.mean) ** 2))) / deviation
     ratio = float(np.sqrt(np.mean(held.deviation**2))) / deviation
-    if shift > 1 or not 1 / 3 < ratio < 3:
+    column = int(np.abs(train.mean - held.mean).argmax())
+    flat = x.reshape(len(x), -1)[:, column]
+    if shift > 0.2 and (np.diff(flat) * np.sign(flat[-1] - flat[0]) >= 0).all():
+        yield Finding(
+            "unshuffled_split",
+            "fault" if spoils(case, name, rows) else "note",
+            f"column {column} of the inputs",
+            f"training rows are sorted by column {column}, and {name} rows are of another region",
+            measured=f"mean {train.mean[column]:.3g} and {held.mean[column]:.3g}",
+            healthy="the same",
+            remedy="order = rng.permutation(len(x)) before the split",
+        )
+    elif shift > 1 or not 1 / 3 < ratio < 3:
         yield Finding(
             "inputs_not_normalized",
             "fault" if spoils(case, name, rows) else "note",

@@ -264,7 +264,8 @@ class Judge(Evidence):
         """The signal and the gradient through the depth, before the first step."""
         levels, layers = self.case.start.levels, self.case.layers
         times = self.case.start.times
-        early = max(times[: -(-len(times) // 4)], default=0.0)
+        quarter = -(-len(times) // 4)
+        early, late = max(times[:quarter], default=0.0), max(times[-quarter:], default=0.0)
         # Such a network may sit still for long before it learns: a run cut short says nothing.
         forgets = self.case.run.complete and early < bound("forgotten") * max(times, default=0.0)
         if forgets and not self.cured("rate x0.1", "rate x0.01"):
@@ -277,6 +278,19 @@ class Judge(Evidence):
                 measured=f"first quarter at most {early / max(times):.1e} of the largest",
                 healthy=f"above {bound('forgotten'):g}",
                 remedy="an LSTM with a forget bias of 1, or shorter sequences",
+            )
+        grown = early > bound("exploding") * late > 0
+        if grown and self.case.start.loss > bound("first loss") * abs(self.case.constant_loss):
+            yield Finding(
+                "exploding_gradients",
+                "fault",
+                "the loop over time",
+                "what comes early in a sequence is felt far more than what comes late: signal and "
+                "gradient grow with every step of the loop",
+                measured=f"first quarter {early / late:.1e} times the last, first loss "
+                f"{self.case.start.loss:.3g}",
+                healthy=f"below {bound('exploding'):g} times",
+                remedy="jax.nn.initializers.orthogonal() for the recurrent kernel",
             )
         if len(levels) < 2:
             return
@@ -350,9 +364,19 @@ class Judge(Evidence):
 
     def penalty(self) -> Iterator[Finding]:
         """A penalty that outweighs the data."""
-        cure = self.cured("penalty")
+        cure = self.cured("penalty", "decay")
         steps = self.case.run.steps
-        if cure:
+        if cure and not steps.penalty.any():
+            yield Finding(
+                "excessive_regularization",
+                "fault",
+                "optimizer",
+                self.told(cure),
+                measured=f"every step takes {max(self.case.decay):.2%} of the weights away",
+                healthy="far less than a step of the gradient gives them",
+                remedy="divide the weight decay by 100",
+            )
+        elif cure:
             ratio = steps.penalty[-1] / max(abs(steps.loss[-1]), 1e-30)
             turned = np.nanmin(steps.penalty) < 0
             yield Finding(

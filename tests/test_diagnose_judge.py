@@ -166,6 +166,9 @@ JUMPS = np.concatenate([[1.0, 40.0], np.full(398, 2.0)])
 WEAK = (replace(LEVEL, size=1e-2), replace(LEVEL, size=1e-4), replace(LEVEL, size=1e-6))
 GROWN = (LEVEL, replace(LEVEL, size=1e9), replace(LEVEL, size=np.inf))
 BORN = (replace(LEVEL, size=np.nan),) * 3
+STILL = replace(LEVEL, saturated=0.9)
+FADING = (1e-4, 1e-2, 1.0)
+TANH = {"activation": ("tanh",)}
 DEAD = (LEVEL, replace(LEVEL, dead=1.0), LEVEL)
 HUGE = np.random.default_rng(1).normal(500, 300, (ROWS, 4))
 TINY = np.random.default_rng(1).normal(0, 0.001, (ROWS, 4))
@@ -350,6 +353,11 @@ TABLE = {
         "initialization_too_large",
         {"start": look(kernels=(5.0, 5.0, 5.0)), "initialization": 0.9},
         {"start": look(kernels=(0.5, 0.5, 0.5)), "initialization": 0.9},
+    ),
+    "initialization_too_large, of units that start without a slope": (
+        "initialization_too_large",
+        {"start": look((STILL, STILL, LEVEL), FADING), "initialization": 0.9, **TANH},
+        {"start": look((LEVEL, LEVEL, LEVEL), FADING), "initialization": 0.9, **TANH},
     ),
     "dying_relu": (
         "dying_relu",

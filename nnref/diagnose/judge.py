@@ -305,6 +305,8 @@ class Judge(Evidence):
             for kernel, layer in zip(self.case.start.kernels, layers, strict=True)
         ]
         weak = float(np.median(kernels[:-1]))
+        lost = [level.saturated for level, each in zip(levels, bounded, strict=False) if each]
+        saturated = float(np.mean(lost)) if lost else 0.0
         if len(layers) > 3 and gradients[0] > bound("exploding") * gradients[-1]:
             yield Finding(
                 "exploding_gradients",
@@ -328,6 +330,16 @@ class Judge(Evidence):
                 measured=f"last hidden layer {last / first:.0f} times the first",
                 healthy=f"below {bound('exploding'):g}",
                 remedy="jax.nn.initializers.he_normal(), and no gain above sqrt(2) in a layer",
+            )
+        elif cure and saturated > 0.5:
+            yield Finding(
+                "initialization_too_large",
+                "fault",
+                place(layers[0]),
+                "most units have lost their slope before any step; " + self.told(cure),
+                measured=f"{saturated:.0%} of the units of saturating layers",
+                healthy="few of them",
+                remedy="jax.nn.initializers.glorot_uniform()",
             )
         elif sum(bounded) >= 3 and gradients[0] < bound("vanishing") * gradients[-1]:
             yield Finding(

@@ -90,9 +90,25 @@ def test_gradients_are_held_against_slopes(activation, found):
     assert all(HERE in finding.where for finding in told)
 
 
+def test_a_wrong_derivative_is_told_with_its_line_and_not_that_of_a_librarys():
+    wrong = by_hand(lambda z: 1 - z**2)
+
+    def activation(z):
+        z = jax.nn.relu(z)  # right
+        return wrong(z)  # wrong
+
+    (found,) = gradients(look(activation))
+    with open(__file__) as lines:
+        line = 1 + [line.strip() for line in lines].index("return wrong(z)  # wrong")
+    assert found.where.endswith(f"{HERE}:{line}")
+
+
 def test_a_kink_is_no_wrong_gradient():
     """Rows of zeros stand on the kink of every ReLU, where central differences give the mean."""
     assert gradients(look(jax.nn.relu, x=np.zeros_like(X))) == []
+    zeros = look(jax.nn.leaky_relu)
+    zeros.params = zeros.params | {"w": jnp.zeros((3, 8))}
+    assert gradients(zeros) == []
 
 
 def test_functions_that_insist_on_single_precision_are_asked_nothing():
@@ -110,6 +126,7 @@ def test_gradients_that_half_precision_rounds_to_0(dtype):
     (found,) = gradients(look(dtype=dtype, scale=scale))
     assert (found.cause, found.where) == ("vanishing_gradients", "v, w")
     assert gradients(look(dtype=dtype)) == []
+    assert gradients(look(lambda z: 0 * z, dtype=dtype)) == []  # 0 before any rounding
 
 
 def test_integers_that_wrap_around():

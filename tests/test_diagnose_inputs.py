@@ -236,10 +236,10 @@ def test_references_find_what_is_there_and_nothing_where_nothing_is():
 
 
 def test_steps_of_sequences_are_told_from_those_before_them():
-    """A chain whose next token is the last one plus 1 or plus 2, by the one before it."""
-    text = [0, 1]
+    """A chain whose next token is the last one plus 1 or plus 2, by the third from the end."""
+    text = [0, 1, 2]
     while len(text) < 2000:
-        text.append((text[-1] + 1 + text[-2] % 2) % 5)
+        text.append((text[-1] + 1 + text[-3] % 2) % 5)
     x = np.array(text).reshape(100, 20)
     following = np.roll(text, -1).reshape(100, 20)
     told = references(x, target_of(following, "places"))

@@ -542,6 +542,16 @@ def test_outputs_that_may_be_negative_are_a_fault_where_the_loss_was_not_finite(
     assert (first.cause, first.severity) == ("output_activation_missing", severity)
 
 
+@pytest.mark.parametrize(
+    ("tried", "cause"),
+    [({}, "exploding_gradients"), ({"rate_x0.1": 0.9}, "learning_rate_too_high")],
+)
+def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps(tried, cause):
+    steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
+    (found,) = Judge(case(steps=steps, start=look(GROWN), **tried)).nonfinite()
+    assert found.cause == cause
+
+
 def test_a_cause_is_no_symptom_of_itself():
     climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), along=0.9)
     told = [Finding("gradient_ascent", "fault", "net.py:3", "the first update", confidence=0.95)]

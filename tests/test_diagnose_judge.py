@@ -131,6 +131,7 @@ def case(
         misjudged=misjudged,
         constant_loss=constant_loss,
         shuffled=0.02,
+        metric_refused="",
         decay=(0.1, 0.1, 0.1),
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
@@ -550,6 +551,19 @@ def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps
     steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
     (found,) = Judge(case(steps=steps, start=look(GROWN), **tried)).nonfinite()
     assert found.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("clipped", "causes"), [(None, []), (0.5, []), (0.95, ["learning_rate_too_low"])]
+)
+def test_what_had_no_time_to_be_tried_is_not_said_not_to_help(clipped, causes):
+    made = case(reached=0.1, clipped=clipped)
+    made.trials = {}
+    judge = Judge(made)
+    found = judge.verdict([])
+    assert [f.cause for f in found if f.severity == "fault"] == causes
+    assert len([f for f in found if f.where == "clipping"]) == len(causes)
+    assert any("no time was left" in line for line in judge.impossible())
 
 
 def test_a_cause_is_no_symptom_of_itself():

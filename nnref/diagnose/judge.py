@@ -612,6 +612,9 @@ class Judge(Evidence):
                 confidence=0.5,
             )
             return
+        if not self.case.trials:  # what no change was tried on, none is known not to help
+            yield from (replace(note, severity="fault") for note in self.clipping())
+            return
         luck = self.cured("initialization")
         yield Finding(
             "insufficient_capacity",
@@ -723,6 +726,8 @@ class Judge(Evidence):
             yield "validation, leaks and memory: give valid=(x, y)"
         if case.metric_refused:
             yield f"your metric: {case.metric_refused}"
+        if vars(case).get("trials") == {}:
+            yield "changes of rate, length, scale and start: no time was left; give more seconds"
         if self.ran and self.finite and not case.run.complete:
             taken, planned = len(case.run.steps.loss), case.run.planned
             yield f"the whole run: {taken} of {planned} steps were taken; give more seconds"
@@ -759,8 +764,10 @@ class Judge(Evidence):
             lost = [*wrong, *filter(certain_loss, structural)]
             return [*under_their_cause(lost), *known, *map(as_note, structural)]
         found = self.of_the_run(structural, wrong)
-        known += self.generalization() if self.learned else [*self.clipping(), *self.first_loss()]
-        return [*found, *known]
+        if self.learned:
+            return [*found, *known, *self.generalization()]
+        clipping = [] if any(f.where == "clipping" for f in found) else self.clipping()
+        return [*found, *known, *clipping, *self.first_loss()]
 
     def of_the_run(self, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:
         """What the run shows, where the data are not all there is to it."""

@@ -94,9 +94,14 @@ TABLE = {
         {"y": np.ones((300, 1)), "kind": "regression", "metric": max, "trained": 1.0},
     ),
     "one class": (
-        {"y": np.repeat(CLASSES[:1], 300, 0), "trained": 0.0},
+        {"y": np.repeat(CLASSES[:1], 300, 0), "trained": 0.0, "never": [1]},
         ("corrupted_labels", "fault"),
+        {"y": np.repeat(CLASSES[:1], 300, 0), "trained": 0.0},
+    ),
+    "one target that nothing compares": (
         {"y": np.ones((300, 1)), "kind": "regression", "trained": 0.0},
+        ("corrupted_labels", "note"),
+        {"y": np.ones((300, 1)), "kind": "regression", "trained": 0.0, "metric": max},
     ),
     "one row, many times": (
         {"x": np.zeros((300, 4), np.uint8)},

@@ -365,13 +365,16 @@ def given_away(x: np.ndarray, target: Target) -> Iterator[Finding]:
 
 
 def constant_targets(case: "Case", y: np.ndarray) -> Iterator[Finding]:
-    """One target for every row: a fault where a metric is asked that compares, else a note.
+    """One target for every row: a fault where a metric compares, or the one class is not answered.
 
     Some losses want no targets, and are given zeros in their place.
     """
     if len(y) > 1 and (y == y[:1]).all():
-        classes, metric = case.kind != "regression", case.subject.metric is not None
-        asked = (classes or metric) and not case.costs and case.trained.skill < bound("failed")
+        if case.kind == "regression":
+            asked = case.subject.metric is not None and case.trained.skill < bound("failed")
+        else:
+            asked = case.answers is not None and bool(case.never_answered)
+        asked = asked and not case.costs
         yield Finding(
             "corrupted_labels",
             "fault" if asked else "note",

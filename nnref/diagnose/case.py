@@ -102,12 +102,12 @@ class Case:
     def trainer(self) -> Trainer:
         """The compiled training; step by step where a compiled chunk would outlast the time."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
-        if convolves and jax.default_backend() == "cpu":
-            return Trainer(self.subject, True, self.decay)
-        trainer = Trainer(self.subject, False, self.decay)
-        chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
-        slow = chunk > CHUNK * self.seconds
-        return Trainer(self.subject, True, self.decay) if slow else trainer
+        stepwise = convolves and jax.default_backend() == "cpu"
+        trainer = Trainer(self.subject, stepwise, self.decay)
+        if not stepwise:
+            chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
+            trainer.stepwise = chunk > CHUNK * self.seconds
+        return trainer
 
     @cached_property
     def optimizer(self) -> Trace:

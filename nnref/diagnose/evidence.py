@@ -135,6 +135,11 @@ class Evidence:
         return best if gap > bound("gap") and best.skill >= enough else None
 
     @property
+    def slower(self) -> Trial | None:
+        """A smaller rate, if it went most of the way."""
+        return self.cured("rate x0.1", "rate x0.01")
+
+    @property
     def any_cure(self) -> bool:
         """Whether a run with one thing changed went most of the way."""
         return any(self.cured(name) for name in self.case.trials)

@@ -54,7 +54,7 @@ class Judge(Evidence):
         sizes = [level.size for level in start.levels]
         # What grows passes through huge numbers: NaN behind moderate ones is a division or a root.
         huge = next((i for i, size in enumerate(sizes) if size > bound("huge signal")), None)
-        if huge is not None and (at == 0 or not self.cured("rate x0.1", "rate x0.01")):
+        if huge is not None and (at == 0 or not self.slower):
             yield Finding(
                 "exploding_gradients",
                 "fault",
@@ -73,7 +73,7 @@ class Judge(Evidence):
             or weights[-1] > bound("growth") * weights[0]
         )
         leap = float(np.max(self.moves[at - 1])) if at else 0.0
-        cured = self.cured("rate x0.1", "rate x0.01")
+        cured = self.slower
         if grew or (leap > bound("leap") and cured):
             if cured and self.summed and self.case.trainer.batch >= bound("summed rows"):
                 yield self.sum_of(cured)
@@ -219,7 +219,7 @@ class Judge(Evidence):
         Where the history shows a loss that explodes, and a smaller rate cures it as well, it is the
         rate: the scale of the targets and of the gradient are one number to plain descent.
         """
-        if self.jumps and self.cured("rate x0.1", "rate x0.01"):
+        if self.jumps and self.slower:
             return
         cure = self.cured("inputs")
         mean, deviation = self.input_scale
@@ -268,7 +268,7 @@ class Judge(Evidence):
         early, late = max(times[:quarter], default=0.0), max(times[-quarter:], default=0.0)
         # Such a network may sit still for long before it learns: a run cut short says nothing.
         forgets = self.case.run.complete and early < bound("forgotten") * max(times, default=0.0)
-        if forgets and not self.cured("rate x0.1", "rate x0.01"):
+        if forgets and not self.slower:
             yield Finding(
                 "vanishing_gradients",
                 "fault",
@@ -317,11 +317,7 @@ class Judge(Evidence):
                 healthy=f"below {bound('exploding'):g}",
                 remedy="a residual connection around every block: x = x + block(x)",
             )
-        elif (
-            len(layers) > 3
-            and last > bound("exploding") * first
-            and not self.cured("rate x0.1", "rate x0.01")
-        ):
+        elif len(layers) > 3 and last > bound("exploding") * first and not self.slower:
             yield Finding(
                 "exploding_gradients",
                 "fault",
@@ -467,7 +463,7 @@ class Judge(Evidence):
     def rate(self) -> Iterator[Finding]:
         """Steps too large or too small for the run."""
         steps = self.case.run.steps
-        low, high = self.cured("rate x0.1", "rate x0.01"), self.cured("rate x10", "rate x100")
+        low, high = self.slower, self.cured("rate x10", "rate x100")
         longer = self.cured("longer")
         if low and self.overshoots and not (high and high.skill > low.skill):
             if self.summed and self.case.trainer.batch >= bound("summed rows"):
@@ -520,7 +516,7 @@ class Judge(Evidence):
                     first, last = self.death_of(i)
                     leap = float(np.max(self.moves[first:last], initial=0.0))
                     when = f": they died between steps {first} and {last}"
-                    if leap > bound("leap") and not self.cured("rate x0.1", "rate x0.01"):
+                    if leap > bound("leap") and not self.slower:
                         yield Finding(
                             "learning_rate_too_high",
                             "fault",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jax
 
-from nnref.compilation import use_cache
-from nnref.diagnose import diagnose
+from nnref.diagnosis import diagnose
 from nnref.errors import UserError
+from nnref.training.compilation import use_cache
 
 EXPERIMENTS = Path("experiments")
 SECONDS = 20.0

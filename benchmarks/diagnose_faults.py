@@ -3,8 +3,8 @@
 python score.py --adapter benchmarks.diagnose_faults:adapter
 """
 
-from nnref.diagnose import Subject
-from nnref.diagnose.doors import diagnose_subject
+from nnref.diagnosis import Subject
+from nnref.diagnosis.api import diagnose_subject
 
 
 def subject_of(program):

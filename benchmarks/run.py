@@ -33,12 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 import nnref
-from nnref import train
-from nnref.compilation import compile_tiny_loops_whole
 from nnref.data import DataWarning
-from nnref.experiment import Experiment, read
-from nnref.runs import plan_of
-from nnref.task import Setup, Task, from_experiment
+from nnref.experiment.experiment import Experiment, read
+from nnref.studies.run import plan_of
+from nnref.training import loop
+from nnref.training.compilation import compile_tiny_loops_whole
+from nnref.training.setup import Setup, from_experiment
+from nnref.training.task import Task
 
 sys.path.insert(0, str(Path(__file__).parent))  # where a test loads this file by its path
 from sweeps import measure_sweeps
@@ -133,7 +134,7 @@ def work(content: Mapping[str, Any], folder: Path, *, tolerance: float, target: 
     experiment = read(path)
     task, setup, _ = from_experiment(experiment)
     seed, plan = first_seed(experiment), plan_of(experiment)
-    states, _ = train.start_runs(setup, plan, experiment.numbers, seed, on(task))
+    states, _ = loop.start_runs(setup, plan, experiment.hyperparameters, seed, on(task))
     params = jax.tree.map(lambda leaf: np.array(leaf[0]), states.params)
     rows = len(task.train.x)
     epochs = np.arange(1, experiment.epochs + 1)
@@ -187,15 +188,19 @@ def public_door(work: Work, logbook: Path) -> Contender:
 
 def bare_program(work: Work) -> Contender:
     """The compiled program alone, data on the device, from the seed to the history on the host."""
-    data, numbers, epochs = on(work.task), work.experiment.numbers, work.experiment.epochs
+    data, hyperparameters, epochs = (
+        on(work.task),
+        work.experiment.hyperparameters,
+        work.experiment.epochs,
+    )
     seed, plan = first_seed(work.experiment), plan_of(work.experiment)
-    data |= jax.device_put(train.probe_data(plan, work.task))
+    data |= jax.device_put(loop.probe_data(plan, work.task))
 
     def run() -> Curves:
-        states, _ = train.start_runs(work.setup, plan, numbers, seed, data)
+        states, _ = loop.start_runs(work.setup, plan, hyperparameters, seed, data)
         first, last = np.int32(1), np.int32(epochs)
-        _, history, _ = train.train_chunk(
-            work.setup, plan, epochs, numbers, states, data, first, last
+        _, history, _ = loop.train_chunk(
+            work.setup, plan, epochs, hyperparameters, states, data, first, last
         )
         history = jax.device_get(history)
         return history["train_loss"][:, 0], history["valid_loss"][:, 0]

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import nnref
-from nnref.sweep import Planned, planned, sweep
-from nnref.train import chunk_program
+from nnref.studies.sweep import sweep
+from nnref.studies.sweep_record import Planned, planned
+from nnref.training.loop import chunk_program
 
 if TYPE_CHECKING:
     from run import Work

@@ -5,23 +5,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nnref.diagnose import diagnose
-    from nnref.diagnose.watch import diagnose_history, watch
+    from nnref.diagnosis.api import diagnose
+    from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
-    from nnref.experiment import Experiment
-    from nnref.runs import AlreadyRun, Run, run
-    from nnref.task import Task
+    from nnref.experiment.experiment import Experiment
+    from nnref.studies.run import AlreadyRun, Run, run
+    from nnref.training.task import Task
 
 DOORS = {
-    "AlreadyRun": "nnref.runs",
+    "AlreadyRun": "nnref.studies.run",
     "Experiment": "nnref.experiment",
-    "Run": "nnref.runs",
-    "Task": "nnref.task",
+    "Run": "nnref.studies.run",
+    "Task": "nnref.training.task",
     "UserError": "nnref.errors",
-    "diagnose": "nnref.diagnose",
-    "diagnose_history": "nnref.diagnose.watch",
-    "run": "nnref.runs",
-    "watch": "nnref.diagnose.watch",
+    "diagnose": "nnref.diagnosis.api",
+    "diagnose_history": "nnref.diagnosis.run.watch",
+    "run": "nnref.studies.run",
+    "watch": "nnref.diagnosis.run.watch",
 }
 __all__ = [
     "AlreadyRun",

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from nnref.compilation import compile_tiny_loops_whole, use_cache
+from nnref.training.compilation import compile_tiny_loops_whole, use_cache
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Pages as runs leave them, written by hand."""
 
-from nnref.experiment import Experiment
+from nnref.experiment.experiment import Experiment
 
 EXPERIMENT = {
     "about": "for the tests",

@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nnref import ablation, cli, sweep
-from nnref.ablation import (
+from nnref import cli
+from nnref.errors import UserError
+from nnref.experiment.axes import Setting, value_in_words
+from nnref.experiment.claims import Bounds
+from nnref.logbook.pages import read_sweep_page
+from nnref.logbook.verdicts import Record
+from nnref.report.page.about_ablations import report_of_comparison
+from nnref.report.page.blocks import Chart, Table, Words
+from nnref.report.page.document import html
+from nnref.report.terminal.ablation import differences, results, show_comparison
+from nnref.report.terminal.sweep import about, label
+from nnref.studies import ablation, sweep, sweep_record
+from nnref.studies.ablation import (
     Alternative,
     Result,
     ablate,
@@ -23,18 +34,8 @@ from nnref.ablation import (
     steps_to,
     too_few,
 )
-from nnref.axes import Setting, value_in_words
-from nnref.claims import Bounds
-from nnref.errors import UserError
-from nnref.groups import Job, Variant
-from nnref.pages import read_sweep_page
-from nnref.report.ablation import differences, results, show_comparison
-from nnref.report.about_ablations import report_of_comparison
-from nnref.report.blocks import Chart, Table, Words
-from nnref.report.document import html
-from nnref.report.sweep import about, label
-from nnref.statistics import Interval, interquartile_mean, signed_rank
-from nnref.verdicts import Record
+from nnref.studies.groups import Job, Variant
+from nnref.studies.statistics import Interval, interquartile_mean, signed_rank
 
 SPIRALS = {
     "about": "for the tests",
@@ -350,7 +351,7 @@ def test_pieces_with_a_strength_of_their_own_are_alternatives(file):
     rate = {"log_uniform": [0.01, 1.0], "count": 3}
     strength = {"log_uniform": [1e-4, 0.1], "count": 3}
     axes = {"regularization": [{}, {"l2": strength}], "optimizer.learning_rate": rate}
-    plan = sweep.planned(changed(file, axes=axes))
+    plan = sweep_record.planned(changed(file, axes=axes))
     members = ablation.alternatives_of(plan, "regularization")
     assert members == {"off": [0, 1, 2], "l2": [3, 4, 5]}
     assert [label(group, plan.variants) for group in plan.groups] == ["all others", "l2"]

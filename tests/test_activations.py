@@ -12,8 +12,8 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnref.activations import ACTIVATIONS, build_activation, gain, maxout, pieces
 from nnref.errors import UserError
+from nnref.parts.activations import ACTIVATIONS, build_activation, gain, maxout, pieces
 
 ORACLE = json.loads(Path(__file__).with_name("oracles").joinpath("activations.json").read_text())
 KINKS = {

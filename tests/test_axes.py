@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from nnref.axes import DIGITS, variants
 from nnref.errors import UserError
-from nnref.experiment import Experiment, parse
-from nnref.groups import parse_sweep, read_sweep
+from nnref.experiment.axes import DIGITS, variants
+from nnref.experiment.experiment import Experiment, parse
+from nnref.studies.groups import parse_sweep, read_sweep
 
 SMALL = {
     "data": "xor",

@@ -20,8 +20,8 @@ import pytest
 from nnref.cli import main
 from nnref.data import DATA, DataWarning, catalog, raw
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.task import from_experiment
+from nnref.experiment.experiment import Experiment
+from nnref.training.setup import from_experiment
 
 SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 rng = np.random.default_rng(0)

@@ -14,11 +14,12 @@ import numpy as np
 import optax
 import pytest
 
-from nnref import checkpoint
 from nnref.errors import UserError
-from nnref.experiment import read
-from nnref.task import from_experiment
-from nnref.train import Plan, chunk_program, start_runs, train_chunk
+from nnref.experiment.experiment import read
+from nnref.training import checkpoint
+from nnref.training.loop import chunk_program, start_runs, train_chunk
+from nnref.training.setup import from_experiment
+from nnref.training.train import Plan
 
 
 def runs(epoch):
@@ -288,13 +289,15 @@ def test_training_goes_on_as_if_never_interrupted(tmp_path):
 
     def train(states, first, count):
         states, history, done = train_chunk(
-            setup, plan, 6, experiment.numbers, states, data, first, count
+            setup, plan, 6, experiment.hyperparameters, states, data, first, count
         )
         assert done == count
         return states, history["train_loss"][:count]
 
     def start():
-        return start_runs(setup, plan, experiment.numbers, jnp.array(experiment.seeds), data)[0]
+        return start_runs(
+            setup, plan, experiment.hyperparameters, jnp.array(experiment.seeds), data
+        )[0]
 
     uninterrupted, losses = train(start(), 1, 6)
     states, before = train(start(), 1, 3)

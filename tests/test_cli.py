@@ -54,7 +54,7 @@ def test_ctrl_c_says_how_to_go_on(folder, capsys, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as pressed:
-        pressed.setattr("nnref.report.terminal.TerminalListener.hears", press)
+        pressed.setattr("nnref.report.terminal.terminal.TerminalListener.hears", press)
         code, _, err = call(capsys, "run", "small", "--epochs", "9000", "--no-logbook")
         assert (code, err) == (130, "interrupted; nothing was written down\n")
         code, _, err = call(capsys, "run", "small", "--epochs", "9000")

@@ -11,11 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnref.clipping import CLIPPING, clipped_share
 from nnref.errors import UserError
-from nnref.experiment import parse
-from nnref.optimizers import OPTIMIZERS, chain
-from nnref.schedules import constant
+from nnref.experiment.experiment import parse
+from nnref.parts.chain import chain
+from nnref.parts.clipping import CLIPPING, clipped_share
+from nnref.parts.optimizers import OPTIMIZERS
+from nnref.parts.schedules import constant
 
 PARAMS = {"bias": np.array([0.0, 0.0, 0.5]), "kernel": np.array([[3.0, 0.0, 1.0], [4.0, 0.0, 1.0]])}
 

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from nnref import train
-from nnref.compilation import LOOPS, compile_tiny_loops_whole, tiny_options
-from nnref.experiment import parse
-from nnref.runs import plan_of
-from nnref.task import from_experiment
+from nnref.experiment.experiment import parse
+from nnref.studies.run import plan_of
+from nnref.training import loop
+from nnref.training.compilation import LOOPS, compile_tiny_loops_whole, tiny_options
+from nnref.training.setup import from_experiment
 
 
 def chunk_in_hlo(hidden):
@@ -20,12 +20,12 @@ def chunk_in_hlo(hidden):
     content |= {"loss": "sigmoid_cross_entropy", "optimizer": "sgd", "epochs": 9}
     experiment = parse(json.dumps(content))
     task, setup, _ = from_experiment(experiment)
-    plan, numbers = plan_of(experiment), experiment.numbers
-    data = jax.tree.map(jax.numpy.asarray, task.arrays | train.probe_data(plan, task))
-    states, _ = train.start_runs(setup, plan, numbers, np.array([0], np.uint32), data)
-    program = train.chunk_program(train.is_tiny(states, data))
+    plan, numbers = plan_of(experiment), experiment.hyperparameters
+    data = jax.tree.map(jax.numpy.asarray, task.arrays | loop.probe_data(plan, task))
+    states, _ = loop.start_runs(setup, plan, numbers, np.array([0], np.uint32), data)
+    program = loop.chunk_program(loop.is_tiny(states, data))
     lowered = program.lower(setup, plan, 9, numbers, states, data, np.int32(1), np.int32(9))
-    return lowered.compile().as_text(), train.is_tiny(states, data)
+    return lowered.compile().as_text(), loop.is_tiny(states, data)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a matter of XLA's CPU backend")
@@ -60,5 +60,5 @@ def test_the_options_of_the_user_stay(monkeypatch, given, expected):
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr("nnref.compilation.PIECES", {"xla_cpu_no_such_option": ""})
+    monkeypatch.setattr("nnref.training.compilation.PIECES", {"xla_cpu_no_such_option": ""})
     assert tiny_options() == {}

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slopes import slopes_and_differences
 
-from nnref.activations import ACTIVATIONS, pieces
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.initializers import constant, lecun_normal, lsuv
-from nnref.models.convnet import ConvNet
-from nnref.models.convolution import max_pool, plain_convolution
-from nnref.models.layers import lsuv_pass
-from nnref.regularizers import Regularization
+from nnref.experiment.experiment import Experiment
+from nnref.parts.activations import ACTIVATIONS, pieces
+from nnref.parts.initializers import constant, lecun_normal, lsuv
+from nnref.parts.models.convnet import ConvNet
+from nnref.parts.models.convolution import max_pool, plain_convolution
+from nnref.parts.models.layers import lsuv_pass
+from nnref.parts.regularizers import Regularization
+from nnref.training.setup import bind
 
 
 def streams(seed=0):
@@ -48,7 +49,7 @@ def experiment(**model):
 
 def from_file(**model):
     """Builds the model of an experiment file, as the trainer does."""
-    return experiment(**model).bind("model", {})
+    return bind(experiment(**model), "model", {})
 
 
 # --- the forward pass ---------------------------------------------------------------------------

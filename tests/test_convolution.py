@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nnref.activations import ACTIVATIONS
-from nnref.initializers import constant, he_normal, lecun_normal, lsuv, torch_linear, zeros
-from nnref.models.convolution import (
+from nnref.parts.activations import ACTIVATIONS
+from nnref.parts.initializers import constant, he_normal, lecun_normal, lsuv, torch_linear, zeros
+from nnref.parts.models.convolution import (
     Conv,
     ConvHidden,
     canonical_convolution,
@@ -20,8 +20,8 @@ from nnref.models.convolution import (
     plain_max_pool,
     sliced_max_pool,
 )
-from nnref.models.layers import UNREGULARIZED, lsuv_pass
-from nnref.regularizers import Regularization
+from nnref.parts.models.layers import UNREGULARIZED, lsuv_pass
+from nnref.parts.regularizers import Regularization
 
 CONVOLUTIONS = [plain_convolution, canonical_convolution]
 POOLS = [plain_max_pool, sliced_max_pool]

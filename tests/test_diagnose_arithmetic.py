@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from nnref.diagnose.arithmetic import gradients, integers, measured
-from nnref.diagnose.look import Look
-from nnref.diagnose.subject import Subject
+from nnref.diagnosis.program.arithmetic import gradients, integers, measured
+from nnref.diagnosis.program.at_start import Look
+from nnref.diagnosis.recipe import Subject
 
 HERE = "test_diagnose_arithmetic.py"
 RANDOM = np.random.default_rng(0)

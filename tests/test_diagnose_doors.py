@@ -15,13 +15,14 @@ from flax import nnx
 import nnref
 from nnref import UserError
 from nnref.cli import main
-from nnref.diagnose import Finding, Findings, Subject, step
-from nnref.diagnose.case import Case
-from nnref.diagnose.dynamics import Change, Trainer
-from nnref.diagnose.findings import THRESHOLDS
-from nnref.diagnose.look import Look
-from nnref.diagnose.subject import for_any_rows
-from nnref.signatures import plain
+from nnref.diagnosis import Finding, Findings, Subject
+from nnref.diagnosis.causes import THRESHOLDS
+from nnref.diagnosis.judge.case import Case
+from nnref.diagnosis.program import step
+from nnref.diagnosis.program.at_start import Look
+from nnref.diagnosis.recipe import for_any_rows
+from nnref.diagnosis.run.trials import Change, Trainer
+from nnref.training.adapters import plain
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 Y = X[:, :1] - 2 * X[:, 1:2]

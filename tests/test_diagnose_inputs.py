@@ -5,20 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnref.diagnose.case import Outcome
-from nnref.diagnose.inputs import (
-    Reference,
-    chance,
-    check,
-    infer_kind,
-    lookup,
-    references,
-    scales,
-    score,
-    skill,
-    standardized,
-    target_of,
-)
+from nnref.diagnosis.data.references import Reference, lookup, references, scales, standardized
+from nnref.diagnosis.data.targets import chance, infer_kind, score, skill, target_of
+from nnref.diagnosis.judge.case import Outcome
+from nnref.diagnosis.judge.data_checks import check
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(300, 4)).astype(np.float32)

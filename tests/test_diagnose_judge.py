@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnref.diagnose.case import Outcome, Trial
-from nnref.diagnose.dynamics import Change, Run, Step
-from nnref.diagnose.findings import Finding
-from nnref.diagnose.inputs import Reference, Target
-from nnref.diagnose.judge import Judge
-from nnref.diagnose.layers import Layer
-from nnref.diagnose.start import Level, Snapshot
+from nnref.diagnosis.data.references import Reference
+from nnref.diagnosis.data.targets import Target
+from nnref.diagnosis.findings import Finding
+from nnref.diagnosis.judge.case import Outcome, Trial
+from nnref.diagnosis.judge.judge import Judge
+from nnref.diagnosis.program.layers import Layer
+from nnref.diagnosis.run.snapshot import Level, Snapshot
+from nnref.diagnosis.run.trials import Change, Run, Step
 
 STEPS = 400
 ROWS = 200

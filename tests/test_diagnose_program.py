@@ -8,12 +8,14 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from nnref.diagnose import objective, program, step, wiring
-from nnref.diagnose.case import Case
-from nnref.diagnose.layers import activations, layers
-from nnref.diagnose.look import Look
-from nnref.diagnose.subject import Subject
-from nnref.diagnose.tracing import trace
+from nnref.diagnosis.judge.case import Case
+from nnref.diagnosis.program import checks as program
+from nnref.diagnosis.program import outputs as objective
+from nnref.diagnosis.program import step, wiring
+from nnref.diagnosis.program.at_start import Look
+from nnref.diagnosis.program.layers import activations, layers
+from nnref.diagnosis.program.tracing import trace
+from nnref.diagnosis.recipe import Subject
 
 HERE = "test_diagnose_program.py"
 

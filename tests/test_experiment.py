@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import nnref
-from nnref.experiment import Experiment, parse, read
+from nnref.experiment.experiment import Experiment, parse, read
+from nnref.training.setup import bind
 
 SMALL = {
     "data": "xor",
@@ -130,8 +131,8 @@ def test_a_comment_behind_a_value_is_refused():
 
 def test_floats_are_numbers_and_the_rest_is_structure():
     experiment = parsed(clipping={"name": "global_norm", "threshold": 2.0})
-    assert experiment.numbers["optimizer.learning_rate"] == 0.5
-    assert experiment.numbers["clipping.threshold"] == 2.0
+    assert experiment.hyperparameters["optimizer.learning_rate"] == 0.5
+    assert experiment.hyperparameters["clipping.threshold"] == 2.0
     faster = experiment.replaced({"optimizer.learning_rate": 0.7})
     assert faster.structure == experiment.structure
     assert faster.identity != experiment.identity
@@ -140,7 +141,7 @@ def test_floats_are_numbers_and_the_rest_is_structure():
 
 
 def test_bound_arguments_come_from_the_numbers():
-    assert parsed().bind("optimizer", {"optimizer.learning_rate": 9.0})().learning_rate == 9.0
+    assert bind(parsed(), "optimizer", {"optimizer.learning_rate": 9.0})().learning_rate == 9.0
 
 
 # --- errors -------------------------------------------------------------------------------------

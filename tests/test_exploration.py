@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from nnref import cli
-from nnref.crawl import Crawl, Rung, crawl
 from nnref.errors import UserError
-from nnref.lr_range import found, last_stable, lr_range
+from nnref.studies.crawl import Crawl, Rung, crawl
+from nnref.studies.lr_range import found, last_stable, lr_range
 
 XOR = {
     "about": "for the tests",

@@ -10,8 +10,8 @@ import pytest
 
 from nnref import cli
 from nnref.errors import UserError
-from nnref.index import FILE, attempts, changes, entries, near, note, ordered, tree, where
-from nnref.pages import read_page
+from nnref.logbook.index import FILE, attempts, changes, entries, near, note, ordered, tree, where
+from nnref.logbook.pages import read_page
 
 SETTINGS = {
     "about": "for the tests",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnref.errors import UserError
-from nnref.initializers import (
+from nnref.parts.initializers import (
     INITIALIZERS,
     by_gate,
     constant,

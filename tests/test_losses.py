@@ -10,7 +10,7 @@ import scipy.special
 from scipy.stats import poisson as poisson_distribution
 
 from nnref.errors import UserError
-from nnref.losses import LOSSES, TARGETS, takes_smoothing
+from nnref.parts.losses import LOSSES, TARGETS, takes_smoothing
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics as oracle
 
 from nnref.errors import UserError
-from nnref.losses import TARGETS
-from nnref.metrics import METRICS, METRICS_OF, add_up
+from nnref.parts.losses import TARGETS
+from nnref.parts.metrics import METRICS, METRICS_OF, add_up
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

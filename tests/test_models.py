@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slopes import slopes_and_differences
 
-from nnref.activations import ACTIVATIONS, pieces, relu
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.initializers import (
+from nnref.experiment.experiment import Experiment
+from nnref.parts.activations import ACTIVATIONS, pieces, relu
+from nnref.parts.initializers import (
     INITIALIZERS,
     constant,
     lecun_normal,
@@ -21,9 +21,10 @@ from nnref.initializers import (
     orthogonal,
     torch_linear,
 )
-from nnref.models.layers import Dropout, lsuv_pass, normalization
-from nnref.models.mlp import MLP, Linear
-from nnref.regularizers import Regularization
+from nnref.parts.models.layers import Dropout, lsuv_pass, normalization
+from nnref.parts.models.mlp import MLP, Linear
+from nnref.parts.regularizers import Regularization
+from nnref.training.setup import bind
 
 
 def streams(seed=0):
@@ -49,7 +50,7 @@ def from_file(**model):
         epochs=1,
         model={"name": "mlp", "hidden": [4, 4]} | model,
     )
-    return experiment.bind("model", experiment.numbers)
+    return bind(experiment, "model", experiment.hyperparameters)
 
 
 # --- the forward pass ---------------------------------------------------------------------------

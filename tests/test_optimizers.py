@@ -31,18 +31,13 @@ from oracles.noisy_quadratic import (
     gradient,
 )
 
-from nnref.clipping import global_norm
 from nnref.errors import UserError
-from nnref.experiment import parse
-from nnref.optimizers import (
-    OPTIMIZERS,
-    Optimizer,
-    chain,
-    evaluation_params,
-    one_minus_power,
-    orthogonal,
-)
-from nnref.schedules import constant, warmup
+from nnref.experiment.experiment import parse
+from nnref.parts.chain import chain, evaluation_params
+from nnref.parts.clipping import global_norm
+from nnref.parts.optimizers import OPTIMIZERS, Optimizer, one_minus_power, orthogonal
+from nnref.parts.schedules import constant, warmup
+from nnref.training.setup import bind
 
 ORACLES = Path(__file__).parent / "oracles"
 ONES = np.ones(STEPS)
@@ -808,8 +803,8 @@ def experiment(optimizer):
 def test_is_read_from_a_file(case):
     name, arguments = case
     read = experiment({"name": name} | arguments)
-    assert {f"optimizer.{n}" for n in parted(name, arguments)[1]} <= set(read.numbers)
-    optimizer = read.bind("optimizer", read.numbers)()
+    assert {f"optimizer.{n}" for n in parted(name, arguments)[1]} <= set(read.hyperparameters)
+    optimizer = bind(read, "optimizer", read.hyperparameters)()
     assert isinstance(optimizer, Optimizer)
     assert optimizer.learning_rate == arguments.get("learning_rate", optimizer.learning_rate)
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nnref.activations import ACTIVATIONS
 from nnref.data import DATA
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.initializers import constant, ones, orthogonal
-from nnref.losses import LOSSES
-from nnref.models.mlp import MLP, Linear
-from nnref.optimizers import OPTIMIZERS
-from nnref.runs import run
+from nnref.experiment.experiment import Experiment
+from nnref.parts.activations import ACTIVATIONS
+from nnref.parts.initializers import constant, ones, orthogonal
+from nnref.parts.losses import LOSSES
+from nnref.parts.models.mlp import MLP, Linear
+from nnref.parts.optimizers import OPTIMIZERS
+from nnref.studies.run import run
 
 
 def test_costs_repeat_with_their_period_from_the_first_row():

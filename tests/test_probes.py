@@ -6,12 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from nnref import probes, runs, stream, train
-from nnref.activations import ACTIVATIONS, RANGES
 from nnref.data import Split, Stored
-from nnref.experiment import Experiment
-from nnref.pages import probes_of, probes_path, read_page
-from nnref.task import Task, from_experiment
+from nnref.experiment.experiment import Experiment
+from nnref.logbook.pages import probes_of, probes_path, read_page
+from nnref.parts.activations import ACTIVATIONS, RANGES
+from nnref.studies import listeners
+from nnref.studies import run as runs
+from nnref.training import loop, probes, stream, train
+from nnref.training.setup import from_experiment
+from nnref.training.task import Task
 
 MLP = {"name": "mlp", "hidden": [6, 5], "activation": "tanh"}
 
@@ -37,7 +40,7 @@ def experiment(**changes):
 def chunks_of(experiment, seeds=(0,), **changes):
     task, setup, _ = from_experiment(experiment)
     plan = runs.plan_of(experiment)._replace(**changes)
-    return list(train.fit(setup, plan, experiment.numbers, seeds, task))
+    return list(loop.fit(setup, plan, experiment.hyperparameters, seeds, task))
 
 
 def losses(chunks):
@@ -108,7 +111,7 @@ def test_an_epoch_begins_with_its_measures():
     assert start.probes == {}
     # Before the first epoch the states are those of the start.
     seeds, data = np.uint32([0]), jax.device_put(task.arrays)
-    states, _ = train.start_runs(setup, runs.plan_of(given), given.numbers, seeds, data)
+    states, _ = loop.start_runs(setup, runs.plan_of(given), given.hyperparameters, seeds, data)
     params = jax.tree.map(lambda leaf: leaf[0], states.params)
     rows = probes.spread_rows(len(task.train.x), 2)
     assert rows.tolist() == [0, len(task.train.x) // 2]
@@ -209,7 +212,7 @@ def test_rows_from_disk_are_measured_like_those_in_memory(probes_):
         stream.fit(
             setup,
             plan,
-            given.numbers,
+            given.hyperparameters,
             [0, 1],
             Task(task.functions, task.train, task.valid, stored=stored),
         )
@@ -232,7 +235,7 @@ def test_rows_from_disk_are_measured_like_those_in_memory(probes_):
 # --- beside the page ----------------------------------------------------------------------------
 
 
-class Stops(runs.Listener):
+class Stops(listeners.Listener):
     """Presses Ctrl-C, so to speak, after an epoch."""
 
     def __init__(self, epoch):
@@ -272,8 +275,8 @@ def test_without_probes_there_is_nothing_beside_the_page(tmp_path):
 def test_a_run_that_goes_on_has_the_measures_of_one_without_a_break(
     tmp_path, monkeypatch, checkpoints
 ):
-    monkeypatch.setattr(train, "HEARING", 0.0)
-    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
     if checkpoints:
         monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     given = experiment(batch_size=2, epochs=4)
@@ -296,7 +299,7 @@ def test_layers_of_plain_functions_are_measured_too():
     x = np.eye(2, dtype=np.float32)
     setup, task = Plain(functions), Task(functions, Split(x, np.zeros(2, np.float32)))
     plan = train.Plan(2, 1, probes="epoch")
-    chunk = list(train.fit(setup, plan, {}, [0], task))[-1]
+    chunk = list(loop.fit(setup, plan, {}, [0], task))[-1]
     figures = chunk.probes["epoch"][0, 0, :, 0]
     np.testing.assert_allclose(figures[:3], [np.sqrt(2), np.sqrt(2), 0.5], rtol=1e-6)
     assert np.isnan(figures[3:]).all()

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nnref import train
 from nnref.data.synthetic import adding, copy_memory, temporal_parity
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.initializers import constant, lsuv, torch_linear
-from nnref.losses import softmax_cross_entropy
-from nnref.models.cells import CELLS, fast_scan, plain_scan
-from nnref.models.recurrent import Recurrent
-from nnref.regularizers import Regularization
-from nnref.task import from_experiment
+from nnref.experiment.experiment import Experiment
+from nnref.parts.initializers import constant, lsuv, torch_linear
+from nnref.parts.losses import softmax_cross_entropy
+from nnref.parts.models.cells import CELLS, fast_scan, plain_scan
+from nnref.parts.models.recurrent import Recurrent
+from nnref.parts.regularizers import Regularization
+from nnref.training import train
+from nnref.training.setup import from_experiment
 
 ORACLE = json.loads(Path(__file__).with_name("oracles").joinpath("recurrent.json").read_text())
 rng = np.random.default_rng(0)
@@ -370,7 +370,7 @@ def padded_task(tokens=False, **arguments):
 def steps_of(experiment):
     """A function of padded sequences that gives loss and weights after one training step."""
     _, setup, _ = from_experiment(experiment)
-    functions, optimizer = setup(experiment.numbers)
+    functions, optimizer = setup(experiment.hyperparameters)
     key = jax.random.key(0)
 
     @jax.jit
@@ -467,7 +467,7 @@ def language_experiment(**plan):
 def test_training_carries_the_state_from_batch_to_batch():
     experiment = language_experiment()
     task, setup, _ = from_experiment(experiment)
-    functions, _ = setup(experiment.numbers)
+    functions, _ = setup(experiment.hyperparameters)
     params, model_state = functions.init(jax.random.key(0))
     key, x = jax.random.key(1), task.train.x
     first, carried = functions.apply(params, model_state, x[:4], key, True)

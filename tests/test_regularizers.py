@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from nnref import regularizers
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.regularizers import Regularization
-from nnref.task import Setup
+from nnref.experiment.experiment import Experiment
+from nnref.parts import regularizers
+from nnref.parts.regularizers import Regularization
+from nnref.training.setup import Setup
 
 rng = np.random.default_rng(0)
 
@@ -78,7 +78,7 @@ def program_of_a_step(regularization):
         return optimizer.update(grads(params), optimizer.init(params), params)
 
     x, y = jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32)
-    return str(jax.make_jaxpr(step)(experiment.numbers, jax.random.key(0), x, y))
+    return str(jax.make_jaxpr(step)(experiment.hyperparameters, jax.random.key(0), x, y))
 
 
 def test_every_term_is_in_the_program_of_a_step_where_it_is_on_and_only_there():

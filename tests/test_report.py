@@ -8,14 +8,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from nnref.bounds import NonNegative
-from nnref.experiment import FAMILIES, Experiment
-from nnref.report.parts import parts_as_markdown
+from nnref.experiment.experiment import FAMILIES, Experiment
+from nnref.experiment.schema import member_model
+from nnref.logbook.verdicts import Record, Verdict
 from nnref.report.pictures import draw_losses, draw_schedule
-from nnref.report.terminal import TerminalListener, curve, show, spark, tables
-from nnref.runs import Run
-from nnref.schema import member_model
-from nnref.train import Chunk
-from nnref.verdicts import Record, Verdict
+from nnref.report.terminal.parts import parts_as_markdown
+from nnref.report.terminal.terminal import TerminalListener, curve, show, spark, tables
+from nnref.studies.run import Run
+from nnref.training.loop import Chunk
 
 EXPERIMENT = {
     "data": {"name": "spirals", "points": 20},

@@ -9,23 +9,15 @@ import numpy as np
 import pytest
 from logbooks import EXPERIMENT, write_page
 
-from nnref import pages, runs
-from nnref.experiment import Experiment
-from nnref.pages import page_at
-from nnref.report.about_networks import network_of
-from nnref.report.about_runs import report_of
-from nnref.report.blocks import (
-    BAND,
-    Chart,
-    Line,
-    Report,
-    Section,
-    Switch,
-    Switches,
-    View,
-)
-from nnref.report.document import write
-from nnref.report.subjects import Subject
+from nnref.experiment.experiment import Experiment
+from nnref.logbook import pages
+from nnref.logbook.pages import page_at
+from nnref.report.page.about_networks import network_of
+from nnref.report.page.about_runs import report_of
+from nnref.report.page.blocks import BAND, Chart, Line, Report, Section, Switch, Switches, View
+from nnref.report.page.document import write
+from nnref.report.page.subjects import Subject
+from nnref.studies import run as runs
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from nnref.experiment import Experiment
-from nnref.models.layers import Affine, Hidden
-from nnref.report.layers import layers_table, rows_of
+from nnref.experiment.experiment import Experiment
+from nnref.parts.models.layers import Affine, Hidden
+from nnref.report.terminal.layers import layers_table, rows_of
 
 
 def experiment(model, data="digits", loss="softmax_cross_entropy", **regularization):

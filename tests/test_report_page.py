@@ -9,21 +9,23 @@ import numpy as np
 import pytest
 from logbooks import EXPERIMENT, write_page
 
-from nnref import pages, runs, train
 from nnref.cli import main
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.pages import page_at
-from nnref.report import network
-from nnref.report.about_networks import NOT_ASKED, answer_blocks, layer_panels, network_of
-from nnref.report.about_runs import headline, panels_of, report_of
-from nnref.report.blocks import Chart, Line, Table, View, Words
-from nnref.report.curves import chart_of, clipped_chart, drawn_seeds, medians, places, rates
-from nnref.report.document import LIMIT, html
-from nnref.report.panels import Panel, inline, save
+from nnref.experiment.experiment import Experiment
+from nnref.logbook import pages
+from nnref.logbook.pages import page_at
+from nnref.report.page import network
+from nnref.report.page.about_networks import NOT_ASKED, answer_blocks, layer_panels, network_of
+from nnref.report.page.about_runs import headline, panels_of, report_of
+from nnref.report.page.blocks import Chart, Line, Table, View, Words
+from nnref.report.page.curves import chart_of, clipped_chart, drawn_seeds, medians, places, rates
+from nnref.report.page.document import LIMIT, html
+from nnref.report.page.panels import Panel, inline, save
+from nnref.report.page.subjects import MOST, Subject, subjects
 from nnref.report.rates import rate_of_run
-from nnref.report.subjects import MOST, Subject, subjects
-from nnref.task import from_experiment
+from nnref.studies import run as runs
+from nnref.training import train
+from nnref.training.setup import bind, from_experiment
 
 DONE = {"all_seeds": "valid_loss went from 1 to 0.2", "verdict": "well"}
 FALL = {"train_loss": [1.0, 0.5, 0.1], "valid_loss": [1.0, 0.6, 0.2]}
@@ -302,7 +304,7 @@ def test_a_constant_rate_is_a_sentence_and_another_a_chart(tmp_path):
 
 
 def test_without_data_the_rate_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("nnref.report.curves.from_experiment", refused)
+    monkeypatch.setattr("nnref.report.page.curves.from_experiment", refused)
     told = rates([subject_of(write_page(tmp_path, "a", FALL))], [NOT_ASKED])
     assert isinstance(told, Words)
     assert "no such data" in told.text
@@ -394,7 +396,7 @@ def test_mistakes_are_shown_as_the_pixels_were(trained_digits):
     images = network.as_images(net, worst)
     assert images is not None
     raw = Experiment(**EXPERIMENT | {"data": {"name": "digits", "standardized": False}})
-    ink = raw.bind("data", {})().valid.x
+    ink = bind(raw, "data", {})().valid.x
     for mistake, image in zip(worst, images, strict=True):
         expected = ink[mistake.row].reshape(8, 8) * 255 / 16
         np.testing.assert_allclose(image, expected, atol=1)
@@ -408,7 +410,7 @@ def test_layers_start_as_the_seed_says_and_end_as_trained(trained_digits):
         hidden.weights[1], np.asarray(net.params["layers"][0]["dense"]["kernel"]).ravel()
     )
     state, _ = train.start(
-        net.setup, runs.plan_of(net.experiment), net.experiment.numbers, 3, net.task.arrays
+        net.setup, runs.plan_of(net.experiment), net.experiment.hyperparameters, 3, net.task.arrays
     )
     np.testing.assert_allclose(
         output.weights[0], np.asarray(state.params["layers"][1]["kernel"]).ravel(), rtol=1e-5

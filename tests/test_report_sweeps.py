@@ -9,9 +9,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from nnref.cli import main
-from nnref.experiment import Experiment
-from nnref.pages import read_sweep_page
-from nnref.report.about_sweeps import (
+from nnref.experiment.experiment import Experiment
+from nnref.logbook.pages import read_sweep_page
+from nnref.report.page.about_sweeps import (
     axes_of,
     joined,
     losses_over,
@@ -20,9 +20,9 @@ from nnref.report.about_sweeps import (
     report_of_sweep,
     sweep_page,
 )
-from nnref.report.blocks import Chart, Report, Table
-from nnref.report.document import html
-from nnref.report.panels import inline
+from nnref.report.page.blocks import Chart, Report, Table
+from nnref.report.page.document import html
+from nnref.report.page.panels import inline
 
 ADAM = {"name": "adam", "beta1": 0.8}
 LOSSES = {("sgd", 10.0): None, ("sgd", 0.1): 0.3, ("sgd", 1.0): 0.2} | {

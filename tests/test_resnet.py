@@ -10,13 +10,14 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnref.activations import ACTIVATIONS, pieces
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.initializers import constant, lecun_normal
-from nnref.models.convolution import plain_convolution
-from nnref.models.resnet import ResNet, carried
-from nnref.regularizers import Regularization
+from nnref.experiment.experiment import Experiment
+from nnref.parts.activations import ACTIVATIONS, pieces
+from nnref.parts.initializers import constant, lecun_normal
+from nnref.parts.models.convolution import plain_convolution
+from nnref.parts.models.resnet import ResNet, carried
+from nnref.parts.regularizers import Regularization
+from nnref.training.setup import bind
 
 
 def streams(seed=0):
@@ -263,7 +264,7 @@ def from_file(**model):
         epochs=1,
         model={"name": "resnet", "widths": [4, 6]} | model,
     )
-    return experiment.bind("model", {})
+    return bind(experiment, "model", {})
 
 
 def test_blocks_are_given_for_each_stage_or_for_all():

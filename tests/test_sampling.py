@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnref import runs
 from nnref.cli import main
 from nnref.data import DATA, Dataset
 from nnref.data.text import read, spell, tokens_of, windows
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.memorization import RUN, Verbatim, longest_matches, verbatim
-from nnref.sampling import check, draw, functions_for, sample
-from nnref.task import from_experiment
+from nnref.experiment.experiment import Experiment
+from nnref.studies import run as runs
+from nnref.studies.memorization import RUN, Verbatim, longest_matches, verbatim
+from nnref.studies.sampling import check, draw, functions_for, sample
+from nnref.training.setup import from_experiment
 
 RHYME = "the cat sat on the mat, the rat sat on the hat; " * 40
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnref.errors import UserError
-from nnref.experiment import parse
-from nnref.optimizers import OPTIMIZERS, chain
-from nnref.schedules import (
+from nnref.experiment.experiment import parse
+from nnref.parts.chain import chain
+from nnref.parts.optimizers import OPTIMIZERS
+from nnref.parts.schedules import (
     SCHEDULES,
     PlateauState,
     Progress,
@@ -27,6 +28,7 @@ from nnref.schedules import (
     times,
     warmup,
 )
+from nnref.training.setup import bind
 
 ORACLE = json.loads((Path(__file__).parent / "oracles" / "schedules_torch.json").read_text())
 
@@ -389,7 +391,7 @@ def experiment(schedule):
 @every_schedule
 def test_is_read_from_a_file(name):
     read = experiment({"name": name} | required(name, "epochs", 12.0))
-    schedule = read.bind("schedule", read.numbers)
+    schedule = bind(read, "schedule", read.hyperparameters)
     want = bound(name, **dict.fromkeys(required(name)), **required(name, "epochs", 12.0))
     np.testing.assert_array_equal(factors(schedule), factors(want))
 
@@ -397,8 +399,10 @@ def test_is_read_from_a_file(name):
 def test_warm_up_is_read_with_what_follows():
     given_ = {"name": "warmup", "warmup_epochs": 3, "then": {"name": "cosine", "final": 0.1}}
     read = experiment(given_)
-    assert read.numbers["schedule.then.final"] == 0.1
-    schedule = read.bind("schedule", read.numbers | {"schedule.then.final": jnp.float32(0.5)})
+    assert read.hyperparameters["schedule.then.final"] == 0.1
+    schedule = bind(
+        read, "schedule", read.hyperparameters | {"schedule.then.final": jnp.float32(0.5)}
+    )
     assert factors(schedule)[-1] == 0.5
     assert experiment(json.loads(read.to_json())["schedule"]) == read
 

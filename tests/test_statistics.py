@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnref.statistics import (
+from nnref.studies.statistics import (
     bootstrap,
     holm,
     holm_levels,

@@ -11,10 +11,11 @@ import optax
 import pytest
 
 import nnref
-from nnref import runs, stream, train
 from nnref.data import DATA, Split, Stored, catalog, raw
-from nnref.experiment import Experiment
-from nnref.task import from_experiment
+from nnref.experiment.experiment import Experiment
+from nnref.studies import run as runs
+from nnref.training import loop, stream, train
+from nnref.training.setup import from_experiment
 
 SMALL = {
     "data": {"name": "tfds", "dataset": "mnist", "valid": 0.2},
@@ -152,7 +153,7 @@ def test_a_stream_starts_as_memory_does(monkeypatch):
     memory, disk = (from_experiment(experiment(streamed, **changes)) for streamed in (False, True))
     plan = runs.plan_of(experiment(True, **changes))
     ours, row = stream.begin(disk[1], plan, {}, [3], disk[0], disk[0].stored)
-    theirs, expected = train.start_runs(memory[1], plan, {}, np.uint32([3]), memory[0].arrays)
+    theirs, expected = loop.start_runs(memory[1], plan, {}, np.uint32([3]), memory[0].arrays)
     same({n: v[0] for n, v in row.items()}, expected, rtol=1e-5)  # other programs, other rounding
     assert ours.best == row["train_loss"]
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
@@ -172,8 +173,8 @@ def kill():
 @pytest.mark.parametrize("act", [press, kill], ids=["Ctrl-C", "killed"])
 def test_a_run_goes_on_at_the_exact_batch(place, monkeypatch, act):
     """In the second epoch of the second seed; its nine batches come as 3, 3, 2 and a short one."""
-    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(train, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "HEARING", 0.0)
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0 if act is kill else 99.0)
     two = experiment(True, seeds=[0, 1], epochs=3)
     whole = nnref.run(two, logbook=None)
@@ -214,7 +215,7 @@ def test_the_network_of_a_streamed_page_is_there_afterwards(place, monkeypatch):
 def test_a_stream_is_refused_by_the_loop_for_arrays():
     task, setup, _ = from_experiment(experiment(True))
     with pytest.raises(AssertionError, match=r"stream\.fit"):
-        next(train.fit(setup, runs.plan_of(experiment(True)), {}, [0], task))
+        next(loop.fit(setup, runs.plan_of(experiment(True)), {}, [0], task))
 
 
 # --- batches ------------------------------------------------------------------------------------

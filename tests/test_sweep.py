@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import nnref
-from nnref import cli, groups, sweep, train
+from nnref import cli
 from nnref.errors import UserError
-from nnref.groups import Job
-from nnref.index import entries, everything
-from nnref.pages import read_sweep_page
-from nnref.sweep import AlreadySwept, SweepListener, planned
+from nnref.logbook.index import entries, everything
+from nnref.logbook.pages import read_sweep_page
+from nnref.studies import cost, groups, sweep
+from nnref.studies.groups import Job
+from nnref.studies.sweep_record import AlreadySwept, SweepListener, planned
+from nnref.training import loop
 
 RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
 XOR = {
@@ -123,8 +125,8 @@ def test_products_are_counted():
     def three(x):
         return jax.lax.scan(lambda h, _: (h @ jnp.ones((5, 5)), None), x, length=3)[0]
 
-    seconds, _ = groups.work_of(jax.make_jaxpr(three)(jnp.ones((2, 5))).jaxpr)
-    assert seconds == pytest.approx(3 * (2 * 2 * 5 * 5 / groups.PRODUCTS + 25 / groups.ELEMENTS))
+    seconds, _ = cost.work_of(jax.make_jaxpr(three)(jnp.ones((2, 5))).jaxpr)
+    assert seconds == pytest.approx(3 * (2 * 2 * 5 * 5 / cost.PRODUCTS + 25 / cost.ELEMENTS))
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(file, logbook, capsys, monkeypatch):
@@ -179,7 +181,7 @@ def test_what_diverges_stops_nothing_else(file):
 def test_one_compilation_serves_a_group(file, monkeypatch):
     monkeypatch.setattr(groups, "TOGETHER", 4)  # the last block is shorter
     changed(file, epochs=77, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5]}})
-    program = train.chunk_program(True)
+    program = loop.chunk_program(True)
     before = program._cache_size()
     swept = sweep.sweep(file, logbook=None)
     assert program._cache_size() == before + 1
@@ -311,8 +313,8 @@ def test_what_is_finished_is_not_run_again(file, logbook, monkeypatch):
 def test_ctrl_c_keeps_half_a_run(file, logbook, monkeypatch):
     changed(file, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2]}})
     whole = sweep.sweep(file, logbook=None)
-    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(train, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "HEARING", 0.0)
     heard = []
 
     class Impatient(SweepListener):

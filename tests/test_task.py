@@ -9,9 +9,9 @@ import optax
 import pytest
 
 import nnref
-from nnref.experiment import parse
-from nnref.runs import run
-from nnref.task import from_experiment
+from nnref.experiment.experiment import parse
+from nnref.studies.run import run
+from nnref.training.setup import from_experiment
 
 CLASSES = {
     "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
@@ -105,10 +105,10 @@ def test_what_is_random_follows_the_key_and_is_off_in_evaluation(terms):
 
 def test_steps_of_an_epoch_draw_different_dropout():
     """Two batches with the same rows would otherwise drop the same units."""
-    from nnref import train
+    from nnref.training import train
 
     task, setup, _ = from_experiment(experiment(regularization={"dropout": 0.5}))
-    functions, _ = setup(experiment().numbers | {"regularization.dropout": 0.5})
+    functions, _ = setup(experiment().hyperparameters | {"regularization.dropout": 0.5})
     keys = []
 
     def apply(params, model_state, x, key, training):

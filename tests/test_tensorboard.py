@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnref import runs
 from nnref.cli import main
 from nnref.errors import UserError
-from nnref.experiment import Experiment
+from nnref.experiment.experiment import Experiment
 from nnref.report.tensorboard import TensorBoardListener
-from nnref.train import Chunk
+from nnref.studies import run as runs
+from nnref.training.loop import Chunk
 
 event_pb2 = pytest.importorskip(
     "tensorboardX.proto.event_pb2", reason="needs tensorboardX: pip install nnref[tensorboard]"

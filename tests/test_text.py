@@ -15,9 +15,10 @@ from ngram import NGram
 from nnref.data import DATA, DataWarning, catalog
 from nnref.data.text import read, spell, tokens_of, windows
 from nnref.errors import UserError
-from nnref.experiment import parse
-from nnref.losses import LOSSES, TARGETS
-from nnref.metrics import METRICS
+from nnref.experiment.experiment import parse
+from nnref.parts.losses import LOSSES, TARGETS
+from nnref.parts.metrics import METRICS
+from nnref.training.setup import bind
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
@@ -238,7 +239,7 @@ def test_text_lstm_claims_fewer_bits_than_a_5_gram_needs_for_the_same_characters
     experiment = parse((REPOSITORY / "experiments" / "text_lstm.json").read_text())
     (claim,) = experiment.claim
     assert claim.metric == "valid_bits_per_character"
-    made = experiment.bind("data", {})()
+    made = bind(experiment, "data", {})()
     train, valid = (tokens_of(made, name).tolist() for name in ("train", "valid"))
     counted = {n: NGram(n, len(made.classes)).learn(train) for n in (1, 5)}
     bits = {n: model.bits_per_character(valid) for n, model in counted.items()}

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from nnref import train
-from nnref.claims import Stop
-from nnref.experiment import parse
-from nnref.task import Functions, Task, from_experiment
+from nnref.experiment.claims import Stop
+from nnref.experiment.experiment import parse
+from nnref.training import loop, train
+from nnref.training.setup import from_experiment
+from nnref.training.task import Functions, Task
 
 CLASSES = {
     "data": {"name": "spirals", "points": 23, "valid": 0.3, "test": 0.1},
@@ -40,7 +41,9 @@ def plan_of(experiment):
 def fitted(experiment, task, setup, seeds=(0,), resume=None, stop_after=None):
     """History of all chunks, measure -> (epochs + 1, runs), and the last chunk."""
     chunks = []
-    for chunk in train.fit(setup, plan_of(experiment), experiment.numbers, seeds, task, resume):
+    for chunk in loop.fit(
+        setup, plan_of(experiment), experiment.hyperparameters, seeds, task, resume
+    ):
         chunks.append(chunk)
         if stop_after is not None and chunk.first + len(chunk.active) > stop_after:
             break
@@ -50,10 +53,10 @@ def fitted(experiment, task, setup, seeds=(0,), resume=None, stop_after=None):
 
 def plain_loop(experiment, task, setup, seed):
     """The same training, a step at a time, without scan, vmap or chunks."""
-    functions, optimizer = setup(experiment.numbers)
+    functions, optimizer = setup(experiment.hyperparameters)
     plan = plan_of(experiment)
     data = {"train": task.train, "valid": task.valid}
-    state, _ = train.start(setup, plan, experiment.numbers, seed, data)
+    state, _ = train.start(setup, plan, experiment.hyperparameters, seed, data)
     x, y = task.train
     step = jax.jit(partial(train.train_step, functions, optimizer))
     losses, valid = [], []
@@ -136,7 +139,7 @@ def test_a_carried_state_goes_from_batch_to_batch_and_starts_anew():
 @pytest.mark.parametrize("rows", [1, 3, 8, 11, 16])
 def test_evaluation_is_exact_at_any_batch_size(small, rows):
     experiment, task, setup = small
-    functions, _ = setup(experiment.numbers)
+    functions, _ = setup(experiment.hyperparameters)
     params, model_state = functions.init(jax.random.key(3))
     whole = train.evaluate(functions, params, model_state, task.valid, "valid", 10_000)
     parts = train.evaluate(functions, params, model_state, task.valid, "valid", rows)
@@ -163,8 +166,8 @@ def test_the_same_seed_twice_gives_the_same_bits(small):
 
 def test_chunks_of_any_size_give_the_same_bits(small, monkeypatch):
     whole, chunks = fitted(*small, (0, 1))
-    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(train, "HEARING", 0.0)  # one epoch a chunk
+    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "HEARING", 0.0)  # one epoch a chunk
     single, ones = fitted(*small, (0, 1))
     assert len(ones) == small[0].epochs + 1 > len(chunks)
     for name in whole:
@@ -173,8 +176,8 @@ def test_chunks_of_any_size_give_the_same_bits(small, monkeypatch):
 
 def test_resuming_gives_the_same_bits(small, monkeypatch):
     whole, _ = fitted(*small, (0, 1))
-    monkeypatch.setattr(train, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(train, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "HEARING", 0.0)
     first, chunks = fitted(*small, (0, 1), stop_after=3)
     rest, _ = fitted(*small, (0, 1), resume=(3, chunks[-1].states))
     for name in whole:
@@ -183,7 +186,7 @@ def test_resuming_gives_the_same_bits(small, monkeypatch):
 
 def programs():
     """How many programs are compiled for chunks of epochs."""
-    return sum(train.chunk_program(tiny)._cache_size() for tiny in (False, True))
+    return sum(loop.chunk_program(tiny)._cache_size() for tiny in (False, True))
 
 
 def test_the_learning_rate_is_no_structure():
@@ -230,9 +233,9 @@ def test_a_run_that_diverges_ends_where_its_loss_does():
     assert active[: last + 1].all()
     assert not bad[:last].any()
     # The step at which a plain loop sees it first.
-    functions, optimizer = setup(experiment.numbers)
+    functions, optimizer = setup(experiment.hyperparameters)
     data = {"train": task.train, "valid": task.valid}
-    state, _ = train.start(setup, plan_of(experiment), experiment.numbers, 0, data)
+    state, _ = train.start(setup, plan_of(experiment), experiment.hyperparameters, 0, data)
     x, y = task.train
     step = jax.jit(partial(train.train_step, functions, optimizer))
     seen = None

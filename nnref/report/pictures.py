@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nnref.experiment import Experiment
+from nnref.experiment.experiment import Experiment
+from nnref.parts.schedules import plateau
 from nnref.report.rates import learning_rates
-from nnref.runs import Run
-from nnref.schedules import plateau
-from nnref.task import from_experiment
+from nnref.studies.run import Run
+from nnref.training.setup import bind, from_experiment
 
 COLOURS = {"train_loss": "#4269d0", "valid_loss": "#c2410c"}
 
@@ -68,7 +68,9 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
     axes.set_xlabel(f"epoch ({setup.steps_per_epoch} steps each, {setup.steps} in all)")
     axes.set_ylabel("learning rate")
     axes.set_ylim(bottom=0)
-    note = "" if plateau(experiment.bind("schedule", {})) is None else ", while validation improves"
+    note = (
+        "" if plateau(bind(experiment, "schedule", {})) is None else ", while validation improves"
+    )
     title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
     axes.set_title(title, loc="left")
     return saved(figure, path)

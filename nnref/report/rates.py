@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.experiment import Experiment
-from nnref.schedules import PlateauState, Progress, observe, plateau
-from nnref.task import Setup
+from nnref.experiment.experiment import Experiment
+from nnref.parts.schedules import PlateauState, Progress, observe, plateau
+from nnref.training.setup import Setup, bind
 
 POINTS = 600
 
@@ -24,7 +24,7 @@ def learning_rates(
         steps: numbers of the updates, from 0, (n,).
         reductions: how often a plateau has been seen before each, (n,).
     """
-    schedule = experiment.bind("schedule", {})
+    schedule = bind(experiment, "schedule", {})
 
     def factor(step: jax.Array, reduced: jax.Array) -> jax.Array:
         return schedule(Progress(step, setup.steps, setup.steps_per_epoch, reduced))
@@ -57,7 +57,7 @@ def rate_of_run(
 
 def reductions_by_epoch(experiment: Experiment, valid_loss: np.ndarray) -> np.ndarray:
     """How often a plateau had been seen after each epoch from 0; empty where none is looked for."""
-    memory = plateau(experiment.bind("schedule", {}))
+    memory = plateau(bind(experiment, "schedule", {}))
     if memory is None or not len(valid_loss):
         return np.zeros(0, int)
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from nnref.errors import UserError
-from nnref.experiment import Experiment
-from nnref.index import settings_of
-from nnref.runs import Listener
-from nnref.train import Chunk
+from nnref.experiment.experiment import Experiment
+from nnref.logbook.index import settings_of
+from nnref.studies.listeners import Listener
+from nnref.training.loop import Chunk
 
 
 class TensorBoardListener(Listener):

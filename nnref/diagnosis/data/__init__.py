@@ -1,0 +1,1 @@
+"""What the data alone tell: what is to be learned, and what simple models learn of it."""

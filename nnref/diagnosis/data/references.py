@@ -1,0 +1,176 @@
+"""Reference models: what linear models, neighbours and boosted trees learn from the same rows."""
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+from nnref.diagnosis.data.targets import Target, chance, score, skill
+
+ROWS = 1200  # that a reference is fitted to
+FOLDS = 3
+FEW_ROWS = 30  # below, folds are too small to fit anything: a lookup table is the reference
+CONTEXT = 3  # steps of a sequence that a reference sees of it
+
+
+class Reference(NamedTuple):
+    """What simple models reach on held-out rows, by name, as skill; and on shuffled labels."""
+
+    skills: dict[str, float]
+    shuffled: dict[str, float]
+    rows: int
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The best of them."""
+        return max(self.skills.items(), key=lambda pair: pair[1], default=("constant", 0.0))
+
+
+def lookup(x: np.ndarray, target: Target) -> float:
+    """The skill of a table of the training rows on themselves: below 1 where labels conflict."""
+    _, group = np.unique(x, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    answers = np.empty(target.answers.shape, float)
+    for each in np.unique(group):
+        mine = group == each
+        part = target.answers[mine]
+        if target.kind == "regression":
+            answers[mine] = part.mean(0)
+        elif part.ndim == 2:
+            answers[mine] = part.mean(0) > 0.5
+        else:
+            answers[mine] = np.bincount(part).argmax()
+    return skill(score(target, answers), chance(target))
+
+
+def models(kind: str, width: int) -> dict[str, Callable[[], Any]]:
+    """The references for a kind of task; boosted trees where there is one thing to predict."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+    if kind == "regression":
+        members: dict[str, Callable[[], Any]] = {
+            "linear": lambda: Ridge(1e-3),
+            "neighbours": lambda: KNeighborsRegressor(3),
+        }
+        if width == 1:
+            members["boosted trees"] = lambda: HistGradientBoostingRegressor(max_iter=60)
+        return members
+    if kind == "multilabel":
+        return {"neighbours": lambda: KNeighborsClassifier(5)}
+    members = {
+        "linear": lambda: LogisticRegression(C=1.0, max_iter=300),
+        "neighbours": lambda: KNeighborsClassifier(5),
+    }
+    if width <= 4:
+        members["boosted trees"] = lambda: HistGradientBoostingClassifier(max_iter=60)
+    return members
+
+
+def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference:
+    """Linear model, nearest neighbours and boosted trees on held-out rows of the training data.
+
+    With `shuffles`, also the best of so many fits of each to shuffled labels: what chance gives.
+    """
+    from sklearn.model_selection import KFold
+    from threadpoolctl import threadpool_limits
+
+    if target.kind == "places":
+        return references(*at_places(x, target), shuffles=shuffles)
+    random = np.random.default_rng(0)
+    rows = random.permutation(len(x))[:ROWS]
+    flat = x.reshape(len(x), -1)[rows].astype(float)
+    answers = target.answers[rows]
+    if len(rows) < FEW_ROWS or not np.isfinite(flat).all() or not np.isfinite(answers).all():
+        return Reference({"lookup table": lookup(x.reshape(len(x), -1), target)}, {}, len(rows))
+    deviation = flat.std(0)
+    flat = (flat - flat.mean(0))[:, deviation > 0] / deviation[deviation > 0]
+    if not flat.shape[1]:
+        return Reference({"constant": 0.0}, {}, len(rows))
+    scale = (answers.mean(0), answers.std(0) + 1e-30) if target.kind == "regression" else (0, 1)
+    answers = (answers - scale[0]) / scale[1] if target.kind == "regression" else answers
+    width = target.classes if target.kind != "regression" else answers.shape[1]
+    if answers.ndim == 2 and answers.shape[1] > 64:
+        answers = answers[:, random.permutation(answers.shape[1])[:64]]
+
+    def held_out(build: Callable[[], Any], labels: np.ndarray) -> float:
+        told = np.empty(labels.shape)
+        for fit, held in KFold(FOLDS, shuffle=True, random_state=0).split(flat):
+            if labels.ndim == 1 and len(np.unique(labels[fit])) < 2:
+                told[held] = labels[fit][0]
+                continue
+            one = labels[fit].ravel() if labels.ndim == 2 and labels.shape[1] == 1 else labels[fit]
+            # One thread: on a busy machine those of OpenMP wait for each other, ten times as long.
+            with warnings.catch_warnings(), threadpool_limits(1):
+                warnings.simplefilter("ignore")
+                told[held] = (
+                    build().fit(flat[fit], one).predict(flat[held]).reshape(told[held].shape)
+                )
+        sample = target._replace(answers=labels)
+        return skill(score(sample, told), chance(sample))
+
+    skills, shuffled = {}, {}
+    for name, build in models(target.kind, width).items():
+        if name == "boosted trees" and max(skills.values()) > 0.95:
+            continue
+        skills[name] = held_out(build, answers)
+        for _ in range(shuffles):
+            drawn = held_out(build, answers[random.permutation(len(answers))])
+            shuffled[name] = max(shuffled.get(name, -1.0), drawn)
+    return Reference(skills, shuffled, len(rows))
+
+
+def at_places(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
+    """Steps of sequences as rows of their own, drawn from all: what stands before, and the class.
+
+    A row holds a step and the ones before it, tokens one-hot; where the inputs do not go along
+    with the targets, all of them and the place.
+    """
+    asked = np.argwhere(target.answers >= 0)
+    rows, places = np.random.default_rng(0).permutation(asked)[:ROWS].T
+    steps = target.answers.shape[1]
+    along = x.shape[0], steps
+    if x.ndim >= 2 and (x.shape[:2] == along or int(np.prod(x.shape[1:-1])) == steps):
+        x = x if x.shape[:2] == along else x.reshape(len(x), steps, -1)
+        if x.ndim == 2 and x.dtype.kind in "iu":
+            known = np.unique(x)
+            x = (x[..., None] == known).astype(np.float32) if len(known) <= 256 else x
+        seen = [x[rows, np.maximum(places - back, 0)] for back in range(CONTEXT)]
+    else:
+        seen = [x[rows], np.eye(steps, dtype=np.float32)[places]]
+    flat = np.concatenate([part.reshape(len(rows), -1) for part in seen], 1)
+    return flat, Target("multiclass", target.answers[rows, places], target.classes)
+
+
+class Scales(NamedTuple):
+    """Location and spread of the inputs, column by column."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    largest: float
+    root_mean_square: float
+
+
+def scales(x: np.ndarray) -> Scales:
+    """In double precision, flattened to columns."""
+    flat = x.reshape(len(x), -1).astype(float)
+    return Scales(
+        flat.mean(0), flat.std(0), float(np.abs(flat).max()), float(np.sqrt((flat**2).mean()))
+    )
+
+
+def standardized(x: np.ndarray) -> np.ndarray:
+    """Zero mean and unit deviation by column; of images, over all pixels at once."""
+    x = x.astype(np.float64)
+    axes: Any = 0 if x.ndim == 2 else None
+    mean, deviation = x.mean(axes), x.std(axes)
+    return ((x - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+
+
+def by_row(x: np.ndarray) -> np.ndarray:
+    """Flat rows, each in one piece of memory."""
+    return np.ascontiguousarray(np.asarray(x).reshape(len(x), -1))

@@ -1,0 +1,282 @@
+"""What a diagnosis says: findings, upstream causes first, each symptom under its cause."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+from nnref.diagnosis.causes import CAUSES, RANK, bound
+
+LINE = 200  # characters of an exception that are told
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found: its cause, where, how it was measured, and what to type.
+
+    `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
+    `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` is what an
+    intervention showed, once there was one.
+    """
+
+    cause: str
+    severity: Literal["fault", "note"]
+    where: str
+    evidence: str
+    measured: str = ""
+    healthy: str = ""
+    remedy: str = ""
+    confidence: float = 1.0
+    symptoms: tuple["Finding", ...] = ()
+    proof: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.cause not in CAUSES:
+            raise ValueError(f"{self.cause!r} is no word of the vocabulary")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a diagnosis says: faults and notes, what was checked, what could not be."""
+
+    found: tuple[Finding, ...] = ()
+    checked: tuple[str, ...] = ()
+    impossible: tuple[str, ...] = ()
+    measures: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, index: int) -> Finding:
+        return self.found[index]
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """Findings that keep the network from learning, the most upstream first."""
+        return tuple(finding for finding in self.found if finding.severity == "fault")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """Findings that do not."""
+        return tuple(finding for finding in self.found if finding.severity == "note")
+
+    @property
+    def exit_code(self) -> int:
+        """0 for no fault, 1 for one or more."""
+        return 1 if self.faults else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, ready for `json.dumps`: numbers that JSON does not have become words."""
+        return plain(asdict(self))
+
+    def to_html(self, path: str | Path) -> Path:
+        """One page that needs no network, written to `path`."""
+        page = Path(path)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(PAGE.format(style=STYLE, body=self._repr_html_()), encoding="utf-8")
+        return page
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=WIDTH, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[Any] = [Text(self.headline, style="bold")]
+        for number, finding in enumerate(self.faults, 1):
+            parts += [Text(), *shown(finding, f"{number}. ")]
+        for title, notes in self.sections:
+            parts += [Text(), Text(title, style="bold")]
+            parts += [line for finding in notes for line in noted(finding)]
+        if self.figures:
+            parts += [Text(), Text(FIGURES, style="bold")]
+            parts += [paragraph(f"{word:<17}", told) for word, told in self.figures]
+        if self.checked:
+            parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
+        if self.impossible:
+            parts.append(paragraph("not possible: ", "; ".join(self.impossible), style="dim"))
+        return Group(*parts)
+
+    @property
+    def sections(self) -> list[tuple[str, tuple[Finding, ...]]]:
+        """The notes under their titles: of other rows than those trained on they speak apart."""
+        apart = tuple(note for note in self.notes if note.cause in APART)
+        rest = tuple(note for note in self.notes if note.cause not in APART)
+        titled = (("Worth knowing, no fault:", rest), ("On rows it was not trained on:", apart))
+        return [(title, notes) for title, notes in titled if notes]
+
+    @property
+    def figures(self) -> list[tuple[str, str]]:
+        """What was reached, by whom: is there anything to learn, and is it learned?"""
+        told = self.measures
+        if "skill on training rows" not in told:
+            return []
+
+        def listed(skills: dict[Any, float], word: str = "{}") -> str:
+            return ", ".join(f"{word.format(name)} {skill:.2f}" for name, skill in skills.items())
+
+        def also(words: str, key: str) -> str:
+            return "" if told.get(key) is None else words.format(told[key])
+
+        reached, simple = told["skill on training rows"], told["skill of simple models"]
+        best = max(simple.values(), default=0.0)
+        first = next((name for name, skill in simple.items() if skill >= 0.95 * best), "")
+        answer = f"simple models find it, {first} first, and this network does not"
+        if best < bound("signal"):
+            answer = "simple models find nothing in rows held out"
+        elif reached >= bound("learned") * best:
+            answer = "it is learned, as far as simple models find it"
+        lines = {
+            "to be learned": answer if simple else "",
+            "this network": f"{reached:.2f} on its training rows"
+            + also(", {:.2f} on the validation rows", "skill on validation rows"),
+            "simple models": (listed(simple) + ", on rows held out" if simple else "")
+            + also("; {:.2f} of shuffled targets", "skill of simple models on shuffled targets"),
+            "one batch alone": listed(told["skill on one batch by its rows"], "{} rows"),
+            "loss": f"{told['first loss']:.3g} at first, {told['last loss']:.3g} after "
+            f"{told['steps']} steps"
+            + also("; {:.3g} of the best constant answer", "loss of the best constant answer"),
+            "clipped": also("{:.0%} of the steps", "share of clipped steps"),
+        }
+        return [(word, line) for word, line in lines.items() if line]
+
+    @property
+    def headline(self) -> str:
+        """The whole answer in one sentence."""
+        if not self.faults:
+            return "Nothing found that keeps this network from learning."
+        first = self.faults[0]
+        rest = len(self.faults) - 1
+        more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""
+        return f"This network does not learn as it could: {CAUSES[first.cause]}{more}."
+
+    def _repr_html_(self) -> str:
+        def item(finding: Finding) -> str:
+            apart = finding.where if finding.severity == "note" else ""  # a note says where first
+            lines = [
+                f"<h3 class='{finding.severity}'>"
+                f"{escape(apart or CAUSES[finding.cause])} "
+                f"<code>{finding.cause}</code></h3>",
+                f"<p>{escape(finding.evidence)}</p><dl>",
+            ]
+            for word, told in details(finding):
+                if word == "where" and apart:
+                    continue
+                tag = "code" if word == "remedy" else "span"
+                lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(told)}</{tag}></dd>")
+            inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
+            return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
+
+        parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.faults)]
+        for title, notes in self.sections:
+            parts += [f"<h2>{title.rstrip(':')}</h2>", *(item(finding) for finding in notes)]
+        if self.figures:
+            rows = (f"<tr><th>{w}</th><td>{escape(t)}</td></tr>" for w, t in self.figures)
+            parts.append(f"<h2>{FIGURES.rstrip(':')}</h2><table>{''.join(rows)}</table>")
+        if self.checked:
+            parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
+        if self.impossible:
+            parts.append(f"<p class='rest'>not possible: {escape('; '.join(self.impossible))}</p>")
+        return f"<div class='nnref'>{''.join(parts)}</div>"
+
+
+WIDTH = 80
+APART = {
+    "overfitting",
+    "repeated_rows",
+    "leaked_targets",
+    "unshuffled_split",
+}  # causes that ask for other rows
+FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
+dt { float: left; clear: left; width: 6em; color: #666; } dd { margin-left: 6em; }
+th { text-align: left; vertical-align: top; padding-right: 1em; font-weight: normal; color: #666; }
+h3.fault { color: #a40000; } h3.note, .rest { color: #555; }
+"""
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>nnref diagnose</title><style>{style}</style>
+<body>{body}</body></html>
+"""
+
+
+def details(finding: Finding) -> list[tuple[str, str]]:
+    """What there is to tell of a finding beside its evidence, in the order of the report."""
+    there = [
+        ("where", finding.where),
+        ("measured", finding.measured),
+        ("healthy", finding.healthy),
+        ("remedy", finding.remedy),
+        ("proof", finding.proof or ""),
+    ]
+    return [(word, told) for word, told in there if told]
+
+
+def paragraph(word: str, told: str, style: str = "") -> Any:
+    """Text beside a word, wrapped under itself."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=0)
+    table.add_column(width=len(word), no_wrap=True)
+    table.add_column()
+    table.add_row(Text(word, style=style), Text(told, style=style))
+    return table
+
+
+def shown(finding: Finding, number: str) -> list[Any]:
+    """A fault as lines of a terminal."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    sure = f" ({finding.confidence:.0%} sure)" if finding.confidence < 1 else ""
+    head = Text.assemble(number, (CAUSES[finding.cause], "bold red"), f"  [{finding.cause}]{sure}")
+    lines: list[Any] = [head, Padding(Text(finding.evidence), (0, 0, 0, 3))]
+    for word, told in details(finding):
+        lines.append(Padding(paragraph(f"{word:<10}", told), (0, 0, 0, 3)))
+    if finding.symptoms:
+        lines.append(Padding(Text("and, as it seems, because of it:"), (0, 0, 0, 3)))
+        for symptom in finding.symptoms:
+            told = f"{CAUSES[symptom.cause]}: {symptom.evidence}"
+            lines.append(Padding(paragraph("- ", told), (0, 0, 0, 3)))
+    return lines
+
+
+def noted(finding: Finding) -> list[Any]:
+    """A note as lines of a terminal."""
+    where = f" ({finding.where})" if finding.where else ""
+    return [paragraph("- ", f"{finding.evidence}{where} [{finding.cause}]")]
+
+
+def plain(value: Any) -> Any:
+    """A value without what JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def in_a_line(error: Exception) -> str:
+    """An exception of the user's in a line: its kind, and the first line of what it says."""
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"[:LINE]
+
+
+def upstream(findings: Iterable[Finding]) -> list[Finding]:
+    """Faults before notes, causes before what they bring about, surer ones first among equals."""
+    return sorted(findings, key=lambda f: (f.severity != "fault", RANK[f.cause], -f.confidence))

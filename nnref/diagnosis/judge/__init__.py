@@ -1,0 +1,1 @@
+"""From what was measured to findings: what is the cause, and what its symptom."""

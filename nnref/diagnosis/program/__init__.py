@@ -1,0 +1,1 @@
+"""What the traced program of a network tells before it is trained."""

@@ -1,0 +1,1 @@
+"""What a short run of training tells."""

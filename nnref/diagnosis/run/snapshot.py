@@ -1,0 +1,137 @@
+"""The network before its first step: signal and gradient by layer, units, outputs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.program.layers import Layer, activations, forward
+from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.recipe import Subject
+
+ROWS = 256  # that a measure of activations looks at
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one layer gives, over rows (and places) and units."""
+
+    units: int
+    size: float  # root mean square
+    spread: float  # root mean square over units of the deviation over rows
+    dead: float  # share of units that are exactly 0 for every row
+    still: float  # share of units that hardly depend on the row
+    twins: float  # share of units that equal another one for every row
+    largest: float
+    saturated: float  # share of units whose slope is lost: the activation is still, its input not
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is seen of the network at some parameters, without a step."""
+
+    levels: tuple[Level, ...]  # of each layer, the outputs' last
+    gradients: tuple[float, ...]  # root mean square of each layer's kernel gradient
+    kernels: tuple[float, ...]  # root mean square of each layer's kernel
+    loss: float
+    outputs: Any  # one array with the rows first, or a tree of arrays
+    times: tuple[float, ...] = ()  # of sequences: the gradient of the loss in each place of a row
+
+
+def level_of(before: np.ndarray, after: np.ndarray) -> Level:
+    """Describe one level; axes before the last are rows and places."""
+    flat = np.asarray(after, np.float64).reshape(-1, after.shape[-1] if after.ndim > 1 else 1)
+    with np.errstate(all="ignore"):
+        deviation = flat.std(0)
+        size = float(np.sqrt(np.mean(flat**2)))
+        still = deviation <= 1e-6 * max(size, 1e-30)
+        dead = ~flat.any(0)
+        alive, twins = np.flatnonzero(~dead), 0.0
+        if len(alive) > 1 and np.isfinite(flat).all():
+            sample = np.round(flat[:64, alive] / max(size, 1e-30), 5)
+            twins = 1 - np.unique(sample, axis=1).shape[1] / len(alive)
+        moved = np.asarray(before, np.float64).reshape(-1, flat.shape[1])
+        slopes = deviation / np.maximum(moved.std(0), 1e-30)
+        return Level(
+            flat.shape[1],
+            size,
+            float(np.sqrt(np.mean(deviation**2))),
+            float(dead.mean()),
+            float(still.mean()),
+            twins,
+            float(np.abs(flat).max()),
+            float((slopes < 1e-2).mean()),
+        )
+
+
+def leaf_index(params: Any) -> dict[str, int]:
+    """The place of each leaf of the parameters, by its path as layers name it."""
+    return {name_of(path): i for i, (path, _) in enumerate(jax.tree.leaves_with_path(params))}
+
+
+def looked_at(subject: Subject) -> np.ndarray:
+    """Which of the training rows a look at the network sees."""
+    return np.random.default_rng(0).permutation(len(subject.train[0]))[: subject.rows or ROWS]
+
+
+def at_tokens(
+    subject: Subject, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
+) -> list[Any]:
+    """The gradient of the loss in each embedded token, (rows, steps, width), if there are any."""
+    tables = [layer for layer in layers if layer.kind == "gather" and len(layer.shape) == 3]
+    if not tables or x.ndim != 2:
+        return []
+    traced, embedded = forward(subject, params, state, x), tables[0].product
+    leaves = jax.tree.leaves((params, state, x, jax.random.key(0)))
+
+    def loss(vectors: Any) -> Any:
+        results = traced.evaluate(leaves, traced.outputs, {embedded: vectors})
+        outputs, _ = jax.tree.unflatten(jax.tree.structure(traced.result), results)
+        return jnp.asarray(subject.loss(outputs, y), jnp.float32)
+
+    return [jax.grad(loss)(*traced.evaluate(leaves, [embedded]))]
+
+
+def watcher(subject: Subject, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
+    """`look(params, state)`, compiled once: the network on rows of the training data."""
+    chosen = looked_at(subject)
+    x, y = jnp.asarray(subject.train[0][chosen]), jnp.asarray(subject.train[1][chosen])
+
+    def seen(params: Any, state: Any) -> Any:
+        def objective(params: Any, x: Any) -> Any:
+            outputs, _ = subject.apply(params, state, x, jax.random.key(0), True)
+            return jnp.asarray(subject.loss(outputs, y), jnp.float32)
+
+        # Of a table or an image the gradient of the inputs says nothing about depth.
+        sequences = x.ndim == 3 and jnp.issubdtype(x.dtype, jnp.floating)
+        at = (0, 1) if sequences else (0,)
+        loss, (gradient, *rest) = jax.value_and_grad(objective, at)(params, x)
+        rest += at_tokens(subject, layers, params, state, x, y)
+        places = [jnp.sqrt(jnp.mean(part**2, (0, 2))) for part in rest]
+        outputs, _ = subject.apply(params, state, x, None, False)
+        return activations(subject, params, state, x), outputs, loss, gradient, places
+
+    compiled = jax.jit(seen)
+
+    def look(params: Any, state: Any) -> Snapshot:
+        levels, outputs, loss, gradient, times = jax.device_get(compiled(params, state))
+        at = leaf_index(params)
+        places = [at[layer.parameters[0]] for layer in layers]
+        leaves, kernels = jax.tree.leaves(gradient), jax.device_get(jax.tree.leaves(params))
+
+        def size(leaf: Any) -> float:
+            return float(np.sqrt(np.mean(np.asarray(leaf, np.float64) ** 2)))
+
+        return Snapshot(
+            tuple(level_of(np.asarray(before), np.asarray(after)) for before, after in levels),
+            tuple(size(leaves[place]) for place in places),
+            tuple(size(kernels[place]) for place in places),
+            float(loss),
+            jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), outputs),
+            tuple(map(float, times[0])) if times else (),
+        )
+
+    return look

@@ -1,0 +1,261 @@
+"""The experiment file: strict JSON, turned into an `Experiment` that is frozen and has an identity.
+
+The schema of its parts is drawn from the signatures of the families' functions, see `schema.py`:
+nothing of it is written here.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+
+from nnref.bounds import Count, Index
+from nnref.data import DATA
+from nnref.errors import UserError
+from nnref.experiment.axes import Sweep
+from nnref.experiment.claims import Claim, Stop, in_a_tuple
+from nnref.experiment.schema import Part, arguments_model, component, explain, member_model
+from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
+from nnref.parts.activations import ACTIVATIONS
+from nnref.parts.clipping import CLIPPING
+from nnref.parts.initializers import INITIALIZERS
+from nnref.parts.losses import LOSSES
+from nnref.parts.metrics import METRICS
+from nnref.parts.models import MODELS
+from nnref.parts.optimizers import OPTIMIZERS
+from nnref.parts.regularizers import Regularization
+from nnref.parts.schedules import SCHEDULES
+
+FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
+    "data": DATA,
+    "model": MODELS,
+    "activation": ACTIVATIONS,
+    "initializer": INITIALIZERS,
+    "loss": LOSSES,
+    "metric": METRICS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "clipping": CLIPPING,
+}
+
+
+class SeedRange(Part):
+    """Seeds from the first up, as many as counted."""
+
+    first: Index = 0
+    count: Count
+
+
+def range_of_seeds(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    seeds = SeedRange(**given)
+    return tuple(range(seeds.first, seeds.first + seeds.count))
+
+
+def range_in_short(seeds: tuple[int, ...]) -> Any:
+    first, count = seeds[0], len(seeds)
+    if count > 8 and seeds == tuple(range(first, first + count)):
+        return {"first": first, "count": count}
+    return list(seeds)
+
+
+class Mistakes(UserError):
+    """Everything that is wrong with the keys of an experiment."""
+
+    def __init__(self, error: ValidationError):
+        super().__init__("\n".join(explain(error, Experiment, {})))
+        self.error = error
+
+    def in_lines_of(self, text: str) -> list[str]:
+        """Each mistake, with its line in the text of a file."""
+        return explain(self.error, Experiment, locate(blank_comments(text))[0])
+
+
+Record = arguments_model("regularization", Regularization, None)
+
+
+def nothing_on(given: Any) -> Any:
+    return {} if given == "off" else given
+
+
+class Experiment(Part):
+    """Everything that decides what a run computes.
+
+    Args (all by keyword): the keys of an experiment file; a component is its name, or a dict of
+    its name and arguments.
+
+    Raises:
+        UserError: listing every mistake.
+    """
+
+    schema_: Annotated[
+        str, Field(alias="$schema", description="path of schema.json, for editors")
+    ] = ""
+    about: Annotated[str, Field(description="what the experiment is for")] = ""
+    data: component("data", DATA)  # pyright: ignore
+    model: component("model", MODELS)  # pyright: ignore
+    loss: component("loss", LOSSES)  # pyright: ignore
+    optimizer: component("optimizer", OPTIMIZERS)  # pyright: ignore
+    schedule: component("schedule", SCHEDULES) = member_model(  # pyright: ignore
+        "schedule", "constant", SCHEDULES["constant"]
+    ).model_validate({"name": "constant"})
+    clipping: component("clipping", CLIPPING) | None = None  # pyright: ignore
+    regularization: Annotated[Record, BeforeValidator(nothing_on)] = Field(  # pyright: ignore
+        Record(), description='terms that are on; "off" for none'
+    )
+    metrics: Annotated[
+        tuple[component("metric", METRICS), ...] | None,  # pyright: ignore
+        Field(description="what is measured beside the loss; null for what suits the targets"),
+    ] = None
+    batch_size: Annotated[Count, Field(description="examples an update")]
+    epochs: Annotated[Count, Field(description="passes over the training data")]
+    seeds: Annotated[
+        tuple[Index, ...],
+        BeforeValidator(range_of_seeds, json_schema_input_type=list[Index] | SeedRange),
+        PlainSerializer(range_in_short),
+        Field(min_length=1, description="one run for each, all in one program"),
+    ] = (0,)
+    shuffle: Annotated[bool, Field(description="draw the order of the rows anew each epoch")] = True
+    evaluate_every: Annotated[
+        Count, Field(description="epochs between two validations; the last epoch always has one")
+    ] = 1
+    probes: Annotated[
+        Literal["off", "epoch", "step"],
+        Field(
+            description="how often each layer is measured: gradients, updates, dead units; "
+            '"epoch" leaves some out where they would cost more than 5 % of the time'
+        ),
+    ] = "epoch"
+    stop: Annotated[Stop | None, Field(description="when a seed stops early")] = None
+    claim: Annotated[
+        tuple[Claim, ...],
+        BeforeValidator(in_a_tuple, json_schema_input_type=Claim | list[Claim]),
+        Field(description="what must come out; several must all hold"),
+    ] = ()
+    sweep: Annotated[
+        Sweep | None, Field(description="what varies, for nnref sweep: the rest is the same")
+    ] = None
+
+    def __init__(self, /, **keys: Any):
+        try:
+            super().__init__(**keys)
+        except ValidationError as error:
+            raise Mistakes(error) from None
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The content that decides a run, sorted, without what equals its default.
+
+        Leaving defaults out lets the identity survive a new argument in a later version. About and
+        claim decide nothing, each seed is a run of its own, and so is each variant of a sweep.
+        """
+        content = self.model_dump(
+            mode="json",
+            by_alias=True,
+            exclude_defaults=True,
+            exclude=NOT_HASHED | {"seeds"},
+        )
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def identity(self) -> str:
+        """Ten hexadecimal digits that name the canonical content, the same everywhere."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
+
+    def to_json(self) -> str:
+        """The complete experiment, defaults filled in, as a file that reads back to itself."""
+        left_out = {"schema_"} if self.sweep else {"schema_", "sweep"}
+        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
+        text = json.dumps(content, indent=2)
+        return re.sub(r"[{[]\s+[^][{}]*[]}]", on_one_line, text) + "\n"
+
+    def replaced(self, settings: Mapping[str, Any]) -> "Experiment":
+        """The same experiment with some keys set, each named by its path of dots.
+
+        Raises:
+            UserError: for a path that leads nowhere, or a value that is not allowed.
+        """
+        content = self.model_dump(mode="json", by_alias=True)
+        for path, value in settings.items():
+            set_path(content, path, value)
+        return Experiment(**content)
+
+    # Hyperparameters may be traced: one program serves every learning rate. Structure may not.
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, float]:
+        """The floats that a program takes as arguments, by path: "optimizer.learning_rate"."""
+        return dict(
+            leaf
+            for kind in (*TRACED, "regularization")
+            for leaf in float_leaves(getattr(self, kind), kind)
+        )
+
+    @cached_property
+    def structure(self) -> str:
+        """What decides a program besides its hyperparameters: all but data, plan and words."""
+        content = self.model_dump(mode="json", exclude=NOT_HASHED | NOT_COMPILED | {"data"})
+        for path in self.hyperparameters:
+            set_path(content, path, None)
+        return json.dumps(content, sort_keys=True)
+
+
+def on_one_line(innermost: re.Match[str]) -> str:
+    joined = " ".join(innermost[0].split())
+    short = joined[0] + joined[1:-1].strip() + joined[-1]
+    return short if len(short) <= 80 else innermost[0]
+
+
+NOT_HASHED = {"schema_", "about", "claim", "sweep"}  # decide nothing
+TRACED = ("model", "loss", "optimizer", "schedule", "clipping")
+NOT_COMPILED = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "probes", "stop"}
+
+
+def float_leaves(part: Any, path: str) -> Iterable[tuple[str, float]]:
+    """The floats among the arguments of a part, with their paths."""
+    if isinstance(part, Part):
+        for name in type(part).model_fields:
+            yield from float_leaves(getattr(part, name), f"{path}.{name}")
+    elif isinstance(part, float):
+        yield path, part
+
+
+# --- reading a file -----------------------------------------------------------------------------
+
+
+def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
+    """An experiment from the text of a file, with `settings` as in `Experiment.replaced`.
+
+    Raises:
+        UserError: listing every mistake with its path and line.
+    """
+    content = contents(text)
+    for path, value in (settings or {}).items():
+        set_path(content, path, value)
+    try:
+        return Experiment(**content)
+    except Mistakes as mistakes:
+        raise UserError("\n".join(mistakes.in_lines_of(text))) from None
+
+
+def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
+    """An experiment from a file.
+
+    Raises:
+        UserError: for a file that is not there, or is no experiment.
+    """
+    path = Path(path)
+    text = read_text(path)
+    try:
+        return parse(text, settings)
+    except UserError as error:
+        raise UserError(in_file(path, str(error))) from None

@@ -1,0 +1,120 @@
+"""The text of an experiment file: strict JSON with whole-line comments, and its keys' lines."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nnref.errors import UserError, nearest
+
+
+def contents(text: str) -> dict[str, Any]:
+    """What stands in the text of a file, comments left out.
+
+    Raises:
+        UserError: for what is no JSON object.
+    """
+    text = blank_comments(text)
+    try:
+        content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twice)
+    except json.JSONDecodeError as error:
+        raise UserError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except GivenTwice as error:
+        raise UserError("\n".join(locate(text)[1]) or str(error)) from None
+    if not isinstance(content, dict):
+        raise UserError("an experiment is a JSON object: { ... }")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: for a file that is not there, or has no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(
+            f"{path}: {(error.strerror or 'unreadable').lower()}{others(path)}"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file") from None
+
+
+def in_file(path: Path, told: str) -> str:
+    """Lines about a file, each with its path."""
+    return "\n".join(f"{path}: {line}" for line in told.split("\n"))
+
+
+def others(path: Path) -> str:
+    """What lies beside a file that is missing."""
+    stems = sorted(p.stem for p in path.parent.glob("*.json") if p.stem != "schema")
+    listed = f"\nexperiments in {path.parent}: {', '.join(stems)}" if stems else ""
+    return nearest(path.stem, stems) + listed
+
+
+def blank_comments(text: str) -> str:
+    """Whole-line comments emptied, so that the numbers of the lines stay right."""
+    return "\n".join("" if line.lstrip().startswith("//") else line for line in text.split("\n"))
+
+
+def refuse_constant(word: str) -> None:
+    raise UserError(f"{word} is no JSON number; give a finite one")
+
+
+class GivenTwice(UserError):
+    """A key that stands twice in one object: JSON readers would silently take the last."""
+
+
+def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise GivenTwice(f'"{again}" is given twice in one object; keep one')
+    return content
+
+
+def locate(text: str) -> tuple[dict[str, int], list[str]]:
+    """The line of every path, and the paths given twice: JSON read as the YAML that it also is."""
+    lines: dict[str, int] = {}
+    twice: list[str] = []
+
+    def visit(node: yaml.Node | None, path: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner, line = f"{path}.{key.value}".lstrip("."), key.start_mark.line + 1
+                if inner in lines:
+                    first = lines[inner]
+                    twice.append(
+                        f"{inner} (line {line}): given twice, also in line {first}; keep one"
+                    )
+                lines[inner] = line
+                visit(value, inner)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[f"{path}.{index}"] = value.start_mark.line + 1
+                visit(value, f"{path}.{index}")
+
+    try:
+        visit(yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), "")
+    except yaml.YAMLError:
+        pass  # json.loads says what is wrong; without it, errors merely lack their line
+    return lines, twice
+
+
+def set_path(content: dict[str, Any], path: str, value: Any) -> None:
+    """Set `a.b.c` in nested dicts; a component given by its bare name opens up."""
+    *parents, last = path.split(".")
+    for depth, key in enumerate(parents, 1):
+        inner = content.get(key) if content.get(key) is not None else {}
+        if isinstance(inner, str):
+            inner = {"name": inner}
+        if not isinstance(inner, dict):
+            raise UserError(
+                f"{path}: {'.'.join(parents[:depth])} is {json.dumps(inner)}, it has no keys"
+            )
+        content[key] = content = inner
+    content[last] = value

@@ -1,0 +1,158 @@
+"""Verdicts: the record of each seed, and what it says of the claim."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnref.experiment.claims import Bounds, Claim, CountClaim, StatisticClaim, TwinClaim
+from nnref.experiment.experiment import Experiment
+from nnref.training.train import falls
+
+
+@dataclass(frozen=True)
+class Record:
+    """The history of one seed.
+
+    `history` maps a measure to an array (epochs + 1,): entry 0 is the state before the first step,
+    NaN stands where nothing was measured. `ending` says in words how it ended early, or is empty.
+    `kept` is the epoch whose network the run keeps, where that is not the last one.
+    """
+
+    seed: int
+    history: dict[str, np.ndarray]
+    ending: str = ""
+    test: dict[str, float] = field(default_factory=dict)
+    page: Path | None = None
+    kept: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """The last epoch."""
+        return len(next(iter(self.history.values()))) - 1
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss was not finite in the end."""
+        return self.ending.startswith("diverged")
+
+    def final(self, measure: str) -> float:
+        """A measure of the network that is kept, else its last value; NaN after divergence.
+
+        `epochs` is the number of epochs trained.
+        """
+        if measure == "epochs":
+            return float(self.epochs)
+        if measure in self.test:
+            return self.test[measure]
+        if self.kept is not None:
+            return float(self.history[measure][self.kept])
+        if self.diverged:
+            return float("nan")
+        values = self.history[measure]
+        known = np.flatnonzero(~np.isnan(values))
+        return float(values[known[-1]]) if len(known) else float("nan")
+
+    def best(self, measure: str) -> float:
+        """The best value of any epoch: the lowest of a loss, the highest of an accuracy."""
+        values = self.history[measure]
+        if np.isnan(values).all():
+            return float("nan")
+        return float(np.nanmin(values) if falls(measure) else np.nanmax(values))
+
+    def epochs_to(self, bounds: Bounds) -> int | None:
+        """The first epoch at which a measure is within its bounds."""
+        inside = [bounds.within(value) for value in self.history.get(bounds.metric, ())]
+        return inside.index(True) if True in inside else None
+
+
+def stacked(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Histories of several seeds, (seeds, epochs + 1)."""
+    longest = max(record.epochs for record in records) + 1
+    return {
+        name: np.stack([padded(record.history[name], longest) for record in records])
+        for name in records[0].history
+    }
+
+
+def padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(values, (0, length - len(values)), constant_values=np.nan)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run ended, in one sentence. `held` is None where there is no claim to judge."""
+
+    held: bool | None
+    diverged: tuple[int, ...]  # seeds whose loss was not finite
+    sentence: str
+
+    @property
+    def exit_code(self) -> int:
+        """0 when all is well; 1 when the claim did not hold or, without one, a seed diverged."""
+        if self.held is not None:
+            return 0 if self.held else 1
+        return 1 if self.diverged else 0
+
+
+def judge(
+    experiment: Experiment,
+    records: Sequence[Record],
+    twin: Callable[[str], Mapping[str, np.ndarray]],
+) -> Verdict:
+    """The verdict over all seeds: the claim where there is one, else how the loss ended.
+
+    Args:
+        experiment: with its claim.
+        records: of all seeds.
+        twin: gives the history of another experiment, by name, for the same seeds.
+    """
+    diverged = tuple(record.seed for record in records if record.diverged)
+    told, held = summary(records), None
+    counted = next((c for c in experiment.claim if isinstance(c, CountClaim)), None)
+    if counted is not None and counted.of != len(records):
+        told += f"; the claim, about {counted.of} seeds, was not judged"
+    elif experiment.claim:
+        each = [judge_claim(claim, records, twin) for claim in experiment.claim]
+        held = all(one for one, _ in each)
+        words = "; ".join(sentence for _, sentence in each)
+        told = f"the claim {'held' if held else 'did not hold'}: {words}"
+    if diverged:
+        told += f"; {seeds_in_words(diverged)} diverged"
+    return Verdict(held, diverged, told)
+
+
+def judge_claim(
+    claim: Claim,
+    records: Sequence[Record],
+    twin: Callable[[str], Mapping[str, np.ndarray]],
+) -> tuple[bool, str]:
+    """Whether one claim holds, and that in words."""
+    if isinstance(claim, TwinClaim):
+        return claim.judged(stacked(records)[claim.metric], twin(claim.twin)[claim.metric])
+    if isinstance(claim, StatisticClaim) and claim.among == "stopped":
+        records = [record for record in records if record.ending.startswith("stopped")]
+    return claim.judged([record.final(claim.metric) for record in records])
+
+
+def watched_loss(record: Record) -> str:
+    """The validation loss, or without it the training loss."""
+    return "valid_loss" if "valid_loss" in record.history else "train_loss"
+
+
+def summary(records: Sequence[Record]) -> str:
+    """How the loss moved, in the median over seeds."""
+    name = watched_loss(records[0])
+    before = np.median([record.history[name][0] for record in records])
+    after = np.median([record.final(name) for record in records])
+    of = f", median of {len(records)} seeds" if len(records) > 1 else ""
+    return f"{name} went from {before:.4g} to {after:.4g}{of}"
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 6:
+        return f"each of {len(seeds)} seeds"
+    return f"each of the seeds {', '.join(map(str, seeds))}"

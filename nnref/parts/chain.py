@@ -1,0 +1,201 @@
+"""The chain: every part of a step, in one fixed order, as one optax transformation."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from nnref.errors import UserError
+from nnref.parts.optimizers import Array, Number, Optimizer, Tree, quotient
+from nnref.parts.regularizers import is_kernel
+from nnref.parts.schedules import PlateauState, Progress, Schedule, plateau
+
+
+class RateState(NamedTuple):
+    """Where the schedule stands, with what it remembers."""
+
+    step: Array
+    plateau: PlateauState | None
+
+
+class ScheduleFreeState(NamedTuple):
+    """The sequences of schedule-free learning beside y, which are the parameters."""
+
+    rate: RateState
+    weight_sum: Array
+    z: Tree
+    average: Tree  # x, where the network is evaluated
+
+
+def chain(
+    optimizer: Optimizer,
+    schedule: Schedule,
+    steps: int,
+    steps_per_epoch: int,
+    *before: optax.GradientTransformation,
+    weight_decay: Number | None = None,
+    decay_everything: bool = False,
+    projection: optax.GradientTransformation | None = None,
+    averaging: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """The whole step as one optax transformation; what is off is not in it.
+
+    Args:
+        optimizer: direction and rate.
+        schedule: the unit schedule that multiplies the rate.
+        steps: updates of the whole run.
+        steps_per_epoch: updates of an epoch.
+        *before: what happens to the gradient first: regularizers, then clipping.
+        weight_decay: lambda of decoupled decay, theta -= rate x schedule x lambda theta.
+        decay_everything: decay biases and normalisation's parameters, too.
+        projection: turns the update into one that ends where it may: max-norm.
+        averaging: leaves the update as it is and keeps an average, under the name `average`.
+
+    Raises:
+        UserError: where the optimizer brings its own decay or average and a second one is given.
+    """
+    if optimizer.weight_decay is not None and weight_decay is not None:
+        raise UserError(
+            "optimizer.weight_decay and regularization.weight_decay are both given; keep one"
+        )
+    if optimizer.interpolation is not None and averaging is not None:
+        raise UserError(
+            "regularization.average given; this optimizer is evaluated at its own average: drop it"
+        )
+    decay = optimizer.weight_decay if weight_decay is None else weight_decay
+
+    def factor(rate: RateState) -> Array:
+        reductions = 0 if rate.plateau is None else rate.plateau.reductions
+        return schedule(Progress(rate.step, steps, steps_per_epoch, reductions))
+
+    parts = [*before, optimizer.direction]
+    if decay is not None:
+        parts.append(decoupled_decay(decay, decay_everything))
+    start = RateState(jnp.int32(0), plateau(schedule))
+    if optimizer.interpolation is None:
+        parts.append(descend(optimizer.learning_rate, factor, start))
+        parts += [] if projection is None else [projection]
+    else:
+        parts.append(
+            schedule_free_step(
+                optimizer.learning_rate, optimizer.interpolation, factor, start, projection
+            )
+        )
+    parts += [] if averaging is None else [averaging]
+    return keeping_dtypes(optax.chain(*parts))
+
+
+def decoupled_decay(coefficient: Number, everything: bool) -> optax.GradientTransformation:
+    """Decoupled decay: d <- d + lambda theta, past clipping and optimizer, for kernels.
+
+    Args:
+        coefficient: lambda.
+        everything: decay biases and normalisation's parameters, too.
+    """
+
+    def decayed(d: Array, w: Array) -> Array:
+        return d + coefficient * w if everything or is_kernel(w) else d
+
+    return optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params))
+
+
+def descend(
+    learning_rate: Number, factor: Callable[[RateState], Array], start: RateState
+) -> optax.GradientTransformation:
+    """Downhill by rate times schedule: u = -alpha s(t) d.
+
+    Args:
+        learning_rate: alpha.
+        factor: s, the schedule.
+        start: of the schedule.
+    """
+
+    def update(updates: Tree, state: Any, params: Tree = None) -> Any:
+        rate = -learning_rate * factor(state)
+        updates = jax.tree.map(lambda d: jnp.asarray(rate, d.dtype) * d, updates)
+        return updates, state._replace(step=state.step + 1)
+
+    def init(params: Tree) -> Any:
+        return start
+
+    return optax.GradientTransformation(init, update)
+
+
+def schedule_free_step(
+    learning_rate: Number,
+    interpolation: Number,
+    factor: Callable[[RateState], Array],
+    start: RateState,
+    projection: optax.GradientTransformation | None,
+) -> optax.GradientTransformation:
+    """The schedule-free step: z <- z - gamma d; x <- (1 - c) x + c z; y <- (1 - beta) z + beta x.
+
+    gamma_t = alpha s(t), c_t = gamma_t^2 / sum_{i<=t} gamma_i^2 (Defazio et al. 2024, equations 3
+    to 5 and algorithm 1). The parameters are y, where d is taken; x is kept as `average`.
+    A projection applies to z: x and y are averages of projected points.
+
+    Batch normalization's statistics belong to y and not to x, where the network is evaluated.
+
+    Args:
+        learning_rate: alpha.
+        interpolation: beta.
+        factor: s, the schedule; a warm-up suits it, a decay does not.
+        start: of the schedule.
+        projection: of z.
+    """
+
+    def init(params: Tree) -> Any:
+        # Copies: three names of one buffer could not be given away to a jitted step.
+        z, x = jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, params)
+        return ScheduleFreeState(start, jnp.zeros((), float), z, x)
+
+    def update(updates: Tree, state: Any, params: Tree = None) -> Any:
+        s = factor(state.rate)
+        move = jax.tree.map(lambda d: -learning_rate * s * d, updates)
+        if projection is not None:
+            move, _ = projection.update(move, projection.init(state.z), state.z)
+        z = jax.tree.map(jnp.add, state.z, move)
+        # alpha is the same at every step, so it cancels in the weights.
+        weight_sum = state.weight_sum + s**2
+        c = quotient(s**2, weight_sum)
+        x = jax.tree.map(lambda x, z: (1 - c) * x + c * z, state.average, z)
+        step = jax.tree.map(
+            lambda y, z, x: (1 - interpolation) * z + interpolation * x - y, params, z, x
+        )
+        rate = state.rate._replace(step=state.rate.step + 1)
+        return step, ScheduleFreeState(rate, weight_sum, z, x)
+
+    return optax.GradientTransformation(init, update)
+
+
+def keeping_dtypes(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same transformation with updates and state in the dtypes that they came in.
+
+    A hyperparameter that arrives as a float32 array would otherwise widen a bfloat16 run.
+    """
+
+    def like(old: Tree, new: Tree) -> Tree:
+        return jax.tree.map(lambda o, n: n.astype(o.dtype), old, new)
+
+    def update(updates, state, params=None):
+        new_updates, new_state = inner.update(updates, state, params)
+        return like(updates, new_updates), like(state, new_state)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def evaluation_params(opt_state: Tree, params: Tree) -> Tree:
+    """Where the network is evaluated: at the `average` that the state keeps, or at the parameters.
+
+    Args:
+        opt_state: of the whole chain.
+        params: where it trains.
+    """
+
+    def keeps(state: Any) -> bool:
+        return isinstance(state, tuple) and hasattr(state, "average")
+
+    kept = [s.average for s in jax.tree.leaves(opt_state, is_leaf=keeps) if keeps(s)]
+    return kept[-1] if kept else params

@@ -1,0 +1,280 @@
+"""What networks for images are made of: convolution and max-pooling, each in two forms.
+
+The plain form is what accelerators have kernels for. XLA's CPU backend is fast only where it meets
+`NHWC_HWIO->NHWC`, and the gradients that differentiation makes of a convolution are not of that
+kind: inside a loop they are some fifteen times slower. The other form serves it. Both compute the
+same; `convolution` and `max_pool` choose by backend.
+"""
+
+from functools import partial
+from itertools import product
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from nnref.parts.activations import build_activation, linear, pieces
+from nnref.parts.models.layers import Activation, Affine, Dropout, Initializer, normalization
+from nnref.parts.regularizers import Regularization
+
+Array = jax.Array
+Pads = tuple[tuple[int, int], tuple[int, int]]  # before and behind, of rows and of columns
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+# --- convolution --------------------------------------------------------------------------------
+
+
+def convolution(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    """z[r, c] = sum_ij x[s r + i, s c + j] W[i, j], by the form that suits the backend.
+
+    As everywhere in this field it is a correlation: the kernel is not turned round.
+
+    Args:
+        x: images, (batch, rows, columns, channels).
+        kernel: W, (kernel rows, kernel columns, channels, new channels).
+        stride: s, pixels from one place of the kernel to the next.
+        pads: zeros around x; r and c count from there.
+
+    Returns:
+        (batch, new rows, new columns, new channels).
+    """
+    form = canonical_convolution if jax.default_backend() == "cpu" else plain_convolution
+    return form(x, kernel, stride, pads)
+
+
+def plain_convolution(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    """`convolution` as one operation of XLA, whose gradients XLA may lay out as it likes."""
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=LAYOUT)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def canonical_convolution(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    """`convolution` whose two gradients are written as convolutions of the same layout.
+
+    Of the first derivative only: what is differentiated twice, is so forward over reverse.
+    """
+    return correlate(x, kernel, pads, stride=stride)
+
+
+def canonical_forward(
+    x: Array, kernel: Array, stride: int, pads: Pads
+) -> tuple[Array, tuple[Array, Array]]:
+    return correlate(x, kernel, pads, stride=stride), (x, kernel)
+
+
+def canonical_backward(
+    stride: int, pads: Pads, saved: tuple[Array, Array], dz: Array
+) -> tuple[Array, Array]:
+    """The gradients by x and by the kernel, from dz, that by z.
+
+    A pixel of x enters z through the kernel turned round, its channels exchanged; a weight meets
+    in x, slid over it, the places of z. Where the stride left places out, zeros stand between them.
+    The pads are those that give the gradients the sizes of x and kernel.
+    """
+    x, kernel = saved
+    sides = list(zip(x.shape[1:3], kernel.shape[:2], dz.shape[1:3], pads, strict=True))
+    spread = [stride * (places - 1) + 1 for _, _, places, _ in sides]
+    x_pads = [
+        (k - 1 - before, size + before - d)
+        for (size, k, _, (before, _)), d in zip(sides, spread, strict=True)
+    ]
+    kernel_pads = [
+        (before, k - 1 - size - before + d)
+        for (size, k, _, (before, _)), d in zip(sides, spread, strict=True)
+    ]
+    turned = jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
+    dx = correlate(dz, turned, x_pads, x_spread=stride)
+    # The channels of x play the batch, and the batch is what is summed over.
+    dkernel = correlate(
+        x.transpose(3, 1, 2, 0), dz.transpose(1, 2, 0, 3), kernel_pads, kernel_spread=stride
+    )
+    return dx, dkernel.transpose(1, 2, 0, 3)
+
+
+canonical_convolution.defvjp(canonical_forward, canonical_backward)
+
+
+def correlate(
+    x: Array,
+    kernel: Array,
+    pads: Pads | list[tuple[int, int]],
+    *,
+    stride: int = 1,
+    x_spread: int = 1,
+    kernel_spread: int = 1,
+) -> Array:
+    """A convolution in the layout that XLA's CPU backend is fast in, under vmap one by one.
+
+    Runs that differ in their seed have kernels of their own. As one operation they would make a
+    convolution in groups, which has no fast path.
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def one(x: Array, kernel: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            pads,
+            lhs_dilation=(x_spread, x_spread),
+            rhs_dilation=(kernel_spread, kernel_spread),
+            dimension_numbers=LAYOUT,
+        )
+
+    return one(x, kernel)
+
+
+# --- pooling ------------------------------------------------------------------------------------
+
+
+def max_pool(x: Array, window: int) -> Array:
+    """The maximum of each window of window x window pixels, side by side, for each channel.
+
+    Rows and columns that fill no window are left out. Where several pixels are the largest, the
+    first one, row by row, takes the gradient.
+
+    Args:
+        x: images, (batch, rows, columns, channels).
+        window: side of a window, and the distance from one to the next.
+
+    Returns:
+        (batch, rows // window, columns // window, channels).
+    """
+    return (sliced_max_pool if jax.default_backend() == "cpu" else plain_max_pool)(x, window)
+
+
+def plain_max_pool(x: Array, window: int) -> Array:
+    """`max_pool` as one operation of XLA, whose gradient on a CPU is a slow scatter."""
+    sides = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
+
+
+def sliced_max_pool(x: Array, window: int) -> Array:
+    """`max_pool` as the maximum of slices, one for each place in a window."""
+    rows, columns = (size // window * window for size in x.shape[1:3])
+    x = x[:, :rows, :columns]
+    first, *others = (x[:, i::window, j::window] for i, j in product(range(window), repeat=2))
+    largest = first
+    for other in others:
+        # Not jnp.maximum, which shares the gradient out among equals. NaN is passed on.
+        largest = jnp.where((other > largest) | (other != other), other, largest)
+    return largest
+
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+class Conv(Affine):
+    """Convolution: z = h * W + b, (batch, rows, columns, fan_in) -> (..., width) channels.
+
+    Padding "same" surrounds the image with zeros, so that without stride it keeps its size; with
+    "valid" the kernel stays inside.
+
+    Args:
+        fan_in: channels of h.
+        width: channels of z.
+        rngs: with a stream "params".
+        kernel: side of the kernel, in pixels.
+        stride: pixels from one place of the kernel to the next.
+        padding: at the border.
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+        in_front: the activation that h comes from; linear for data.
+        use_bias: without it, z = h * W.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        width: int,
+        rngs: nnx.Rngs,
+        *,
+        kernel: int,
+        stride: int = 1,
+        padding: Literal["same", "valid"] = "same",
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        in_front: Activation = linear,
+        use_bias: bool = True,
+    ):
+        super().__init__(
+            (kernel, kernel, fan_in, width),
+            rngs,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=use_bias,
+        )
+        self.stride, self.padding = stride, padding
+
+    def product(self, h: Array, kernel: Array) -> Array:
+        """H * W."""
+        strides = (self.stride, self.stride)
+        down, right = lax.padtype_to_pads(
+            h.shape[1:3], kernel.shape[:2], strides, self.padding.upper()
+        )
+        return convolution(h, kernel, self.stride, (down, right))
+
+
+class ConvHidden(nnx.Module):
+    """Hidden layer of images: h' = dropout(pool(a(normalize(h * W + b)))).
+
+    What is off is not in the program. Without bias where batch normalization would subtract it.
+    Statistics of normalization are over all pixels alike.
+
+    Args:
+        fan_in: channels of h.
+        width: channels of h'; a maxout has several sums for each.
+        rngs: with streams "params" and, for dropout, "dropout".
+        regularization: of which `dropout` and `normalization` count here.
+        kernel: side of the kernel.
+        stride: of the kernel.
+        pool: side of the windows of which the maximum is kept; 1 for none.
+        padding: at the border.
+        activation: a.
+        in_front: the activation that h comes from; linear for data.
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        width: int,
+        rngs: nnx.Rngs,
+        regularization: Regularization,
+        *,
+        kernel: int,
+        stride: int,
+        pool: int,
+        padding: Literal["same", "valid"],
+        activation: Activation,
+        in_front: Activation,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+    ):
+        sums, rate = width * pieces(activation), regularization.dropout
+        self.conv = Conv(
+            fan_in,
+            sums,
+            rngs,
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=regularization.normalization != "batch",
+        )
+        self.normalize = normalization(regularization.normalization, sums, rngs, images=True)
+        self.activation = build_activation(activation, width)
+        self.pool = linear if pool == 1 else partial(max_pool, window=pool)
+        self.dropout = linear if rate is None else Dropout(rate, rngs)
+
+    def __call__(self, h: Array) -> Array:
+        """What the next layer sees, (batch, rows, columns, width)."""
+        return self.dropout(self.pool(self.activation(self.normalize(self.conv(h)))))

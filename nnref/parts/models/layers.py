@@ -1,0 +1,253 @@
+"""What models are made of: a dense layer, normalization, dropout, and the pass of LSUV."""
+
+import inspect
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnref.bounds import MemberOf
+from nnref.parts.activations import ACTIVATIONS, build_activation, function_of, gain, linear, pieces
+from nnref.parts.initializers import INITIALIZERS, lsuv
+from nnref.parts.regularizers import Regularization
+
+Array = jax.Array
+Activation = Annotated[Callable[..., Any], MemberOf("activation", ACTIVATIONS)]
+Initializer = Annotated[Callable[..., Array], MemberOf("initializer", INITIALIZERS)]
+
+UNREGULARIZED = Regularization()
+
+
+def for_layer(
+    initializer: Callable[..., Array], fan_in: int, in_front: Callable[..., Any] = linear
+) -> Callable[..., Array]:
+    """An initializer with what its layer knows and the shape of an array does not tell.
+
+    Args:
+        initializer: of a kernel or a bias.
+        fan_in: inputs of a unit, for a bias that asks for them.
+        in_front: the activation that the layer's inputs come from, for a gain of None.
+    """
+    asked = inspect.signature(initializer).parameters
+    if "fan_in" in asked:
+        return partial(initializer, fan_in=fan_in)
+    if "gain" in asked and asked["gain"].default is None:
+        return partial(initializer, gain=gain(in_front))
+    return initializer
+
+
+class Affine(nnx.Module):
+    """A product of h with a kernel W, plus a bias b: what dense layers and convolutions share.
+
+    Args:
+        shape: of W, (..., fan_in, width); all but the last axis is summed over.
+        rngs: with a stream "params".
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+        in_front: the activation that h comes from; linear for data.
+        use_bias: without it, the product alone.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        rngs: nnx.Rngs,
+        *,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        in_front: Activation,
+        use_bias: bool,
+    ):
+        def first(initializer: Initializer, shape_: tuple[int, ...]) -> nnx.Param[Array]:
+            draw = for_layer(initializer, math.prod(shape[:-1]), in_front)
+            return nnx.Param(draw(rngs.params(), shape_, jnp.float32))
+
+        self.kernel = first(kernel_initializer, shape)
+        self.bias = first(bias_initializer, shape[-1:]) if use_bias else None
+        if function_of(kernel_initializer) is lsuv:
+            self.calibrating = False  # there only for those that `lsuv_pass` must reach
+
+    def product(self, h: Array, kernel: Array) -> Array:
+        """What comes of h and W."""
+        raise NotImplementedError
+
+    def __call__(self, h: Array) -> Array:
+        """Sums z, in the pass of LSUV with a rescaled W."""
+        z = self.product(h, self.kernel[...])
+        if getattr(self, "calibrating", False):
+            z = unit_variance(self.kernel, z)
+        return z if self.bias is None else z + self.bias[...]
+
+
+class Dense(Affine):
+    """Dense layer: z = h W + b, (..., fan_in) -> (..., width).
+
+    Args:
+        fan_in: width of h.
+        width: of z.
+        rngs: with a stream "params".
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+        in_front: the activation that h comes from; linear for data.
+        use_bias: without it, z = h W.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        width: int,
+        rngs: nnx.Rngs,
+        *,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        in_front: Activation = linear,
+        use_bias: bool = True,
+    ):
+        super().__init__(
+            (fan_in, width),
+            rngs,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=use_bias,
+        )
+
+    def product(self, h: Array, kernel: Array) -> Array:
+        """H W."""
+        return h @ kernel
+
+
+def unit_variance(kernel: nnx.Param[Array], z: Array) -> Array:
+    """Rescale a kernel so that its sums z, without bias, get variance 1 over this batch.
+
+    They are linear in the kernel, so that once is enough. Sums that do not vary stay.
+
+    Returns:
+        The sums that the rescaled kernel gives.
+    """
+    deviation = jnp.std(z)
+    deviation = jnp.where(deviation > 0, deviation, 1)
+    kernel[...] /= deviation
+    return z / deviation
+
+
+def lsuv_pass(model: nnx.Module, x: Array) -> None:
+    """One evaluation in which every layer that was drawn by `lsuv` first rescales itself.
+
+    The layers behind see what the rescaled ones give, so that in the end the sums of each have
+    variance 1 over the batch (Mishkin and Matas 2016, alg. 1, whose loop linearity makes a single
+    step). A model without such layers stays as it is.
+
+    Args:
+        model: changed in place.
+        x: a batch of training inputs; a few hundred, of all classes.
+    """
+    model.eval(calibrating=True)
+    model(x)
+    model.eval(calibrating=False)
+
+
+def normalization(
+    kind: Literal["batch", "layer"] | None, width: int, rngs: nnx.Rngs, *, images: bool = False
+) -> Callable[[Array], Array]:
+    """Sums of mean 0 and variance 1, times a learned scale, plus a learned bias.
+
+    That is (z - mean) / sqrt(var + 1e-5). "batch" takes mean and variance of each unit over the
+    batch (Ioffe and Szegedy 2015, alg. 1), in evaluation their running averages, which keep 0.9 of
+    the old value at each step as in PyTorch (Keras: 0.99). "layer" takes them over the units of
+    each example (Ba et al. 2016, eq. 3), in training and evaluation alike. The variance is the
+    biased one, from differences to the mean: flax's default, E z^2 - (E z)^2, cancels for a large
+    mean.
+
+    Of images, (batch, rows, columns, channels), a unit is a channel: "batch" takes its statistics
+    over batch and pixels, "layer" over channels and pixels; scale and bias are one a channel.
+    """
+    if kind == "batch":
+        return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
+    if kind == "layer":
+        axes = (-3, -2, -1) if images else -1
+        return nnx.LayerNorm(
+            width, epsilon=1e-5, use_fast_variance=False, reduction_axes=axes, rngs=rngs
+        )
+    return linear
+
+
+def dropout(h: Array, rate: float | Array, key: Array) -> Array:
+    """Each element becomes 0 with probability `rate`, else is divided by 1 - rate.
+
+    That keeps the mean, so that evaluation needs no factor (Srivastava et al. 2014, section 10).
+    """
+    kept = jax.random.bernoulli(key, 1 - rate, h.shape)
+    return jnp.where(kept, h / (1 - rate), 0).astype(h.dtype)
+
+
+class Dropout(nnx.Module):
+    """Dropout in training, nothing in evaluation.
+
+    `nnx.Dropout` asks in Python whether its rate is 0, which a traced one cannot answer.
+
+    Args:
+        rate: share of the elements that are dropped; may be traced.
+        rngs: with a stream "dropout", which the trainer reseeds at every step.
+    """
+
+    def __init__(self, rate: float | Array, rngs: nnx.Rngs):
+        # Inside a function the rate is no leaf of the module: it is a number of the experiment.
+        self.drop = partial(dropout, rate=rate)
+        self.stream = rngs.dropout
+        self.deterministic = False
+
+    def __call__(self, h: Array) -> Array:
+        """Of h's shape, in training with some elements 0."""
+        return h if self.deterministic else self.drop(h, key=self.stream())
+
+
+class Hidden(nnx.Module):
+    """Hidden layer: h' = dropout(a(normalize(h W + b))), (..., fan_in) -> (..., width).
+
+    What is off is not in the program. Without bias where batch normalization would subtract it.
+
+    Args:
+        fan_in: width of h.
+        width: of h'; a maxout has several sums for each.
+        rngs: with streams "params" and, for dropout, "dropout".
+        regularization: of which `dropout` and `normalization` count here.
+        activation: a.
+        in_front: the activation that h comes from; linear for data.
+        kernel_initializer: first value of W.
+        bias_initializer: first value of b.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        width: int,
+        rngs: nnx.Rngs,
+        regularization: Regularization,
+        *,
+        activation: Activation,
+        in_front: Activation,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+    ):
+        sums, rate = width * pieces(activation), regularization.dropout
+        self.dense = Dense(
+            fan_in,
+            sums,
+            rngs,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            in_front=in_front,
+            use_bias=regularization.normalization != "batch",
+        )
+        self.normalize = normalization(regularization.normalization, sums, rngs)
+        self.activation = build_activation(activation, width)
+        self.dropout = linear if rate is None else Dropout(rate, rngs)
+
+    def __call__(self, h: Array) -> Array:
+        """What the next layer sees, (..., width)."""
+        return self.dropout(self.activation(self.normalize(self.dense(h))))

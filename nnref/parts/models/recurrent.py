@@ -1,0 +1,322 @@
+"""Recurrent network: sequence to label, sequence to sequence, and language model."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnref.bounds import Count
+from nnref.errors import UserError
+from nnref.parts.activations import function_of, linear
+from nnref.parts.initializers import by_gate, constant, glorot_uniform, lsuv, orthogonal, zeros
+from nnref.parts.models.cells import CELLS, State, fast_scan, opened, plain_scan
+from nnref.parts.models.layers import UNREGULARIZED, Dense, Dropout, Initializer, for_layer
+from nnref.parts.regularizers import Regularization
+
+Array = jax.Array
+CellName = Literal["rnn", "gru", "lstm"]
+
+
+class Carried(nnx.Variable):
+    """Part of the state with which one window ends and the next begins."""
+
+
+class Direction(nnx.Module):
+    """One cell along a sequence: (steps, batch, fan_in) -> (steps, batch, units), time first.
+
+    Args:
+        fan_in: width of x.
+        units: width of h.
+        rngs: with a stream "params".
+        cell: a word of `CELLS`.
+        reverse: from the last step to the first.
+        streams: sequences whose state is kept from call to call; None for none.
+        kernel_initializer: first value of W, gate by gate.
+        recurrent_initializer: first value of U, gate by gate.
+        bias_initializer: first value of b; the last quarter of a GRU's is its c.
+        forget_bias: first value of b in an LSTM's forget gate instead; may be traced.
+    """
+
+    def __init__(
+        self,
+        fan_in: int,
+        units: int,
+        rngs: nnx.Rngs,
+        *,
+        cell: CellName,
+        reverse: bool,
+        streams: int | None,
+        kernel_initializer: Initializer,
+        recurrent_initializer: Initializer,
+        bias_initializer: Initializer,
+        forget_bias: float,
+    ):
+        self.cell, self.units, self.reverse = CELLS[cell], units, reverse
+
+        def first(shape: tuple[int, ...], *gates: Callable[..., Array]) -> nnx.Param[Array]:
+            shape = (*shape, len(gates) * units)
+            return nnx.Param(by_gate(*gates)(rngs.params(), shape, jnp.float32))
+
+        gates = self.cell.gates
+        bias = for_layer(bias_initializer, fan_in)
+        self.kernel = first((fan_in,), *[for_layer(kernel_initializer, fan_in)] * gates)
+        self.recurrent_kernel = first((units,), *[for_layer(recurrent_initializer, units)] * gates)
+        biases = [bias] * self.cell.sums
+        if cell == "lstm":
+            biases[1] = partial(constant, value=forget_bias)
+        self.bias = first((), *biases)
+        kept = self.start(streams, jnp.float32) if streams is not None else ()
+        self.carried = nnx.List([Carried(part) for part in kept])
+
+    def start(self, batch: int, dtype: jnp.dtype) -> State:
+        """The state before a sequence: zeros."""
+        return tuple(jnp.zeros((batch, self.units), dtype) for _ in range(self.cell.states))
+
+    def restart(self) -> None:
+        """Begin the next window as if it were the first."""
+        for part in self.carried:
+            part[...] = jnp.zeros_like(part[...])
+
+    def __call__(self, from_input: Array, real: Array | None) -> tuple[Array, Array]:
+        """The last h and that of every step.
+
+        Args:
+            from_input: x W + b, (steps, batch, sums * units).
+            real: False at padded steps, (steps, batch); None without padding.
+        """
+        scan: Any = fast_scan if jax.default_backend() == "cpu" else plain_scan
+        state = self.start(from_input.shape[1], from_input.dtype)
+        if self.carried:
+            state = tuple(part[...] for part in self.carried)
+        if self.reverse:
+            from_input, real = from_input[::-1], None if real is None else real[::-1]
+        kernel = opened(self.recurrent_kernel[...], self.cell.state_gap, self.units)
+        state, h = scan(self.cell.step, from_input, real, kernel, state)
+        for part, value in zip(self.carried, state, strict=False):
+            part[...] = jax.lax.stop_gradient(value)
+        return state[0], h[::-1] if self.reverse else h
+
+    def project(self, x: Array) -> Array:
+        """From the input: x W + b."""
+        z = opened(x @ self.kernel[...], self.cell.input_gap, self.units)
+        return z + self.bias[...]
+
+    def look_up(self, tokens: Array, vectors: Array) -> Array:
+        """From tokens, (steps, batch): x W + b with the vectors x that stand for them."""
+        if tokens.size > len(vectors):  # then it is less work to project all tokens there are
+            return self.project(vectors)[tokens]
+        return self.project(vectors[tokens])
+
+
+class Layer(nnx.Module):
+    """One cell along a sequence, or one from each of its ends, their h side by side; dropout.
+
+    Args:
+        directions: one or two.
+        dropout: rate, which may be traced; None for none.
+        rngs: with a stream "dropout" where there is a rate.
+    """
+
+    def __init__(self, directions: list[Direction], dropout: float | Array | None, rngs: nnx.Rngs):
+        self.directions = nnx.List(directions)
+        self.dropout = linear if dropout is None else Dropout(dropout, rngs)
+
+    def __call__(
+        self, x: Array, real: Array | None, vectors: Array | None = None
+    ) -> tuple[Array, Array]:
+        """The last h, (batch, width), and that of every step, (steps, batch, width).
+
+        Args:
+            x: the input, or tokens.
+            real: False at padded steps, (steps, batch); None without padding.
+            vectors: that stand for tokens, (vocabulary, fan_in); None where x is no tokens.
+        """
+        ends = []
+        for each in self.directions:
+            from_input = each.project(x) if vectors is None else each.look_up(x, vectors)
+            ends.append(each(from_input, real))
+        last, h = (self.dropout(jnp.concatenate(part, axis=-1)) for part in zip(*ends, strict=True))
+        return last, h
+
+
+class Recurrent(nnx.Module):
+    """Recurrent network: layers of a cell along a sequence, and a dense layer behind the last one.
+
+    Takes `(batch, steps, channels)`, or with an embedding tokens, integers `(batch, steps)`. Gives
+    `(batch, outputs)` from the last step, or `(batch, steps, outputs)`, an answer for each.
+    Dropout comes behind every layer, and not on the way from step to step (Zaremba et al. 2014).
+
+    Padded sequences have one more channel, which is 1 at real steps and 0 at padded ones. At these
+    the state stays, so that nothing there changes anything.
+
+    With streams, row k of a batch goes on where row k of the batch before ended, and no gradient
+    passes from one to the other: truncated backpropagation through time.
+
+    Args:
+        cell: of the layers; `nnref.models.cells` has its equations.
+        units: width of h, in every layer and direction.
+        layers: one above the other.
+        bidirectional: a second cell in each layer, which reads the sequence from its end.
+        answer: "last" for one answer a sequence, "each" for one a step.
+        embedding: width of the vector that stands for a token; null for inputs that are numbers.
+        vocabulary: number of different tokens; null for as many as outputs.
+        tied: the kernel of the output is that of the embedding, transposed (Press and Wolf 2017).
+        padded: the last channel of the inputs tells real steps from padded ones.
+        streams: rows of every batch, where batches go on from one another; null where they do not.
+        kernel_initializer: first value of W, gate by gate, and of the kernels of embedding, whose
+            inputs are one-hot, and output.
+        recurrent_initializer: first value of U, gate by gate.
+        bias_initializer: first value of all biases but that of the forget gate.
+        forget_bias: first value of that of an LSTM; null for 1, with which it starts to remember
+            (Gers et al. 2000; Jozefowicz et al. 2015).
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        outputs: int,
+        rngs: nnx.Rngs,
+        regularization: Regularization = UNREGULARIZED,
+        *,
+        cell: CellName,
+        units: Count,
+        layers: Count = 1,
+        bidirectional: bool = False,
+        answer: Literal["last", "each"] = "last",
+        embedding: Count | None = None,
+        vocabulary: Count | None = None,
+        tied: bool = False,
+        padded: bool = False,
+        streams: Count | None = None,
+        kernel_initializer: Initializer = glorot_uniform,
+        recurrent_initializer: Initializer = orthogonal,
+        bias_initializer: Initializer = zeros,
+        forget_bias: float | None = None,
+    ):
+        width = (1 + bidirectional) * units
+        initializers = (kernel_initializer, recurrent_initializer)
+        contradictions = {
+            "model.bidirectional: streams go forward in time, and the way back begins at what is "
+            "yet to come; leave out one of the two": bidirectional and streams is not None,
+            "model.padded: with an answer for each step the loss would count padded ones; leave "
+            "out one of the two": padded and answer == "each",
+            "model.vocabulary: only tokens have one; give embedding, or leave it out": (
+                vocabulary is not None and embedding is None
+            ),
+            f"model.tied: the output has {width} units and {outputs} classes, the embedding width "
+            f"{embedding} and {vocabulary or outputs} tokens; both must be equal": (
+                tied and (embedding != width or vocabulary not in (None, outputs))
+            ),
+            f"model.forget_bias: {cell} has no forget gate; leave it out": (
+                forget_bias is not None and cell != "lstm"
+            ),
+            "model: lsuv looks at one step of a layer, not at a sequence; take another "
+            "initializer": lsuv in map(function_of, initializers),
+            "regularization.normalization: recurrent layers have none; leave it out": (
+                regularization.normalization is not None
+            ),
+            "regularization.input_noise: it would blur which steps are padded; leave out one of "
+            "the two": padded and regularization.input_noise is not None,
+        }
+        for told, given in contradictions.items():
+            if given:
+                raise UserError(told)
+        self.answer, self.padded, self.streams = answer, padded, streams
+        fan_in = channels(inputs, embedding, padded)
+
+        def direction(depth: int, *, reverse: bool) -> Direction:
+            return Direction(
+                width if depth else fan_in,
+                units,
+                rngs,
+                cell=cell,
+                reverse=reverse,
+                streams=streams,
+                kernel_initializer=kernel_initializer,
+                recurrent_initializer=recurrent_initializer,
+                bias_initializer=bias_initializer,
+                forget_bias=1.0 if forget_bias is None else forget_bias,
+            )
+
+        ways = (False, True) if bidirectional else (False,)
+        stack = [[direction(depth, reverse=way) for way in ways] for depth in range(layers)]
+        dropout = regularization.dropout
+        self.layers = nnx.List([Layer(directions, dropout, rngs) for directions in stack])
+        if embedding is None:
+            self.embedding = None
+        else:
+            shape = (vocabulary or outputs, embedding)
+            draw = for_layer(kernel_initializer, shape[0])
+            self.embedding = nnx.Param(draw(rngs.params(), shape, jnp.float32))
+        if tied:
+            self.head, draw = None, for_layer(bias_initializer, width)
+            self.bias = nnx.Param(draw(rngs.params(), (outputs,), jnp.float32))
+        else:
+            self.head = Dense(
+                width,
+                outputs,
+                rngs,
+                kernel_initializer=kernel_initializer,
+                bias_initializer=bias_initializer,
+            )
+
+    def restart(self) -> None:
+        """Begin the next batch as if it were the first: with a state of zeros."""
+        for layer in self.layers:
+            for direction in layer.directions:
+                direction.restart()
+
+    def __call__(self, x: Array) -> Array:
+        """Outputs, (batch, outputs) or (batch, steps, outputs): logits or predictions."""
+        if self.streams not in (None, len(x)):
+            raise UserError(
+                f"model.streams: {self.streams} rows go on from batch to batch, and this batch "
+                f"has {len(x)}; give batch_size that number, and every split a multiple of it"
+            )
+        h, real = jnp.swapaxes(x, 0, 1), None
+        if self.padded:
+            real = h[..., -1] > 0
+            h = jnp.where(real[..., None], h[..., :-1], 0)
+        vectors = None if self.embedding is None else self.embedding[...]
+        if vectors is not None and self.padded:
+            h = h[..., 0]
+        last = h
+        for depth, layer in enumerate(self.layers):
+            last, h = layer(h, real, None if depth else vectors)
+        h = last if self.answer == "last" else jnp.swapaxes(h, 0, 1)
+        if self.head is not None:
+            return self.head(h)
+        assert vectors is not None, "an output without a head is tied to the embedding"
+        return h @ vectors.T + self.bias[...]
+
+
+def channels(inputs: Sequence[int], embedding: int | None, padded: bool) -> int:
+    """The width of what the first layer sees.
+
+    Raises:
+        UserError: for examples that are no sequences of that kind.
+    """
+    shape = tuple(inputs)
+    if embedding is not None:
+        if shape[1:] != ((2,) if padded else ()):
+            wanted = "(steps, 2), tokens beside 1 or 0" if padded else "(steps,)"
+            raise UserError(
+                f"model.embedding: examples have shape {shape}, tokens {wanted}; leave it out if "
+                "the inputs are numbers"
+            )
+        return embedding
+    if len(shape) != 2:
+        remedy = "give tokens an embedding" if len(shape) == 1 else "reshape them"
+        raise UserError(
+            f"model: recurrent takes sequences of shape (steps, channels), the examples have "
+            f"{shape}; {remedy}"
+        )
+    if shape[-1] - padded < 1:
+        raise UserError(
+            f"model.padded: examples of shape {shape} have one channel, which would be the one "
+            "that tells padded steps; nothing is left to read"
+        )
+    return shape[-1] - padded

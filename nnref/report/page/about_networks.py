@@ -1,0 +1,314 @@
+"""What there is to say of trained networks: their layers, and what they answer."""
+
+import io
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image as Pixels
+
+from nnref.errors import UserError
+from nnref.logbook import pages
+from nnref.report.page import network
+from nnref.report.page.blocks import (
+    Block,
+    Code,
+    Heading,
+    Image,
+    Pictures,
+    Section,
+    Table,
+    Words,
+    figure,
+)
+from nnref.report.page.curves import medians
+from nnref.report.page.panels import (
+    Panel,
+    confusion_panel,
+    heat_map,
+    histogram,
+    inline,
+    residual_panels,
+)
+from nnref.report.page.subjects import SPLITS, Network, Subject
+from nnref.studies.listeners import Listener
+from nnref.studies.run import Trained, trained
+from nnref.training.probes import MEASURES
+
+LAYERS = 12  # whose histograms are drawn, of all experiments together
+COLUMNS = 200  # of a heat map
+CLASSES = 60  # of a confusion matrix
+SIDE = 64  # pixels of an image that is shown
+NOT_ASKED = "left out, as --no-network asks"
+
+
+LAYER_MEASURES = {
+    "gradient_norm": ("Gradient norm", True),
+    "weight_norm": ("Weight norm", True),
+    "update_ratio": ("Update / weight", True),
+    "dead": ("Dead units", False),
+    "saturated": ("Saturated units", False),
+}
+"""A title for each measure of the layers, and whether its colours are by the logarithm."""
+
+
+def network_of(subject: Subject, listener: Listener | None = None) -> Network:
+    """The network of the first run that ended well, or in words why there is none."""
+    for page in subject.pages:
+        if page.complete and not page.facts.get("ending", "").startswith("diverged"):
+            try:
+                return trained(page.path, listener)
+            except UserError as error:
+                return str(error)
+    return "no run has come to its end with finite numbers"
+
+
+# --- layers over the run --------------------------------------------------------------------------
+
+
+def layers_section(subjects: Sequence[Subject]) -> Section | None:
+    """What was measured of every layer while it was trained; nothing where nothing was."""
+    blocks: list[Block] = []
+    for subject in subjects:
+        panels, table, runs = layer_panels(subject)
+        if panels and len(subjects) > 1:
+            blocks.append(Heading(subject.label))
+        if panels:
+            median = f"The median of {runs} runs. " if runs > 1 else ""
+            blocks.append(Words(f"{median}Blank where a measure does not apply."))
+            blocks += [Pictures([inline(panel) for panel in panels]), table]
+    if not blocks:
+        return None
+    told = [f"{title.lower()}, {MEASURES[name]}" for name, (title, _) in LAYER_MEASURES.items()]
+    about = f"From the first layer at the top to the last: {'; '.join(told)}."
+    return Section("layers", "Layers over the run", blocks, about)
+
+
+def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
+    """Heat maps of a subject, the same in figures, and of how many runs."""
+    found = [probes for page in subject.pages if (probes := pages.probes_of(page)) is not None]
+    found = [probes for probes in found if len(probes["step"])]
+    table, panels = Table("", [], []), []
+    if not found:
+        return panels, table, 0
+    layers = [str(name) for name in found[0]["layers"]]
+    length = min(len(probes["step"]) for probes in found)
+    stretches = np.array_split(np.arange(length), min(length, COLUMNS))
+    epochs = np.array([found[0]["epoch"][stretch].mean() for stretch in stretches])
+    columns, cells = ["layer"], [[name] for name in layers]
+    for name, (title, log) in LAYER_MEASURES.items():
+        values = np.stack([probes[name][:length] for probes in found])
+        values = medians(values.reshape(len(found), -1)).reshape(length, len(layers))
+        if np.isnan(values).all() or (log and not (values > 0).any()):
+            continue
+        drawn = np.stack([medians(values[stretch]) for stretch in stretches])
+        alt = f"{title} of {len(layers)} layers over the epochs; the table has figures."
+        panels.append(heat_map(title, alt, drawn, epochs, layers, log))
+        columns += [f"{title.lower()}, first", "last"]
+        for row, first, end in zip(cells, drawn[0], drawn[-1], strict=True):
+            row += [figure(first), figure(end)]
+    return panels, Table("the layers in figures", columns, cells, folded=True), len(found)
+
+
+# --- weights and activations ----------------------------------------------------------------------
+
+
+def of_networks(
+    subjects: Sequence[Subject],
+    networks: Sequence[Network],
+    blocks_of: Callable[[Trained], list[Block]],
+) -> list[Block]:
+    """What there is to say of each network, or why there is none."""
+    blocks: list[Block] = []
+    for subject, net in zip(subjects, networks, strict=True):
+        if len(subjects) > 1:
+            blocks.append(Heading(subject.label))
+        if isinstance(net, str):
+            blocks.append(Words(net))
+            continue
+        if len(subject.pages) > 1:
+            blocks.append(Words(f"Of the run with seed {net.page.experiment.seeds[0]}."))
+        try:
+            blocks += blocks_of(net)
+        except UserError as error:
+            blocks.append(Words(str(error)))
+    return blocks
+
+
+def histograms_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
+    """Weights and activations before and after training."""
+
+    def blocks_of(net: Trained) -> list[Block]:
+        panels, table, note = histogram_panels(net, LAYERS // len(subjects))
+        notes: list[Block] = [Words(note)] if note else []
+        return [*notes, Pictures([inline(panel) for panel in panels]), table]
+
+    about = (
+        "How the numbers of each layer are spread, at the start and in the end. Activations are "
+        f"what a layer gives for at most {network.EXAMPLES} training examples."
+    )
+    blocks = of_networks(subjects, networks, blocks_of)
+    return Section("histograms", "Weights and activations", blocks, about)
+
+
+def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
+    """Two panels a layer, the figures of all layers, and what was left out, in words."""
+    layers = network.layers_of(net)
+    most = max(2, most)
+    names = [layer.name for layer in layers]
+    chosen = names if len(names) <= most else [*names[: most // 2], *names[-(most // 2) :]]
+    note = ""
+    if len(chosen) < len(layers):
+        note = f"Of {len(layers)} layers the first {most // 2} and the last {most // 2} are drawn."
+    panels, rows = [], []
+    for layer in layers:
+        row = [layer.name]
+        for what, (start, end) in (("weights", layer.weights), ("activations", layer.activations)):
+            pair = [float(np.std(values)) if values.size else np.nan for values in (start, end)]
+            row += map(figure, pair)
+            if start.size and layer.name in chosen:
+                alt = f"{what} of {layer.name}: deviation {pair[0]:.3g} at the start, "
+                title = f"{layer.name}: {what}"
+                panels.append(histogram(title, f"{alt}{pair[1]:.3g} in the end", start, end))
+        zeros = [v.size and float(np.mean(v == 0)) for v in layer.activations]
+        rows.append([*row, *(f"{share:.0%}" for share in zeros)])
+    columns = ["layer", "weights, deviation at the start", "in the end"]
+    columns += ["activations, deviation at the start", "in the end"]
+    columns += ["activations that are 0, at the start", "in the end"]
+    return panels, Table("the layers in figures", columns, rows, folded=True), note
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+def answers_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
+    """What the networks answer: mistakes, residuals, or text."""
+    blocks = of_networks(subjects, networks, answer_blocks)
+    return Section("answers", "What the network answers", blocks)
+
+
+def answer_blocks(net: Trained) -> list[Block]:
+    """Of one network."""
+    if net.dataset.unit is not None:
+        return sample_blocks(net)
+    answers = network.answers_of(net)
+    asked = f"{len(answers.x):,} {SPLITS[answers.split]} rows"
+    if len(answers.x) < answers.rows:
+        asked = f"the first {asked} of {answers.rows:,}"
+    if not net.dataset.classes:
+        return value_blocks(net, answers, asked)
+    wrong, worst = network.worst_mistakes(net, answers)
+    blocks: list[Block] = [
+        Words(f"{wrong:,} of {asked} are answered wrongly ({wrong / len(answers.x):.2%}).")
+    ]
+    classes = net.dataset.classes
+    if len(classes) <= CLASSES:
+        counts = network.confusion(net, answers)
+        blocks.append(Pictures([inline(confusion_of(counts, classes, wrong, asked))]))
+        rows = [[name, *map(str, row)] for name, row in zip(classes, counts, strict=True)]
+        caption = "confusion matrix: a row for each class, a column for each answer"
+        blocks.append(Table(caption, ["class", *classes], rows, folded=True))
+    blocks.append(Heading("The worst mistakes" if wrong else "The least certain answers"))
+    return [*blocks, mistakes_block(net, worst)]
+
+
+def answer_panels(net: Trained) -> list[Panel]:
+    """The pictures among them."""
+    if net.dataset.unit is not None:
+        return []
+    answers = network.answers_of(net)
+    asked = f"{len(answers.x):,} {SPLITS[answers.split]} rows"
+    classes = net.dataset.classes
+    if classes:
+        if len(classes) > CLASSES:
+            return []
+        wrong, _ = network.worst_mistakes(net, answers)
+        return [confusion_of(network.confusion(net, answers), classes, wrong, asked)]
+    predicted = network.predictions(net, answers)
+    return [] if predicted is None else residual_panels(answers.targets, predicted, asked)
+
+
+def confusion_of(counts: np.ndarray, classes: Sequence[str], wrong: int, asked: str) -> Panel:
+    """The confusion matrix, with the most frequent confusion in words."""
+    apart = counts * (1 - np.eye(len(counts), dtype=int))
+    i, j = divmod(int(apart.argmax()), len(counts))
+    most = f"; most often {classes[i]} is taken for {classes[j]}, {apart[i, j]}×" if wrong else ""
+    return confusion_panel(f"Confusion matrix: {wrong} of {asked} wrong{most}", counts, classes)
+
+
+def mistakes_block(net: Trained, worst: Sequence[network.Mistake]) -> Block:
+    """Examples as images where they are images, else as rows."""
+    images = network.as_images(net, worst)
+    sure = ["" if m.probability is None else f"{m.probability:.1%}" for m in worst]
+    if images is not None:
+        told = [f"{m.label}, answered {m.answer}" for m in worst]
+        return Pictures(
+            [
+                Image(f"row {m.row}: {words}", uri=png(image), caption=f"{words} {share}".strip())
+                for m, words, share, image in zip(worst, told, sure, images, strict=True)
+            ],
+            small=True,
+        )
+    width = min(8, worst[0].x.size)
+    names = list(net.dataset.columns[:width])
+    names += [f"input {place + 1}" for place in range(len(names), width)]
+    rows = [
+        [str(m.row), m.label, m.answer, *([share] if any(sure) else []), *values_of(m.x, width)]
+        for m, share in zip(worst, sure, strict=True)
+    ]
+    columns = ["row", "class", "answer", *(["its probability"] if any(sure) else []), *names]
+    more = f", the first {width} of {worst[0].x.size} inputs" if worst[0].x.size > width else ""
+    return Table(f"rows with the largest loss{more}", columns, rows)
+
+
+def values_of(x: np.ndarray, width: int) -> list[str]:
+    return [figure(float(value)) for value in x.ravel()[:width]]
+
+
+def png(image: np.ndarray) -> str:
+    """Pixels as an address that holds them all."""
+    pixels = Pixels.fromarray(image)
+    pixels.thumbnail((SIDE, SIDE))
+    written = io.BytesIO()
+    pixels.save(written, "PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(written.getvalue()).decode()}"
+
+
+def value_blocks(net: Trained, answers: network.Answers, asked: str) -> list[Block]:
+    """Residuals of a regression."""
+    predicted = network.predictions(net, answers)
+    if predicted is None:
+        return [Words(f"The targets of {net.experiment.loss.name} are no values to be met.")]
+    residuals = (predicted - answers.targets).ravel()
+    deviation = float(np.sqrt(np.mean(np.square(residuals))))
+    spread = float(np.std(answers.targets))
+    said = (
+        f"Over {asked} the answers are off by {deviation:.4g} (root of the mean square), on "
+        f"average by {np.mean(residuals):+.4g}; the targets themselves vary by {spread:.4g}."
+    )
+    alt = f"answers and residuals: {said}"
+    panels = residual_panels(answers.targets, predicted, alt)
+    rows = np.argsort(-np.abs(residuals))[:8]
+    targets, said_values = answers.targets.ravel(), predicted.ravel()
+    worst = [
+        [str(r // (residuals.size // len(answers.x)))]
+        + [figure(float(values[r])) for values in (targets, said_values, residuals)]
+        for r in rows.tolist()
+    ]
+    table = Table("the largest residuals", ["row", "target", "answer", "residual"], worst)
+    return [Words(said), Pictures([inline(panel) for panel in panels]), table]
+
+
+def sample_blocks(net: Trained) -> list[Block]:
+    """Text that a language model writes."""
+    prompt, texts = network.samples_of(net)
+    blocks: list[Block] = [
+        Words(
+            "The model reads the beginning of the held-out text and goes on with it, drawing "
+            f"each character at a temperature of {network.TEMPERATURE}."
+        ),
+        Code("what it reads", prompt),
+    ]
+    for number, text in enumerate(texts, 1):
+        blocks.append(Code(f"what it writes, {number} of {len(texts)}", text))
+    return blocks

@@ -1,0 +1,233 @@
+"""What there is to say of runs: headlines and sections, and the same as panels of one picture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnref.errors import UserError
+from nnref.logbook.index import changes, shown
+from nnref.logbook.verdicts import Record
+from nnref.report.page.about_networks import (
+    LAYERS,
+    answer_panels,
+    answers_section,
+    histogram_panels,
+    histograms_section,
+    layer_panels,
+    layers_section,
+)
+from nnref.report.page.blocks import (
+    Block,
+    Chart,
+    Code,
+    Heading,
+    Headline,
+    Report,
+    Section,
+    Table,
+    Words,
+    figure,
+)
+from nnref.report.page.curves import clipped_chart, curves, curves_section, rates, rates_section
+from nnref.report.page.panels import Panel, chart_panels
+from nnref.report.page.subjects import SPLITS, Network, Subject, facts_table, in_words
+
+
+def report_of(
+    subjects: Sequence[Subject], networks: Sequence[Network], told: Sequence[str] = ()
+) -> Report:
+    """Everything that a page says about runs.
+
+    Args:
+        subjects: experiments with their pages.
+        networks: of each, or why there is none.
+        told: what was left out before, in words.
+    """
+    one = len(subjects) == 1
+    sections = [
+        differences_section(subjects),
+        figures_section(subjects, told),
+        curves_section(subjects),
+        rates_section(subjects, networks),
+        layers_section(subjects),
+        histograms_section(subjects, networks),
+        answers_section(subjects, networks),
+        experiment_section(subjects),
+        notes_section(subjects),
+        machine_section(subjects),
+    ]
+    title = subjects[0].label if one else f"{len(subjects)} experiments"
+    names = {subject.name for subject in subjects}
+    if not one and len(names) == 1:
+        title = f"{names.pop()}: {title}"
+    return Report(title, [headline(each) for each in subjects], [s for s in sections if s])
+
+
+def panels_of(subjects: Sequence[Subject], networks: Sequence[Network]) -> list[Panel]:
+    """The pictures of a page as panels.
+
+    Raises:
+        UserError: where there is nothing to draw.
+    """
+    found = []
+    if any(subject.history for subject in subjects):
+        found += chart_panels("loss", curves(subjects))
+    rate = rates(subjects, networks)
+    if isinstance(rate, Chart):
+        found += chart_panels("learning rate", rate)
+    clipped = clipped_chart(subjects)
+    if clipped is not None:
+        found += chart_panels("share of clipped steps", clipped)
+    several = len(subjects) > 1
+    for subject, net in zip(subjects, networks, strict=True):
+        mine = layer_panels(subject)[0]
+        if not isinstance(net, str):
+            mine += histogram_panels(net, LAYERS // len(subjects))[0]
+            mine += answer_panels(net)
+        prefix = f"{subject.label}: " if several else ""
+        found += [panel._replace(title=prefix + panel.title) for panel in mine]
+    if not found:
+        raise UserError(f"{subjects[0].pages[0].path}: it has no line of measures yet")
+    return found
+
+
+# --- in figures -----------------------------------------------------------------------------------
+
+
+def headline(subject: Subject) -> Headline:
+    """The verdict, and the figures that one asks for first."""
+    tone, word, sentence = subject.outcome
+    records, loss = subject.records, subject.loss
+    facts = [("seeds" if len(subject.pages) > 1 else "seed", seeds_of(subject))]
+    if records:
+        of = ", median" if len(records) > 1 else ""
+        kind = SPLITS[loss.removesuffix("_loss")]
+        facts.append((f"{kind} loss in the end{of}", figure(middle(finals(records, loss)))))
+        facts.append((f"lowest{of}", figure(middle([record.best(loss) for record in records]))))
+        facts.append((f"epochs{of}", f"{np.median([record.epochs for record in records]):g}"))
+    facts.append(("started", subject.pages[0].facts.get("started", "–")[:16]))
+    return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)
+
+
+def seeds_of(subject: Subject) -> str:
+    seeds = [page.experiment.seeds[0] for page in subject.pages]
+    if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{len(seeds)}, {seeds[0]} to {seeds[-1]}"
+    more = f" and {len(seeds) - 8} more" if len(seeds) > 8 else ""
+    return ", ".join(map(str, seeds[:8])) + more
+
+
+def finals(records: Sequence[Record], name: str) -> list[float]:
+    return [r.final(name) if name in r.history or name == "epochs" else np.nan for r in records]
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; a run without a finite value counts as infinitely bad."""
+    return float(np.median([v if np.isfinite(v) else np.inf for v in values]))
+
+
+def figures_section(subjects: Sequence[Subject], told: Sequence[str]) -> Section:
+    """How every run ended, in figures."""
+    blocks: list[Block] = [Words(line) for line in told]
+    for subject in subjects:
+        if len(subjects) > 1:
+            blocks.append(Heading(subject.label))
+        names, loss = list(subject.history), subject.loss
+        columns = ["run", *map(in_words, names), f"lowest {in_words(loss)}", "epochs"]
+        rows = []
+        pages = zip(subject.runs, subject.pages, strict=True)
+        runs = [run for run, page in pages if page.epochs >= 0]
+        for run, record in zip(runs, subject.records, strict=True):
+            figures = [finals([record], name)[0] for name in names]
+            figures += [record.best(loss), float(record.epochs)]
+            rows.append((run, figures, record.ending))
+        if len(rows) > 1:
+            matrix = np.array([figures for _, figures, _ in rows])
+            quantiles = {"median": 50, "lowest": 0, "highest": 100}
+            over = [[name, *map(figure, quantile(matrix, q))] for name, q in quantiles.items()]
+            blocks.append(Table(f"over {len(rows)} runs, in the end", columns, over))
+        each = [[run, *map(figure, figures)] for run, figures, _ in rows]
+        if any(ending for *_, ending in rows):
+            columns = [*columns, "how it ended"]
+            each = [[*row, ending or "–"] for row, (*_, ending) in zip(each, rows, strict=True)]
+        if len(each) == 1:  # down rather than across: a phone is narrow
+            blocks.append(
+                Table("in the end", ["", each[0][0]], list(zip(columns, each[0], strict=True))[1:])
+            )
+        elif each:
+            folded = len(each) > 6 or len(subjects) > 1
+            blocks.append(Table("each run, in the end", columns, each, folded=folded))
+        silent = len(subject.pages) - len(rows)
+        if silent:
+            blocks.append(Words(f"{silent} of {len(subject.pages)} pages have no line of measures"))
+    return Section("figures", "In figures", blocks)
+
+
+def quantile(matrix: np.ndarray, q: int) -> list[float]:
+    """Of each column, over its known values."""
+    columns = [column[~np.isnan(column)] for column in matrix.T]
+    return [float(np.percentile(c, q)) if c.size else np.nan for c in columns]
+
+
+def differences_section(subjects: Sequence[Subject]) -> Section | None:
+    """What differs between experiments, and what came of it."""
+    if len(subjects) < 2:
+        return None
+    first, *others = subjects
+    keys = dict.fromkeys(
+        change.key for other in others for change in changes(first.settings, other.settings)
+    )
+
+    def value(subject: Subject, key: str) -> str:
+        settings = subject.settings
+        return shown(settings[f"{key}.name"] if f"{key}.name" in settings else settings.get(key))
+
+    rows = [[key, *(value(subject, key) for subject in subjects)] for key in keys]
+    for name in ("in the end", "lowest"):
+        figures = []
+        for subject in subjects:
+            records, loss = subject.records, subject.loss
+            each = (
+                finals(records, loss) if name == "in the end" else [r.best(loss) for r in records]
+            )
+            figures.append(figure(middle(each)) if records else "–")
+        rows.append([f"→ {in_words(first.loss)} {name}, median", *figures])
+    columns = ["setting", *(subject.label for subject in subjects)]
+    about = "Settings that are not the same everywhere, and below them what came of it."
+    table = Table("settings and outcome", columns, rows)
+    return Section("differences", "What differs", [table], about)
+
+
+# --- what was run ---------------------------------------------------------------------------------
+
+
+def experiment_section(subjects: Sequence[Subject]) -> Section:
+    """The complete experiments."""
+    blocks = []
+    for subject in subjects:
+        seeds = tuple(page.experiment.seeds[0] for page in subject.pages)
+        whole = subject.experiment.model_copy(update={"seeds": seeds})
+        title = f"{subject.name} {subject.identity}, defaults filled in"
+        blocks.append(Code(title, whole.to_json(), folded=True))
+    about = "A page of the logbook is an experiment file: nnref run PAGE repeats it."
+    return Section("experiment", "The experiment", blocks, about)
+
+
+def notes_section(subjects: Sequence[Subject]) -> Section | None:
+    """Remarks that were added to the pages."""
+    rows = [
+        [f"{subject.label}, {run}", note]
+        for subject in subjects
+        for run, page in zip(subject.runs, subject.pages, strict=True)
+        for note in page.notes
+    ]
+    if not rows:
+        return None
+    table = Table("remarks", ["run", "remark"], rows, numbers=False)
+    return Section("notes", "Notes", [table])
+
+
+def machine_section(subjects: Sequence[Subject]) -> Section:
+    """Versions and machine, where, when and on which data."""
+    table = facts_table([(subject.label, subject.pages) for subject in subjects])
+    return Section("machine", "Versions and machine", [table])

@@ -1,0 +1,271 @@
+"""What there is to say of a sweep: its verdict, its losses over the axes, its best variants."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from nnref.experiment.axes import short_names, value_in_words
+from nnref.experiment.text import blank_comments
+from nnref.logbook.pages import SweepPage, read_sweep_page, sweep_page_at
+from nnref.report.page.blocks import (
+    Block,
+    Chart,
+    Code,
+    Headline,
+    Line,
+    Pictures,
+    Report,
+    Section,
+    Switch,
+    Switches,
+    Table,
+    View,
+    Words,
+    figure,
+)
+from nnref.report.page.curves import POINTS, medians, places, rounded
+from nnref.report.page.panels import COLOURS, Panel, axes_panel, axis_panel, inline
+from nnref.report.page.subjects import facts_table, in_words
+
+DROPPED = re.compile(r"dropped after epoch (\d+)")
+SHOWN = 20  # variants of the table that is open
+MOST_PICTURES = 6  # of a sweep, one for each value of its third axis
+
+
+def sweep_page(given: str, logbook: Path) -> SweepPage | None:
+    """The page of a sweep: given itself, or the newest one of a name that has no runs beside it."""
+    page = sweep_page_at(Path(given))
+    if page is not None:
+        return page
+    there = list((logbook / Path(given).stem).glob("*.json"))
+    if not all(path.name.startswith("sweep-") for path in there):
+        return None
+    found = [read_sweep_page(path) for path in there]
+    return max(found, key=lambda page: page.facts.get("started", ""), default=None)
+
+
+def report_of_sweep(page: SweepPage) -> Report:
+    """Everything that a page says about a sweep."""
+    return Report(f"{page.name}, a sweep", [headline(page)], sections_of_sweep(page))
+
+
+def sections_of_sweep(page: SweepPage) -> list[Section]:
+    """The sections of a report on a sweep."""
+    complete = page.complete and bool(page.variants)
+    sections = [
+        axes_section(page) if complete else None,
+        variants_section(page) if complete else None,
+        courses_section(page) if complete else None,
+        experiment_section(page),
+        Section("machine", "Versions and machine", [facts_table([(page.name, [page])])]),
+    ]
+    sections = [section for section in sections if section is not None]
+    if page.notes:
+        rows = [[page.name, note] for note in page.notes]
+        notes = Table("remarks", ["sweep", "remark"], rows, numbers=False)
+        sections.append(Section("notes", "Notes", [notes]))
+    return sections
+
+
+def panels_of_sweep(page: SweepPage) -> list[Panel]:
+    """Its pictures."""
+    return panels_over_axes(page) if page.complete and page.variants else []
+
+
+def headline(page: SweepPage) -> Headline:
+    """The verdict, and how large the sweep was."""
+    about = json.loads(blank_comments(page.text)).get("about", "")
+    facts = [
+        ("runs", page.facts.get("runs", "–")),
+        ("started", page.facts.get("started", "–")[:16]),
+    ]
+    if not page.complete:
+        told = "it was cut short, or goes on still"
+        return Headline("plain", "not ended", page.name, told, about, facts)
+    failed = sum(variant["diverged"] for variant in page.variants)
+    facts.append(("runs that diverged", str(failed)))
+    return Headline("plain", "swept", page.name, page.facts["verdict"], about, facts)
+
+
+def loss_of(page: SweepPage) -> str:
+    """The measure that the variants have a figure of."""
+    return "valid_loss" if "valid_loss" in page.variants[0] else "train_loss"
+
+
+def axes_of(page: SweepPage) -> dict[str, list[Any]]:
+    """What varies: path -> its values, in their order; those with the most values first."""
+    values: dict[str, dict[str, Any]] = {}
+    for variant in page.variants:
+        for path, value in variant["settings"].items():
+            values.setdefault(path, {})[value_in_words(value)] = value
+    found = {path: list(known.values()) for path, known in values.items() if len(known) > 1}
+    for known in found.values():
+        if all(isinstance(value, int | float) for value in known):
+            known.sort()
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+def losses_over(page: SweepPage, axes: dict[str, list[Any]]) -> np.ndarray:
+    """The lowest final loss at each combination of values, NaN where all diverged or none ran."""
+    losses = np.full([len(values) for values in axes.values()], np.nan)
+    for variant in page.variants:
+        settings, loss = variant["settings"], variant[loss_of(page)]
+        if loss is None or not axes.keys() <= settings.keys():
+            continue
+        place = tuple(values.index(settings[path]) for path, values in axes.items())
+        losses[place] = np.fmin(losses[place], loss)
+    return losses
+
+
+def panels_over_axes(page: SweepPage) -> list[Panel]:
+    """The final loss over the axis, or over the two axes with the most values.
+
+    A third axis has a picture for each of its values, if these are few.
+    """
+    axes = axes_of(page)
+    paths = list(axes)
+    third = paths[2] if len(axes) > 2 and len(axes[paths[2]]) <= MOST_PICTURES else None
+    shown = paths[: 2 if third is None else 3]
+    losses = losses_over(page, {path: axes[path] for path in shown})
+    names = [[value_in_words(value) for value in axes[path]] for path in shown]
+    others = [short_name(path) for path in paths[len(shown) :]]
+    title = in_words(loss_of(page)) + (f", lowest over {', '.join(others)}" if others else "")
+    if len(shown) < 2:
+        (path,) = shown or ("",)
+        values = axes.get(path, [None])
+        return [axis_panel(title, losses.reshape(-1), path, values, names[0] if names else ["all"])]
+
+    def panel(part: np.ndarray, title: str) -> Panel:  # the more values across
+        return axes_panel(title, part.T, shown[1], shown[0], names[1], names[0], losses)
+
+    if third is None:
+        return [panel(losses, title)]
+    return [
+        panel(losses[:, :, place], f"{short_name(third)} {name}: {title}")
+        for place, name in enumerate(names[2])
+    ]
+
+
+def short_name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def axes_section(page: SweepPage) -> Section:
+    """Heat maps, or a curve."""
+    return Section(
+        "axes",
+        "Over the axes",
+        [Pictures([inline(panel) for panel in panels_over_axes(page)])],
+        "The loss in the end, median of the seeds; blank where every run diverged, or none was "
+        "made.",
+    )
+
+
+def ranked(page: SweepPage) -> list[int]:
+    """The variants by their loss in the end, the best first.
+
+    What halving dropped stands behind what went on, and what diverged at the very end.
+    """
+
+    def place(number: int) -> tuple[float, ...]:
+        variant = page.variants[number]
+        loss, dropped = variant[loss_of(page)], DROPPED.match(variant["ending"])
+        rung = int(dropped[1]) if dropped else math.inf
+        return loss is None, -rung, loss or 0, number
+
+    return sorted(range(len(page.variants)), key=place)
+
+
+def variants_section(page: SweepPage) -> Section:
+    """Every variant in figures, the best first."""
+    paths = list(axes_of(page))
+    loss = loss_of(page)
+    columns = [
+        "place",
+        *short_names(paths),
+        f"{in_words(loss)} in the end",
+        "lowest",
+        "diverged",
+        "ended",
+    ]
+    rows = []
+    for place, number in enumerate(ranked(page), 1):
+        variant = page.variants[number]
+        settings = variant["settings"]
+        values = [value_in_words(settings[path]) if path in settings else "–" for path in paths]
+        figures = [figure(variant[loss]), figure(variant[f"best_{loss}"])]
+        failed = str(variant["diverged"] or "–")
+        rows.append([str(place), *values, *figures, failed, variant["ending"] or "–"])
+    blocks: list[Block] = [Table("the best variants", columns, rows[:SHOWN])]
+    if len(rows) > SHOWN:
+        blocks.append(Table("all others", columns, rows[SHOWN:], folded=True))
+    about = "Losses are medians over the seeds; a run that diverged counts as infinite."
+    return Section("variants", "Variants", blocks, about)
+
+
+def courses_section(page: SweepPage) -> Section | None:
+    """The losses of the best variants over the epochs, from the file beside the page."""
+    loss = loss_of(page)
+    path = page.path.with_suffix(".npz")
+    try:
+        with path.open("rb") as stream, np.load(stream) as arrays:
+            losses = arrays[loss]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        told = Words(f"left out: {path.name} cannot be read ({error})")
+        return Section("courses", "The best variants", [told])
+    best = [n for n in ranked(page)[: len(COLOURS)] if page.variants[n][loss] is not None]
+    matrices = [medians(losses[n])[None] for n in best]
+    if not best:
+        return None
+    x = places(matrices, POINTS)
+    lines = [
+        Line(name_of(page.variants[n]), rounded(matrix[0, x]), colour, (f"run {n}",))
+        for colour, (n, matrix) in enumerate(zip(best, matrices, strict=True))
+    ]
+    positive = all(v > 0 for line in lines for v in line.values if v is not None)
+    ends = ", ".join(f"{line.label} {figure(line.values[-1])}" for line in lines)
+    switches = [Switch(line.tags[0], line.label, line.colour) for line in lines]
+    epochs = losses.shape[-1]
+    note = "" if len(x) == epochs else f"Of {epochs:,} epochs {len(x):,} are drawn."
+    chart = Chart(
+        f"{in_words(loss)} of the best variants over the epochs. In the end: {ends}.",
+        "epoch",
+        [View(in_words(loss), x.tolist(), lines, log=positive)],
+        [Switches("variants", switches)],
+        note,
+    )
+    return Section("courses", "The best variants", [chart], "Medians over the seeds.")
+
+
+def name_of(variant: dict[str, Any]) -> str:
+    """A variant by what it sets."""
+    settings = variant["settings"].items()
+    told = (f"{short_name(path)} {value_in_words(value)}" for path, value in settings)
+    return ", ".join(told) or variant["identity"]
+
+
+def experiment_section(page: SweepPage) -> Section:
+    """The file."""
+    text = "\n".join(line for line in blank_comments(page.text).split("\n") if line.strip())
+    title = f"{page.name} {page.facts.get('identity', '')}, defaults filled in"
+    about = "The page of a sweep is a file of it: nnref sweep PAGE --again repeats it."
+    return Section("experiment", "The experiment", [Code(title, text, folded=True)], about)
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Several reports on one page."""
+    if len(reports) == 1:
+        return reports[0]
+    sections = [
+        section._replace(key=f"{section.key}-{place}", title=f"{section.title}: {report.title}")
+        for place, report in enumerate(reports, 1)
+        for section in report.sections
+    ]
+    headlines = [headline for report in reports for headline in report.headlines]
+    return Report("; ".join(report.title for report in reports), headlines, sections)

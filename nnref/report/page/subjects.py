@@ -1,0 +1,180 @@
+"""What a report is about: experiments, each with the pages of its seeds."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from nnref.errors import UserError, nearest
+from nnref.experiment.claims import TwinClaim
+from nnref.experiment.experiment import Experiment, read
+from nnref.logbook.index import Entry, attempts, entries, settings_of
+from nnref.logbook.pages import Page, SweepPage, page_at, read_page
+from nnref.logbook.verdicts import Record, judge, padded
+from nnref.report.page.blocks import Table, Tone
+from nnref.studies.resuming import record_of
+from nnref.studies.run import Trained
+
+SPLITS = {"train": "training", "valid": "validation"}
+Network = Trained | str  # of an experiment, or why there is none
+FACTS = ("started", "ended", "versions", "machine", "device", "commit", "data", "together")
+MOST = 8  # experiments that one page shows: as many as there are colours
+
+
+class Subject:
+    """An experiment and the pages of its seeds, ordered by seed."""
+
+    def __init__(self, pages: Sequence[Page]):
+        self.pages = sorted(pages, key=lambda page: (page.experiment.seeds[0], page.path.name))
+        self.name = pages[0].name
+        self.identity = pages[0].facts.get("identity", "")
+        self.label = self.name  # with the identity where another one has the same name
+
+    @property
+    def experiment(self) -> Experiment:
+        """Of its first page."""
+        return self.pages[0].experiment
+
+    @cached_property
+    def settings(self) -> dict[str, object]:
+        """Flat, as the index has them."""
+        return settings_of(self.pages[0].text)
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Of the pages that have a line of measures."""
+        return [record_of(page) for page in self.pages if page.epochs >= 0]
+
+    @property
+    def runs(self) -> list[str]:
+        """A name for each page."""
+        seeds = [page.experiment.seeds[0] for page in self.pages]
+        return [
+            f"seed {seed}" + (f" ({page.path.stem})" if seeds.count(seed) > 1 else "")
+            for seed, page in zip(seeds, self.pages, strict=True)
+        ]
+
+    @cached_property
+    def history(self) -> dict[str, np.ndarray]:
+        """Measure -> (pages, epochs + 1); NaN where a page has no value, all NaN where no line."""
+        length = max((page.epochs for page in self.pages), default=-1) + 1
+        names = dict.fromkeys(n for page in self.pages if page.epochs >= 0 for n in page.history)
+        nothing = np.full(0, np.nan, np.float32)
+        return {
+            name: np.stack([padded(p.history.get(name, nothing), length) for p in self.pages])
+            for name in names
+        }
+
+    @property
+    def loss(self) -> str:
+        """The loss that counts: of validation, where there is one."""
+        return "valid_loss" if "valid_loss" in self.history else "train_loss"
+
+    @cached_property
+    def outcome(self) -> tuple[Tone, str, str]:
+        """How it ended: whether well, in a word, in a sentence."""
+        ended = [page for page in self.pages if page.complete]
+        if len(ended) < len(self.pages):
+            cut = [page for page in self.pages if not page.complete]
+            runs = f"{len(cut)} of {len(self.pages)} runs" if len(self.pages) > 1 else "the run"
+            last = max(0, *(page.epochs for page in cut))
+            told = f"{runs} went on to epoch {last} of {self.experiment.epochs} and has no verdict"
+            return "plain", "not ended", f"{told}: it was cut short, or goes on still"
+        said = {page.facts.get("all_seeds", "") for page in ended}
+        claims = self.experiment.claim
+        twins = any(isinstance(claim, TwinClaim) for claim in claims)
+        if len(said) > 1 and not twins:  # seeds of several calls: judged together only now
+            sentence = judge(self.experiment, self.records, lambda _: {}).sentence
+        else:
+            newest = max(ended, key=lambda page: page.facts.get("ended", ""))
+            sentence = newest.facts.get("all_seeds") or newest.facts["verdict"]
+        told = sentence.partition(": ")[2]
+        if sentence.startswith("the claim held"):
+            return "good", "the claim held", told
+        if sentence.startswith("the claim did not hold"):
+            return "bad", "the claim did not hold", told
+        if any(record.diverged for record in self.records):
+            return "bad", "diverged", sentence
+        return "plain", "ended", sentence
+
+
+def subjects(given: Sequence[str], logbook: Path) -> tuple[list[Subject], list[str]]:
+    """What pages, names, identities and experiment files stand for.
+
+    Args:
+        given: each a page, or a name, an identity or a file of an experiment in the logbook.
+        logbook: folder of the pages.
+
+    Returns:
+        An entry for each experiment, and in words what was left out.
+
+    Raises:
+        UserError: for what is none of these, or was never run.
+    """
+    pages: dict[Path, Page] = {}
+    told: list[str] = []
+    for each in given:
+        page = page_at(Path(each))
+        found = [page] if page is not None else pages_of(each, logbook, told)
+        pages |= {one.path.resolve(): one for one in found}
+    groups: dict[tuple[str, str], list[Page]] = {}
+    for page in pages.values():
+        groups.setdefault((page.name, page.facts.get("identity", "")), []).append(page)
+    shown = [Subject(group) for group in groups.values()]
+    if len(shown) > MOST:
+        told.append(f"of {len(shown)} experiments the {MOST} last ones are shown")
+        shown = shown[-MOST:]
+    names = [one.name for one in shown]
+    for one in shown:
+        if names.count(one.name) > 1:
+            one.label = f"{one.name} {one.identity}"
+    return shown, told
+
+
+def pages_of(given: str, logbook: Path, told: list[str]) -> list[Page]:
+    """The pages of a name, an identity or an experiment file: of each seed the last one.
+
+    Raises:
+        UserError: where there are none.
+    """
+    there, skipped = entries(logbook)
+    told += [line for line in skipped if line not in told]
+    wanted = [entry for entry in there if given == entry.name or is_identity(given, entry)]
+    if not wanted and Path(given).is_file():
+        identity = read(given).identity
+        wanted = [entry for entry in there if entry.identity == identity]
+    if not wanted:
+        names = sorted({entry.name for entry in there})
+        raise UserError(
+            f'"{given}" is no page, and {logbook} has no run of that name'
+            f"{nearest(given, names)}; it has {', '.join(names) or 'none'}"
+        )
+    newest = attempts(wanted)[-MOST:]
+    if len(attempts(wanted)) > MOST:
+        told.append(f"of {len(attempts(wanted))} experiments called {given} the {MOST} last ones")
+    return [read_page(logbook / entry.page) for attempt in newest for entry in attempt.entries]
+
+
+def is_identity(given: str, entry: Entry) -> bool:
+    return len(given) >= 4 and entry.identity.startswith(given)
+
+
+def in_words(name: str) -> str:
+    """A measure as a reader would call it."""
+    split, _, rest = name.partition("_")
+    return f"{SPLITS[split]} {rest.replace('_', ' ')}" if split in SPLITS else name
+
+
+def facts_table(shown: Sequence[tuple[str, Sequence[Page | SweepPage]]]) -> Table:
+    """What pages say of versions, machine and time: a column for each label."""
+    rows = []
+    for key in FACTS:
+        cells = []
+        for _, pages in shown:
+            said = list(dict.fromkeys(page.facts.get(key, "–") for page in pages))
+            more = f" and {len(said) - 3} others" if len(said) > 3 else ""
+            cells.append("; ".join(said[:3]) + more)
+        if any(cell != "–" for cell in cells):
+            rows.append([{"together": "seeds in one program"}.get(key, key), *cells])
+    return Table("versions and machine", ["", *(label for label, _ in shown)], rows, numbers=False)

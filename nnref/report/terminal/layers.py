@@ -1,0 +1,153 @@
+"""The table of layers: what each gives for one example, its parameters and what it computes."""
+
+import math
+from collections import Counter
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from nnref.experiment.experiment import Experiment
+from nnref.training.probes import Layer, calls_told, owner
+from nnref.training.setup import bind, from_experiment
+
+ITSELF = ""  # the model beside its layers
+
+
+class Row(NamedTuple):
+    """A layer of a model: a module that the model itself calls."""
+
+    name: str
+    kind: str
+    outputs: tuple[tuple[int, ...], ...]  # shapes, of one example
+    parameters: int
+    flops: int  # two for each multiplication and addition of a product or a convolution
+
+
+def layers_table(experiment: Experiment) -> str:
+    """The layers of an experiment's model as text, in the order in which an example meets them.
+
+    Raises:
+        UserError: for data that cannot be loaded, or do not fit the model.
+    """
+    _, setup, dataset = from_experiment(experiment)
+    regularization = bind(experiment, "regularization", experiment.hyperparameters)()
+    build = bind(experiment, "model", experiment.hyperparameters)
+
+    def model() -> nnx.Module:
+        return build(setup.inputs, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("layer")
+    table.add_column("kind")
+    for title in ("output", "parameters", "FLOPs"):
+        table.add_column(title, justify="right")
+    for row in rows_of(nnx.eval_shape(model), setup.inputs, dataset.train.x.dtype):
+        shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in row.outputs)
+        table.add_row(row.name, row.kind, shapes, f"{row.parameters:,}", f"{row.flops:,}")
+    console = Console(width=200, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]:
+    """A row for each layer, one for what the model has beside them, if anything, and the sum.
+
+    Nothing is computed: the model is traced, as it is for the program that trains it.
+
+    Args:
+        model: its parameters may be mere shapes.
+        inputs: shape of an example.
+        dtype: of its numbers.
+    """
+    examples = getattr(model, "streams", None) or 1  # a carried state has a fixed number
+    model.eval()
+    graph, state = nnx.split(model)
+    calls: dict[str, Layer] = {}
+
+    def forward(state: Any, x: jax.Array) -> Any:
+        module = nnx.merge(graph, state)
+        with calls_told(module, calls):
+            return module(x)
+
+    x = jax.ShapeDtypeStruct((examples, *inputs), dtype)
+    program, outputs = jax.make_jaxpr(forward, return_shape=True)(state, x)
+    computed: Counter[str] = Counter()
+    count_flops(program, ITSELF, 1, calls.keys(), computed)
+    sizes = parameters_of(model, calls.keys())
+    rows = [
+        Row(
+            name,
+            type(layer.module).__name__,
+            shapes_of(layer.outputs, examples),
+            sizes[name],
+            computed[name] // examples,
+        )
+        for name, layer in calls.items()
+    ]
+    answer = shapes_of(outputs, examples)
+    if sizes[ITSELF] or computed[ITSELF]:
+        own = type(model).__name__
+        rows.append(Row("beside them", own, answer, sizes[ITSELF], computed[ITSELF] // examples))
+    in_all = computed.total() // examples
+    return [*rows, Row("in all", "", answer, sizes.total(), in_all)]
+
+
+def count_flops(program: Any, layer: str, times: int, layers: Any, computed: Counter[str]) -> None:
+    """Add to `computed` what the products and convolutions of a program cost, for each layer.
+
+    Args:
+        program: traced, a jaxpr.
+        layer: that it is part of.
+        times: that it is run.
+        layers: all names that there are.
+        computed: sums by layer.
+    """
+    for equation in program.eqns:
+        scopes = str(equation.source_info.name_stack).split("/")
+        inside = next((scope for scope in scopes if scope in layers), layer)
+        computed[inside] += times * flops(equation)
+        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
+            if is_program(leaf):
+                count_flops(leaf, inside, times * repeats, layers, computed)
+
+
+def is_program(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+def flops(equation: Any) -> int:
+    """Of one operation: each number of the result of a product is a sum of as many products."""
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    elif equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+        summed = math.prod(kernel) // kernel[out_axis]
+    else:
+        return 0
+    return 2 * summed * math.prod(equation.outvars[0].aval.shape)
+
+
+def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:
+    """The number of parameters of each layer, and of the model beside them."""
+    counted: Counter[str] = Counter()
+    for path, param in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        layer = owner(".".join(map(str, path)), layers) or ITSELF
+        counted[layer] += math.prod(param.shape)
+    return counted
+
+
+def shapes_of(given: Any, examples: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of what a layer gives, without the axis of examples."""
+    return tuple(without(leaf.shape, examples) for leaf in jax.tree.leaves(given))
+
+
+def without(shape: tuple[int, ...], examples: int) -> tuple[int, ...]:
+    place = shape.index(examples) if examples in shape else len(shape)
+    return shape[:place] + shape[place + 1 :]

@@ -1,0 +1,210 @@
+"""Sweeps on the terminal: the plan, a bar, and what came of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nnref.experiment.axes import Setting, short_names, told, value_in_words
+from nnref.logbook.index import number
+from nnref.report.terminal.logbook import plain_table
+from nnref.studies.groups import COMPILATION, Group, Variant
+from nnref.studies.sweep_record import Planned, SweepListener, Swept
+
+SHOWN = 12  # variants, or groups of the plan; the others are on the page
+
+
+def show_plan(plan: Planned, console: Console) -> None:
+    """Groups, programs and runs, with what they will take."""
+    console.print(f"[bold]{plan.name}[/bold] {plan.identity}", highlight=False)
+    if plan.experiment.about:
+        console.print(plan.experiment.about, highlight=False, markup=False)
+    console.print()
+    right = ("variants", "runs", "at once", "memory", "time")
+    table = plain_table("group", *right, right=right, wraps=["group"])
+    whole = plan_as_json(plan)
+    for group, row in list(zip(plan.groups, whole["groups"], strict=True))[:SHOWN]:
+        figures = row["variants"], row["runs"], row["in_one_call"]
+        spent = f"{row['bytes'] / 1e6:,.1f} MB", about(row["seconds"])
+        table.add_row(label(group, plan.variants), *map(str, figures), *spent)
+    console.print(table)
+    if len(plan.groups) > SHOWN:
+        console.print(f"and {len(plan.groups) - SHOWN} more")
+    halved = ""
+    if len(plan.rungs) > 1:
+        left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
+        halved = f"; halving: {' → '.join(map(str, left))} variants"
+    console.print(
+        f"\n{whole['variants']} variants on {len(plan.seeds)} seeds: {whole['runs']} runs, "
+        f"{len(plan.groups)} programs, about {about(whole['seconds'])}{halved}\n",
+        highlight=False,
+    )
+
+
+def plan_as_json(plan: Planned) -> dict[str, Any]:
+    """The plan as plain values; seconds and bytes are estimates."""
+    groups, share = [], share_of_halving(plan)
+    for group in plan.groups:
+        groups.append(
+            {
+                "settings": told(common(group, plan.variants)),
+                "variants": len({job.variant for job in group.jobs}),
+                "runs": len(group.jobs),
+                "in_one_call": group.together,
+                "bytes": int(group.cost.bytes * group.together),
+                "seconds": float(COMPILATION + share * (group.seconds - COMPILATION)),
+            }
+        )
+    return {
+        "name": plan.name,
+        "identity": plan.identity,
+        "variants": len(plan.variants),
+        "seeds": list(plan.seeds),
+        "runs": len(plan.jobs),
+        "seconds": sum(group["seconds"] for group in groups),
+        "groups": groups,
+    }
+
+
+def share_of_halving(plan: Planned) -> float:
+    """The part of all epochs that is trained."""
+    steps = np.diff([0, *plan.rungs])
+    left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
+    return float(np.dot(steps, left) / (plan.rungs[-1] * len(plan.variants)))
+
+
+def label(group: Group, variants: Sequence[Variant]) -> str:
+    """What sets a group apart: values that it alone has, and what varies in it alone."""
+    shared = common(group, variants)
+    paths = [{setting.path for setting in variant.settings} for variant in variants]
+    mine = variants[group.jobs[0].variant].settings
+    own = [s.path for s in mine if s.path not in set.intersection(*paths) and s not in shared]
+    words = [(s.path, f" {value_in_words(s.value)}") for s in shared if not (own and s.value == {})]
+    words += [(path, "") for path in own]
+    names = short_names([path for path, _ in words])
+    told = (f"{name}{value}" for name, (_, value) in zip(names, words, strict=True))
+    return ", ".join(told) or "all others"
+
+
+def common(group: Group, variants: Sequence[Variant]) -> list[Setting]:
+    """The settings that all variants of a group share, and others do not."""
+    mine = [variants[number].settings for number in sorted({job.variant for job in group.jobs})]
+    return [
+        setting
+        for setting in mine[0]
+        if all(any(same(setting, other) for other in settings) for settings in mine)
+        and not all(any(same(setting, s) for s in variant.settings) for variant in variants)
+    ]
+
+
+def same(one: Setting, other: Setting) -> bool:
+    return one.path == other.path and one.value == other.value
+
+
+def about(seconds: float) -> str:
+    """A time in words."""
+    if not 1e-3 <= seconds < np.inf:
+        return "∞" if seconds == np.inf else f"{seconds * 1e3:.2g} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class TerminalSweepListener(SweepListener):
+    """A bar over the epochs of all runs; nothing where the output is no terminal."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress: Progress | None = None
+
+    def begins(self, epochs: int, done: int) -> None:
+        """Open the bar."""
+        if done:
+            share = f"{done / epochs:.0%}" if epochs else "all"
+            self.console.print(f"{share} was done before and is not run again", highlight=False)
+        if not self.console.is_terminal:
+            return
+        self.progress = Progress(
+            TextColumn("{task.percentage:.0f} %"),
+            BarColumn(bar_width=None),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self.bar = self.progress.add_task("", total=epochs, completed=done)
+        self.progress.start()
+
+    def hears(self, epochs: int) -> None:
+        """Move the bar on."""
+        if self.progress is not None:
+            self.progress.update(self.bar, advance=epochs)
+
+    def ends(self) -> None:
+        """Take the bar away."""
+        if self.progress is not None:
+            self.progress.stop()
+
+
+def show_swept(swept: Swept, console: Console) -> None:
+    """The best variants, and the verdict."""
+    right = (swept.loss, "best", "diverged")
+    paths = list(dict.fromkeys(s.path for variant in swept.variants for s in variant.settings))
+    words = [*short_names(paths), "how it ended"]
+    table = plain_table(*words[:-1], *right, words[-1], right=right, wraps=words)
+    for place in swept.ranking[:SHOWN]:
+        records = swept.of(place)
+        diverged = sum(record.diverged for record in records)
+        endings = sorted({record.ending for record in records if record.ending})
+        ended = endings[0] if len(endings) == 1 else f"{len(endings)} ways" if endings else ""
+        losses = (number(finite(value)) for value in (swept.final(place), swept.best(place)))
+        failed = f"{diverged} of {len(records)}" if diverged else ""
+        values = {s.path: value_in_words(s.value) for s in swept.variants[place].settings}
+        table.add_row(*(values.get(path, "") for path in paths), *losses, failed, ended)
+    console.print(table, highlight=False)
+    if len(swept.variants) > SHOWN:
+        console.print(f"and {len(swept.variants) - SHOWN} more")
+    console.print(f"\n{swept.sentence}", style="bold", highlight=False)
+    if swept.page is not None:
+        console.print(f"page     {swept.page}", highlight=False, soft_wrap=True)
+        losses = swept.page.with_suffix(".npz")
+        console.print(f"losses   {losses}", highlight=False, soft_wrap=True)
+
+
+def finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def swept_as_json(swept: Swept) -> dict[str, Any]:
+    """A sweep as plain values: medians over seeds, null where that is infinite."""
+    return {
+        "name": swept.name,
+        "identity": swept.identity,
+        "verdict": swept.sentence,
+        "seconds": swept.seconds,
+        "page": str(swept.page) if swept.page else None,
+        "loss": swept.loss,
+        "ranking": swept.ranking,
+        "variants": [
+            {
+                "identity": variant.experiment.identity,
+                "settings": {setting.path: setting.value for setting in variant.settings},
+                "final": finite(swept.final(place)),
+                "best": finite(swept.best(place)),
+                "seeds": [
+                    {
+                        "seed": record.seed,
+                        "epochs": record.epochs,
+                        "ending": record.ending or None,
+                        "final": finite(record.final(swept.loss)),
+                    }
+                    for record in swept.of(place)
+                ],
+            }
+            for place, variant in enumerate(swept.variants)
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Studies: one run and its record, many runs as few programs, and honest comparisons."""

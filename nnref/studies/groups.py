@@ -1,0 +1,278 @@
+"""Groups: the variants of a sweep, which of them share a program, and what that costs."""
+
+import copy
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnref.data import Dataset, Split
+from nnref.errors import UserError
+from nnref.experiment.axes import Mistake, Setting, told, variants
+from nnref.experiment.axes import Sweep as Axes
+from nnref.experiment.experiment import Experiment, Mistakes
+from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
+from nnref.studies.cost import STEP, Cost, cost_of
+from nnref.studies.run import plan_of
+from nnref.training import loop, train
+from nnref.training.setup import Setup, from_experiment
+from nnref.training.task import Task
+
+
+class Variant(NamedTuple):
+    """One experiment of a sweep, and what it sets."""
+
+    settings: tuple[Setting, ...]
+    experiment: Experiment
+
+    def __str__(self) -> str:
+        return told(self.settings)
+
+
+class Job(NamedTuple):
+    """One run: a variant, by its place in the sweep, and a seed."""
+
+    variant: int
+    seed: int
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_sweep(path: str | Path) -> tuple[Experiment, list[Variant]]:
+    """The experiment of a sweep file, and its variants.
+
+    Raises:
+        UserError: listing every mistake, those of the variants too, with its path and line.
+    """
+    path = Path(path)
+    text = read_text(path)
+    try:
+        return parse_sweep(text)
+    except UserError as error:
+        raise UserError(in_file(path, str(error))) from None
+
+
+def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
+    """`read_sweep` from the text of a file.
+
+    Raises:
+        UserError: as there.
+    """
+    content = contents(text)
+    if content.get("sweep") is None:
+        raise UserError(
+            'sweep: missing; say what varies: "sweep": {"axes": {"optimizer.learning_rate": '
+            '{"log_grid": [0.001, 1, 7]}}}'
+        )
+    said, base = [], None
+    try:
+        base = Experiment(**content)
+    except Mistakes as mistakes:
+        said += mistakes.in_lines_of(text)
+    try:
+        axes = Axes(**content["sweep"]).axes
+    except (TypeError, ValueError):  # said already
+        raise UserError("\n".join(said)) from None
+    each, mistakes = variants(axes)
+    found = []
+    for settings in each:
+        try:
+            found.append(Variant(settings, with_settings(content, settings)))
+        except UserError as error:
+            here = list(at_source(str(error).split("\n"), settings))
+            if base is not None and not here:  # its settings are wrong only together
+                here = [Mistake("sweep", f"{told(settings)}: {error}")]
+            mistakes += here
+    if base is None or mistakes:
+        lines, _ = locate(blank_comments(text))
+        said += [f"{source}{in_line(source, lines)}: {what}" for source, what in mistakes]
+        raise UserError("\n".join(dict.fromkeys(said)))
+    refuse_twins(found)
+    return base, found
+
+
+def with_settings(content: dict[str, Any], settings: Sequence[Setting]) -> Experiment:
+    """The experiment that a variant is."""
+    content = copy.deepcopy({key: value for key, value in content.items() if key != "sweep"})
+    for setting in settings:
+        set_path(content, setting.path, copy.deepcopy(setting.value))
+    return Experiment(**content)
+
+
+def in_line(source: str, lines: dict[str, int]) -> str:
+    """The line of a place in the file, or of what is around it."""
+    while source and source not in lines:
+        source = source.rpartition(".")[0]
+    return f" (line {lines[source]})" if source else ""
+
+
+def at_source(said: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mistake]:
+    """The mistakes of a variant that its settings make, where the file makes them."""
+    for line in said:
+        path, _, what = line.partition(": ")
+        inside = [s for s in settings if path == s.path or path.startswith(f"{s.path}.")]
+        if inside:  # what is wrong without the sweep has been told
+            innermost = inside[-1]
+            yield Mistake(innermost.source + path.removeprefix(innermost.path), what)
+
+
+def refuse_twins(found: Sequence[Variant]) -> None:
+    """Refuse two variants that are the same experiment.
+
+    Raises:
+        UserError: naming both.
+    """
+    seen: dict[str, Variant] = {}
+    for variant in found:
+        twin = seen.setdefault(variant.experiment.identity, variant)
+        if twin is not variant:
+            raise UserError(
+                f"sweep: two variants are the same experiment: {twin} and {variant}; keep one"
+            )
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+
+TOGETHER = 64  # runs of a tiny network in one program; more of them leave the caches
+
+
+class Group:
+    """Runs of one structure: one program serves all, their hyperparameters are its arguments."""
+
+    def __init__(self, experiment: Experiment, variants: Sequence[Variant], jobs: list[Job]):
+        self.experiment = experiment
+        self.jobs = jobs
+        self.variants = variants
+        self.compiled, self.compiling = False, threading.Lock()
+        self.plan = plan_of(experiment)._replace(probes="off")  # a page of all has no room for them
+        self.task: Task
+        self.setup: Setup
+        self.dataset: Dataset
+        self.task, self.setup, self.dataset = from_experiment(experiment)
+        if self.task.stored is not None:
+            raise UserError("data: rows that are read from disk are not swept; nnref run does that")
+
+    def hyperparameters(self, jobs: Sequence[Job]) -> dict[str, Any]:
+        """The hyperparameters of some runs: a float where the whole group agrees, else (runs,).
+
+        One run alone has floats, and so the same program as `nnref run`.
+        """
+        each = [self.variants[job.variant].experiment.hyperparameters for job in jobs]
+        if len(jobs) == 1:
+            return each[0]
+        return {
+            name: np.array([hyperparameters[name] for hyperparameters in each], np.float32)
+            if name in self.varied
+            else value
+            for name, value in each[0].items()
+        }
+
+    @cached_property
+    def varied(self) -> set[str]:
+        """The hyperparameters in which the variants of the group differ."""
+        every = [
+            self.variants[i].experiment.hyperparameters for i in {job.variant for job in self.jobs}
+        ]
+        return {
+            name
+            for name in every[0]
+            if len({hyperparameters[name] for hyperparameters in every}) > 1
+        }
+
+    @cached_property
+    def on_device(self) -> Task:
+        """The task, with its arrays on the device."""
+        arrays = jax.device_put(self.task.arrays)
+        splits = {name: Split(*arrays[name]) for name in arrays}
+        return Task(self.task.functions, splits["train"], splits.get("valid"))
+
+    def compiled_once(self, chunks: Iterator[loop.Chunk]) -> Iterator[loop.Chunk]:
+        """The chunks of a block; the first block compiles while the others wait."""
+        if not self.compiled:
+            with self.compiling:
+                if not self.compiled:
+                    yield from islice(chunks, 2)
+                    self.compiled = True
+        yield from chunks
+
+    @cached_property
+    def like(self) -> Any:
+        """Shapes of the state of one run."""
+        start = partial(train.start, self.setup, self.plan)
+        return jax.eval_shape(
+            start, self.experiment.hyperparameters, np.uint32(0), self.task.arrays
+        )[0]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What one run costs."""
+        x, valid = self.task.train.x, self.task.valid
+        rows = 0 if valid is None else len(valid.x)
+        return cost_of(self.setup, self.plan, x.shape, x.dtype, rows)
+
+    @cached_property
+    def together(self) -> int:
+        """How many runs one call of the program trains.
+
+        On a CPU many tiny networks as one program are far faster than one after the other; where
+        arithmetic takes the time they are not, convolutions least of all (an axis of runs makes
+        one grouped convolution of many), and alone each run stops when it has learned.
+        """
+        fit = max(1, int(memory_limit() / (self.cost.bytes * workers())))
+        wanted = len(self.jobs)
+        if jax.default_backend() == "cpu":
+            wanted = TOGETHER if self.cost.step < STEP else 1
+        most = max(1, min(wanted, fit, len(self.jobs)))
+        blocks = -(-len(self.jobs) // most)
+        return -(-len(self.jobs) // blocks)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated, of all its runs, with their compilation."""
+        shared = min(workers(), -(-len(self.jobs) // self.together))
+        # A call of the program takes each step's overhead once for all of its runs.
+        saved = self.plan.epochs * self.setup.steps_per_epoch * STEP * (1 - 1 / self.together)
+        return COMPILATION + len(self.jobs) * (self.cost.seconds - saved) / shared
+
+
+COMPILATION = 2.0  # seconds, of one program
+
+
+def workers() -> int:
+    """Programs that run side by side: one for each core, one on an accelerator."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_limit() -> float:
+    """Bytes that runs may take: half of what the device has."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] / 2
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+
+
+def groups_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Group]:
+    """The runs of some variants, by the program that they share.
+
+    Raises:
+        UserError: for data that cannot be loaded, or do not fit.
+    """
+    members: dict[Any, list[Job]] = {}
+    for number, (_, experiment) in enumerate(variants):
+        data = experiment.data.model_dump_json()
+        # An argument that is null is structure, too: its term is not in the program.
+        key = (experiment.structure, tuple(experiment.hyperparameters), plan_of(experiment), data)
+        members.setdefault(key, []).extend(Job(number, seed) for seed in seeds)
+    return [
+        Group(variants[jobs[0].variant].experiment, variants, jobs) for jobs in members.values()
+    ]

@@ -1,0 +1,76 @@
+"""Listeners: who hears of a run while it trains, and what Ctrl-C does."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnref.experiment.experiment import Experiment
+from nnref.training import loop
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. After the first one the chunk in hand was finished and its lines written."""
+
+    page: Path | None = None  # of the first seed, from which the run goes on
+
+
+class Listener:
+    """Hears how a run goes; the terminal is one. Every method may be left as it is."""
+
+    def begins(
+        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
+    ) -> None:
+        """Training starts; `note` says what the logbook knew before."""
+
+    def hears(self, chunk: loop.Chunk) -> None:
+        """Some epochs are done."""
+
+    def ends(self) -> None:
+        """Training is over, however it ended."""
+
+
+class Listeners(Listener):
+    """Several at once."""
+
+    def __init__(self, *listeners: Listener):
+        self.listeners = listeners
+
+    def begins(
+        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
+    ) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.begins(experiment, seeds, steps_per_epoch, note)
+
+    def hears(self, chunk: loop.Chunk) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.hears(chunk)
+
+    def ends(self) -> None:
+        """To each in turn."""
+        for listener in self.listeners:
+            listener.ends()
+
+
+@contextmanager
+def one_interrupt_waits() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the end of a chunk; the second one acts at once."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # signals reach the main thread alone
+        return
+
+    def press(number: int, frame: Any) -> None:
+        if pressed:
+            raise Interrupted
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,146 @@
+"""Learning-rate range test: which rates learn at all, all of them at once from the same start.
+
+The usual test lets one rate rise step by step through a single run, so that what is read off at a
+rate also tells what the rates before it have left, and a spike misleads. Here every rate trains a
+network of its own, from the same first weights and on the same batches, all in one program.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from nnref.errors import UserError
+from nnref.experiment.experiment import read
+from nnref.studies.groups import groups_of, parse_sweep
+from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
+from nnref.studies.sweep import sweep
+from nnref.studies.sweep_record import Planned, SweepListener
+
+STEPS = 100  # updates, at least
+
+
+@dataclass(frozen=True)
+class LrRange:
+    """What came of each rate.
+
+    `losses` is the training loss of the last epoch, infinite where it was not finite; `start` the
+    loss before the first step.
+    """
+
+    name: str
+    rates: np.ndarray  # rising
+    losses: np.ndarray = field(repr=False)  # (seeds, rates)
+    start: np.ndarray = field(repr=False)  # (seeds,)
+    steps: int  # updates of each run
+    steepest: Interval  # rate after which the loss is lowest
+    stable: Interval  # largest rate, up from there, that ends below its start
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What was found."""
+        return (
+            f"after {self.steps} steps the loss is lowest at a learning rate of {self.steepest}; "
+            f"it still falls at {self.stable}"
+        )
+
+
+def lr_range(
+    path: str | Path,
+    *,
+    low: float = 1e-5,
+    high: float = 10.0,
+    count: int = 25,
+    seeds: int = 5,
+    epochs: int | None = None,
+    listener: SweepListener | None = None,
+) -> LrRange:
+    """Train an experiment shortly at many rates, at a constant rate each.
+
+    Args:
+        path: of the experiment's file.
+        low: smallest rate.
+        high: largest rate.
+        count: how many, their logarithms evenly spaced.
+        seeds: how many, from 0 up.
+        epochs: of each run, else as many as have 100 updates.
+        listener: hears how it goes.
+
+    Raises:
+        UserError: for mistakes in the file or a range that is none.
+    """
+    if not 0 < low < high or count < 3 or seeds < 2:
+        raise UserError(
+            f"{count} rates from {low:g} to {high:g} and {seeds} seeds given; allowed are rates "
+            "above 0, the smaller one first, three of them or more, and two seeds or more"
+        )
+    base = read(path)
+    grid = {"log_grid": [low, high, count]}
+    varies = {
+        "schedule": "constant",
+        "stop": None,
+        "claim": [],
+        "seeds": list(range(seeds)),
+        "evaluate_every": base.epochs,
+        "sweep": {"axes": {"optimizer.learning_rate": grid}},
+    }
+    content = base.model_dump(mode="json", by_alias=True) | varies
+
+    def plan_for(epochs: int) -> Planned:
+        experiment, variants = parse_sweep(json.dumps(content | {"epochs": epochs}))
+        groups = groups_of(variants, experiment.seeds)
+        return Planned(Path(path).stem, experiment, variants, groups, experiment.seeds)
+
+    plan = plan_for(epochs or 1)
+    per_epoch = plan.groups[0].setup.steps_per_epoch
+    if epochs is None and per_epoch < STEPS:
+        plan = plan_for(-(-STEPS // per_epoch))
+    swept = sweep(plan, logbook=None, listener=listener)
+    rates = np.array([v.experiment.optimizer.learning_rate for v in swept.variants])
+    ends = [[record.final("train_loss") for record in swept.of(n)] for n in range(len(rates))]
+    losses = np.where(np.isfinite(ends), ends, np.inf).T
+    start = np.array([record.history["train_loss"][0] for record in swept.of(0)], float)
+    steps = plan.groups[0].setup.steps
+    return found(plan.name, rates, losses, start, steps)
+
+
+def found(
+    name: str, rates: np.ndarray, losses: np.ndarray, start: np.ndarray, steps: int
+) -> LrRange:
+    """The steepest and the largest stable rate, from the losses in the end, (seeds, rates)."""
+    best = np.argmin(losses, axis=1)
+    last = np.array([last_stable(*each) for each in zip(losses, start, best, strict=True)])
+    warnings = []
+    if np.median(last) == len(rates) - 1:
+        warnings.append(f"every rate up to {rates[-1]:g} is stable; give a larger --high")
+    if np.median(best) == 0:
+        warnings.append(f"the smallest rate, {rates[0]:g}, is the steepest; give a smaller --low")
+    if (losses.min(axis=1) >= start).all():
+        warnings.append("at no rate did the loss fall: the rate is not what is wrong")
+    return LrRange(
+        name,
+        rates,
+        losses,
+        start,
+        steps,
+        over_seeds(rates[best]),
+        over_seeds(rates[last]),
+        tuple(warnings),
+    )
+
+
+def last_stable(losses: np.ndarray, start: float, best: int) -> int:
+    """Up from the best rate, the last one before the first that does not end below its start."""
+    unstable = np.flatnonzero(~(losses[best:] < start))
+    return max(best, best + int(unstable[0]) - 1) if len(unstable) else len(losses) - 1
+
+
+def over_seeds(rates: np.ndarray) -> Interval:
+    """The interquartile mean over seeds of the logarithm, and its interval."""
+    logs = np.log10(rates)
+    if np.ptp(logs) == 0:  # the bootstrap of equal values warns, and has nothing to say
+        return Interval(float(rates[0]), float(rates[0]), float(rates[0]))
+    found = bootstrap(interquartile_mean, logs)
+    return Interval(*(float(10**value) for value in found[:3]))

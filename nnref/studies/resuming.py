@@ -1,0 +1,114 @@
+"""Resuming: what a run that was cut short left behind, and where it goes on."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.experiment.experiment import Experiment
+from nnref.logbook.pages import Page, page_paths, read_page
+from nnref.logbook.verdicts import Record, seeds_in_words
+from nnref.logbook.writer import Writer
+from nnref.training import checkpoint, loop, stream, train
+from nnref.training.setup import Setup
+from nnref.training.task import Task
+
+STREAM = "stream"  # folder of the positions inside an epoch, within that of the checkpoints
+
+
+def checkpoint_place(
+    experiment: Experiment, seeds: Sequence[int], writers: Mapping[int, Writer]
+) -> Path | None:
+    """The folder of the checkpoints of some seeds trained together; None without a logbook."""
+    if not writers:
+        return None
+    return checkpoint_folder(experiment, seeds, next(iter(writers.values())).path.parent)
+
+
+def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path) -> Path:
+    """Where a folder of pages has the states of some seeds trained together."""
+    group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]
+    return folder / "checkpoints" / f"{experiment.identity}-{group}"
+
+
+def resumed(
+    place: Path | None,
+    experiment: Experiment,
+    setup: Setup,
+    plan: train.Plan,
+    seeds: Sequence[int],
+    task: Task,
+    writers: Mapping[int, Writer],
+) -> tuple[int, Any] | None:
+    """The epoch and states to go on from, where pages and a checkpoint agree; else None.
+
+    Of data that are streamed it is the epoch and the position in the next one.
+
+    Without a checkpoint the run is repeated from its start and held against its pages.
+    """
+    pages = [writers[seed].written if seed in writers else None for seed in seeds]
+    if place is None or not place.is_dir() or any(page is None for page in pages):
+        return None
+    if task.stored is None:
+        start = partial(loop.start_runs, setup, plan, experiment.hyperparameters)
+        like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+    else:
+        place = place / STREAM
+        like, _ = stream.like(setup, plan, experiment.hyperparameters, seeds, task)
+    found = checkpoint.restore(place, like)
+    if found is None or found[0] > min(page.epochs for page in pages if page):
+        return None
+    # The page of a seed that had ended does not say at which step; the repetition finds it again.
+    states = found[1] if task.stored is None else found[1].states
+    return found if np.asarray(states.running).all() else None
+
+
+def chunk_from_pages(epoch: int, seeds: Sequence[int], writers: Mapping[int, Writer]) -> loop.Chunk:
+    """The history up to an epoch, as the pages have it."""
+    pages = [page for seed in seeds if (page := writers[seed].written) is not None]
+    history = {
+        name: np.stack([page.history[name][: epoch + 1] for page in pages], axis=1)
+        for name in pages[0].history
+    }
+    active = np.ones((epoch + 1, len(seeds)), bool)
+    return loop.Chunk(0, history, active, np.zeros(active.shape, int), None)
+
+
+def finished(folder: Path, experiment: Experiment, fingerprint: str) -> dict[int, Page]:
+    """The last complete page of each seed that was run on the same data."""
+    known = {}
+    for seed in experiment.seeds:
+        for path in page_paths(folder, experiment.identity, seed):
+            page = read_page(path)
+            if page.complete and page.facts.get("data") == fingerprint:
+                known[seed] = page
+    return known
+
+
+def record_of(page: Page) -> Record:
+    """The record of a seed, from its page."""
+    test = {k: float(v) for k, v in page.facts.items() if k.startswith("test_")}
+    seed = page.experiment.seeds[0]
+    kept = int(page.facts["kept"]) if "kept" in page.facts else None
+    return Record(seed, page.history, page.facts.get("ending", ""), test, page.path, kept)
+
+
+def what_was_there(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:
+    """What is not done again, in a sentence; empty where there is nothing."""
+    told = []
+    if known:
+        dates = sorted(page.facts["started"] for page in known.values())
+        told.append(
+            f"{seeds_in_words(list(known))} ran before ({dates[0]}) and is read from its page"
+        )
+    continued = [s for s, writer in writers.items() if writer.written is not None]
+    if continued:
+        told.append(f"{seeds_in_words(continued)} was cut short before: its page goes on")
+    return "; ".join(told)
+
+
+# --- the verdict --------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Training: from an experiment, or a user's functions, to steps and epochs."""

@@ -1,0 +1,208 @@
+"""Probes: what happens inside a network while it trains, measured within the program.
+
+A row of measures has one figure for each layer. Layers are the modules that a model itself calls;
+arrays of plain functions are grouped by where they lie in `params`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from nnref.parts.activations import RANGES, function_of
+
+Array = jax.Array
+Tree = Any
+
+OF_STEP = {
+    "gradient_norm": "norm of the gradient of the loss",
+    "weight_norm": "norm of the parameters",
+    "update_ratio": "norm of the update over that of the parameters; about 1e-3 is usual",
+}
+OF_OUTPUTS = {
+    "dead": "share of units that give the same for every row",
+    "saturated": "share of outputs within 1 % of the end of their activation's range",
+}
+MEASURES = OF_STEP | OF_OUTPUTS
+NEAR_THE_END = 0.01  # of the range of an activation
+MOST = 100  # epochs that are measured, evenly spread over a run
+FREE = 100  # steps for each measurement, which costs as much as 2 to 4 of them: below 5 %
+
+
+class Layer(NamedTuple):
+    """A call of a layer."""
+
+    module: nnx.Module
+    outputs: Tree
+
+
+@contextmanager
+def calls_told(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]:
+    """While this is open, calls of a model's layers are noted, and what they compute is named.
+
+    Notes go to `calls`, by path. Layers within layers count as part of them. As in `nnx.tabulate`,
+    which compiles each layer and tells less of loops, the classes of the layers, and those they
+    inherit it from, have another `__call__` for the time.
+    """
+    paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
+    kinds = {kind for _, module in nnx.iter_modules(model) for kind in type(module).__mro__}
+    own = {kind: vars(kind)["__call__"] for kind in kinds if "__call__" in vars(kind)}
+    open_calls: list[str] = []
+
+    def noting(call: Any) -> Any:
+        def noted(module: nnx.Module, *arguments: Any, **named: Any) -> Any:
+            path = paths.get(id(module))
+            if not path or open_calls:  # not a layer, the model itself, or within a layer
+                return call(module, *arguments, **named)
+            open_calls.append(path)
+            try:
+                with jax.named_scope(path):
+                    given = call(module, *arguments, **named)
+            finally:
+                open_calls.pop()
+            calls[path] = Layer(module, given)
+            return given
+
+        return noted
+
+    for kind, call in own.items():
+        setattr(kind, "__call__", noting(call))  # noqa: B010
+    try:
+        yield
+    finally:
+        for kind, call in own.items():
+            setattr(kind, "__call__", call)  # noqa: B010
+
+
+def owner(path: str, layers: Iterable[str]) -> str | None:
+    """The layer whose path begins that of an array: the innermost, None where there is none."""
+    parts = path.split(".")
+    heads = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
+    return next((head for head in heads if head in layers), None)
+
+
+def owners(params: Tree, layers: Sequence[str]) -> list[str]:
+    """The layer of each array of `params`: that which owns it, or else the branch it lies on."""
+    told = []
+    for path, _ in jax.tree_util.tree_leaves_with_path(params):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        told.append(owner(name, layers) or name.rpartition(".")[0] or "parameters")
+    return told
+
+
+def layer_names(params: Tree, layers: Sequence[str]) -> list[str]:
+    """The layers that have parameters, in the order of the calls, then all other branches."""
+    found = owners(params, layers)
+    return list(dict.fromkeys([*(name for name in layers if name in found), *found]))
+
+
+def norms(tree: Tree, layers: Sequence[str]) -> Array:
+    """The Euclidean norm of the arrays of each layer, (layers,)."""
+    names = layer_names(tree, layers)
+    squares: dict[str, Any] = dict.fromkeys(names, 0.0)
+    for name, leaf in zip(owners(tree, layers), jax.tree.leaves(tree), strict=True):
+        squares[name] += jnp.vdot(leaf, leaf)
+    return jnp.sqrt(jnp.stack(list(squares.values())))
+
+
+def of_step(params: Tree, grads: Tree, updates: Tree, layers: Sequence[str]) -> Array:
+    """The measures of one step, (OF_STEP, layers).
+
+    Args:
+        params: before the step.
+        grads: of the loss.
+        updates: what is added to `params`.
+        layers: names of the layers that the model calls.
+    """
+    weights = norms(params, layers)
+    # Biases start at 0, and so may a layer: then any update is infinitely large.
+    ratio = norms(updates, layers) / weights
+    return jnp.stack([norms(grads, layers), weights, ratio])
+
+
+def of_outputs(params: Tree, calls: Mapping[str, Layer]) -> Array:
+    """The measures of what layers give for a batch, (OF_OUTPUTS, layers).
+
+    NaN where a layer is not called as one, or its activation has no two ends.
+    """
+    shares = []
+    for name in layer_names(params, list(calls)):
+        if name not in calls:
+            shares.append(jnp.full(len(OF_OUTPUTS), jnp.nan))
+            continue
+        module, outputs = calls[name]
+        h = max(jax.tree.leaves(outputs), key=lambda leaf: leaf.size)
+        shares.append(jnp.stack([dead(h), saturated(h, getattr(module, "activation", None))]))
+    return jnp.stack(shares, axis=1)
+
+
+def dead(h: Array) -> Array:
+    """Share of units, the last axis, that give the same for every row, pixel and step."""
+    h = h.reshape(-1, h.shape[-1])
+    return jnp.mean(jnp.max(h, axis=0) == jnp.min(h, axis=0))
+
+
+def saturated(h: Array, activation: Any) -> Array:
+    """Share of outputs near an end of the range of their activation, NaN where it has not two."""
+    ends = RANGES.get(function_of(activation))
+    if ends is None:
+        return jnp.float32(jnp.nan)
+    low, high = ends
+    margin = NEAR_THE_END * (high - low)
+    return jnp.mean((h <= low + margin) | (h >= high - margin))
+
+
+def stride(epochs: int, steps_per_epoch: int) -> int:
+    """Epochs from one measurement to the next, so that they cost little and are not too many."""
+    return max(-(-epochs // MOST), -(-FREE // steps_per_epoch))
+
+
+def table(
+    layers: Sequence[str],
+    first: int,
+    steps_per_epoch: int,
+    at: np.ndarray,
+    of_epochs: np.ndarray,
+    of_steps: np.ndarray | None = None,
+) -> np.ndarray:
+    """The measures of some epochs of one run as a table, a row for each step that was measured.
+
+    Args:
+        layers: their names.
+        first: number of the first epoch, from 1.
+        steps_per_epoch: of the run.
+        at: hyperparameters of the epochs before which layers were measured, (n,).
+        of_epochs: what was measured then, (n, OF_OUTPUTS or MEASURES, layers).
+        of_steps: measures of each step, (epochs, steps, OF_STEP, layers).
+
+    Returns:
+        A structured array with "step", the steps taken before, "epoch", the same in epochs, and a
+        field for each layer, in which there is one for each of MEASURES, NaN where unknown.
+    """
+    steps = (at - 1) * steps_per_epoch
+    figures = of_epochs
+    if of_steps is not None:
+        epochs = len(of_steps)
+        steps = (first - 1) * steps_per_epoch + np.arange(epochs * steps_per_epoch)
+        figures = np.full((epochs, steps_per_epoch, len(MEASURES), len(layers)), np.nan)
+        figures[:, :, : len(OF_STEP)] = of_steps
+        figures[at - first, 0, len(OF_STEP) :] = of_epochs
+        figures = figures.reshape(len(steps), len(MEASURES), len(layers))
+    of_layer = [(measure, "<f4") for measure in MEASURES]
+    kind: Any = [("step", "<i8"), ("epoch", "<f8"), *((layer, of_layer) for layer in layers)]
+    rows: Any = np.empty(len(steps), kind)
+    rows["step"], rows["epoch"] = steps, steps / steps_per_epoch
+    # All further fields at once: they are float32 without a gap, the measures of the first layer
+    # before those of the second.
+    hyperparameters = rows.view("<f4").reshape(len(steps), rows.itemsize // 4)
+    hyperparameters[:, 4:] = figures.swapaxes(1, 2).reshape(len(steps), len(MEASURES) * len(layers))
+    return rows
+
+
+def spread_rows(rows: int, count: int) -> np.ndarray:
+    """So many row numbers, evenly apart: rows may be sorted by class."""
+    return np.arange(count) * rows // count

@@ -1,0 +1,284 @@
+"""Setup: functions and optimizer of an experiment, built from traced hyperparameters."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import count
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from nnref.data import Dataset, Split
+from nnref.errors import UserError
+from nnref.experiment.experiment import Experiment
+from nnref.experiment.schema import Member
+from nnref.parts.chain import chain
+from nnref.parts.losses import LOSSES, TARGETS, takes_smoothing
+from nnref.parts.metrics import METRICS, METRICS_OF, Metric
+from nnref.parts.models.layers import lsuv_pass
+from nnref.parts.regularizers import (
+    Regularization,
+    augment,
+    gradient_terms,
+    max_norm,
+    weight_average,
+)
+from nnref.parts.schedules import Progress, plateau
+from nnref.training.probes import Layer, calls_told
+from nnref.training.task import Array, Functions, Task, Tree
+
+
+def bind(
+    experiment: Experiment, kind: str, hyperparameters: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """The function of a part with all its arguments, floats taken from `hyperparameters`."""
+    return bound(getattr(experiment, kind), kind, hyperparameters)
+
+
+def bound(part: Member, path: str, hyperparameters: Mapping[str, Any]) -> Callable[..., Any]:
+    arguments = {}
+    for name in type(part).model_fields:
+        value, where = getattr(part, name), f"{path}.{name}"
+        if isinstance(value, Member):
+            value = bound(value, where, hyperparameters)
+        if name != "name":
+            arguments[name] = hyperparameters.get(where, value)
+    return partial(type(part).function, **arguments)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a program is built from: called with hyperparameters, it gives functions and optimizer.
+
+    Two setups of the same structure are equal, so that JAX compiles once for both: the
+    hyperparameters come as arguments of the program.
+    """
+
+    structure: str
+    inputs: tuple[int, ...]
+    outputs: int
+    classes: int
+    steps: int
+    steps_per_epoch: int
+    experiment: Experiment = field(compare=False, repr=False)
+
+    def __call__(
+        self, hyperparameters: Mapping[str, Any]
+    ) -> tuple[Functions, optax.GradientTransformation]:
+        """Functions and optimizer with these hyperparameters, which may be traced."""
+        return self.functions(hyperparameters), self.optimizer(hyperparameters)
+
+    def functions(self, hyperparameters: Mapping[str, Any]) -> Functions:
+        """Model, losses and metrics."""
+        regularization: Regularization = bind(self.experiment, "regularization", hyperparameters)()
+        build = bind(self.experiment, "model", hyperparameters)
+        loss = bind(self.experiment, "loss", hyperparameters)
+
+        def model(key: Array) -> nnx.Module:
+            streams, draws = nnx.Rngs(dropout=key), count()
+            # As nnx's own stream, whose counter is an array: counting in Python traces much faster.
+            streams.params = lambda: jax.random.fold_in(key, next(draws))  # type: ignore
+            return build(self.inputs, self.outputs, streams, regularization)
+
+        def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
+            graph, params, state = nnx.split(module, nnx.Param, ...)
+            # Plain arrays from here on: differentiating through nnx's variables loses updates.
+            params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
+            return graph, params, state
+
+        graphs: list[Any] = []  # of the modules, once one has been built
+
+        def init(key: Array) -> tuple[Tree, Tree]:
+            graph, params, state = split(model(key))
+            graphs[:] = [graph]
+            return params, state
+
+        def merge(params: Tree, model_state: Tree) -> Any:
+            if not graphs:
+                jax.eval_shape(lambda: init(jax.random.key(0)))  # shapes, without a weight
+            return nnx.merge(graphs[0], params, model_state)
+
+        def adapt(params: Tree, model_state: Tree, x: Array) -> tuple[Tree, Tree]:
+            module = merge(params, model_state)
+            lsuv_pass(module, x)
+            return split(module)[1:]
+
+        def restart(params: Tree, model_state: Tree) -> Tree:
+            module = merge(params, model_state)
+            module.restart()
+            return split(module)[2]
+
+        def layers(params: Tree, model_state: Tree, x: Array) -> dict[str, Layer]:
+            module, calls = merge(params, model_state), {}
+            module.eval()
+            with calls_told(module, calls):
+                module(x)
+            return calls
+
+        def apply(
+            params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
+        ) -> tuple[Array, Tree]:
+            module = merge(params, model_state)
+            if train:
+                assert key is not None, "training draws random numbers"
+                module.train()
+                nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
+                x = augment(regularization, x, jax.random.fold_in(key, 2))
+            else:
+                module.eval()
+            outputs = module(x)
+            return outputs, split(module)[2]
+
+        def mean_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets))
+
+        def smoothed_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets, regularization.label_smoothing))
+
+        return Functions(
+            init,
+            apply,
+            mean_loss,
+            self.metrics(),
+            training_loss=None if regularization.label_smoothing is None else smoothed_loss,
+            adapt=adapt,
+            restart=None if getattr(self.experiment.model, "streams", None) is None else restart,
+            layers=layers,
+        )
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of the file, or those that suit the targets."""
+        target = TARGETS[self.experiment.loss.name]
+        chosen = self.experiment.metrics
+        if chosen is None:
+            names = METRICS_OF["classes" if self.classes else "values"]
+            members = {name: METRICS[name] for name in names}
+        else:
+            members = {part.name: bound(part, "metrics", {}) for part in chosen}
+        answer = target.decide if self.classes else target.predict
+        return {
+            name: member(answer, self.classes, target.log_probabilities)
+            for name, member in members.items()
+        }
+
+    def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
+        """The one chain of a step."""
+        clips = self.experiment.clipping is not None
+        terms: Regularization = bind(self.experiment, "regularization", hyperparameters)()
+        return chain(
+            bind(self.experiment, "optimizer", hyperparameters)(),
+            bind(self.experiment, "schedule", hyperparameters),
+            self.steps,
+            self.steps_per_epoch,
+            *gradient_terms(terms),
+            *([bind(self.experiment, "clipping", hyperparameters)()] if clips else []),
+            weight_decay=terms.weight_decay,
+            decay_everything=terms.decay_everything,
+            projection=None if terms.max_norm is None else max_norm(terms.max_norm),
+            averaging=None if terms.average is None else weight_average(terms.average),
+        )
+
+
+def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
+    """The task of an experiment file, the setup that its programs are built from, and its data.
+
+    Raises:
+        UserError: for data that cannot be loaded, or do not fit the loss.
+    """
+    dataset: Dataset = bind(experiment, "data", {})()
+    encode = TARGETS[experiment.loss.name].encode
+    splits = {}
+    outputs = 0
+    for name, (x, y) in dataset.splits.items():
+        targets, outputs = encode(y, len(dataset.classes))
+        splits[name] = Split(x, targets)
+    steps_per_epoch = -(-dataset.rows // experiment.batch_size)
+    setup = Setup(
+        structure=experiment.structure,
+        inputs=dataset.train.x.shape[1:],
+        outputs=outputs,
+        classes=len(dataset.classes),
+        steps=steps_per_epoch * experiment.epochs,
+        steps_per_epoch=steps_per_epoch,
+        experiment=experiment,
+    )
+    refuse_together(experiment, dataset)
+    functions = functions_of(setup, tuple(experiment.hyperparameters.items()))
+    stored = dataset.stored
+
+    def read(rows: np.ndarray) -> Split:
+        assert stored is not None, "only what is stored is read"
+        x, y = stored.read(rows)
+        return Split(x, encode(y, len(dataset.classes))[0])
+
+    encoded = None if stored is None else stored._replace(read=read)
+    return Task(functions, **splits, stored=encoded), setup, dataset
+
+
+@lru_cache(maxsize=64)
+def functions_of(setup: Setup, hyperparameters: tuple[tuple[str, float], ...]) -> Functions:
+    """The functions of a setup with these numbers; building the graph of modules takes a while.
+
+    What contradicts itself inside the chain of a step is refused here, not when it is compiled.
+    """
+    setup.optimizer(dict(hyperparameters))
+    schedule = bind(setup.experiment, "schedule", dict(hyperparameters))
+    schedule(Progress(jnp.int32(0), setup.steps, setup.steps_per_epoch, jnp.int32(0)))
+    functions = setup.functions(dict(hyperparameters))
+    jax.eval_shape(lambda: functions.init(jax.random.key(0)))
+    return functions
+
+
+def refuse_together(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse parts that are right alone and mean nothing together.
+
+    Raises:
+        UserError: for label smoothing under a loss without it, a schedule that watches the
+            validation loss where nothing is validated, or streams that do not go on.
+    """
+    if experiment.regularization.label_smoothing is not None and not takes_smoothing(
+        LOSSES[experiment.loss.name]
+    ):
+        able = [name for name, loss in LOSSES.items() if takes_smoothing(loss)]
+        raise UserError(
+            f"regularization.label_smoothing: {experiment.loss.name} has no classes to smooth; "
+            f"leave it out, or use {' or '.join(able)}"
+        )
+    if plateau(bind(experiment, "schedule", {})) is not None and dataset.valid is None:
+        raise UserError(
+            "schedule: reduce_on_plateau watches the validation loss, and these data have no "
+            "validation split; give data.valid a share, or take another schedule"
+        )
+    refuse_streams(experiment, dataset)
+
+
+def refuse_streams(experiment: Experiment, dataset: Dataset) -> None:
+    """Refuse a state that is carried along rows which do not go on from one another.
+
+    Raises:
+        UserError: where data, model and batches have not the same streams, where rows are
+            shuffled on the way, or where a model of text reads what it is to tell.
+    """
+    carried = getattr(experiment.model, "streams", None)
+    given = carried if dataset.unit is None else dataset.streams
+    if carried is None and given is None:
+        pass
+    elif not carried == given == experiment.batch_size:
+        raise UserError(
+            f"streams: the data have {given or 'none'}, model.streams is {carried or 'none'} and "
+            f"batch_size {experiment.batch_size}; where a state is carried from batch to batch "
+            "the three are the same number"
+        )
+    elif experiment.shuffle:
+        raise UserError(
+            "shuffle: a state is carried from batch to batch, so that rows must come in their "
+            "order; set it to false, or leave streams out"
+        )
+    if dataset.unit is not None and getattr(experiment.model, "bidirectional", False):
+        raise UserError(
+            "model.bidirectional: read from its end, a text has told each next character already"
+        )

@@ -1,0 +1,324 @@
+"""Stream: training rows that stay on disk, read and prefetched by Grain while the device computes.
+
+What `train` does with arrays on the device, on batches that come from the host: the same order of
+rows, the same steps, the same losses. One program covers a group of batches. Several seeds have
+each an order of their own, and are trained one after another within each epoch. Where a run stands
+inside an epoch is part of what can be saved: it goes on at the exact batch.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.data import Split, Stored
+from nnref.training import loop, train
+from nnref.training.loop import Chunk
+from nnref.training.probes import OF_OUTPUTS
+from nnref.training.task import Task
+from nnref.training.train import Hyperparameters, Plan, Setup, TrainState, Tree
+
+Array = jax.Array
+
+GROUP_BYTES = 2**26  # of the batches that one program covers
+GROUP_BATCHES = 32
+READERS = 2  # threads of Grain: decoding holds Python's lock most of the time
+AHEAD = 16  # batches read ahead
+
+
+class Position(NamedTuple):
+    """Where runs stand inside an epoch, and what it has given so far."""
+
+    states: TrainState  # (runs, ...)
+    sums: Tree  # of the steps of this epoch, (runs, steps, ...), zero where they are still to come
+    run: np.ndarray  # the run in hand
+    batch: np.ndarray  # its batches that are done
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def batches(stored: Stored, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Split]:
+    """The batches of an order of rows, from number `first` on, the last one as short as it is."""
+    import grain
+
+    def read(batch: int) -> Split:
+        return stored.read(order[batch * batch_size : (batch + 1) * batch_size])
+
+    source = grain.MapDataset.range(-(-len(order) // batch_size))[first:].map(read)
+    options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=AHEAD)
+    return iter(source.to_iter_dataset(options))
+
+
+def groups(coming: Iterator[Split]) -> Iterator[Split]:
+    """Batches of one size stacked, (batches, rows, ...), as many as one program covers."""
+    for _, alike in groupby(coming, key=lambda batch: len(batch.x)):
+        held: list[Split] = []
+        for batch in alike:
+            held.append(batch)
+            if len(held) == min(GROUP_BATCHES, 1 + GROUP_BYTES // batch.x.nbytes):
+                yield stacked(held)
+                held = []
+        if held:
+            yield stacked(held)
+
+
+def stacked(batches: Sequence[Split]) -> Split:
+    x, y = zip(*batches, strict=True)
+    return Split(np.stack(x), np.stack(y))
+
+
+# --- programs -----------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnames=("setup", "plan"), donate_argnames="state")
+def train_group(
+    setup: Setup,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    state: TrainState,
+    epoch: Array,
+    number: Array,
+    group: Any,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The steps of a group of batches of one run.
+
+    Args:
+        setup: builds functions and optimizer.
+        plan: the structure of the runs.
+        hyperparameters: hyperparameters, traced.
+        state: of the run, given away.
+        epoch: its number.
+        number: of the first step in the epoch, from 1.
+        group: x (batches, rows, ...) and y.
+
+    Returns:
+        The state, and the sums of each batch, (batches, ...).
+    """
+    functions, optimizer = setup(hyperparameters)
+    begun = train.restart(functions, state.params, state.model_state)
+    model_state = jax.tree.map(partial(jnp.where, number == 1), begun, state.model_state)
+    key = jax.random.fold_in(state.key, epoch)
+
+    state = state._replace(model_state=model_state)
+    layers = None
+    if plan.probes == "step":
+        layers = train.called_layers(functions, state.params, model_state, group.x[0])
+
+    def step(carry: tuple[TrainState, Array], batch: Any) -> tuple[Any, dict[str, Any]]:
+        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y, layers)
+
+    (state, _), sums = jax.lax.scan(step, (state, number), group)
+    return state, sums
+
+
+probe_run = jax.jit(loop.probe, static_argnames=("setup", "plan"))
+
+
+@partial(jax.jit, static_argnames=("setup", "plan"))
+def end_epoch(
+    setup: Setup,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    state: TrainState,
+    sums: dict[str, Any],
+    data: Mapping[str, Any],
+    epoch: Array,
+) -> tuple[TrainState, dict[str, Any]]:
+    """What `train.one_epoch` does after the last step of a run."""
+    functions, _ = setup(hyperparameters)
+    row = train.epoch_measures(functions, sums)
+    return train.end_of_epoch(functions, plan, state, row, data, epoch)
+
+
+@partial(jax.jit, static_argnames="setup")
+def evaluate_group(
+    setup: Setup, hyperparameters: Hyperparameters, params: Tree, model_state: Tree, group: Any
+) -> tuple[Tree, dict[str, Any]]:
+    """The sums of a group of batches for all runs, (runs, batches, ...), in evaluation mode."""
+    functions, _ = setup(hyperparameters)
+
+    def one(params: Tree, model_state: Tree) -> tuple[Tree, dict[str, Any]]:
+        def step(model_state: Tree, batch: Any) -> tuple[Tree, dict[str, Any]]:
+            return train.evaluation_step(functions, params, model_state, batch.x, batch.y)
+
+        return jax.lax.scan(step, model_state, group)
+
+    return jax.vmap(one)(params, model_state)
+
+
+# --- before and between the epochs --------------------------------------------------------------
+
+
+def begin(
+    setup: Setup,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    seeds: Sequence[int],
+    task: Task,
+    stored: Stored,
+) -> tuple[TrainState, dict[str, np.ndarray]]:
+    """The states before the first step and what they measure, as `train.start_runs` has them."""
+    functions = setup(hyperparameters)[0]
+    order = np.arange(stored.rows)
+    some = stored.read(order[train.adapting_rows(functions, plan, stored.rows)])
+    data = jax.device_put(task.arrays | {"train": tuple(some)})
+    states, row = loop.start_runs(setup, plan, hyperparameters, np.asarray(seeds, np.uint32), data)
+    restarted = jax.vmap(partial(train.restart, functions))
+    model_state, sums = restarted(states.params, states.model_state), []
+    for group in groups(batches(stored, order, train.evaluation_batch(functions, plan))):
+        model_state, each = evaluate_group(
+            setup, hyperparameters, states.params, model_state, group
+        )
+        sums.append(each)
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *sums)
+    row |= jax.vmap(lambda sums: train.measures(functions, sums, "train"))(joined)
+    if plan.stop is not None:
+        states = states._replace(best=row[plan.stop.metric])
+    return states, {name: np.asarray(value)[None] for name, value in row.items()}
+
+
+def like(
+    setup: Setup, plan: Plan, hyperparameters: Hyperparameters, seeds: Sequence[int], task: Task
+) -> tuple[Position, list[str]]:
+    """The shapes of a position, its sums zero; and the names of the measures of an epoch."""
+    assert task.stored is not None, "there is nothing to stream"
+    start = partial(train.start, setup, plan, hyperparameters)
+    state, _ = jax.eval_shape(start, np.uint32(0), task.arrays)
+    runs, steps = len(seeds), -(-task.stored.rows // plan.batch_size)
+
+    def of(leading: int, leaf: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((leading, *leaf.shape), leaf.dtype)
+
+    rows = (1, min(plan.batch_size, task.stored.rows))
+    shapes: Any = (jax.ShapeDtypeStruct((*rows, *p.shape[1:]), p.dtype) for p in task.train)
+    one = np.int32(1)
+    steps_of = partial(train_group, setup, plan)
+    _, each = jax.eval_shape(steps_of, hyperparameters, state, one, one, Split(*shapes))
+    sums = jax.tree.map(lambda leaf: np.zeros((runs, steps, *leaf.shape[1:]), leaf.dtype), each)
+    end = partial(end_epoch, setup, plan, hyperparameters)
+    _, row = jax.eval_shape(end, state, each, validation(task), one)
+    states = jax.tree.map(partial(of, runs), state)
+    names = [name for name in row if name != "probes"]
+    return Position(states, sums, np.array(0, np.int32), np.array(0, np.int32)), names
+
+
+def validation(task: Task) -> dict[str, Any]:
+    """What the end of an epoch needs of the data."""
+    return {name: arrays for name, arrays in task.arrays.items() if name != "train"}
+
+
+# --- the loop -----------------------------------------------------------------------------------
+
+
+def fit(
+    setup: Setup,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    seeds: Sequence[int],
+    task: Task,
+    resume: tuple[int, Position] | None = None,
+) -> Iterator[Chunk]:
+    """Train runs that differ in their seed on rows from disk; see `train.fit`.
+
+    Args:
+        setup: builds functions and optimizer; equal setups share a compiled program.
+        plan: the structure of the runs.
+        hyperparameters: hyperparameters that may change without another program.
+        seeds: one run for each.
+        task: its `stored` rows are trained on, its other arrays are put on the device.
+        resume: last finished epoch and the position in the next, to go on from there.
+
+    Yields:
+        The state before training and each epoch; in between, about every 0.2 s, a chunk without
+        epochs and states, whose `share` says how far the next one is. Each has its `position`.
+    """
+    stored = task.stored
+    assert stored is not None, "there is nothing to stream"
+    blank, names = like(setup, plan, hyperparameters, seeds, task)
+    if resume is None:
+        states, row = begin(setup, plan, hyperparameters, seeds, task, stored)
+        begun = blank._replace(states=states)
+        resume = 0, begun
+        yield loop.on_host(0, row, states)._replace(position=lambda: begun)
+    done, position = resume
+    runs = [jax.tree.map(lambda leaf, r=r: leaf[r], position.states) for r in range(len(seeds))]
+    sums = jax.tree.map(np.array, position.sums)
+    run, batch = int(position.run), int(position.batch)
+    data = jax.device_put(validation(task))
+    steps = -(-stored.rows // plan.batch_size)
+    waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
+    probe_data, every = (
+        jax.device_put(loop.probe_data(plan, task)),
+        loop.probe_every(plan, stored.rows),
+    )
+
+    def here() -> Position:
+        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+        return Position(together, sums, np.array(run, np.int32), np.array(batch, np.int32))
+
+    def fetch() -> None:
+        for first, each in waiting:
+            for whole, part in zip(jax.tree.leaves(sums), jax.tree.leaves(each), strict=True):
+                whole[run, first : first + len(part)] = part
+        waiting.clear()
+
+    heard = time.perf_counter()
+
+    for epoch in range(done + 1, plan.epochs + 1):
+        told: dict[int, Any] = {}  # measures before this epoch; none where a run goes on within it
+        for run in range(run, len(seeds)):  # noqa: B020 (from the run that was in hand)
+            if not runs[run].running:
+                continue
+            if plan.probes != "off" and batch == 0 and (epoch - 1) % every == 0:
+                before = hyperparameters, runs[run], probe_data, np.int32(epoch)
+                told[run] = probe_run(setup, plan, *before)
+            key = jax.random.fold_in(runs[run].key, epoch)
+            order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
+            for group in groups(batches(stored, np.asarray(order), plan.batch_size, batch)):
+                place = np.int32(epoch), np.int32(batch + 1)
+                runs[run], each = train_group(
+                    setup, plan, hyperparameters, runs[run], *place, group
+                )
+                waiting.append((batch, each))
+                batch += len(group.x)
+                if time.perf_counter() - heard > loop.HEARING:
+                    fetch()
+                    nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
+                    share = (run + batch / steps) / len(seeds)
+                    yield loop.on_host(epoch, nothing, None)._replace(share=share, position=here)
+                    heard = time.perf_counter()
+            fetch()
+            batch = 0
+        rows = []
+        for r, state in enumerate(runs):
+            row = dict.fromkeys(names, np.nan) | {"active": False, "bad_step": 0}
+            if state.running:
+                of_run = jax.tree.map(lambda leaf, r=r: leaf[r], sums)
+                runs[r], row = end_epoch(
+                    setup, plan, hyperparameters, state, of_run, data, np.int32(epoch)
+                )
+            rows.append(row)
+        history = {name: np.array([[row[name] for row in rows]], np.float32) for name in names}
+        measured = {}
+        if told:
+            unknown = np.full_like(next(iter(told.values())), np.nan)
+            of_runs = np.stack([told.get(r, unknown) for r in range(len(runs))])
+            measured = {"at": np.array([epoch]), "epoch": of_runs[None]}
+        if "probes" in sums:
+            layers = sums["probes"].shape[-1]
+            none = {
+                "at": np.array([], int),
+                "epoch": np.empty((0, len(runs), len(OF_OUTPUTS), layers)),
+            }
+            measured = none | measured | {"step": sums["probes"][None]}
+        run, sums = 0, jax.tree.map(np.array, blank.sums)
+        chunk = loop.on_host(epoch, history, here().states)
+        yield chunk._replace(position=here, probes=measured)
+        if not any(state.running for state in runs):
+            return

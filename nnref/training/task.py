@@ -1,0 +1,153 @@
+"""Task: what is learned. Behind it an experiment file and a user's own functions are the same."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nnref.data import Split, Stored
+from nnref.errors import UserError
+from nnref.parts.metrics import Metric
+from nnref.training.adapters import loss_of, module, plain
+from nnref.training.probes import Layer
+
+Array = jax.Array
+Tree = Any
+
+
+class Functions(NamedTuple):
+    """The functions of a task, all pure, all traced into the program.
+
+    `init(key)` gives `(params, model_state)`; `apply(params, model_state, x, key, train)` gives
+    `(outputs, model_state)`; `loss(outputs, targets)` a scalar, the mean over the batch.
+    `training_loss` is what is descended where that is another one (label smoothing); `adapt(params,
+    model_state, x)` fits the first parameters to a batch (LSUV); `restart(params, model_state)`
+    gives the state before the first row of a split, where a model goes on from batch to batch;
+    `layers(params, model_state, x)` tells what each layer gives, in evaluation mode.
+    """
+
+    init: Callable[[Array], tuple[Tree, Tree]]
+    apply: Callable[[Tree, Tree, Array, Array | None, bool], tuple[Array, Tree]]
+    loss: Callable[[Array, Array], Array]
+    metrics: Mapping[str, Metric] = {}
+    training_loss: Callable[[Array, Array], Array] | None = None
+    adapt: Callable[[Tree, Tree, Array], tuple[Tree, Tree]] | None = None
+    restart: Callable[[Tree, Tree], Tree] | None = None
+    random: bool = True  # whether `apply` draws random numbers at all
+    modes: bool = True  # whether it knows training from evaluation
+    layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
+
+
+@dataclass(frozen=True, init=False)
+class Task:
+    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
+
+    With `stored`, `train` holds only some of the training rows: all of them come from there.
+    """
+
+    functions: Functions
+    train: Split
+    valid: Split | None = None
+    test: Split | None = None
+    stored: Stored | None = None
+
+    def __init__(
+        self,
+        functions: Functions | None = None,
+        train: Any = None,
+        valid: Any = None,
+        test: Any = None,
+        stored: Stored | None = None,
+        *,
+        init: Callable[..., Any] | None = None,
+        apply: Callable[..., Any] | None = None,
+        model: Any = None,
+        loss: Callable[..., Any] | None = None,
+    ) -> None:
+        """A task of a user's own: `Task(init=..., apply=..., loss=..., train=(x, y))`.
+
+        Args:
+            functions: all of them in their final form, instead of the last four.
+            train: training rows `(x, y)`.
+            valid: rows to validate on.
+            test: rows to test on.
+            stored: where the training rows come from, if they are not all in `train`.
+            init: `init(key)` or `init(key, x)`, giving parameters, or parameters and state.
+            apply: `apply(params, x)`; it may take a state, a key and a training flag as well.
+            model: instead of init and apply: a Flax module of NNX or Linen, or a function of rngs
+                that builds one of NNX.
+            loss: `loss(outputs, y)`, a scalar or one number a row.
+
+        Raises:
+            UserError: for what is missing, or functions that nnref cannot call.
+        """
+        splits = {
+            name: split_of(name, part)
+            for name, part in (("train", train), ("valid", valid), ("test", test))
+        }
+        if splits["train"] is None:
+            raise UserError("Task: train is missing; give train=(x, y), arrays with rows first")
+        if functions is None:
+            functions = functions_from(init, apply, model, loss, splits["train"].x)
+        for name, value in (("functions", functions), ("stored", stored), *splits.items()):
+            object.__setattr__(self, name, value)
+
+    @property
+    def arrays(self) -> dict[str, tuple[Any, Any]]:
+        """What training needs of it: the arrays of `train`, and of `valid` where there is one."""
+        parts = {"train": self.train, "valid": self.valid}
+        return {name: tuple(split) for name, split in parts.items() if split is not None}
+
+
+def split_of(name: str, given: Any) -> Split | None:
+    """Rows as given, as a split of arrays.
+
+    Raises:
+        UserError: for anything but a pair of arrays with as many rows.
+    """
+    if given is None or isinstance(given, Split):
+        return given
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        raise UserError(f"Task: {name} must be a pair (x, y), not {type(given).__name__}")
+    x, y = (part if hasattr(part, "shape") else np.asarray(part) for part in given)
+    if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
+        raise UserError(
+            f"Task: {name} has x of shape {x.shape} and y of {y.shape}; rows come first"
+        )
+    return Split(x, y)
+
+
+def functions_from(
+    init: Callable[..., Any] | None,
+    apply: Callable[..., Any] | None,
+    model: Any,
+    loss: Callable[..., Any] | None,
+    x: Any,
+) -> Functions:
+    """The functions of a user's task.
+
+    Raises:
+        UserError: for what is missing.
+    """
+    if loss is None:
+        raise UserError("Task: loss is missing; give loss=loss, called as loss(outputs, y)")
+    if model is not None and (init is not None or apply is not None):
+        raise UserError("Task: give model, or init and apply, not both")
+    if model is not None:
+        network = module(model, x)
+    elif init is None or apply is None:
+        missing = (
+            "init, called as init(key)" if init is None else "apply, called as apply(params, x)"
+        )
+        raise UserError(f"Task: {missing}, is missing (or give model, a Flax module)")
+    else:
+        network = plain(init, apply, x)
+    return Functions(
+        network.init,
+        network.apply,
+        loss_of(loss),
+        random=network.random,
+        modes=network.modes,
+    )

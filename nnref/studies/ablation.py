@@ -161,7 +161,7 @@ class Protocol:
     def expected(self) -> Planned:
         """The last runs, as far as they are known before the tuning."""
         return final_of(
-            self, {name: hyperparameters[0] for name, hyperparameters in self.members.items()}
+            self, {name: numbers[0] for name, numbers in self.members.items()}
         )[0]
 
 
@@ -174,7 +174,7 @@ def protocol(path: str | Path) -> Protocol:
     plan = planned(path)
     axis = main_axis(plan)
     members = alternatives_of(plan, axis)
-    refuse_unequal(axis, {name: len(hyperparameters) for name, hyperparameters in members.items()})
+    refuse_unequal(axis, {name: len(numbers) for name, numbers in members.items()})
     return Protocol(plan, axis, members, metric_of(plan))
 
 
@@ -224,7 +224,7 @@ def best_of(asked: Protocol, tuning: Swept) -> dict[str, int]:
     """The tuned variant of each alternative; what halving has dropped is behind what went on."""
     place = tuning.ranking.index
     return {
-        name: min(hyperparameters, key=place) for name, hyperparameters in asked.members.items()
+        name: min(numbers, key=place) for name, numbers in asked.members.items()
     }
 
 
@@ -303,9 +303,9 @@ def final_of(
         return places[variant.experiment.identity]
 
     rows: dict[str, tuple[int, int | None]] = {}
-    for name, hyperparameters in asked.members.items():
+    for name, numbers in asked.members.items():
         tuned = added(plan.variants[chosen[name]])
-        default = at_defaults(plan, plan.variants[hyperparameters[0]], axis)
+        default = at_defaults(plan, plan.variants[numbers[0]], axis)
         rows[name] = (tuned, None if default is None else added(default))
     groups = groups_of(variants, seeds)
     final = Planned(plan.name, plan.experiment, variants, groups, seeds, fresh=True)
@@ -381,17 +381,17 @@ def compared(
 
     found = []
     for name, (tuned, default) in rows.items():
-        hyperparameters = asked.members[name]
-        trials = [plan.variants[number] for number in hyperparameters]
-        winner = trials[hyperparameters.index(best_of(asked, tuning)[name])]
+        numbers = asked.members[name]
+        trials = [plan.variants[number] for number in numbers]
+        winner = trials[numbers.index(best_of(asked, tuning)[name])]
         paths = [s.path for s in winner.settings if s.path != axis]
         ours = result(tuned, paths)
-        losses = np.array([tuning.final(number) for number in hyperparameters])
+        losses = np.array([tuning.final(number) for number in numbers])
         near = float(np.mean(losses <= NEAR * losses.min())) if np.isfinite(losses.min()) else 0.0
         found.append(
             Alternative(
                 name,
-                tuple(hyperparameters),
+                tuple(numbers),
                 ours,
                 ours if default == tuned else None if default is None else result(default, paths),
                 edges_of(trials, winner, axis),

@@ -119,8 +119,8 @@ def generate(
         drawn = draw(outputs[:, 0], temperature, jax.random.fold_in(key, number))
         return (model_state, drawn), drawn
 
-    hyperparameters = jnp.arange(len(given))
-    _, drawn = jax.lax.scan(step, (model_state, prompt[:, 0]), (given, hyperparameters))
+    numbers = jnp.arange(len(given))
+    _, drawn = jax.lax.scan(step, (model_state, prompt[:, 0]), (given, numbers))
     return drawn[steps - 1 :].T
 
 

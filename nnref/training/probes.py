@@ -175,7 +175,7 @@ def table(
         layers: their names.
         first: number of the first epoch, from 1.
         steps_per_epoch: of the run.
-        at: hyperparameters of the epochs before which layers were measured, (n,).
+        at: numbers of the epochs before which layers were measured, (n,).
         of_epochs: what was measured then, (n, OF_OUTPUTS or MEASURES, layers).
         of_steps: measures of each step, (epochs, steps, OF_STEP, layers).
 
@@ -198,8 +198,8 @@ def table(
     rows["step"], rows["epoch"] = steps, steps / steps_per_epoch
     # All further fields at once: they are float32 without a gap, the measures of the first layer
     # before those of the second.
-    hyperparameters = rows.view("<f4").reshape(len(steps), rows.itemsize // 4)
-    hyperparameters[:, 4:] = figures.swapaxes(1, 2).reshape(len(steps), len(MEASURES) * len(layers))
+    numbers = rows.view("<f4").reshape(len(steps), rows.itemsize // 4)
+    numbers[:, 4:] = figures.swapaxes(1, 2).reshape(len(steps), len(MEASURES) * len(layers))
     return rows
 
 

@@ -160,9 +160,7 @@ class Protocol:
     @cached_property
     def expected(self) -> Planned:
         """The last runs, as far as they are known before the tuning."""
-        return final_of(
-            self, {name: numbers[0] for name, numbers in self.members.items()}
-        )[0]
+        return final_of(self, {name: numbers[0] for name, numbers in self.members.items()})[0]
 
 
 def protocol(path: str | Path) -> Protocol:
@@ -223,9 +221,7 @@ def comparison_at(page: SweepPage) -> Comparison | None:
 def best_of(asked: Protocol, tuning: Swept) -> dict[str, int]:
     """The tuned variant of each alternative; what halving has dropped is behind what went on."""
     place = tuning.ranking.index
-    return {
-        name: min(numbers, key=place) for name, numbers in asked.members.items()
-    }
+    return {name: min(numbers, key=place) for name, numbers in asked.members.items()}
 
 
 def main_axis(plan: Planned) -> str:

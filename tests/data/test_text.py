@@ -20,7 +20,7 @@ from nnref.parts.losses import LOSSES, TARGETS
 from nnref.parts.metrics import METRICS
 from nnref.training.setup import bind
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
 RHYME = "the cat sat on the mat, the rat sat on the hat; " * 20
 

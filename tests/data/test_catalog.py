@@ -23,7 +23,7 @@ from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.training.setup import from_experiment
 
-SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
+SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
 rng = np.random.default_rng(0)
 NAMES = [
     f"{part}-{content}-ubyte.gz"

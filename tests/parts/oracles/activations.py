@@ -1,6 +1,6 @@
 """Makes activations.json: values and derivatives of activations by PyTorch, in float64.
 
-Run it where torch is installed: `python tests/oracles/activations.py`.
+Run it where torch is installed: `python tests/parts/oracles/activations.py`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Run it where torch is installed (not a dependency of nnref):
 
-    python tests/oracles/make_schedules.py
+    python tests/parts/oracles/make_schedules.py
 
 It writes schedules_torch.json beside itself: for each run the schedule of nnref and its arguments,
 and the factor of every update of 120 in 12 epochs of 10; for the plateau also the losses it heard.
@@ -115,7 +115,7 @@ if __name__ == "__main__":
             }
         )
     content = {
-        "made_by": "tests/oracles/make_schedules.py",
+        "made_by": "tests/parts/oracles/make_schedules.py",
         "versions": {"python": platform.python_version(), "torch": version("torch")},
         "steps": STEPS,
         "steps_per_epoch": STEPS_PER_EPOCH,

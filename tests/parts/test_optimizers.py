@@ -1,6 +1,6 @@
 """Optimizers against other libraries' trajectories, the papers' equations in NumPy, and properties.
 
-All trajectories are those of tests/oracles/noisy_quadratic.py in float64: 200 steps with gradients
+All trajectories are those of tests/parts/oracles/noisy_quadratic.py in float64: 200 steps with gradients
 that change sign and spike. One program for each structure of an optimizer serves all its numbers.
 """
 

@@ -1,6 +1,6 @@
 """Makes recurrent.json: outputs and gradients of recurrent networks by PyTorch, in float64.
 
-Run it where torch is installed: `python tests/oracles/recurrent.py`.
+Run it where torch is installed: `python tests/parts/oracles/recurrent.py`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 Run it where torch, keras, optax and schedulefree are installed (not a dependency of nnref):
 
-    KERAS_BACKEND=torch python tests/oracles/make_optimizers.py
+    KERAS_BACKEND=torch python tests/parts/oracles/make_optimizers.py
 
 It writes optimizers_<library>.json beside itself: for each run the member of nnref and its
 arguments, and the parameters after the recorded steps, all in float64.
@@ -366,7 +366,7 @@ KERAS = [
 
 def write(library, packages, runs):
     content = {
-        "made_by": "tests/oracles/make_optimizers.py",
+        "made_by": "tests/parts/oracles/make_optimizers.py",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
         "recorded": list(RECORDED),
     }

@@ -21,7 +21,7 @@ from nnref.parts.regularizers import Regularization
 from nnref.training import train
 from nnref.training.setup import from_experiment
 
-ORACLE = json.loads(Path(__file__).with_name("oracles").joinpath("recurrent.json").read_text())
+ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "recurrent.json").read_text())
 rng = np.random.default_rng(0)
 
 

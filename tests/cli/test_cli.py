@@ -9,7 +9,7 @@ import pytest
 
 from nnref.cli import main
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 SMALL = {
     "about": "A line about it. And more.",
     "data": {"name": "xor"},

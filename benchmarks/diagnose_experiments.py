@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from nnref.diagnosis import diagnose
+from nnref.diagnosis.api import diagnose
 from nnref.errors import UserError
 from nnref.training.compilation import use_cache
 

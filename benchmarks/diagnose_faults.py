@@ -3,8 +3,8 @@
 python score.py --adapter benchmarks.diagnose_faults:adapter
 """
 
-from nnref.diagnosis import Subject
 from nnref.diagnosis.api import diagnose_subject
+from nnref.diagnosis.recipe import Subject
 
 
 def subject_of(program):

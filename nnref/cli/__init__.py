@@ -827,8 +827,7 @@ def diagnose_command(options: argparse.Namespace) -> int:
     path = None if named else experiment_path(options.given)
     from rich.console import Console
 
-    from nnref.diagnosis import diagnose
-    from nnref.diagnosis.api import made_by
+    from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 
     use_cache()

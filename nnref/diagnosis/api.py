@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import nnref
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, Findings
 from nnref.diagnosis.judge.case import Case
@@ -26,7 +25,9 @@ from nnref.diagnosis.recipe import Subject, for_any_rows, no_penalty, updated
 from nnref.diagnosis.run.trials import norms
 from nnref.diagnosis.run.watch import diagnose_history
 from nnref.errors import UserError
-from nnref.training.task import Functions
+from nnref.experiment.experiment import Experiment, read
+from nnref.training import setup
+from nnref.training.task import Functions, Task
 
 SECONDS = 30.0  # that the user's own run may take
 BARE_STEPS = 200
@@ -78,9 +79,9 @@ def diagnose(
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
-    if isinstance(task, (str, Path)) or type(task).__name__ == "Experiment":
+    if isinstance(task, (str, Path, Experiment)):
         return diagnose_subject(from_experiment(task), seconds, history)
-    if not isinstance(task, nnref.Task):
+    if not isinstance(task, Task):
         raise UserError(
             f"diagnose: {type(task).__name__} is no task; give nnref.Task(init=, apply=, loss=, "
             "train=(x, y)), an experiment file, or loss=, params=, batch="
@@ -126,7 +127,7 @@ def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(jnp.asarray(x)), np.asarray(jnp.asarray(y))
 
 
-def held_out(task: nnref.Task) -> dict[str, Any]:
+def held_out(task: Task) -> dict[str, Any]:
     """The splits of a task that are not trained on, by name."""
     splits = {"valid": task.valid, "test": task.test}
     return {name: arrays(split) for name, split in splits.items() if split is not None}
@@ -138,12 +139,9 @@ def from_experiment(given: Any) -> Subject:
     Raises:
         UserError: for a mistake in the file, or data that are not here.
     """
-    from nnref.experiment.experiment import read
-    from nnref.training.setup import from_experiment as task_of
-
     experiment = read(Path(given)) if isinstance(given, (str, Path)) else given
-    task, setup, _ = task_of(experiment)
-    functions, optimizer = setup(dict(experiment.hyperparameters))
+    task, build, _ = setup.from_experiment(experiment)
+    functions, optimizer = build(dict(experiment.hyperparameters))
     return Subject(
         functions.init,
         functions.apply,
@@ -175,7 +173,7 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
         sys.path.pop(0)
     made = make()
     task, arguments = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
-    if isinstance(task, nnref.Task | Subject) and isinstance(arguments, dict):
+    if isinstance(task, Task | Subject) and isinstance(arguments, dict):
         return task, arguments
     raise UserError(
         f"{given} gave a {type(made).__name__}; it must give an nnref.Task, or a pair of one and a "
@@ -396,7 +394,7 @@ def bare_findings(
 def broken(error: Exception) -> Finding:
     """A user's exception as a finding, with the user's own file and line."""
     frames = traceback.extract_tb(error.__traceback__)
-    rooms = str(Path(nnref.__file__).parent)
+    rooms = str(Path(__file__).parents[1])
     mine = [f for f in frames if not is_library(f.filename) and not f.filename.startswith(rooms)]
     frame = (mine or frames)[-1]
     message = str(error).strip().splitlines() or [type(error).__name__]

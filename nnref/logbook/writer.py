@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import orjson
 
-from nnref import __version__
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.pages import FORMAT, Page, page_paths, probes_path, read_page
@@ -162,7 +161,7 @@ def machine_facts() -> dict[str, str]:
     """What besides the experiment may decide a loss: versions, machine, code."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {
-        "versions": f"nnref {__version__}, python {platform.python_version()}, {libraries}",
+        "versions": f"nnref {version('nnref')}, python {platform.python_version()}, {libraries}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": ", ".join(sorted({f"{d.platform} {d.device_kind}" for d in jax.devices()})),
         "commit": git_commit(),

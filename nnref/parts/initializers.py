@@ -348,8 +348,8 @@ def lsuv(key: Array, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """Layer-sequential unit variance: orthogonal, then each layer's z rescaled to variance 1.
 
     The data do the rescaling, layer after layer, once before training (Mishkin and Matas 2016, alg.
-    1): here is the first half, `nnref.models.layers.lsuv_pass` the second. It serves activations
-    that no equation was derived for; what it is right for is the batch that it has seen.
+    1). This is the first half; the second is `lsuv_pass` in `parts/models/layers.py`. It serves
+    activations for which no variance was derived, and it is exact for the batch it has seen alone.
     """
     return orthogonal(key, shape, dtype)
 

@@ -35,8 +35,6 @@ from nnref.studies.sweep_record import (
 from nnref.training import loop, train
 from nnref.training.compilation import compile_tiny_loops_whole
 
-SECONDS_BETWEEN_SAVES = 2.0
-
 
 def sweep(
     sweep: Planned | str | Path,

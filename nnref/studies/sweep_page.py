@@ -16,8 +16,9 @@ from nnref.logbook.pages import FORMAT, SweepPage, read_sweep_page, sweep_paths
 from nnref.logbook.verdicts import Record, padded
 from nnref.logbook.writer import machine_facts, now, open_alone
 from nnref.studies.groups import Job
-from nnref.studies.sweep import SECONDS_BETWEEN_SAVES
 from nnref.studies.sweep_record import AlreadySwept, Course, Courses, Planned, Swept
+
+SECONDS_BETWEEN_SAVES = 2.0
 
 
 class Keeper:

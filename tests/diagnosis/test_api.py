@@ -15,12 +15,12 @@ from flax import nnx
 import nnref
 from nnref import UserError
 from nnref.cli import main
-from nnref.diagnosis import Finding, Findings, Subject
 from nnref.diagnosis.causes import THRESHOLDS
+from nnref.diagnosis.findings import Finding, Findings
 from nnref.diagnosis.judge.case import Case
 from nnref.diagnosis.program import step
 from nnref.diagnosis.program.at_start import Look
-from nnref.diagnosis.recipe import for_any_rows
+from nnref.diagnosis.recipe import Subject, for_any_rows
 from nnref.diagnosis.run.trials import Change, Trainer
 from nnref.training.adapters import plain
 

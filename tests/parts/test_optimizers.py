@@ -1,7 +1,7 @@
 """Optimizers against other libraries' trajectories, the papers' equations in NumPy, and properties.
 
-All trajectories are those of tests/parts/oracles/noisy_quadratic.py in float64: 200 steps with gradients
-that change sign and spike. One program for each structure of an optimizer serves all its numbers.
+All trajectories are those of oracles/noisy_quadratic.py in float64: 200 steps with gradients that
+change sign and spike. One program for each structure of an optimizer serves all its numbers.
 """
 
 import inspect

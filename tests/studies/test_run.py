@@ -21,7 +21,7 @@ from nnref.logbook.verdicts import Record, judge
 from nnref.logbook.writer import in_decimals
 from nnref.studies import listeners
 from nnref.studies import run as runs
-from nnref.training import loop
+from nnref.training import loop, setup
 
 SPIRALS = {
     "about": "for the tests",
@@ -82,7 +82,7 @@ def test_lines_are_on_disk_as_the_epochs_happen(file, logbook, monkeypatch):
     monkeypatch.setattr(loop, "HEARING", 0.0)
     seen = []
 
-    class Listener(nnref.runs.Listener):
+    class Listener(listeners.Listener):
         def hears(self, chunk):
             seen.append((chunk.first, read_page(pages(logbook)[0]).epochs))
 
@@ -145,7 +145,7 @@ def test_other_data_are_another_run(tmp_path, logbook):
 # --- cut short ----------------------------------------------------------------------------------
 
 
-class CutShort(nnref.runs.Listener):
+class CutShort(listeners.Listener):
     """Dies, as by a kill, when an epoch has been written."""
 
     def __init__(self, epoch):
@@ -208,7 +208,7 @@ def test_a_page_being_written_is_not_touched(file, logbook):
     held = threading.Event()
     done = threading.Event()
 
-    class Wait(nnref.runs.Listener):
+    class Wait(listeners.Listener):
         def hears(self, chunk):
             held.set()
             done.wait(30)
@@ -233,7 +233,7 @@ def test_ctrl_c_finishes_the_chunk_and_the_run_goes_on(file, logbook, monkeypatc
     monkeypatch.setattr(loop, "HEARING", 0.0)
     whole = nnref.run(file, logbook=None)
 
-    class Press(nnref.runs.Listener):
+    class Press(listeners.Listener):
         def hears(self, chunk):
             if chunk.first == 2:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -245,7 +245,7 @@ def test_ctrl_c_finishes_the_chunk_and_the_run_goes_on(file, logbook, monkeypatc
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     trained = []
 
-    class Hear(nnref.runs.Listener):
+    class Hear(listeners.Listener):
         def hears(self, chunk):
             trained.append(chunk.first)
 
@@ -276,7 +276,7 @@ def test_long_runs_leave_checkpoints_and_a_kill_loses_little(file, logbook, monk
         nnref.run(file, logbook=logbook, listener=CutShort(5))
     trained = []
 
-    class Hear(nnref.runs.Listener):
+    class Hear(listeners.Listener):
         def hears(self, chunk):
             trained.append(chunk.first)
 
@@ -480,7 +480,7 @@ def test_shipped_experiments_name_measures_that_they_have(tmp_path, monkeypatch)
         if path.stem != "schema":
             experiment = read(path)
             try:
-                task = nnref.task.from_experiment(experiment)[0]
+                task = setup.from_experiment(experiment)[0]
             except raw.DataMissing:
                 continue  # data of the catalogue are not on every machine
             runs.check_measures(experiment, task)

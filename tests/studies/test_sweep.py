@@ -13,7 +13,7 @@ from nnref import cli
 from nnref.errors import UserError
 from nnref.logbook.index import entries, everything
 from nnref.logbook.pages import read_sweep_page
-from nnref.studies import cost, groups, sweep
+from nnref.studies import cost, groups, sweep, sweep_page
 from nnref.studies.groups import Job
 from nnref.studies.sweep_record import AlreadySwept, SweepListener, planned
 from nnref.training import loop
@@ -410,7 +410,7 @@ def test_halving_goes_on_where_it_was_cut_short(file, logbook, monkeypatch):
         train_jobs(*given)
 
     monkeypatch.setattr(sweep, "train_jobs", second_rung_fails)
-    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(sweep_page, "SECONDS_BETWEEN_SAVES", 0.0)
     with pytest.raises(RuntimeError):
         sweep.sweep(path, logbook=logbook)
     epochs = []

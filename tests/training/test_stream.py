@@ -13,6 +13,7 @@ import pytest
 import nnref
 from nnref.data import DATA, Split, Stored, catalog, raw
 from nnref.experiment.experiment import Experiment
+from nnref.studies import listeners
 from nnref.studies import run as runs
 from nnref.training import loop, stream, train
 from nnref.training.setup import from_experiment
@@ -69,7 +70,7 @@ def same(ours, theirs, rtol=0.0):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=rtol, err_msg=name)
 
 
-class Hear(nnref.runs.Listener):
+class Hear(listeners.Listener):
     """Hears every group of batches, and may do something in the midst of an epoch."""
 
     def __init__(self, epoch=None, share=0.0, act=None):

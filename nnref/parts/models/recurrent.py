@@ -156,7 +156,7 @@ class Recurrent(nnx.Module):
     passes from one to the other: truncated backpropagation through time.
 
     Args:
-        cell: of the layers; `nnref.models.cells` has its equations.
+        cell: of the layers; `nnref.parts.models.cells` has its equations.
         units: width of h, in every layer and direction.
         layers: one above the other.
         bidirectional: a second cell in each layer, which reads the sequence from its end.

@@ -3,11 +3,11 @@
 import hashlib
 from base64 import b64encode
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nnref import __version__
 from nnref.errors import UserError
 from nnref.logbook.writer import now
 from nnref.report.page.blocks import Report
@@ -42,7 +42,12 @@ def html(report: Report) -> str:
     allowed = ("img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
     policy = "; ".join(("default-src 'none'", *allowed))
     return template().render(
-        report=report, style=style, script=script, policy=policy, version=__version__, now=now()
+        report=report,
+        style=style,
+        script=script,
+        policy=policy,
+        version=version("nnref"),
+        now=now(),
     )
 
 

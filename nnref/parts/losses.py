@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from nnref.bounds import NonNegative, Positive
 from nnref.errors import UserError
+from nnref.internals import is_traced
 
 Array = jax.Array
 Smoothing = float | Array | None
@@ -314,7 +314,7 @@ def refuse_shapes(name: str, outputs: Array, targets: Array) -> None:
 
 def check_known(refuse: Callable[..., None], targets: Any, *others: Any) -> None:
     """Call `refuse` on targets whose values can be read; in a traced program they cannot."""
-    if not isinstance(targets, Tracer):
+    if not is_traced(targets):
         refuse(np.asarray(targets), *others)
 
 

@@ -1,12 +1,12 @@
 """Cost: the seconds and the memory that a run takes, estimated from its traced program."""
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from nnref.internals import bodies, flops, repetitions
 from nnref.training import train
 from nnref.training.setup import Setup
 
@@ -56,32 +56,14 @@ def work_of(jaxpr: Any) -> tuple[float, int]:
     """Seconds of a core, and bytes of all results, that a traced function takes; roughly."""
     seconds, memory = 0.0, 0
     for equation in jaxpr.eqns:
-        inner, times = list(inner_of(equation)), equation.params.get("length", 1)
+        inner, times = bodies(equation), repetitions(equation)
         for each in inner:
-            more, results = work_of(each)
+            more, results = work_of(each.jaxpr)
             seconds += times * more
             memory += times * results
         if inner:
             continue
-        out = equation.outvars[0].aval
         memory += sum(size(var.aval) for var in equation.outvars)
-        name = equation.primitive.name
-        if name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            terms = np.prod([equation.invars[0].aval.shape[d] for d in contracted])
-            seconds += 2 * out.size * terms / PRODUCTS
-        elif name == "conv_general_dilated":
-            kernel = equation.invars[1].aval
-            seconds += 2 * out.size * kernel.size / kernel.shape[-1] / PRODUCTS
-        else:
-            seconds += out.size / ELEMENTS
+        computed = flops(equation) / PRODUCTS
+        seconds += computed or equation.outvars[0].aval.size / ELEMENTS
     return seconds, memory
-
-
-def inner_of(equation: Any) -> Iterator[Any]:
-    """The functions that an operation calls."""
-    for value in equation.params.values():
-        for each in value if isinstance(value, tuple | list) else [value]:
-            inner = getattr(each, "jaxpr", each)
-            if hasattr(inner, "eqns"):
-                yield inner

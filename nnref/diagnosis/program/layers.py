@@ -7,6 +7,7 @@ import numpy as np
 
 from nnref.diagnosis.program.tracing import PRODUCTS, Operation, Trace, trace
 from nnref.diagnosis.recipe import Subject
+from nnref.internals import summed_terms
 
 # Operations that are linear in what flows through them, whatever stands beside it.
 LINEAR = {
@@ -160,13 +161,8 @@ def products(traced: Trace) -> list[tuple[Operation, int, int, frozenset[int]]]:
 
 def fan_in(traced: Trace, operation: Operation, kernel: int) -> int:
     """The numbers of the kernel that one number of a product is a sum over."""
-    shape, params = traced.shape(kernel), operation.equation.params
-    if operation.name == "dot_general":
-        contracted = params["dimension_numbers"][0][operation.inputs.index(kernel)]
-        return int(np.prod([shape[axis] for axis in contracted]))
-    if operation.name == "conv_general_dilated":
-        return int(np.prod(shape)) // shape[params["dimension_numbers"].rhs_spec[0]]
-    return int(np.prod(shape[:-1]))
+    terms = summed_terms(operation.equation, operation.inputs.index(kernel))
+    return terms or int(np.prod(traced.shape(kernel)[:-1]))
 
 
 def layers_of(traced: Trace) -> list[Layer]:

@@ -14,6 +14,7 @@ from nnref.diagnosis.program.at_start import Look, LossLook, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
+from nnref.internals import last_rows, reduced_axes
 
 DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
@@ -120,7 +121,7 @@ def mates(look: Look) -> list[Finding]:
         op
         for op in s.trace.operations
         if op.name in ("reduce_sum", "reduce_max")
-        and 0 in op.equation.params["axes"]
+        and 0 in reduced_axes(op.equation)
         and s.trace.shape(op.inputs[0])[:1] == (rows,)
         and any(
             before.name == "exp" and op.inputs[0] in before.outputs for before in s.trace.operations
@@ -240,7 +241,7 @@ def axis_swapped(look: Look, width: int) -> Operation | None:
             op.name == "reduce_sum"
             and op.inputs[0] in outputs
             and len(inner) > 1
-            and op.equation.params["axes"] == (0,)
+            and reduced_axes(op.equation) == (0,)
             and traced.shape(op.outputs[0])[-1:] == (width,)
         ):
             after = traced.reached(op.outputs)
@@ -403,11 +404,9 @@ def tables(look: Look) -> list[Finding]:
     owners = [op for op, *_ in products(traced) if op.name == "gather"]
     found = []
     for op in owners:
-        numbers = op.equation.params["dimension_numbers"]
-        sizes = op.equation.params["slice_sizes"]
-        table = traced.shape(op.inputs[0])
         kept = [traced.paths[v] for v in traced.arguments[0] if op.inputs[0] in traced.reached([v])]
-        limits = np.array([table[axis] - sizes[axis] for axis in numbers.start_index_map])
+        rows_of_table = traced.shape(op.inputs[0])[0]
+        limits = np.array(last_rows(op.equation))
         apply = jax.jit(
             lambda x, place=op.inputs[1]: traced.evaluate(
                 jax.tree.leaves((look.params, look.state, x, jax.random.key(0))), [place]
@@ -429,7 +428,7 @@ def tables(look: Look) -> list[Finding]:
                     "fault",
                     op.where,
                     f"{outside:.1%} of the indices into {', '.join(kept)} lie outside its "
-                    f"{table[0]} rows: they are clipped or become NaN without a word",
+                    f"{rows_of_table} rows: they are clipped or become NaN without a word",
                     measured=f"indices {asked.min()} to {asked.max()}",
                     healthy=f"0 to {limits[0]}",
                     remedy=f"a table of {int(asked.max()) + 1} rows",

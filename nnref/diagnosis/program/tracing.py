@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import flax
 import jax
 import numpy as np
-from jax.extend import core
+
+from nnref import internals
 
 # Calls whose body is run once, with the call's own arguments: the body stands in their place.
 CALLS = {
@@ -35,7 +36,8 @@ LIBRARIES = tuple(
         *(os.path.dirname(module.__file__) for module in (jax, flax, np) if module.__file__),
     }
 )
-OWN = os.path.join(os.path.dirname(__file__), "")
+# The frames of the diagnosis itself, which are hidden from a user's lines.
+OWN = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
 
 class Operation(NamedTuple):
@@ -127,9 +129,7 @@ class Trace:
             if all(out in values or out not in needed for out in operation.outputs):
                 continue
             arguments = [values[value] for value in operation.inputs]
-            primitive = operation.equation.primitive
-            results = primitive.bind(*arguments, **operation.equation.params)
-            results = results if primitive.multiple_results else [results]
+            results = internals.evaluate(operation.equation, arguments)
             for out, result in zip(operation.outputs, results, strict=True):
                 values.setdefault(out, result)
         return [values[value] for value in wanted]
@@ -169,7 +169,7 @@ def capture(traced: Trace, program: Any, variables: dict[Any, int]) -> None:
 
 def read(traced: Trace, variables: dict[Any, int], atom: Any) -> int:
     """The number of a variable, or of a literal."""
-    if not isinstance(atom, core.Literal):
+    if not internals.is_literal(atom):
         return variables[atom]
     value = traced.value(atom.aval)
     traced.constants[value] = atom.val
@@ -196,16 +196,16 @@ def append(
         loops: whether bodies of loops are opened.
     """
     for equation in program.eqns:
-        own = () if library and outer else places(equation.source_info)
+        own = () if library and outer else places(equation)
         frames = (*own[:1], *outer) if outer else own
         name = equation.primitive.name
         inputs = [read(traced, variables, atom) for atom in equation.invars]
-        bodies = [closed(body) for body in core.jaxprs_in_params(equation.params)]
+        bodies = internals.bodies(equation)
         if name in CALLS and len(bodies) == 1 and fits(bodies[0], inputs):
             (body,) = bodies
             inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
             capture(traced, body, inner)
-            of_library = library or is_library(filename(body.jaxpr))
+            of_library = library or is_library(internals.function_file(body.jaxpr))
             if name.startswith("custom") and not of_library:
                 traced.by_hand.extend(frames[:1])
             append(traced, body.jaxpr, inner, frames, of_library, loops)
@@ -230,17 +230,16 @@ def over_layers(traced: Trace, equation: Any, inputs: list[int]) -> bool:
 
     Data enter such a loop by what is carried alone.
     """
-    params = equation.params
+    scan = internals.scan_of(equation)
     first, *others = traced.arguments or [[]]
-    fixed = params["num_consts"] + params["num_carry"]
-    if params["length"] > UNROLLED or len(equation.outvars) != params["num_carry"]:
+    if scan.length > UNROLLED or len(equation.outvars) != scan.carry:
         return False
     keys = {
         value
         for value in inputs
         if jax.dtypes.issubdtype(traced.avals[value].dtype, jax.dtypes.prng_key)
     }
-    stacked = set(inputs[fixed:]) - keys
+    stacked = set(inputs[scan.consts + scan.carry :]) - keys
     beside = traced.reached(value for argument in others for value in argument)
     return bool(stacked) and stacked <= traced.reached(first) and stacked.isdisjoint(beside)
 
@@ -254,12 +253,10 @@ def unroll(
     loops: bool,
 ) -> list[int]:
     """Append the turns of a scan one after the other: what is carried at its end."""
-    params, (body,) = equation.params, map(closed, core.jaxprs_in_params(equation.params))
-    consts, carry, stacked = np.split(
-        np.array(inputs, int), np.cumsum([params["num_consts"], params["num_carry"]])
-    )
-    turns = range(params["length"])
-    for turn in reversed(turns) if params["reverse"] else turns:
+    scan, (body,) = internals.scan_of(equation), internals.bodies(equation)
+    consts, carry, stacked = np.split(np.array(inputs, int), np.cumsum([scan.consts, scan.carry]))
+    turns = range(scan.length)
+    for turn in reversed(turns) if scan.reverse else turns:
         taken = []
         for stack in stacked.tolist():
             cut = jax.make_jaxpr(lambda whole, turn=turn: whole[turn])(traced.avals[stack])
@@ -281,15 +278,16 @@ def open_loop(
 
     What is carried from turn to turn depends on all that goes in.
     """
-    params = equation.params
     if equation.primitive.name == "cond":
         fed, carried = inputs[1:], range(0)
     elif equation.primitive.name == "while":
-        fed = inputs[params["cond_nconsts"] :]
-        carried = range(params["body_nconsts"], len(fed))
+        of_condition, of_body = internals.while_constants(equation)
+        fed = inputs[of_condition:]
+        carried = range(of_body, len(fed))
     else:
         fed = inputs
-        carried = range(params["num_consts"], params["num_consts"] + params["num_carry"])
+        scan = internals.scan_of(equation)
+        carried = range(scan.consts, scan.consts + scan.carry)
     if len(fed) != len(body.jaxpr.invars):
         return  # the condition of a while
     variables: dict[Any, int] = {}
@@ -301,32 +299,20 @@ def open_loop(
     append(traced, body.jaxpr, variables, frames, False, True)
 
 
-def closed(body: Any) -> Any:
-    """A closed program; those of some primitives are open, with no constants."""
-    return body if isinstance(body, core.ClosedJaxpr) else core.ClosedJaxpr(body, ())
-
-
 def fits(body: Any, inputs: list[int]) -> bool:
     return len(body.jaxpr.invars) == len(inputs)
-
-
-def filename(program: Any) -> str:
-    """The file of the function from which a program was traced."""
-    info = getattr(program, "debug_info", None)
-    return getattr(info, "func_filename", None) or ""
 
 
 def is_library(file: str) -> bool:
     return file.startswith((*LIBRARIES, OWN, "<frozen"))
 
 
-def places(source: Any) -> tuple[str, ...]:
+def places(equation: Any) -> tuple[str, ...]:
     """`file:line` of the lines outside of libraries that led to an operation, innermost first."""
-    frames = getattr(getattr(source, "traceback", None), "frames", None) or []
     return tuple(
-        f"{shortened(frame.file_name)}:{frame.line_num}"
-        for frame in frames
-        if not is_library(frame.file_name)
+        f"{shortened(file)}:{line}"
+        for file, line in internals.frames(equation)
+        if not is_library(file)
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnref.experiment.experiment import Experiment
+from nnref.internals import bodies, flops, name_scopes, repetitions
 from nnref.training.probes import Layer, calls_told, owner
 from nnref.training.setup import bind, from_experiment
 
@@ -107,31 +108,11 @@ def count_flops(program: Any, layer: str, times: int, layers: Any, computed: Cou
         computed: sums by layer.
     """
     for equation in program.eqns:
-        scopes = str(equation.source_info.name_stack).split("/")
+        scopes = name_scopes(equation)
         inside = next((scope for scope in scopes if scope in layers), layer)
         computed[inside] += times * flops(equation)
-        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for leaf in jax.tree.leaves(list(equation.params.values()), is_leaf=is_program):
-            if is_program(leaf):
-                count_flops(leaf, inside, times * repeats, layers, computed)
-
-
-def is_program(value: Any) -> bool:
-    return hasattr(value, "eqns")
-
-
-def flops(equation: Any) -> int:
-    """Of one operation: each number of the result of a product is a sum of as many products."""
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-    elif equation.primitive.name == "conv_general_dilated":
-        kernel = equation.invars[1].aval.shape
-        out_axis = equation.params["dimension_numbers"].rhs_spec[0]
-        summed = math.prod(kernel) // kernel[out_axis]
-    else:
-        return 0
-    return 2 * summed * math.prod(equation.outvars[0].aval.shape)
+        for body in bodies(equation):
+            count_flops(body.jaxpr, inside, times * repetitions(equation), layers, computed)
 
 
 def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:

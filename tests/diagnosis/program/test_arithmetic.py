@@ -1,6 +1,7 @@
 """Arithmetic in which a signal is lost: what triggers each check, and a near miss."""
 
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from nnref.diagnosis.program.arithmetic import gradients, integers, measured
 from nnref.diagnosis.program.at_start import Look
 from nnref.diagnosis.recipe import Subject
 
-HERE = "test_diagnose_arithmetic.py"
+HERE = Path(__file__).name
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(32, 3)).astype(np.float32)
 PIXELS = RANDOM.integers(0, 256, (32, 3)).astype(np.uint8)

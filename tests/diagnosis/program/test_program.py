@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from nnref.diagnosis.program.layers import activations, layers
 from nnref.diagnosis.program.tracing import trace
 from nnref.diagnosis.recipe import Subject
 
-HERE = "test_diagnose_program.py"
+HERE = Path(__file__).name
 
 
 def line_of(text):

@@ -1,0 +1,137 @@
+"""What nnref reads of the insides of JAX and Flax: all of it stands here, and nothing elsewhere.
+
+These are no promises of the libraries, and they do change: from JAX 0.11 on a scan no longer says
+how many values it carries. So each function has a test in `tests/test_internals.py`, which says by
+name what changed, and with which version. All were seen in jax 0.10.2 and 0.12.0.1, flax 0.12.8 and
+0.12.12.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from flax import nnx
+from jax.core import Tracer
+from jax.extend import core
+
+Tree = Any
+Equation = Any  # an operation of a traced program (`jax.extend.core.JaxprEqn`)
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value stands for one that is known only when the compiled program runs."""
+    return isinstance(value, Tracer)
+
+
+def is_literal(atom: Any) -> bool:
+    """Whether an input of an equation is a number written into the program, not a variable."""
+    return isinstance(atom, core.Literal)
+
+
+def bodies(equation: Equation) -> list[core.ClosedJaxpr]:
+    """The programs that an equation runs: the function of a call, the branches of a condition."""
+    inner = core.jaxprs_in_params(equation.params)
+    return [b if isinstance(b, core.ClosedJaxpr) else core.ClosedJaxpr(b, ()) for b in inner]
+
+
+class Scan(NamedTuple):
+    """A scan. Its inputs are `consts` constants, then `carry` carried values, then stacked ones."""
+
+    length: int
+    reverse: bool
+    consts: int
+    carry: int
+
+
+def scan_of(equation: Equation) -> Scan:
+    """How a scan uses its inputs, read from shapes: outside, what is stacked has one axis more."""
+    (body,) = bodies(equation)
+
+    def same_rank(outside: Any, inside: Any) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(out.aval.shape) == len(own.aval.shape) for out, own in pairs)
+
+    carry = same_rank(equation.outvars, body.jaxpr.outvars)
+    consts = same_rank(equation.invars, body.jaxpr.invars) - carry
+    return Scan(equation.params["length"], equation.params["reverse"], consts, carry)
+
+
+def repetitions(equation: Equation) -> int:
+    """How often an equation runs its bodies: the length of a scan, else 1 (of a `while`, too)."""
+    return equation.params["length"] if equation.primitive.name == "scan" else 1
+
+
+def while_constants(equation: Equation) -> tuple[int, int]:
+    """The first inputs of a `while`: how many constants its condition and its body have."""
+    return equation.params["cond_nconsts"], equation.params["body_nconsts"]
+
+
+def summed_terms(equation: Equation, operand: int = 1) -> int:
+    """The products of which each number that a matrix product or a convolution gives is the sum.
+
+    Args:
+        equation: a `dot_general` or a `conv_general_dilated`.
+        operand: the input whose shape is read; of a convolution the kernel, 1.
+
+    Returns:
+        0 for every other operation.
+    """
+    shape, params = equation.invars[operand].aval.shape, equation.params
+    if equation.primitive.name == "dot_general":
+        contracted = params["dimension_numbers"][0][operand]
+        return math.prod(shape[axis] for axis in contracted)
+    if equation.primitive.name == "conv_general_dilated":
+        out_axis = params["dimension_numbers"].rhs_spec[0]
+        return math.prod(shape) // shape[out_axis]
+    return 0
+
+
+def flops(equation: Equation) -> int:
+    """Multiplications and additions of a matrix product or a convolution, 0 for all else."""
+    if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
+        return 0
+    return 2 * summed_terms(equation) * math.prod(equation.outvars[0].aval.shape)
+
+
+def reduced_axes(equation: Equation) -> tuple[int, ...]:
+    """The axes that a sum or a maximum reduces."""
+    return equation.params["axes"]
+
+
+def last_rows(equation: Equation) -> tuple[int, ...]:
+    """The largest index that a `gather` may be asked for, on each axis that it indexes."""
+    table = equation.invars[0].aval.shape
+    sizes = equation.params["slice_sizes"]
+    axes = equation.params["dimension_numbers"].start_index_map
+    return tuple(table[axis] - sizes[axis] for axis in axes)
+
+
+def frames(equation: Equation) -> Iterator[tuple[str, int]]:
+    """File and line of the calls that led to an equation, innermost first."""
+    traceback = getattr(equation.source_info, "traceback", None)
+    for frame in getattr(traceback, "frames", None) or ():
+        yield frame.file_name, frame.line_num
+
+
+def name_scopes(equation: Equation) -> list[str]:
+    """The names that `jax.named_scope` gave around an equation, outermost first."""
+    return str(equation.source_info.name_stack).split("/")
+
+
+def function_file(program: core.Jaxpr) -> str:
+    """The file of the function that a program was traced from, "" where it is unknown."""
+    return getattr(getattr(program, "debug_info", None), "func_filename", None) or ""
+
+
+def plain_arrays(state: Any) -> Tree:
+    """The state of an NNX module as nested dicts of arrays.
+
+    Differentiating through NNX's own variables loses updates of batch statistics.
+    """
+    return nnx.to_pure_dict(nnx.as_pure(state))
+
+
+def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
+    """What an equation gives for values of its inputs; it can be jitted."""
+    results = equation.primitive.bind(*values, **equation.params)
+    return list(results) if equation.primitive.multiple_results else [results]

@@ -1,0 +1,185 @@
+"""What is read of the insides of JAX and Flax is still there, and says what it said."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.extend import core
+
+from nnref import internals
+from nnref.internals import bodies, flops, scan_of, summed_terms
+
+SEEN = "as in jax 0.10.2 and 0.12.0.1, flax 0.12.8 and 0.12.12"
+
+
+def equations(function, *arguments):
+    """All equations of a traced function by name, those of the functions that it calls included."""
+    named = {}
+
+    def visit(program):
+        for equation in program.eqns:
+            named.setdefault(equation.primitive.name, []).append(equation)
+            for body in bodies(equation):
+                visit(body.jaxpr)
+
+    visit(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return named
+
+
+def test_a_traced_value_is_told_from_an_array():
+    seen = []
+    jax.make_jaxpr(lambda x: seen.append(internals.is_traced(x)) or x)(1.0)
+    assert seen == [True], f"traced values are no longer jax.core.Tracer, {SEEN}"
+    assert not internals.is_traced(jnp.ones(2))
+
+
+def test_literals_and_variables_are_told_apart():
+    (add,) = equations(lambda x: x + 2.0, 1.0)["add"]
+    assert [internals.is_literal(atom) for atom in add.invars] == [False, True], SEEN
+    assert add.invars[1].val == 2.0
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "programs"),
+    [
+        (lambda x: jax.jit(jnp.sin)(x), ("jit", "pjit"), 1),
+        (lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x), ("cond",), 2),
+        (lambda x: jax.lax.while_loop(lambda c: c < 9, lambda c: c * x, x), ("while",), 2),
+        (lambda x: jax.lax.scan(lambda c, _: (c + x, c), x, length=3), ("scan",), 1),
+        (lambda x: jax.checkpoint(jnp.sin)(x), ("remat", "remat2", "checkpoint"), 1),
+    ],
+)
+def test_the_bodies_of_an_equation_are_closed_programs(function, name, programs):
+    named = equations(function, 1.0)
+    (equation,) = next((named[n] for n in name if n in named), [None])
+    assert equation is not None, f"none of {name} among {sorted(named)}, {SEEN}"
+    inner = bodies(equation)
+    assert len(inner) == programs, f"{name}: {len(inner)} bodies, {SEEN}"
+    assert all(isinstance(body, core.ClosedJaxpr) for body in inner), SEEN
+
+
+def test_a_scan_tells_its_constants_from_what_it_carries():
+    def step(carry, x):
+        a, b = carry
+        return (a * factor + x["u"], b + x["v"].sum() + shift), (a, b)
+
+    factor, shift = jnp.arange(3.0), jnp.float32(2)
+
+    def scanned(factor_, shift_, a, b, xs):
+        nonlocal factor, shift
+        factor, shift = factor_, shift_
+        return jax.lax.scan(step, (a, b), xs, reverse=True)
+
+    xs = {"u": jnp.ones((4, 3)), "v": jnp.ones((4, 2, 2))}
+    named = equations(scanned, jnp.arange(3.0), jnp.float32(2), jnp.zeros(3), jnp.float32(0), xs)
+    (scan,) = named["scan"]
+    assert scan_of(scan) == (4, True, 2, 2), f"the parameters of a scan changed, {SEEN}"
+    assert internals.repetitions(scan) == 4
+
+
+def test_a_scan_whose_length_is_a_width_too():
+    """Shapes alone decide: what is carried may have as many numbers as there are turns."""
+    (scan,) = equations(
+        lambda c, x: jax.lax.scan(lambda c, x: (c + x, x), c, x), jnp.zeros(4), jnp.ones((4, 4))
+    )["scan"]
+    assert scan_of(scan) == (4, False, 0, 1)
+
+
+def test_a_while_tells_its_constants():
+    def loop(limit, step, start):
+        return jax.lax.while_loop(lambda c: c < limit, lambda c: c + step * limit, start)
+
+    (equation,) = equations(loop, 9.0, 2.0, 0.0)["while"]
+    assert internals.while_constants(equation) == (1, 2), f"parameters of a while, {SEEN}"
+
+
+def test_products_and_convolutions_tell_what_they_sum_over():
+    x, w = jnp.ones((5, 3)), jnp.ones((3, 2))
+    (product,) = equations(jnp.matmul, x, w)["dot_general"]
+    assert summed_terms(product) == summed_terms(product, 0) == 3, SEEN
+    assert flops(product) == 2 * 3 * 5 * 2
+
+    (batched,) = equations(
+        lambda a, b: jnp.einsum("bij,bkj->bik", a, b), jnp.ones((4, 5, 3)), jnp.ones((4, 2, 3))
+    )["dot_general"]
+    assert summed_terms(batched) == 3
+    assert flops(batched) == 2 * 3 * 4 * 5 * 2
+
+    image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((5, 5, 3, 7))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    (convolution,) = equations(
+        lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=numbers),
+        image,
+        kernel,
+    )["conv_general_dilated"]
+    assert summed_terms(convolution) == 75, SEEN
+    assert flops(convolution) == 2 * 75 * 8 * 8 * 7
+    (addition,) = equations(jnp.add, x, x)["add"]
+    assert summed_terms(addition) == flops(addition) == 0
+
+
+def test_a_sum_tells_its_axes():
+    (equation,) = equations(lambda x: x.sum((0, 2)), jnp.ones((2, 3, 4)))["reduce_sum"]
+    assert internals.reduced_axes(equation) == (0, 2), SEEN
+    (equation,) = equations(lambda x: x.max(1), jnp.ones((2, 3)))["reduce_max"]
+    assert internals.reduced_axes(equation) == (1,), SEEN
+
+
+def test_a_gather_tells_the_last_row_of_its_table():
+    (equation,) = equations(lambda t, i: t[i], jnp.ones((6, 2)), jnp.array([1, 2]))["gather"]
+    assert internals.last_rows(equation) == (5,), SEEN
+    (equation,) = equations(lambda t, i: t[i, i], jnp.ones((6, 2)), jnp.array([1, 0]))["gather"]
+    assert internals.last_rows(equation) == (5, 1), SEEN
+
+
+def written_here(x):
+    return jnp.sin(x)
+
+
+def test_equations_know_the_line_that_made_them():
+    (sine,) = equations(written_here, 1.0)["sin"]
+    line = written_here.__code__.co_firstlineno + 1
+    assert (__file__, line) in list(internals.frames(sine)), f"source_info.traceback, {SEEN}"
+
+
+def test_equations_know_the_scope_they_stand_in():
+    def scoped(x):
+        with jax.named_scope("outer"), jax.named_scope("inner"):
+            return jnp.sin(x)
+
+    (sine,) = equations(scoped, 1.0)["sin"]
+    assert internals.name_scopes(sine)[-2:] == ["outer", "inner"], SEEN
+
+
+def test_a_program_knows_the_file_of_its_function():
+    (call,) = next(e for n, e in equations(jax.jit(written_here), 1.0).items() if "jit" in n)
+    file = internals.function_file(bodies(call)[0].jaxpr)
+    assert os.path.basename(file) == os.path.basename(__file__), f"debug_info, {SEEN}"
+
+
+def test_equations_can_be_evaluated_one_by_one():
+    (product,) = equations(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 2)))["dot_general"]
+    a, b = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.eye(3, 2, dtype=np.float32)
+    (result,) = internals.evaluate(product, [a, b])
+    np.testing.assert_array_equal(result, a @ b)
+    (scan,) = equations(lambda c: jax.lax.scan(lambda c, _: (c + 1, c), c, length=3), 0.0)["scan"]
+    last, seen = internals.evaluate(scan, [jnp.float32(0)])
+    assert last == 3
+    assert seen.tolist() == [0, 1, 2]
+
+
+def test_the_state_of_a_module_becomes_plain_arrays():
+    class Module(nnx.Module):
+        def __init__(self):
+            self.normalize = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    _, params, rest = nnx.split(Module(), nnx.Param, ...)
+    assert jax.tree.map(jnp.shape, internals.plain_arrays(params)) == {
+        "normalize": {"bias": (2,), "scale": (2,)}
+    }, SEEN
+    leaves = jax.tree.leaves(internals.plain_arrays(rest))
+    assert leaves
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves), f"nnx.as_pure, {SEEN}"

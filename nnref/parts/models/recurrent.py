@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from nnref.bounds import Count
 from nnref.errors import UserError
@@ -71,7 +72,7 @@ class Direction(nnx.Module):
         kept = self.start(streams, jnp.float32) if streams is not None else ()
         self.carried = nnx.List([Carried(part) for part in kept])
 
-    def start(self, batch: int, dtype: jnp.dtype) -> State:
+    def start(self, batch: int, dtype: DTypeLike) -> State:
         """The state before a sequence: zeros."""
         return tuple(jnp.zeros((batch, self.units), dtype) for _ in range(self.cell.states))
 

@@ -15,9 +15,11 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.findings import Finding, Findings
-from nnref.diagnosis.judge.case import Case
-from nnref.diagnosis.judge.judge import Judge, under_their_cause
+from nnref.diagnosis.findings import Finding, Findings, under_their_cause
+from nnref.diagnosis.judge.interventions import Interventions
+from nnref.diagnosis.judge.judge import decide, impossible, measures
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossLook
 from nnref.diagnosis.program.tracing import is_library, name_of
@@ -248,24 +250,23 @@ def beside(found: Findings, own: Findings) -> Findings:
 def looked_at(subject: Subject, seconds: float) -> Findings:
     """All checks of a subject, and the verdict."""
     try:
-        case = Case(for_any_rows(subject), seconds)
-        _ = case.start
-        params, optimizer = case.initial[0], case.subject.optimizer
+        measured = Measurements(for_any_rows(subject), seconds)
+        _ = measured.start
+        params, optimizer = measured.initial[0], measured.subject.optimizer
         state = jax.eval_shape(optimizer.init, params)
         jax.eval_shape(lambda *given: updated(optimizer, *given), params, state, params)
-        jax.eval_shape(case.subject.penalty, params)
-        if case.subject.valid is not None:
-            x, y = case.subject.valid
-            _ = case.outcome(*case.initial, (x[:8], y[:8]))
+        jax.eval_shape(measured.subject.penalty, params)
+        if measured.subject.valid is not None:
+            x, y = measured.subject.valid
+            _ = measured.skill.outcome(*measured.initial, (x[:8], y[:8]))
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
-    impossible: list[str] = []
-    structural = program.check(case.subject, *case.initial, impossible)
-    judge = Judge(case)
-    found = tuple(judge.verdict(structural))
-    impossible += judge.impossible()
-    checked = CHECKED if judge.ran else CHECKED[:-1]
-    return Findings(found, checked, tuple(impossible), judge.measures())
+    refused: list[str] = []
+    structural = program.check(measured.subject, *measured.initial, refused)
+    signals = Signals(measured, Interventions(measured))
+    found = tuple(decide(signals, structural))
+    checked = CHECKED if signals.ran else CHECKED[:-1]
+    return Findings(found, checked, (*refused, *impossible(signals)), measures(signals))
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

@@ -2,54 +2,6 @@
 
 from typing import NamedTuple
 
-# The vocabulary, upstream first: a cause stands before what it may bring about.
-CAUSES = {
-    "broken_program": "the program stops with an exception",
-    "nonfinite_data": "the data hold NaN or infinity",
-    "corrupted_labels": "labels do not belong to the rows, or were destroyed",
-    "leaked_targets": "the inputs give the targets away",
-    "no_signal": "the inputs say nothing about the targets",
-    "unshuffled_split": "training and validation hold different classes",
-    "class_imbalance": "rare classes drown in the frequent ones",
-    "metric_mismatch": "the metric is wrong, the training is not",
-    "loss_broadcast": "outputs and targets of unequal shapes fill a matrix in the loss",
-    "loss_axis_error": "softmax or sum over the wrong axis",
-    "softmax_on_single_unit": "softmax over one unit is the constant 1",
-    "output_width_mismatch": "the number of outputs does not fit the targets",
-    "double_softmax": "softmax before a loss that applies it again",
-    "output_activation_missing": "the loss expects probabilities and gets raw values",
-    "relu_output": "ReLU on the output",
-    "output_range_excludes_targets": "a bounded output cannot reach the targets",
-    "output_activation_mismatch": "the output activation does not fit the targets or the loss",
-    "loss_mismatch": "the loss does not measure the task",
-    "numerical_instability": "a logarithm, root or division at the edge of its domain",
-    "gradient_ascent": "the updates climb",
-    "wrong_gradient": "the gradient is not the slope of the loss",
-    "parameters_not_updated": "parameters get no gradient, or their updates are thrown away",
-    "batch_statistics_not_updated": "the running statistics stay at their start",
-    "constant_initialization": "units start identical and stay so",
-    "inputs_scaled_twice": "the inputs were normalized again",
-    "inputs_not_normalized": "the inputs are far from unit scale",
-    "targets_not_scaled": "the targets are of a huge scale",
-    "hidden_activation_missing": "layers without a nonlinearity between them",
-    "hidden_activation_mismatch": "an unsuitable hidden activation",
-    "initialization_too_large": "the first outputs are enormous",
-    "initialization_too_small": "the signal dies on its way to the output",
-    "exploding_gradients": "the signal grows in depth",
-    "vanishing_gradients": "the gradient dies on its way to the input",
-    "excessive_regularization": "the penalty outweighs the data",
-    "excessive_dropout": "dropout leaves no signal",
-    "loss_summed_over_batch": "a sum where a mean is meant",
-    "learning_rate_too_high": "steps overshoot",
-    "dying_relu": "units that no row activates",
-    "insufficient_capacity": "the network is too small",
-    "learning_rate_too_low": "steps are too small for the run",
-    "undertrained": "the run is too short",
-    "repeated_rows": "rows stand more than once, or in more than one split",
-    "overfitting": "good on the training rows, poor on others",
-}
-RANK = {cause: rank for rank, cause in enumerate(CAUSES)}
-
 
 class Threshold(NamedTuple):
     """A bound of a check, and where it comes from."""
@@ -58,8 +10,8 @@ class Threshold(NamedTuple):
     why: str
 
 
-# Every bound of every check: a source, a law, or the calibration that set it. Skill is the share of
-# the way from the best constant answer (0) to a perfect one (1).
+# Every bound that a check decides by: a source, a law, or the calibration that set it. Skill is the
+# share of the way from the best constant answer (0) to a perfect one (1).
 THRESHOLDS: dict[str, Threshold] = {
     "signal": Threshold(
         0.1,
@@ -94,7 +46,7 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
     "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
-    "travel": Threshold(
+    "distance": Threshold(
         0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
     ),
     "ascent": Threshold(0.1, "cosine of update and gradient: descent with any momentum is below 0"),
@@ -146,6 +98,12 @@ THRESHOLDS: dict[str, Threshold] = {
     "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
     "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
+    "repeated": Threshold(
+        0.1, "share of rows that stand more than once: with fewer, a table of them says little"
+    ),
+    "shifted": Threshold(1.0, "deviations between the means of two splits"),
+    "shifted, in order": Threshold(0.2, "the same, where the training rows are sorted"),
+    "stretched": Threshold(3.0, "deviation of a split over that of the training rows, or under"),
     "leak": Threshold(0.02, "share of validation rows that are training rows"),
     "copies": Threshold(0.5, "share of different rows: tables of a few values repeat some"),
     "shift by one": Threshold(
@@ -184,6 +142,20 @@ THRESHOLDS: dict[str, Threshold] = {
     "still falling": Threshold(
         0.15, "of the fall of a loss, from its eighth to its last tenth: an even fall has 0.22"
     ),
+    "climb": Threshold(0.2, "of the first loss: batches that differ climb less"),
+    "outrun": Threshold(1.0, "lengths of the weights in one of the first five steps"),
+    "saturated": Threshold(0.5, "share of a layer's units that have lost their slope: most"),
+    "at rest": Threshold(
+        0.01, "gradient after the last update over that before it: below, the loss is at rest"
+    ),
+    "identical": Threshold(1e-3, "of the largest weight: columns that differ by less are the same"),
+    "good": Threshold(
+        0.5, "skill in training mode that is good where simple models find less or nothing"
+    ),
+    "doubled": Threshold(1e-3, "of a loss: what rounding leaves between it and twice its half"),
+    "promoted": Threshold(
+        0.5, "confidence of a note that is the fault where no other fault is found"
+    ),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
     "turned": Threshold(1.2, "last over best validation loss"),
@@ -198,3 +170,220 @@ THRESHOLDS: dict[str, Threshold] = {
 def bound(name: str) -> float:
     """The value of a threshold."""
     return THRESHOLDS[name].value
+
+
+class Cause(NamedTuple):
+    """A sentence that says what is wrong, what is measured where nothing is, and what to type.
+
+    `healthy` and `remedy` are those of a finding that says nothing more specific.
+    """
+
+    sentence: str
+    healthy: str = ""
+    remedy: str = ""
+
+
+# The vocabulary, upstream first: a cause stands before what it may bring about.
+CAUSES: dict[str, Cause] = {
+    "broken_program": Cause("the program stops with an exception"),
+    "nonfinite_data": Cause(
+        "the data hold NaN or infinity",
+        "none",
+        "keep = np.isfinite(x).all(1); x, y = x[keep], y[keep]",
+    ),
+    "corrupted_labels": Cause(
+        "labels do not belong to the rows, or were destroyed",
+        "targets that belong to their rows",
+        "order = rng.permutation(len(x)); x, y = x[order], y[order]",
+    ),
+    "leaked_targets": Cause(
+        "the inputs give the targets away",
+        "no target among the inputs",
+        "leave what is known only with the target out of the inputs",
+    ),
+    "no_signal": Cause(
+        "the inputs say nothing about the targets",
+        "rows that differ as their targets do",
+        "look at the last cast, scale or crop of the inputs: uint8 of 0..1 is all 0",
+    ),
+    "unshuffled_split": Cause(
+        "training and validation hold different classes",
+        "the same in every split",
+        "order = rng.permutation(len(x)) before the split",
+    ),
+    "class_imbalance": Cause(
+        "rare classes drown in the frequent ones",
+        f"within a factor of {bound('imbalance'):g}",
+        "weigh each row by 1 / share of its class, or draw classes evenly",
+    ),
+    "metric_mismatch": Cause(
+        "the metric is wrong, the training is not",
+        "what accuracy or R² gives",
+        "compare outputs and targets of the same shape: outputs[:, 0] > 0.5 with y[:, 0]",
+    ),
+    "loss_broadcast": Cause(
+        "outputs and targets of unequal shapes fill a matrix in the loss",
+        "outputs and targets of one shape",
+        "outputs[:, 0] - y",
+    ),
+    "loss_axis_error": Cause(
+        "softmax or sum over the wrong axis", "each row by itself", "axis=-1 instead of axis=0"
+    ),
+    "softmax_on_single_unit": Cause(
+        "softmax over one unit is the constant 1",
+        "depends on the last layer",
+        "jax.nn.sigmoid instead of softmax for one unit; nothing for a real value",
+    ),
+    "output_width_mismatch": Cause(
+        "the number of outputs does not fit the targets",
+        "a unit for each class or target",
+        "a last layer as wide as the targets",
+    ),
+    "double_softmax": Cause(
+        "softmax before a loss that applies it again",
+        "what the loss expects",
+        "return the values before the softmax",
+    ),
+    "output_activation_missing": Cause(
+        "the loss expects probabilities and gets raw values",
+        "what the loss expects",
+        "jax.nn.softplus as the last activation, or outputs that are logarithms",
+    ),
+    "relu_output": Cause(
+        "ReLU on the output", "what the loss expects", "no activation after the last layer"
+    ),
+    "output_range_excludes_targets": Cause(
+        "a bounded output cannot reach the targets",
+        "a range that holds the targets",
+        "no activation after the last layer, and targets of unit scale",
+    ),
+    "output_activation_mismatch": Cause(
+        "the output activation does not fit the targets or the loss",
+        "what the loss expects",
+        "no activation after the last layer",
+    ),
+    "loss_mismatch": Cause(
+        "the loss does not measure the task",
+        "a loss that falls as outputs come near the targets",
+        "a cross-entropy for classes, a squared error for values",
+    ),
+    "numerical_instability": Cause(
+        "a logarithm, root or division at the edge of its domain",
+        "finite",
+        "an epsilon in each denominator, root and logarithm",
+    ),
+    "gradient_ascent": Cause(
+        "the updates climb",
+        "below 0",
+        "a positive learning rate, and params + updates as optax.apply_updates does",
+    ),
+    "wrong_gradient": Cause(
+        "the gradient is not the slope of the loss",
+        f"equal to {bound('slope'):.0%}",
+        "the derivative of what is computed: jax.test_util.check_grads(f, (x,), order=1) "
+        "tells whether a function's is right",
+    ),
+    "parameters_not_updated": Cause(
+        "parameters get no gradient, or their updates are thrown away",
+        "an update of about 1e-3 of the weights a step",
+        "a learning rate above 0",
+    ),
+    "batch_statistics_not_updated": Cause(
+        "the running statistics stay at their start",
+        "a running mean of the batches",
+        "return the new state from apply and carry it to the next step",
+    ),
+    "constant_initialization": Cause(
+        "units start identical and stay so",
+        "every column its own draw",
+        "draw the kernel at random: jax.nn.initializers.he_normal()",
+    ),
+    "inputs_scaled_twice": Cause(
+        "the inputs were normalized again",
+        "mean about 0, deviation about 1",
+        "x = (x - x_train.mean(0)) / x_train.std(0)",
+    ),
+    "inputs_not_normalized": Cause(
+        "the inputs are far from unit scale",
+        "mean about 0, deviation about 1",
+        "x = (x - x_train.mean(0)) / x_train.std(0)",
+    ),
+    "targets_not_scaled": Cause(
+        "the targets are of a huge scale",
+        "mean about 0, deviation about 1",
+        "y = (y - y_train.mean()) / y_train.std()",
+    ),
+    "hidden_activation_missing": Cause(
+        "layers without a nonlinearity between them",
+        "an activation after each hidden layer",
+        "x = jax.nn.relu(x) after each hidden layer",
+    ),
+    "hidden_activation_mismatch": Cause(
+        "an unsuitable hidden activation", "relu, tanh", "jax.nn.relu instead of jax.nn.softmax"
+    ),
+    "initialization_too_large": Cause(
+        "the first outputs are enormous",
+        "kernel deviation 1 to 1.5 / sqrt(fan_in)",
+        "jax.nn.initializers.he_normal()",
+    ),
+    "initialization_too_small": Cause(
+        "the signal dies on its way to the output",
+        "about the same in every layer: kernel deviation sqrt(2 / fan_in)",
+        "jax.nn.initializers.he_normal()",
+    ),
+    "exploding_gradients": Cause(
+        "the signal grows in depth",
+        f"below {bound('exploding'):g} times",
+        "jax.nn.initializers.he_normal(), and no gain above sqrt(2) in a layer",
+    ),
+    "vanishing_gradients": Cause(
+        "the gradient dies on its way to the input",
+        f"above {bound('vanishing'):g}",
+        "use relu in the hidden layers, or fewer of them",
+    ),
+    "excessive_regularization": Cause(
+        "the penalty outweighs the data",
+        "below the data loss",
+        "divide the penalty's factor by 100",
+    ),
+    "excessive_dropout": Cause(
+        "dropout leaves no signal", f"below {bound('noise'):.0%}", "a dropout rate of 0.2 to 0.5"
+    ),
+    "loss_summed_over_batch": Cause(
+        "a sum where a mean is meant", "the same loss", "jnp.mean over the rows instead of jnp.sum"
+    ),
+    "learning_rate_too_high": Cause(
+        "steps overshoot",
+        "an update of about 1e-3 of the weights a step",
+        "divide the learning rate by 10",
+    ),
+    "dying_relu": Cause(
+        "units that no row activates",
+        "a living unit in every layer",
+        "a wider layer, he_normal, or leaky_relu",
+    ),
+    "insufficient_capacity": Cause(
+        "the network is too small",
+        "what a simple model reaches",
+        "more units in the narrowest layer",
+    ),
+    "learning_rate_too_low": Cause(
+        "steps are too small for the run",
+        "an update of about 1e-3 of the weights a step",
+        "ten times the learning rate",
+    ),
+    "undertrained": Cause(
+        "the run is too short", "a loss that has stopped falling", "five times the epochs"
+    ),
+    "repeated_rows": Cause(
+        "rows stand more than once, or in more than one split",
+        "rows that stand once, in one split",
+        "split before rows are repeated or drawn",
+    ),
+    "overfitting": Cause(
+        "good on the training rows, poor on others",
+        f"validation above {bound('failed'):.0%} of training",
+        "more data, a smaller network, regularization",
+    ),
+}
+RANK = {cause: rank for rank, cause in enumerate(CAUSES)}

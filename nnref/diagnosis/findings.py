@@ -1,24 +1,28 @@
-"""What a diagnosis says: findings, upstream causes first, each symptom under its cause."""
+"""The result of a diagnosis: findings, upstream causes first, each symptom under its cause."""
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from nnref.diagnosis.causes import CAUSES, RANK, bound
 
-LINE = 200  # characters of an exception that are told
+LINE = 200  # characters of an exception that are shown
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: its cause, where, how it was measured, and what to type.
+    """One cause: where it is, how it was measured, and what to type.
 
     `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
-    `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` is what an
-    intervention showed, once there was one.
+    `healthy` and `remedy` are those of the cause where a check has nothing more specific.
+    `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` says how far
+    the same training goes with one thing changed, where that was tried.
+
+    Raises:
+        ValueError: for a cause that is no word of the vocabulary.
     """
 
     cause: str
@@ -30,11 +34,34 @@ class Finding:
     remedy: str = ""
     confidence: float = 1.0
     symptoms: tuple["Finding", ...] = ()
-    proof: str | None = None
+    proof: str = ""
 
     def __post_init__(self) -> None:
         if self.cause not in CAUSES:
             raise ValueError(f"{self.cause!r} is no word of the vocabulary")
+        for name in ("healthy", "remedy"):
+            default = getattr(CAUSES[self.cause], name)
+            object.__setattr__(self, name, getattr(self, name) or default)
+
+
+def fault(cause: str, where: str, evidence: str, measured: str = "", **specific: Any) -> Finding:
+    """A finding that keeps the network from learning; `specific` are fields of `Finding`."""
+    return Finding(cause, "fault", where, evidence, measured, **specific)
+
+
+def note(cause: str, where: str, evidence: str, measured: str = "", **specific: Any) -> Finding:
+    """A finding that is worth knowing; `specific` are fields of `Finding`."""
+    return Finding(cause, "note", where, evidence, measured, **specific)
+
+
+def as_note(finding: Finding) -> Finding:
+    """The same finding as a note."""
+    return replace(finding, severity="note")
+
+
+def as_fault(finding: Finding) -> Finding:
+    """The same finding as a fault."""
+    return replace(finding, severity="fault")
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,7 @@ class Findings:
             parts += [line for finding in notes for line in noted(finding)]
         if self.figures:
             parts += [Text(), Text(FIGURES, style="bold")]
-            parts += [paragraph(f"{word:<17}", told) for word, told in self.figures]
+            parts += [paragraph(f"{word:<17}", line) for word, line in self.figures]
         if self.checked:
             parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
         if self.impossible:
@@ -110,26 +137,26 @@ class Findings:
 
     @property
     def sections(self) -> list[tuple[str, tuple[Finding, ...]]]:
-        """The notes under their titles: of other rows than those trained on they speak apart."""
-        apart = tuple(note for note in self.notes if note.cause in APART)
-        rest = tuple(note for note in self.notes if note.cause not in APART)
-        titled = (("Worth knowing, no fault:", rest), ("On rows it was not trained on:", apart))
+        """The notes under two titles: those about rows that were not trained on stand last."""
+        others = tuple(note for note in self.notes if note.cause in OTHER_ROWS)
+        rest = tuple(note for note in self.notes if note.cause not in OTHER_ROWS)
+        titled = (("Worth knowing, no fault:", rest), ("On rows it was not trained on:", others))
         return [(title, notes) for title, notes in titled if notes]
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        """What was reached, by whom: is there anything to learn, and is it learned?"""
-        told = self.measures
-        if "skill on training rows" not in told:
+        """The skill of the network beside that of simple models, as a table of words and lines."""
+        measures = self.measures
+        if "skill on training rows" not in measures:
             return []
 
         def listed(skills: dict[Any, float], word: str = "{}") -> str:
             return ", ".join(f"{word.format(name)} {skill:.2f}" for name, skill in skills.items())
 
         def also(words: str, key: str) -> str:
-            return "" if told.get(key) is None else words.format(told[key])
+            return "" if measures.get(key) is None else words.format(measures[key])
 
-        reached, simple = told["skill on training rows"], told["skill of simple models"]
+        reached, simple = measures["skill on training rows"], measures["skill of simple models"]
         best = max(simple.values(), default=0.0)
         first = next((name for name, skill in simple.items() if skill >= 0.95 * best), "")
         answer = f"simple models find it, {first} first, and this network does not"
@@ -143,9 +170,9 @@ class Findings:
             + also(", {:.2f} on the validation rows", "skill on validation rows"),
             "simple models": (listed(simple) + ", on rows held out" if simple else "")
             + also("; {:.2f} of shuffled targets", "skill of simple models on shuffled targets"),
-            "one batch alone": listed(told["skill on one batch by its rows"], "{} rows"),
-            "loss": f"{told['first loss']:.3g} at first, {told['last loss']:.3g} after "
-            f"{told['steps']} steps"
+            "one batch alone": listed(measures["skill on one batch by its rows"], "{} rows"),
+            "loss": f"{measures['first loss']:.3g} at first, {measures['last loss']:.3g} after "
+            f"{measures['steps']} steps"
             + also("; {:.3g} of the best constant answer", "loss of the best constant answer"),
             "clipped": also("{:.0%} of the steps", "share of clipped steps"),
         }
@@ -159,22 +186,22 @@ class Findings:
         first = self.faults[0]
         rest = len(self.faults) - 1
         more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""
-        return f"This network does not learn as it could: {CAUSES[first.cause]}{more}."
+        return f"This network does not learn as it could: {CAUSES[first.cause].sentence}{more}."
 
     def _repr_html_(self) -> str:
         def item(finding: Finding) -> str:
-            apart = finding.where if finding.severity == "note" else ""  # a note says where first
+            title = finding.where if finding.severity == "note" else ""  # a note says where first
             lines = [
                 f"<h3 class='{finding.severity}'>"
-                f"{escape(apart or CAUSES[finding.cause])} "
+                f"{escape(title or CAUSES[finding.cause].sentence)} "
                 f"<code>{finding.cause}</code></h3>",
                 f"<p>{escape(finding.evidence)}</p><dl>",
             ]
-            for word, told in details(finding):
-                if word == "where" and apart:
+            for word, line in details(finding):
+                if word == "where" and title:
                     continue
                 tag = "code" if word == "remedy" else "span"
-                lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(told)}</{tag}></dd>")
+                lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(line)}</{tag}></dd>")
             inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
             return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
 
@@ -182,7 +209,7 @@ class Findings:
         for title, notes in self.sections:
             parts += [f"<h2>{title.rstrip(':')}</h2>", *(item(finding) for finding in notes)]
         if self.figures:
-            rows = (f"<tr><th>{w}</th><td>{escape(t)}</td></tr>" for w, t in self.figures)
+            rows = (f"<tr><th>{w}</th><td>{escape(line)}</td></tr>" for w, line in self.figures)
             parts.append(f"<h2>{FIGURES.rstrip(':')}</h2><table>{''.join(rows)}</table>")
         if self.checked:
             parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
@@ -192,12 +219,8 @@ class Findings:
 
 
 WIDTH = 80
-APART = {
-    "overfitting",
-    "repeated_rows",
-    "leaked_targets",
-    "unshuffled_split",
-}  # causes that ask for other rows
+# Causes that are about rows which were not trained on.
+OTHER_ROWS = {"overfitting", "repeated_rows", "leaked_targets", "unshuffled_split"}
 FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
@@ -213,18 +236,12 @@ PAGE = """<!doctype html>
 
 
 def details(finding: Finding) -> list[tuple[str, str]]:
-    """What there is to tell of a finding beside its evidence, in the order of the report."""
-    there = [
-        ("where", finding.where),
-        ("measured", finding.measured),
-        ("healthy", finding.healthy),
-        ("remedy", finding.remedy),
-        ("proof", finding.proof or ""),
-    ]
-    return [(word, told) for word, told in there if told]
+    """The fields of a finding that are not empty, without its evidence, in the report's order."""
+    names = ("where", "measured", "healthy", "remedy", "proof")
+    return [(name, getattr(finding, name)) for name in names if getattr(finding, name)]
 
 
-def paragraph(word: str, told: str, style: str = "") -> Any:
+def paragraph(word: str, text: str, style: str = "") -> Any:
     """Text beside a word, wrapped under itself."""
     from rich.table import Table
     from rich.text import Text
@@ -232,7 +249,7 @@ def paragraph(word: str, told: str, style: str = "") -> Any:
     table = Table.grid(padding=0)
     table.add_column(width=len(word), no_wrap=True)
     table.add_column()
-    table.add_row(Text(word, style=style), Text(told, style=style))
+    table.add_row(Text(word, style=style), Text(text, style=style))
     return table
 
 
@@ -242,22 +259,25 @@ def shown(finding: Finding, number: str) -> list[Any]:
     from rich.text import Text
 
     sure = f" ({finding.confidence:.0%} sure)" if finding.confidence < 1 else ""
-    head = Text.assemble(number, (CAUSES[finding.cause], "bold red"), f"  [{finding.cause}]{sure}")
+    head = Text.assemble(
+        number, (CAUSES[finding.cause].sentence, "bold red"), f"  [{finding.cause}]{sure}"
+    )
     lines: list[Any] = [head, Padding(Text(finding.evidence), (0, 0, 0, 3))]
-    for word, told in details(finding):
-        lines.append(Padding(paragraph(f"{word:<10}", told), (0, 0, 0, 3)))
+    for word, line in details(finding):
+        lines.append(Padding(paragraph(f"{word:<10}", line), (0, 0, 0, 3)))
     if finding.symptoms:
         lines.append(Padding(Text("and, as it seems, because of it:"), (0, 0, 0, 3)))
         for symptom in finding.symptoms:
-            told = f"{CAUSES[symptom.cause]}: {symptom.evidence}"
-            lines.append(Padding(paragraph("- ", told), (0, 0, 0, 3)))
+            sentence = f"{CAUSES[symptom.cause].sentence}: {symptom.evidence}"
+            lines.append(Padding(paragraph("- ", sentence), (0, 0, 0, 3)))
     return lines
 
 
 def noted(finding: Finding) -> list[Any]:
     """A note as lines of a terminal."""
     where = f" ({finding.where})" if finding.where else ""
-    return [paragraph("- ", f"{finding.evidence}{where} [{finding.cause}]")]
+    proof = f"; {finding.proof}" if finding.proof else ""
+    return [paragraph("- ", f"{finding.evidence}{proof}{where} [{finding.cause}]")]
 
 
 def plain(value: Any) -> Any:
@@ -272,7 +292,7 @@ def plain(value: Any) -> Any:
 
 
 def in_a_line(error: Exception) -> str:
-    """An exception of the user's in a line: its kind, and the first line of what it says."""
+    """An exception of the user's in a line: its kind, and the first line of its message."""
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"[:LINE]
 
@@ -280,3 +300,17 @@ def in_a_line(error: Exception) -> str:
 def upstream(findings: Iterable[Finding]) -> list[Finding]:
     """Faults before notes, causes before what they bring about, surer ones first among equals."""
     return sorted(findings, key=lambda f: (f.severity != "fault", RANK[f.cause], -f.confidence))
+
+
+def under_their_cause(findings: Iterable[Finding]) -> list[Finding]:
+    """The most upstream fault, with the others as its symptoms."""
+    ordered = upstream(findings)
+    if not ordered:
+        return []
+    # An output that can be learned with is not what keeps a dead signal from arriving.
+    soft = ordered[0].confidence < bound("soft") and ordered[0].cause.startswith("output")
+    dead = [finding for finding in ordered if finding.cause == "initialization_too_small"]
+    if soft and dead:
+        ordered = [*dead, *(finding for finding in ordered if finding not in dead)]
+    others = [finding for finding in ordered[1:] if finding.cause != ordered[0].cause]
+    return [replace(ordered[0], symptoms=tuple(others[:3]))]

@@ -17,7 +17,8 @@ from nnref import UserError
 from nnref.cli import main
 from nnref.diagnosis.causes import THRESHOLDS
 from nnref.diagnosis.findings import Finding, Findings
-from nnref.diagnosis.judge.case import Case
+from nnref.diagnosis.judge.interventions import Interventions
+from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program import step
 from nnref.diagnosis.program.at_start import Look
 from nnref.diagnosis.recipe import Subject, for_any_rows
@@ -389,10 +390,10 @@ def test_several_outputs_are_judged_by_what_their_loss_falls():
     assert not found.faults
     assert found.measures["skill on training rows"] > 0.67
     assert sum("not one array" in told for told in found.impossible) == 1
-    case = Case(subject_of(made), seconds=30.0)
+    measured = Measurements(subject_of(made), seconds=30.0)
     # The best constant answer is the mean and deviation of the targets.
-    told = case.wanted
-    assert case.constant_loss == pytest.approx(0.5 + np.log(told.std()), rel=1e-3)  # descent
+    wanted = measured.skill.wanted
+    assert measured.skill.constant_loss == pytest.approx(0.5 + np.log(wanted.std()), rel=1e-3)
     slow = nnref.diagnose(made, optimizer=optax.adam(1e-4), epochs=40)
     assert [fault.cause for fault in slow.faults] == ["learning_rate_too_low"]
 
@@ -452,7 +453,11 @@ def test_optimizers_that_look_at_the_loss_or_wait_are_taken_as_they_are(optimize
     assert found.measures["skill on training rows"] > 0.9
 
 
-# What a case measures
+# What is measured of a subject, and what is tried
+
+
+def tried(subject):
+    return Interventions(Measurements(subject, seconds=30.0))
 
 
 @pytest.mark.parametrize(
@@ -466,11 +471,13 @@ def test_optimizers_that_look_at_the_loss_or_wait_are_taken_as_they_are(optimize
     ],
 )
 def test_clipped_steps_are_counted_where_the_global_norm_is_clipped(optimizer, clips):
-    case = Case(replace(subject_of(task()), optimizer=optimizer, epochs=40), seconds=30.0)
-    lengths = np.sqrt((case.run.steps.gradient.astype(float) ** 2).sum(1))
+    measured = Measurements(
+        replace(subject_of(task()), optimizer=optimizer, epochs=40), seconds=30.0
+    )
+    lengths = np.sqrt((measured.run.steps.gradient.astype(float) ** 2).sum(1))
     share = float((lengths > 1).mean())
     assert 0 < share < 1
-    assert case.clipped == (share if clips else None)
+    assert measured.clipped == (share if clips else None)
 
 
 def test_steps_of_an_experiment_are_counted_too(tmp_path):
@@ -484,7 +491,7 @@ def test_steps_of_an_experiment_are_counted_too(tmp_path):
 def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
     """Noise that no line through three columns explains, and that of two rows one does."""
     noise = np.random.default_rng(1).normal(size=(64, 1)).astype(np.float32)
-    told = Case(subject_of(task(train=(X, noise))), seconds=30.0).by_heart
+    told = tried(subject_of(task(train=(X, noise)))).overfit_one_batch
     assert list(told) == [2, 16, 64]
     assert told[2] > 0.99
     assert told[64] < 0.3
@@ -492,7 +499,7 @@ def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
     def silent(params, x):
         return x @ params["w"] * 0
 
-    told = Case(subject_of(task(train=(X, noise), apply=silent)), seconds=30.0).by_heart
+    told = tried(subject_of(task(train=(X, noise), apply=silent))).overfit_one_batch
     assert max(told.values()) <= 0.01
 
 
@@ -500,7 +507,7 @@ def test_by_heart_needs_no_dropout_and_has_none():
     def apply(params, x, key, training):
         return x @ params["w"] + 9.0 * training * jax.random.normal(key, (len(x), 1))
 
-    assert Case(subject_of(task(apply=apply)), seconds=30.0).by_heart[64] > 0.99
+    assert tried(subject_of(task(apply=apply))).overfit_one_batch[64] > 0.99
 
 
 def test_tokens_are_not_standardized():
@@ -517,15 +524,15 @@ def test_tokens_are_not_standardized():
         train=(tokens, wanted),
         optimizer=optax.sgd(1e-6),
     )
-    tried = Case(subject, seconds=30.0).trials
-    assert "inputs" not in tried
-    assert "rate x100" in tried
+    trials = tried(subject).trials
+    assert "inputs" not in trials
+    assert "rate x100" in trials
     dense = replace(
         subject,
         init=lambda key: ({"w": jnp.ones((3, 1))}, {}),
         apply=lambda params, state, x, key, train: (x @ params["w"], state),
     )
-    assert "inputs" in Case(dense, seconds=30.0).trials
+    assert "inputs" in tried(dense).trials
 
 
 def test_runs_one_after_the_other_end_where_they_end_together():
@@ -544,20 +551,22 @@ def test_runs_one_after_the_other_end_where_they_end_together():
 
 
 def test_a_penalty_of_either_sign_is_tried_without():
-    for factor, tried in ((-0.1, True), (0.1, True), (0.0, False)):
+    for factor, expected in ((-0.1, True), (0.1, True), (0.0, False)):
         penalty = lambda params, factor=factor: factor * jnp.sum(params["w"] ** 2)  # noqa: E731
-        assert ("penalty" in Case(replace(linear(), penalty=penalty), 30.0).trials) == tried
+        assert ("penalty" in tried(replace(linear(), penalty=penalty)).trials) == expected
 
 
 def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
     strong, mild = optax.add_decayed_weights(5.0), optax.add_decayed_weights(1e-4)
-    case = Case(replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40), 30.0)
-    assert case.decay == pytest.approx([0.1])
-    assert case.trained.skill < 0.6
-    assert case.trials["decay"].skill > 0.99
+    measured = Measurements(
+        replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40), 30.0
+    )
+    assert measured.decay == pytest.approx([0.1])
+    assert measured.trained.skill < 0.6
+    assert Interventions(measured).trials["decay"].skill > 0.99
     for optimizer in (optax.chain(mild, optax.sgd(0.02)), optax.adam(0.1)):
-        case = Case(replace(linear(), optimizer=optimizer), 30.0)
-        assert case.decay == ()
+        measured = Measurements(replace(linear(), optimizer=optimizer), 30.0)
+        assert measured.decay == ()
 
 
 def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_the_loss():
@@ -568,9 +577,9 @@ def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_th
         return jnp.mean(outputs[:, 0] <= outputs[:, 0].max())  # all are, always
 
     for loss, fits in ((matched, False), (lambda o, y: jnp.mean((o - y) ** 2), True)):
-        case = Case(replace(linear(), loss=loss, metric=near), 30.0)
-        assert case.fits == fits
-        assert bool(case.metric_refused) == (not fits)
+        measured = Measurements(replace(linear(), loss=loss, metric=near), 30.0)
+        assert measured.skill.fits == fits
+        assert bool(measured.skill.metric_refused) == (not fits)
 
 
 @pytest.mark.parametrize(("size", "forgets"), [(0.01, True), (1.0, False)])
@@ -588,7 +597,7 @@ def test_what_the_loss_feels_of_early_tokens(size, forgets):
         return jax.lax.scan(turn, jnp.zeros((len(x), 4)), embedded)[0][:, :1], state
 
     subject = replace(linear(), init=start, apply=network, train=(tokens, Y[:40]))
-    times = Case(subject, 30.0).start.times
+    times = Measurements(subject, 30.0).start.times
     assert len(times) == 10
     assert (times[0] < 1e-6 * times[-1]) == forgets
 
@@ -611,26 +620,26 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
         kind="binary",
         metric=balanced,
     )
-    case = Case(subject, seconds=30.0)
+    measured = Measurements(subject, seconds=30.0)
     half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
-    assert case.outcome(half, {}).skill == 1
-    assert case.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
-    assert case.told_of_constants(np.zeros((64, 1)), y) == 0.5
-    assert case.never_answered == set()
-    still = Case(replace(subject, optimizer=optax.sgd(0.0)), seconds=30.0)
-    assert still.never_answered == {1}
+    assert measured.skill.outcome(half, {}).skill == 1
+    assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
+    assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
+    assert measured.never_predicted == set()
+    still = Measurements(replace(subject, optimizer=optax.sgd(0.0)), seconds=30.0)
+    assert still.never_predicted == {1}
 
 
 def test_rows_are_looked_at_evenly_where_there_are_many():
     x = np.linspace(0, 1, 5000, dtype=np.float32)[:, None]
     made = subject_of(task())
     subject = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
-    outputs, y = Case(subject, seconds=30.0).answered({"w": jnp.ones((1, 1))}, {}, None)
+    outputs, y = Measurements(subject, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(outputs, y)
     assert len(y) == 1024
     assert (y[0], y[-1]) == (0, 1)
     goes_on = replace(subject, restart=lambda params, state: state)
-    _, y = Case(goes_on, seconds=30.0).answered({"w": jnp.ones((1, 1))}, {}, None)
+    _, y = Measurements(goes_on, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(y, x[:1024])
 
 
@@ -646,12 +655,12 @@ def test_a_warm_up_from_0_is_no_standstill():
 
 
 def test_a_slow_network_is_trained_step_by_step_within_its_time():
-    case = Case(subject_of(task()), seconds=30.0)
-    case.seconds_of_a_step = 10.0  # measured once, and kept
-    assert case.trainer.stepwise
-    case = Case(subject_of(task()), seconds=30.0)
-    case.seconds_of_a_step = 1e-5
-    assert not case.trainer.stepwise
+    measured = Measurements(subject_of(task()), seconds=30.0)
+    measured.seconds_of_a_step = 10.0  # measured once, and kept
+    assert measured.trainer.stepwise
+    measured = Measurements(subject_of(task()), seconds=30.0)
+    measured.seconds_of_a_step = 1e-5
+    assert not measured.trainer.stepwise
 
 
 def product(outputs, y):
@@ -661,13 +670,13 @@ def product(outputs, y):
 def test_costs_of_one_answer_to_all_rows_are_no_targets():
     """As in Reddi et al. 2018: a linear cost whose sign changes, and inputs that are all one."""
     same = np.ones_like(X)
-    assert Case(subject_of(task(loss=product, train=(same, Y))), seconds=30.0).costs
+    assert Measurements(subject_of(task(loss=product, train=(same, Y))), seconds=30.0).skill.costs
     for other in (
         task(loss=product),
         task(train=(same, Y)),
         task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
     ):
-        assert not Case(subject_of(other), seconds=30.0).costs
+        assert not Measurements(subject_of(other), seconds=30.0).skill.costs
 
 
 def subject_of(task):

@@ -82,8 +82,13 @@ class Layer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the parameters, without what all of them end in."""
+        """The common prefix of the parameter paths: `dense_1` of `dense_1.kernel`."""
         return self.parameters[0].rpartition(".")[0] or self.parameters[0]
+
+    @property
+    def place(self) -> str:
+        """Its name and the line of the user's code where it stands."""
+        return f"{self.name}, {self.where}" if self.where else self.name
 
     @property
     def activation(self) -> str:

@@ -7,8 +7,8 @@ import pytest
 
 from nnref.diagnosis.data.references import Reference, lookup, references, scales, standardized
 from nnref.diagnosis.data.targets import chance, infer_kind, score, skill, target_of
-from nnref.diagnosis.judge.case import Outcome
 from nnref.diagnosis.judge.data_checks import check
+from nnref.diagnosis.judge.skill import Outcome
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(300, 4)).astype(np.float32)
@@ -29,21 +29,23 @@ def found(
     costs=False,
     metric=None,
 ):
-    case = SimpleNamespace(
-        answers=np.ones((8, 3)),
-        costs=costs,
-        never_answered=set(never),
+    measurements = SimpleNamespace(
+        skill=SimpleNamespace(
+            outputs=np.ones((8, 3)),
+            costs=costs,
+            kind=kind,
+            target=target_of(y, kind) if np.isfinite(y).all() else None,
+        ),
+        never_predicted=set(never),
         subject=SimpleNamespace(
             train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32, metric=metric
         ),
-        on=lambda rows: Outcome(0.1, validated),
-        kind=kind,
-        target=target_of(y, kind) if np.isfinite(y).all() else None,
+        outcome_on=lambda rows: Outcome(0.1, validated),
         trained=Outcome(0.1, trained),
         validated=Outcome(0.1, validated) if valid is not None else None,
         reference=Reference({"linear": 0.9}, {}, 300),
     )
-    return [(finding.cause, finding.severity) for finding in check(case)]
+    return [(finding.cause, finding.severity) for finding in check(measurements)]
 
 
 def with_nan(values):

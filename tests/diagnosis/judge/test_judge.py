@@ -11,8 +11,11 @@ import pytest
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.targets import Target
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge.case import Outcome, Trial
-from nnref.diagnosis.judge.judge import Judge
+from nnref.diagnosis.judge.interventions import Trial
+from nnref.diagnosis.judge.judge import decide, impossible
+from nnref.diagnosis.judge.run_checks import nonfinite
+from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.judge.skill import Outcome
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.run.snapshot import Level, Snapshot
 from nnref.diagnosis.run.trials import Change, Run, Step
@@ -105,7 +108,7 @@ def case(
     y = random.normal(size=(ROWS, 1)) if y is None else y
     first = params() if first is None else first
     last = jax.tree.map(lambda leaf: 1.01 * leaf, first) if last is None else last
-    return SimpleNamespace(
+    measurements = SimpleNamespace(
         subject=SimpleNamespace(
             train=(
                 random.normal(size=(ROWS, 4)) if x is None else x,
@@ -118,21 +121,20 @@ def case(
             shuffle=True,
             batch_size=batch,
         ),
-        kind="regression",
-        costs=costs,
-        fits=fits,
-        answers=np.ones((8, 1)),
-        wanted=y,
-        target=Target("regression", np.zeros((ROWS, 1)), 0),
-        quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
+        skill=SimpleNamespace(
+            kind="regression",
+            costs=costs,
+            fits=fits,
+            outputs=np.ones((8, 1)),
+            wanted=y,
+            target=Target("regression", np.zeros((ROWS, 1)), 0),
+            constant_loss=constant_loss,
+            metric_refused="",
+        ),
         noise=0.9,
-        kept_back=lambda trial: kept,
-        by_heart={2: 1.0, 16: 0.9},
         clipped=clipped,
-        misjudged=misjudged,
-        constant_loss=constant_loss,
+        recomputed=misjudged,
         shuffled=0.02,
-        metric_refused="",
         decay=(0.1, 0.1, 0.1),
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
@@ -151,8 +153,14 @@ def case(
         trained=Outcome(1.0, reached),
         trained_in_mode=Outcome(1.0, reached if mode is None else mode),
         validated=None if valid is None else Outcome(1.0, valid),
-        trials=trials(**({"rate_x0.1": 0.0} | dict(tried))),
     )
+    interventions = SimpleNamespace(
+        trials=trials(**({"rate_x0.1": 0.0} | dict(tried))),
+        quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
+        held_out=lambda trial: kept,
+        overfit_one_batch={2: 1.0, 16: 0.9},
+    )
+    return Signals(measurements, interventions)
 
 
 def blown(at, born, loss):
@@ -454,15 +462,18 @@ def faults(measured):
     measured = dict(measured)
     made = case(**measured)
     if measured.get("activation") or "start" in measured:
-        made.layers.insert(0, made.layers[0])
-        made.start = replace(
-            made.start,
-            levels=(made.start.levels[0], *made.start.levels),
-            gradients=(made.start.gradients[0], *made.start.gradients),
-            kernels=(made.start.kernels[0], *made.start.kernels),
+        made.measurements.layers.insert(0, made.measurements.layers[0])
+        made.measurements.start = replace(
+            made.measurements.start,
+            levels=(made.measurements.start.levels[0], *made.measurements.start.levels),
+            gradients=(made.measurements.start.gradients[0], *made.measurements.start.gradients),
+            kernels=(made.measurements.start.kernels[0], *made.measurements.start.kernels),
         )
-        made.end = replace(made.end, levels=(made.end.levels[0], *made.end.levels))
-    found = Judge(made).verdict([])
+        made.measurements.end = replace(
+            made.measurements.end,
+            levels=(made.measurements.end.levels[0], *made.measurements.end.levels),
+        )
+    found = decide(made, [])
     return [f.cause for f in found if f.severity == "fault"]
 
 
@@ -483,7 +494,7 @@ def test_a_near_miss_does_not(name):
 )
 def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, cause):
     note = Finding("loss_axis_error", "note", "net.py:3", "rows of a batch mix")
-    found = Judge(case(reached=0.1, **tried)).verdict([note])
+    found = decide(case(reached=0.1, **tried), [note])
     assert [f.cause for f in found if f.severity == "fault"] == [cause]
 
 
@@ -491,15 +502,17 @@ def test_a_layer_that_dies_tells_between_which_steps():
     """Of the looks at steps 0, 100, 300 and 400, the first two see it alive."""
     made = case(end=look(levels=DEAD))
     alive, dead = look(), look(levels=DEAD)
-    made.run.snapshots = [
+    made.measurements.run.snapshots = [
         (0, "alive", {}),
         (100, "alive", {}),
         (300, "dead", {}),
         (400, "dead", {}),
     ]
-    made.run.snapshots = [(s, {"state": p}, {}) for s, p, _ in made.run.snapshots]
-    made.look = lambda params, state: alive if params["state"] == "alive" else dead
-    assert Judge(made).death_of(1) == (100, 300)
+    made.measurements.run.snapshots = [
+        (s, {"state": p}, {}) for s, p, _ in made.measurements.run.snapshots
+    ]
+    made.measurements.look = lambda params, state: alive if params["state"] == "alive" else dead
+    assert made.death_of(1) == (100, 300)
 
 
 @pytest.mark.parametrize(
@@ -512,9 +525,7 @@ def test_a_layer_that_dies_tells_between_which_steps():
 def test_what_is_worth_a_note(measured, near, said):
     def notes(**measured):
         return [
-            f.evidence
-            for f in Judge(case(reached=0.1, **measured)).verdict([])
-            if f.severity == "note"
+            f.evidence for f in decide(case(reached=0.1, **measured), []) if f.severity == "note"
         ]
 
     assert [said in told for told in notes(**measured)] == [True]
@@ -523,16 +534,16 @@ def test_what_is_worth_a_note(measured, near, said):
 
 @pytest.mark.parametrize(("reached", "severities"), [(0.5, ["fault"]), (0.7, ["note"]), (0.86, [])])
 def test_what_helps_a_network_that_learns_half_well_is_a_note(reached, severities):
-    found = Judge(case(reached=reached, x=HUGE, inputs=0.95)).verdict([])
+    found = decide(case(reached=reached, x=HUGE, inputs=0.95), [])
     assert [f.severity for f in found if f.cause == "inputs_not_normalized"] == severities
 
 
 @pytest.mark.parametrize(("deviation", "found"), [(5.0, ["initialization_too_large"]), (1.0, [])])
 def test_one_hidden_layer_may_start_too_large(deviation, found):
     made = case(initialization=0.9, start=look((LEVEL,) * 2, (1.0,) * 2, (deviation,) * 2))
-    made.layers = [layer("a", ("max",)), layer("b", ())]
-    made.end = look((LEVEL,) * 2)
-    causes = [f.cause for f in Judge(made).verdict([]) if f.severity == "fault"]
+    made.measurements.layers = [layer("a", ("max",)), layer("b", ())]
+    made.measurements.end = look((LEVEL,) * 2)
+    causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
     assert [cause for cause in causes if cause == "initialization_too_large"] == found
 
 
@@ -540,7 +551,7 @@ def test_one_hidden_layer_may_start_too_large(deviation, found):
 def test_outputs_that_may_be_negative_are_a_fault_where_the_loss_was_not_finite(at, severity):
     note = Finding("output_activation_missing", "note", "net.py:3", "may be negative")
     steps = history(FALLS, finite=blown(at, "loss", FALLS))
-    first = Judge(case(steps=steps)).verdict([note])[0 if severity == "fault" else -1]
+    first = decide(case(steps=steps), [note])[0 if severity == "fault" else -1]
     assert (first.cause, first.severity) == ("output_activation_missing", severity)
 
 
@@ -550,7 +561,7 @@ def test_outputs_that_may_be_negative_are_a_fault_where_the_loss_was_not_finite(
 )
 def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps(tried, cause):
     steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
-    (found,) = Judge(case(steps=steps, start=look(GROWN), **tried)).nonfinite()
+    (found,) = nonfinite(case(steps=steps, start=look(GROWN), **tried))
     assert found.cause == cause
 
 
@@ -559,50 +570,49 @@ def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps
 )
 def test_what_had_no_time_to_be_tried_is_not_said_not_to_help(clipped, causes):
     made = case(reached=0.1, clipped=clipped)
-    made.trials = {}
-    judge = Judge(made)
-    found = judge.verdict([])
+    made.interventions.trials = {}
+    found = decide(made, [])
     assert [f.cause for f in found if f.severity == "fault"] == causes
     assert len([f for f in found if f.where == "clipping"]) == len(causes)
-    assert any("no time was left" in line for line in judge.impossible())
+    assert any("no time was left" in line for line in impossible(made))
 
 
 def test_a_cause_is_no_symptom_of_itself():
     climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), along=0.9)
     told = [Finding("gradient_ascent", "fault", "net.py:3", "the first update", confidence=0.95)]
-    (found,) = Judge(case(steps=climbs)).verdict(told)
+    (found,) = decide(case(steps=climbs), told)
     assert found.cause == "gradient_ascent"
     assert [symptom.cause for symptom in found.symptoms] == ["learning_rate_too_high"]
 
 
 def test_a_softmax_that_weighs_other_data_is_attention():
     made = case(activation=("exp", "div"))
-    made.layers = [each._replace(weighs=True) for each in made.layers]
-    causes = [f.cause for f in Judge(made).verdict([]) if f.severity == "fault"]
+    made.measurements.layers = [each._replace(weighs=True) for each in made.measurements.layers]
+    causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
     assert causes == ["insufficient_capacity"]
 
 
 def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():
-    (found,) = Judge(case(reached=0.1)).verdict([])
+    (found,) = decide(case(reached=0.1), [])
     assert found.evidence.endswith("on one batch alone it learns 1.00 of 2 rows, 0.90 of 16 rows")
 
 
 def test_a_leak_is_a_fault_of_a_network_that_learns():
     leak = Finding("leaked_targets", "fault", "net.py:3", "it reads ahead", confidence=0.95)
     column = replace(leak, severity="note")
-    told = Judge(case(reached=0.9)).verdict([leak])
+    told = decide(case(reached=0.9), [leak])
     assert [(f.cause, f.severity) for f in told] == [("leaked_targets", "fault")]
-    told = Judge(case(reached=0.9)).verdict([column])
+    told = decide(case(reached=0.9), [column])
     assert [f.severity for f in told] == ["note"]
 
 
 def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():
     distance = Finding("loss_mismatch", "note", "net.py:3", "a distance", confidence=0.3)
-    found = Judge(case(reached=0.1)).verdict([distance])
+    found = decide(case(reached=0.1), [distance])
     assert [f.cause for f in found if f.severity == "fault"] == ["insufficient_capacity"]
     note = Finding("loss_mismatch", "note", "net.py:3", "the same for other targets")
     for tried, cause in (({}, "loss_mismatch"), ({"rate_x10": 0.9}, "learning_rate_too_low")):
-        found = Judge(case(reached=0.1, **tried)).verdict([note])
+        found = decide(case(reached=0.1, **tried), [note])
         assert [f.cause for f in found if f.severity == "fault"] == [cause]
 
 

@@ -9,7 +9,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from nnref.diagnosis.judge.case import Case
+from nnref.diagnosis.judge.interventions import Interventions
+from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program import outputs as objective
 from nnref.diagnosis.program import step, wiring
@@ -155,7 +156,7 @@ def test_a_loop_over_stacked_parameters_is_a_stack_of_layers(reverse):
     seen = jax.jit(lambda params, x: activations(asked, params, state, x))(params, x)
     assert len(seen) == 5
     np.testing.assert_allclose(seen[-1][1], network(params, x), rtol=1e-5)
-    start, _ = Case(asked, 30.0).he_start()
+    start, _ = Interventions(Measurements(asked, 30.0)).he_start
     assert np.std(start["stack"]["kernel"]) == pytest.approx((2 / 5) ** 0.5, rel=0.3)
 
 

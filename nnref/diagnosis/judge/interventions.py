@@ -1,0 +1,266 @@
+"""Further trainings, each with one thing changed, and how well they end."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.data.references import scales, standardized
+from nnref.diagnosis.data.targets import target_of
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.recipe import no_penalty
+from nnref.diagnosis.run.snapshot import leaf_index
+from nnref.diagnosis.run.trials import Change, Trainer
+
+BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
+STEPS_ON_A_BATCH = 300
+LONGER = 5  # times the epochs of the user's run
+SHORTEST = 2.0  # seconds below which a further run is not begun
+
+# What a trial changed, as a report says it.
+WORDS = {
+    "inputs": "with standardized inputs",
+    "targets": "with standardized targets",
+    "inputs and targets": "with standardized inputs and targets",
+    "inputs, rate x10": "with standardized inputs and ten times the learning rate",
+    "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
+    "initialization": "with kernels drawn as He et al. 2015 do",
+    "penalty": "without the penalty",
+    "decay": "without any penalty or decay of the weights",
+    "quiet": "without any dropout",
+    "longer": "with five times the epochs",
+    "rate x0.1": "with a tenth of the learning rate",
+    "rate x0.01": "with a hundredth of the learning rate",
+    "rate x10": "with ten times the learning rate",
+    "rate x100": "with a hundred times the learning rate",
+}
+
+
+class Trial(NamedTuple):
+    """A run with one thing changed, and the skill on the training rows where it ended."""
+
+    name: str
+    change: Change
+    skill: float
+    valid: float | None
+
+
+class Interventions:
+    """The trainings of one subject with something changed, each made once, while time is left."""
+
+    def __init__(self, measurements: Measurements) -> None:
+        """Take the measurements of the user's own run; nothing is trained yet."""
+        self.measurements = measurements
+        self.subject = measurements.subject
+
+    @cached_property
+    def trials(self) -> dict[str, Trial]:
+        """The training again with one thing changed each time."""
+        measured = self.measurements
+        if measured.budget() < SHORTEST:
+            return {}
+        inputs, targets, changes = self.planned()
+        if measured.trainer.stepwise:
+            # One after the other, as far as the time goes: the likeliest first.
+            changes = {name: changes[name] for name in self.likeliest(changes)}
+        ends = measured.trainer.trials(
+            measured.key,
+            np.stack(inputs),
+            np.stack(targets),
+            list(changes.values()),
+            [self.start_of(name) for name in changes],
+            measured.budget(),
+        )
+        trials = {}
+        for (name, change), end in zip(changes.items(), ends, strict=True):
+            if end is not None:
+                rows = inputs[int(change.inputs)], targets[int(change.targets)]
+                trials[name] = self.trial(name, change, end, rows)
+        seconds = measured.budget(0.5)
+        goes_on = measured.run.complete and np.isfinite(measured.run.steps.loss[-1])
+        if goes_on and seconds > SHORTEST:
+            params, state, _ = measured.trainer.longer(measured.run, LONGER, seconds)
+            trials["longer"] = self.trial("longer", Change(), (params, state), None)
+        return trials
+
+    def planned(self) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Change]]:
+        """The inputs, the targets, and what each trial changes, by its name."""
+        x, y = (np.asarray(part) for part in self.subject.train)
+        inputs, targets = [x], [y]
+        rates = {
+            "rate x0.1": Change(rate=0.1),
+            "rate x10": Change(rate=10.0),
+            "rate x0.01": Change(rate=0.01),
+            "rate x100": Change(rate=100.0),
+        }
+        first = {}
+        columns = scales(x)
+        ordinary = abs(columns.mean).max() < 3 and 0.1 < columns.deviation.max() < 3
+        if not ordinary and self.takes_fractions:
+            inputs.append(standardized(x))
+            first["inputs"] = Change(inputs=1)
+            # Plain descent had to go slowly for the largest column, and now goes too slowly.
+            rates["inputs, rate x10"] = Change(inputs=1, rate=10.0)
+            rates["inputs, rate x100"] = Change(inputs=1, rate=100.0)
+        if self.measurements.skill.kind == "regression":
+            spread = float(np.std(y.astype(float)))
+            if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:
+                scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)
+                targets.append(scaled.astype(y.dtype))
+                first["targets"] = Change(targets=1)
+                if "inputs" in first:
+                    first["inputs and targets"] = Change(inputs=1, targets=1)
+        if np.any(self.measurements.run.steps.penalty) or self.measurements.decay:
+            first["decay" if self.measurements.decay else "penalty"] = Change(penalty=0.0)
+        return inputs, targets, {**first, "initialization": Change(), **rates}
+
+    def start_of(self, name: str) -> tuple[Any, Any]:
+        """Parameters and state that a trial starts from: the user's, but for one trial."""
+        return self.he_start if name == "initialization" else self.measurements.initial
+
+    @cached_property
+    def he_start(self) -> tuple[Any, Any]:
+        """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's."""
+        params, state = self.measurements.initial
+        leaves, tree = jax.tree.flatten(params)
+        at = leaf_index(params)
+        layers = self.measurements.layers
+        fans = {at[name]: layer.fan_in for layer in layers for name in layer.parameters}
+        random = np.random.default_rng(17)
+        drawn = []
+        for i, leaf in enumerate(leaves):
+            if leaf.ndim >= 2:
+                deviation = np.sqrt(2 / max(fans.get(i, int(np.prod(leaf.shape[:-1]))), 1))
+                leaf = jnp.asarray(deviation * random.normal(size=leaf.shape), leaf.dtype)
+            drawn.append(leaf)
+        return jax.tree.unflatten(tree, drawn), state
+
+    def trial(self, name: str, change: Change, end: tuple[Any, Any], rows: Any) -> Trial:
+        """How well a trial ended on the rows it was trained on, and on the validation rows.
+
+        The validation rows are scaled as the user's training rows: where a trial scales these
+        otherwise, it is not asked about them.
+        """
+        skill, valid = self.measurements.skill, None
+        if self.subject.valid is not None and not change.inputs and not change.targets:
+            valid = skill.outcome(*end, self.subject.valid).skill
+        return Trial(name, change, skill.outcome(*end, rows).skill, valid)
+
+    def likeliest(self, names: Iterable[str]) -> list[str]:
+        """Trials in the order in which the run so far speaks for them."""
+        steps = self.measurements.run.steps
+        slow = np.nanmedian(steps.update) < 1e-4 * np.nanmedian(steps.weight)
+        climbs = not np.isfinite(steps.loss).all() or np.max(steps.loss) > 1.2 * abs(steps.loss[0])
+        order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
+        order += ["inputs", "penalty", "decay", "initialization", "rate x10", "rate x0.1"]
+        return [name for name in dict.fromkeys(order) if name in set(names)]
+
+    @cached_property
+    def takes_fractions(self) -> bool:
+        """Whether the inputs may be other numbers than whole ones, as tokens may not."""
+        x = np.asarray(self.subject.train[0])
+        if np.issubdtype(x.dtype, np.inexact):
+            return True
+        if any(layer.kind == "gather" for layer in self.measurements.layers):
+            return False
+        rows = jax.ShapeDtypeStruct((self.subject.rows or 2, *x.shape[1:]), jnp.float32)
+        params, state = self.measurements.initial
+        try:
+            jax.eval_shape(lambda x: self.subject.apply(params, state, x, None, False), rows)
+        except Exception:  # whatever the user's function raises: it does not take them
+            return False
+        return True
+
+    def held_out(self, trial: Trial | None) -> float:
+        """The skill on a fifth of the training rows that a trial (None: the run) did not see."""
+        measured = self.measurements
+        if measured.budget() < SHORTEST:
+            return 1.0  # no time to doubt it
+        x, y = (np.asarray(part) for part in self.subject.train)
+        order = np.random.default_rng(1).permutation(len(x))
+        held_out, rows = np.split(order, [len(x) // 5])
+        change = Change() if trial is None else trial.change._replace(inputs=0, targets=0)
+        longer = LONGER if trial is not None and trial.name == "longer" else 1
+        subject = replace(
+            self.subject, train=(x[rows], y[rows]), epochs=longer * self.subject.epochs
+        )
+        start = self.start_of("" if trial is None else trial.name)
+        (end,) = Trainer(subject, measured.trainer.stepwise).trials(
+            measured.key, x[rows][None], y[rows][None], [change], [start], measured.budget()
+        )
+        rest = x[held_out], y[held_out]
+        return 1.0 if end is None else measured.skill.outcome(*end, rest).skill
+
+    @cached_property
+    def quiet(self) -> Trial | None:
+        """The training again without anything drawn, where most of the signal is noise."""
+        measured = self.measurements
+        if not self.subject.random or measured.noise < bound("noise") or measured.moded:
+            return None
+        seconds = measured.budget()
+        if seconds < SHORTEST:
+            return None
+        subject = replace(self.subject, apply=self.without_noise)
+        run = Trainer(subject, measured.trainer.stepwise).run(
+            measured.key, seconds=seconds, start=measured.initial
+        )
+        skill = measured.skill.outcome(run.params, run.state).skill
+        return Trial("quiet", Change(), skill, None)
+
+    def without_noise(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> Any:
+        """The network without dropout, where leaving training mode loses no state."""
+        if self.measurements.moded:
+            return self.subject.apply(params, state, x, key, train)
+        return self.subject.apply(params, state, x, None, False)
+
+    @cached_property
+    def overfit_one_batch(self) -> dict[int, float]:
+        """The skill on one batch of 2, 16 and 64 rows after training on it alone, by its size.
+
+        All regularization is off but what the optimizer brings, which is Adam at 0.01 here: what
+        cannot learn two rows like this is no question of data or patience. Small batches are
+        repeated to the length of the largest, so that one program serves all.
+        """
+        measured = self.measurements
+        subject, seconds = self.subject, measured.budget(0.5)
+        x, y = (np.asarray(part) for part in subject.train)
+        rows = subject.rows or min(BATCHES[-1], len(x))
+        sizes = [size for size in BATCHES if size <= rows]
+        if seconds < SHORTEST or not sizes:
+            return {}
+        order = np.random.default_rng(2).permutation(len(x))
+        others = np.flatnonzero((y[order] != y[order[0]]).reshape(len(y), -1).any(1))
+        if len(others):  # the first two rows have different targets
+            order[[1, others[0]]] = order[[others[0], 1]]
+        batches = [np.resize(order[:size], rows) for size in sizes]
+        learner = Trainer(
+            replace(
+                subject,
+                apply=self.without_noise,
+                penalty=no_penalty,
+                train=(x[batches[-1]], y[batches[-1]]),
+                optimizer=optax.adam(1e-2),
+                batch_size=rows,
+                epochs=STEPS_ON_A_BATCH,
+                shuffle=False,
+            ),
+            measured.trainer.stepwise,
+        )
+        sets = x[np.stack(batches)], y[np.stack(batches)]
+        changes = [Change(inputs=i, targets=i) for i in range(len(sizes))]
+        starts = [measured.initial] * len(sizes)
+        skills = {}
+        ends = learner.trials(measured.key, *sets, changes, starts, seconds)
+        for size, batch, end in zip(sizes, batches, ends, strict=True):
+            target = target_of(y[batch], measured.skill.kind)
+            alike = bool((target.answers == target.answers[:1]).all())
+            if end is not None and not alike:  # targets that are all the same explain nothing
+                outcome = measured.skill.outcome(*end, (x[batch], y[batch]), measured.moded)
+                skills[size] = outcome.skill
+        return skills

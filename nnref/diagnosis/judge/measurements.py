@@ -1,0 +1,225 @@
+"""What is measured of a subject, each figure once, in the order in which it is asked for."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.data.references import Reference, references
+from nnref.diagnosis.judge.skill import Outcome, Skill
+from nnref.diagnosis.program.at_start import drawn_like
+from nnref.diagnosis.program.layers import Layer, layers
+from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
+from nnref.diagnosis.recipe import Subject, updated
+from nnref.diagnosis.run.snapshot import Snapshot, watcher
+from nnref.diagnosis.run.trials import Run, Trainer, lengths
+
+CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
+ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
+
+
+@dataclass
+class Measurements:
+    """A subject and what is measured of it."""
+
+    subject: Subject
+    seconds: float
+    key: jax.Array = field(default_factory=lambda: jax.random.key(0))
+    began: float = field(default_factory=time.perf_counter)
+
+    def budget(self, share: float = 1.0) -> float:
+        """Seconds that a further run may take: a share of those of the run, while any are left."""
+        left = ALL_RUNS * self.seconds - (time.perf_counter() - self.began)
+        return max(0.0, min(share * self.seconds, left))
+
+    # The network
+
+    @cached_property
+    def initial(self) -> tuple[Any, Any]:
+        """Parameters and state before the first step, the same that the run starts from."""
+        return jax.jit(self.subject.init)(jax.random.split(self.key)[0])
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """Products with parameters that run once, in the order of the data."""
+        return [layer for layer in layers(self.subject) if not layer.looped]
+
+    @cached_property
+    def look(self) -> Callable[[Any, Any], Snapshot]:
+        """Looks at the network at some parameters."""
+        return watcher(self.subject, self.layers)
+
+    @cached_property
+    def start(self) -> Snapshot:
+        """The network before the first step."""
+        return self.look(*self.initial)
+
+    @cached_property
+    def end(self) -> Snapshot:
+        """The network after the last step."""
+        return self.look(self.run.params, self.run.state)
+
+    @cached_property
+    def moded(self) -> bool:
+        """Whether training mode differs by a state, as with batch normalization, not by noise."""
+        return bool(jax.tree.leaves(self.initial[1]))
+
+    @cached_property
+    def noise(self) -> float:
+        """How much of the variance of the first outputs is drawn at random in training mode."""
+        params, state = self.initial
+        x = jnp.asarray(self.subject.train[0][:64])
+        apply = jax.jit(lambda p, s, x, key: self.subject.apply(p, s, x, key, True)[0])
+        outputs = [apply(params, state, x, jax.random.key(i)) for i in range(8)]
+        drawn = np.stack([np.asarray(jax.tree.leaves(each)[0], float) for each in outputs])
+        within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
+        return float(within / total) if total > 0 else 0.0
+
+    # The optimizer
+
+    @cached_property
+    def optimizer(self) -> Trace:
+        """The program of an update: arguments gradient, optimizer state, parameters."""
+        params, optimizer = self.initial[0], self.subject.optimizer
+        arguments = params, optimizer.init(params), params
+        return trace(lambda *arguments: updated(optimizer, *arguments)[0], *arguments)
+
+    @cached_property
+    def decay(self) -> tuple[float, ...]:
+        """The share of each parameter that a step takes away, whatever the gradient.
+
+        () where a whole run takes away next to nothing.
+        """
+        params, optimizer = self.initial[0], self.subject.optimizer
+        if self.optimizer.reached(self.optimizer.arguments[2]).isdisjoint(self.optimizer.outputs):
+            return ()
+        zero = jax.tree.map(jnp.zeros_like, params)
+        updates, _ = jax.jit(lambda *arguments: updated(optimizer, *arguments))(
+            zero, optimizer.init(params), params
+        )
+        shares = []
+        for update, leaf in zip(*map(jax.tree.leaves, (updates, params)), strict=True):
+            update, leaf = np.asarray(update, float), np.asarray(leaf, float)
+            share = -float((update * leaf).sum() / max((leaf**2).sum(), 1e-30))
+            shares.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
+        steps = self.subject.epochs * max(len(self.subject.train[0]) // self.subject.batch_size, 1)
+        return tuple(shares) if steps * max(shares) > bound("decayed") else ()
+
+    @cached_property
+    def clipped(self) -> float | None:
+        """The share of steps whose gradient was longer than the optimizer lets through.
+
+        None where its program compares the global norm of the gradient with nothing.
+        """
+        params, optimizer = self.initial[0], self.subject.optimizer
+        drawn = drawn_like(params)
+        traced = self.optimizer
+        gradient = set(traced.arguments[0])
+        norm = sum(np.sum(np.square(np.asarray(leaf))) for leaf in jax.tree.leaves(drawn)) ** 0.5
+        moving = traced.reached(traced.inputs)
+        for op in traced.operations:
+            sides = [value for value in op.inputs if traced.shape(value) == ()]
+            if op.name not in COMPARISONS | {"min", "max", "clamp"} or len(sides) < 2:
+                continue
+            norms = [value for value in sides if gradient <= traced.needed([value])]
+            fixed = [value for value in sides if value not in moving]
+            if len(norms) == 1 and fixed:
+                leaves = jax.tree.leaves((drawn, optimizer.init(params), params))
+                length, *limits = map(float, traced.evaluate(leaves, [*norms, *fixed]))
+                if np.isclose(length, norm, rtol=1e-3):
+                    return float((lengths(self.run.steps.gradient) > max(limits)).mean())
+        return None
+
+    # The user's own run
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The compiled training; step by step where a compiled chunk would outlast the time."""
+        convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
+        stepwise = convolves and jax.default_backend() == "cpu"
+        trainer = Trainer(self.subject, stepwise, self.decay)
+        if not stepwise:
+            chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
+            trainer.stepwise = chunk > CHUNK * self.seconds
+        return trainer
+
+    @cached_property
+    def seconds_of_a_step(self) -> float:
+        """Estimated seconds of a training step.
+
+        The time of one forward and backward pass, already compiled, scaled to the batch.
+        """
+        _ = self.start
+        began = time.perf_counter()
+        self.look(*self.initial)
+        seconds = time.perf_counter() - began
+        rows = min(self.subject.batch_size, len(self.subject.train[0]))
+        return seconds * rows / len(self.skill.wanted)
+
+    @cached_property
+    def run(self) -> Run:
+        """The user's own training."""
+        return self.trainer.run(self.key, seconds=self.seconds, start=self.initial)
+
+    # How well it does
+
+    @cached_property
+    def skill(self) -> Skill:
+        """Scores this network."""
+        return Skill(self.subject, self.start.outputs)
+
+    @cached_property
+    def trained(self) -> Outcome:
+        """At the end of the run, on the training rows, in evaluation mode."""
+        return self.skill.outcome(self.run.params, self.run.state)
+
+    @cached_property
+    def trained_in_mode(self) -> Outcome:
+        """At the end of the run, on the training rows, in training mode."""
+        return self.skill.outcome(self.run.params, self.run.state, train=True)
+
+    @cached_property
+    def validated(self) -> Outcome | None:
+        """At the end of the run, on the validation rows."""
+        return None if self.subject.valid is None else self.outcome_on(self.subject.valid)
+
+    def outcome_on(self, rows: tuple[Any, Any]) -> Outcome | None:
+        """At the end of the run, on rows that were not trained on.
+
+        None where all their targets are the same: no answer explains anything of these.
+        """
+        if np.ptp(np.asarray(rows[1], float)) == 0:
+            return None
+        return self.skill.outcome(self.run.params, self.run.state, rows)
+
+    @cached_property
+    def recomputed(self) -> float | None:
+        """The skill of the trained network by accuracy or R², where there is a user's metric."""
+        if self.subject.metric is None or self.skill.outputs is None:
+            return None
+        return self.skill.recomputed(*self.skill.outputs_at(self.run.params, self.run.state))
+
+    @cached_property
+    def never_predicted(self) -> set[int]:
+        """Classes of the training rows that the trained network predicts for none of them."""
+        return self.skill.never_predicted(self.run.params, self.run.state)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """What simple models reach on held-out rows."""
+        if not self.skill.fits:
+            return Reference({}, {}, 0)
+        return references(np.asarray(self.subject.train[0]), self.skill.target)
+
+    @cached_property
+    def shuffled(self) -> float:
+        """The best skill of the same models where targets are dealt to the rows at random."""
+        x = np.asarray(self.subject.train[0])
+        shuffled = references(x, self.skill.target, shuffles=1).shuffled
+        return max(shuffled.values(), default=0.0)

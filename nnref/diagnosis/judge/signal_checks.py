@@ -1,0 +1,189 @@
+"""Signal and gradient before the first step: through the depth, and through the loop over time."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.judge.interventions import Trial
+from nnref.diagnosis.judge.signals import Signals
+
+# Primitives of activations that lose their slope on both sides.
+BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
+DEEP = 3  # layers: in more than these signal and gradient are followed through the depth
+
+
+def in_time(signals: Signals) -> Iterator[Finding]:
+    """A gradient that dies or explodes on its way back through a sequence."""
+    measured = signals.measurements
+    times = measured.start.times
+    quarter = -(-len(times) // 4)
+    early, late = max(times[:quarter], default=0.0), max(times[-quarter:], default=0.0)
+    # Such a network may sit still for long before it learns: a run cut short says nothing.
+    forgets = measured.run.complete and early < bound("forgotten") * max(times, default=0.0)
+    if forgets and not signals.slower:
+        yield fault(
+            "vanishing_gradients",
+            "the loop over time",
+            "the loss hardly depends on the early steps of a sequence: the gradient shrinks with "
+            "every step back in time",
+            f"first quarter at most {early / max(times):.1e} of the largest",
+            healthy=f"above {bound('forgotten'):g}",
+            remedy="an LSTM with a forget bias of 1, or shorter sequences",
+        )
+    grown = early > bound("exploding") * late > 0
+    if grown and measured.start.loss > bound("first loss") * abs(measured.skill.constant_loss):
+        yield fault(
+            "exploding_gradients",
+            "the loop over time",
+            "the loss depends far more on the early steps of a sequence than on the late ones: "
+            "signal and gradient grow with every step of the loop",
+            f"first quarter {early / late:.1e} times the last, first loss "
+            f"{measured.start.loss:.3g}",
+            remedy="jax.nn.initializers.orthogonal() for the recurrent kernel",
+        )
+
+
+class Depth(NamedTuple):
+    """Signal and gradient by layer before the first step."""
+
+    place: str  # of the first layer
+    layers: int
+    sizes: list[float]  # root mean square of each layer's outputs
+    gradients: np.ndarray  # root mean square of each kernel's gradient
+    bounded: int  # hidden layers that saturate
+    saturated: float  # share of their units without a slope
+    kernel: float  # median deviation of the hidden kernels, times the root of the fan-in
+    cure: Trial | None  # He's kernels, if these go most of the way
+
+    @property
+    def deep(self) -> bool:
+        """Whether there are enough layers to follow a signal through them."""
+        return self.layers > DEEP
+
+
+def in_depth(signals: Signals) -> Iterator[Finding]:
+    """The first of these that speaks: each rules the following ones out."""
+    start, layers = signals.measurements.start, signals.measurements.layers
+    if len(start.levels) < 2:
+        return
+    bounded = [not BOUNDED.isdisjoint(layer.primitives) for layer in layers[:-1]]
+    lost = [level.saturated for level, each in zip(start.levels, bounded, strict=False) if each]
+    kernels = [
+        kernel * np.sqrt(layer.fan_in) for kernel, layer in zip(start.kernels, layers, strict=True)
+    ]
+    depth = Depth(
+        place=layers[0].place,
+        layers=len(layers),
+        sizes=[max(level.size, 1e-30) for level in start.levels],
+        gradients=np.maximum(start.gradients, 1e-30),
+        bounded=sum(bounded),
+        saturated=float(np.mean(lost)) if lost else 0.0,
+        kernel=float(np.median(kernels[:-1])),
+        cure=signals.cured("initialization"),
+    )
+    for check in (growing_gradient, growing_signal, without_slope, fading, too_small, too_large):
+        finding = check(signals, depth)
+        if finding is not None:
+            yield finding
+            return
+
+
+def growing_gradient(signals: Signals, depth: Depth) -> Finding | None:
+    """A gradient that grows on its way to the input."""
+    first, last = depth.gradients[0], depth.gradients[-1]
+    if depth.deep and first > bound("exploding") * last:
+        return fault(
+            "exploding_gradients",
+            depth.place,
+            f"the gradient grows through {depth.layers} layers on its way to the input",
+            f"first layer {first / last:.0f} times the last",
+            remedy="a residual connection around every block: x = x + block(x)",
+        )
+    return None
+
+
+def growing_signal(signals: Signals, depth: Depth) -> Finding | None:
+    """A signal that grows on its way to the output."""
+    first, last = depth.sizes[0], depth.sizes[-2]
+    if depth.deep and last > bound("exploding") * first and not signals.slower:
+        return fault(
+            "exploding_gradients",
+            depth.place,
+            f"the signal grows through {depth.layers} layers on its way to the output",
+            f"last hidden layer {last / first:.0f} times the first",
+        )
+    return None
+
+
+def without_slope(signals: Signals, depth: Depth) -> Finding | None:
+    """Units that are saturated before any step, where another start helps."""
+    if depth.cure and depth.saturated > bound("saturated"):
+        return fault(
+            "initialization_too_large",
+            depth.place,
+            "most units have lost their slope before any step",
+            f"{depth.saturated:.0%} of the units of saturating layers",
+            healthy="few of them",
+            remedy="jax.nn.initializers.glorot_uniform()",
+            proof=signals.proof(depth.cure),
+        )
+    return None
+
+
+def fading(signals: Signals, depth: Depth) -> Finding | None:
+    """A gradient that shrinks through saturating layers."""
+    first, last = depth.gradients[0], depth.gradients[-1]
+    if depth.bounded >= DEEP and first < bound("vanishing") * last:
+        return fault(
+            "vanishing_gradients",
+            depth.place,
+            f"{depth.bounded} saturating layers: the gradient shrinks on its way to the input",
+            f"first layer {first / last:.1e} of the last",
+        )
+    return None
+
+
+def too_small(signals: Signals, depth: Depth) -> Finding | None:
+    """Kernels so small that the signal dies."""
+    dies = depth.deep and depth.sizes[-2] < bound("dying signal") * depth.sizes[0]
+    weak = len(depth.sizes) > 2 and depth.kernel < bound("weak kernel")
+    if weak and (depth.cure or dies or not signals.any_cure):
+        return fault(
+            "initialization_too_small",
+            depth.place,
+            "the signal shrinks from layer to layer",
+            f"root mean square by layer {', '.join(f'{s:.1e}' for s in depth.sizes)}",
+            proof=signals.proof(depth.cure),
+        )
+    return None
+
+
+def too_large(signals: Signals, depth: Depth) -> Finding | None:
+    """Kernels that multiply the signal, where another start helps."""
+    if depth.cure and depth.kernel > bound("strong kernel"):
+        return fault(
+            "initialization_too_large",
+            depth.place,
+            "each layer multiplies the signal",
+            f"kernel deviation {depth.kernel:.2g} / sqrt(fan_in)",
+            proof=signals.proof(depth.cure),
+        )
+    return None
+
+
+def first_loss(signals: Signals) -> Iterator[Finding]:
+    """A note where the first outputs are far worse than a constant answer."""
+    first, constant = signals.measurements.start.loss, signals.measurements.skill.constant_loss
+    if constant > 0 and first > bound("first loss") * constant:
+        yield note(
+            "initialization_too_large",
+            "loss",
+            f"the first loss is {first:.3g}, that of the best constant answer {constant:.3g}",
+            f"{first / constant:.3g} times",
+            healthy="about that of a constant: ln K for K classes",
+            remedy="a smaller last kernel, and a last bias at the mean of the targets",
+            confidence=0.4,
+        )

@@ -1,0 +1,274 @@
+"""Signals drawn from the measurements: did it learn, what helped, how did it move?"""
+
+from functools import cached_property
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.data.references import Scales, scales
+from nnref.diagnosis.judge.interventions import WORDS, Interventions, Trial
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.run.trials import Step
+
+
+class Signals:
+    """Numbers, and answers of yes or no, that the checks of a run ask for."""
+
+    def __init__(self, measurements: Measurements, interventions: Interventions) -> None:
+        """Take what is measured of a run, and what is tried beside it; both are lazy."""
+        self.measurements = measurements
+        self.interventions = interventions
+
+    @property
+    def steps(self) -> Step:
+        """The steps of the user's own run."""
+        return self.measurements.run.steps
+
+    @property
+    def trials(self) -> dict[str, Trial]:
+        """The training again with one thing changed each time, by what was changed."""
+        return self.interventions.trials
+
+    # Did it learn?
+
+    @cached_property
+    def reference(self) -> float:
+        """The best skill of simple models on held-out rows."""
+        return self.measurements.reference.best[1]
+
+    @cached_property
+    def reached(self) -> float:
+        """The skill of the network at the end of its run."""
+        return self.measurements.trained.skill
+
+    @property
+    def share(self) -> float:
+        """The part of the skill of simple models that the network reached."""
+        return self.reached / self.reference if self.known else 1.0
+
+    @property
+    def known(self) -> bool:
+        """Whether a simple model shows what can be learned."""
+        return self.reference > bound("signal")
+
+    @property
+    def ran(self) -> bool:
+        """Whether the training was run at all: data that are not finite need none."""
+        return "run" in vars(self.measurements)
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers of all steps were finite."""
+        return bool(self.steps.finite.all())
+
+    @property
+    def collapsed(self) -> bool:
+        """Good on the training rows and no better than a constant on the validation rows."""
+        validated = self.measurements.validated
+        if validated is None:
+            return False
+        return validated.skill < bound("collapse") * max(self.reference, 0)
+
+    @property
+    def learned(self) -> bool:
+        """As well as simple models do, in finite steps; where those fail, beyond memory."""
+        if self.measurements.skill.costs:  # a skill is measured against targets
+            return self.finite
+        if not self.finite or self.collapsed:
+            return False
+        if self.known:
+            return self.share >= bound("learned")
+        validated = self.measurements.validated
+        if validated is not None:
+            return validated.skill > bound("failed")
+        return self.reached > bound("failed") and self.beyond_memory
+
+    @property
+    def comparable(self) -> bool:
+        """Whether held-out rows can tell memory from learning: enough of them, no sequences."""
+        subject = self.measurements.subject
+        enough = len(subject.train[0]) >= bound("rows for no signal")
+        # Simple models do not see the order of a sequence, and may fail for that reason alone.
+        sequences = np.ndim(subject.train[0]) == 3 or subject.restart is not None
+        return enough and self.measurements.skill.fits and not sequences
+
+    @cached_property
+    def beyond_memory(self) -> bool:
+        """Whether the network is good on held-out rows, where no validation rows were given."""
+        return not self.comparable or self.interventions.held_out(None) >= bound("signal")
+
+    @property
+    def failed(self) -> bool:
+        """So much worse than simple models that optimization itself must be at fault."""
+        if not self.finite or self.collapsed:
+            return True
+        if self.known:
+            return self.share < bound("failed")
+        validated = self.measurements.validated
+        if validated is not None and validated.skill < bound("signal"):
+            return True
+        if self.reached > bound("signal") and validated is None and not self.beyond_memory:
+            return True
+        return self.reached < bound("failed") * self.best_trial
+
+    # What helped?
+
+    @property
+    def best_trial(self) -> float:
+        """The best skill of any run with one thing changed."""
+        return max((trial.skill for trial in self.trials.values()), default=0.0)
+
+    @property
+    def attainable(self) -> float:
+        """The best skill that a simple model or a trial reached."""
+        return max(self.reference, self.best_trial)
+
+    def cured(self, *names: str) -> Trial | None:
+        """The best of these trials, if it went most of the way to the best that was reached."""
+        trials = [self.trials[name] for name in names if name in self.trials]
+        if not trials:
+            return None
+        best = max(trials, key=lambda trial: trial.skill)
+        base = max(self.reached, 0.0)
+        gap = self.attainable - base
+        enough = base + bound("cure") * gap
+        return best if gap > bound("gap") and best.skill >= enough else None
+
+    @property
+    def slower(self) -> Trial | None:
+        """A smaller learning rate, if it went most of the way."""
+        return self.cured("rate x0.1", "rate x0.01")
+
+    @property
+    def any_cure(self) -> bool:
+        """Whether a run with one thing changed went most of the way."""
+        return any(self.cured(name) for name in self.trials)
+
+    def helped(self, name: str) -> Trial | None:
+        """A trial that is better than the run by more than the noise of one seed."""
+        trial = self.trials.get(name)
+        better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
+        return trial if better else None
+
+    def proof(self, trial: Trial | None) -> str:
+        """What a trial changed, and how far the run and the trial went; "" for no trial."""
+        if trial is None:
+            return ""
+        return (
+            f"{WORDS.get(trial.name, f'with {trial.name}')}, the same training goes from "
+            f"{self.reached:.2f} to {trial.skill:.2f} (a constant answer is 0, a perfect one 1)"
+        )
+
+    @property
+    def batches_in_words(self) -> str:
+        """How well the network overfits single batches, as a clause; "" where none was tried."""
+        skills = self.interventions.overfit_one_batch
+        listed = ", ".join(f"{skill:.2f} of {rows} rows" for rows, skill in skills.items())
+        return f"; trained on one batch alone it learns {listed}" if skills else ""
+
+    # How did it start, and move?
+
+    @cached_property
+    def scales(self) -> Scales:
+        """Location and spread of the inputs, column by column."""
+        return scales(np.asarray(self.measurements.subject.train[0]))
+
+    @property
+    def input_scale(self) -> tuple[float, float]:
+        """The largest mean and deviation of a column of the inputs."""
+        return float(np.abs(self.scales.mean).max()), float(self.scales.deviation.max())
+
+    @property
+    def saturated_first(self) -> bool:
+        """Whether most units of the first layer have lost their slope before any step."""
+        levels = self.measurements.start.levels
+        return len(levels) > 1 and levels[0].saturated > bound("saturated")
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the loss climbed far above its first value, or a step outran the weights."""
+        loss = self.steps.loss[np.isfinite(self.steps.loss)]
+        climbed = len(loss) > 1 and loss[1:].max() > bound("overshoot") * abs(loss[0])
+        return bool(climbed or np.max(self.update_ratios[:5], initial=0.0) > bound("outrun"))
+
+    @cached_property
+    def update_ratios(self) -> np.ndarray:
+        """The length of each step over that of the weights, (steps, kernels)."""
+        kernels = [leaf.ndim > 1 for leaf in jax.tree.leaves(self.measurements.initial[0])]
+        weight = self.steps.weight[:, kernels]
+        # What starts at 0 moves infinitely far in its first step, and nothing is wrong with it: its
+        # steps are held against the longest that it becomes.
+        longest = np.nanmax(np.where(np.isfinite(weight), weight, 0), axis=0, keepdims=True)
+        length = np.where(weight[:1] > 0, weight, longest)
+        return self.steps.update[:, kernels] / np.maximum(length, 1e-12)
+
+    @cached_property
+    def update_ratio(self) -> float:
+        """The median of the update ratios over steps and kernels."""
+        return float(np.median(self.update_ratios)) if self.update_ratios.size else 0.0
+
+    @property
+    def distance(self) -> float:
+        """How far the planned run goes at this update ratio, in lengths of the weights."""
+        planned, taken = self.measurements.run.planned, max(len(self.steps.loss), 1)
+        return float(np.median(self.update_ratios, 1).sum()) * planned / taken
+
+    @property
+    def hardly_begun(self) -> bool:
+        """Whether the time was over before anything could be seen."""
+        few = len(self.steps.loss) < bound("few steps")
+        return self.finite and not self.measurements.run.complete and few
+
+    @property
+    def still_falls(self) -> bool:
+        """Whether the loss still fell when the time was over: such a run says nothing yet."""
+        loss = self.steps.loss
+        if len(loss) < 3:
+            return False
+        tenth = max(len(loss) // 10, 1)
+        middle, last = np.mean(loss[-3 * tenth : -2 * tenth]), np.mean(loss[-tenth:])
+        return bool(last < middle - bound("falls") * abs(loss[0] - middle))
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is a gradient, and the run goes nowhere."""
+        slow = self.update_ratio < bound("slow step") and self.distance < bound("distance")
+        return bool(np.median(self.steps.gradient) > 0 and slow)
+
+    @cached_property
+    def summed(self) -> bool:
+        """Whether the loss of a batch repeated is twice that of the batch."""
+        skill = self.measurements.skill
+        if skill.outputs is None:
+            return False
+        outputs, y = np.float32(skill.outputs[:8]), np.asarray(skill.wanted[:8])
+        loss = jax.jit(self.measurements.subject.loss)
+        one = float(loss(outputs, y))
+        two = float(loss(np.concatenate([outputs] * 2), np.concatenate([y] * 2)))
+        return bool(
+            np.isfinite([one, two]).all()
+            and abs(two - 2 * one) + abs(two) > 0
+            and abs(two - 2 * one) < bound("doubled") * abs(two)
+        )
+
+    @property
+    def sum_matters(self) -> bool:
+        """Whether the loss is a sum, over enough rows that it differs from a mean."""
+        return self.summed and self.measurements.trainer.batch >= bound("summed rows")
+
+    @property
+    def overshoots(self) -> bool:
+        """Whether the history shows steps that are too large: a loss that climbs, or huge steps."""
+        loss = self.steps.loss[np.isfinite(self.steps.loss)]
+        climbs = len(loss) > 1 and loss[1:].max() > loss[0] + bound("climb") * abs(loss[0])
+        return bool(climbs or self.update_ratio > bound("large step") or self.jumps)
+
+    def death_of(self, i: int) -> tuple[int, int]:
+        """The steps between which the last unit of a layer died."""
+        last = len(self.steps.loss)
+        for step, params, state in reversed(self.measurements.run.snapshots):
+            if self.measurements.look(params, state).levels[i].dead < bound("dead"):
+                return step, last
+            last = step
+        return 0, last

@@ -1,0 +1,291 @@
+"""How well outputs do on some rows: 0 as well as the best constant answer, 1 perfectly."""
+
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nnref.diagnosis.data.targets import Target, chance, infer_kind, score, skill, target_of
+from nnref.diagnosis.findings import in_a_line
+from nnref.diagnosis.program.expectation import row_by_row
+from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.run.snapshot import looked_at
+
+ROWS = 1024  # rows whose outputs are scored
+AT_ONCE = 512  # rows that the network is called with
+CONSTANTS = 20  # classes whose constant answer a metric is asked about
+STEPS_TO_CONSTANT = 500  # of the descent to the best constant answer
+
+
+class Outcome(NamedTuple):
+    """How a network does on some rows: its mean loss and its skill, 0 a constant and 1 perfect."""
+
+    loss: float
+    skill: float
+
+
+class Skill:
+    """Scores the network of a subject, by the user's metric, by accuracy or R², or by its loss.
+
+    `metric_refused` says why the user's metric was not asked, once it was not.
+    """
+
+    def __init__(self, subject: Subject, first_outputs: Any) -> None:
+        """Take the outputs before the first step for the rows that a snapshot looks at."""
+        self.subject = subject
+        self.first_outputs = first_outputs
+        self.metric_refused = ""
+
+    @cached_property
+    def wanted(self) -> np.ndarray:
+        """The targets of the rows of the first outputs."""
+        return np.asarray(self.subject.train[1])[looked_at(self.subject)]
+
+    @cached_property
+    def outputs(self) -> np.ndarray | None:
+        """The first outputs, where they are one array with the rows first."""
+        leaves = jax.tree.leaves(self.first_outputs)
+        by_row = len(leaves) == 1 and leaves[0].shape[:1] == (len(self.wanted),)
+        return leaves[0] if by_row else None
+
+    @cached_property
+    def width(self) -> int:
+        """The units of the last axis of the outputs, 1 where there is none."""
+        return 1 if self.outputs is None or self.outputs.ndim < 2 else self.outputs.shape[-1]
+
+    @cached_property
+    def kind(self) -> str:
+        """The kind of task, given or inferred; two classes in two columns are classes."""
+        y = np.asarray(self.subject.train[1])
+        kind = self.subject.kind
+        shape = () if self.outputs is None else (len(y), *self.outputs.shape[1:])
+        inferred = infer_kind(y, shape)
+        columns = y.ndim > 1 and y.shape[-1] > 1
+        finer = kind == "binary" and columns or kind == "multiclass" and inferred == "places"
+        return inferred if kind is None or finer else kind
+
+    @cached_property
+    def target(self) -> Target:
+        """The training targets."""
+        return target_of(np.asarray(self.subject.train[1]), self.kind)
+
+    @cached_property
+    def row_by_row(self) -> bool:
+        """Whether the loss holds each output against its target, not rows against each other."""
+        assert self.outputs is not None, "asked of outputs that are one array"
+        return row_by_row(self.subject.loss, self.outputs[:4], self.wanted[:4])
+
+    @cached_property
+    def fits(self) -> bool:
+        """Whether outputs can be compared with targets: one by one, or by the user's metric.
+
+        Where they cannot, skill is how far the loss falls below that of a constant answer.
+        """
+        if self.subject.metric is not None:
+            return not self.indifferent
+        if self.outputs is None:
+            return False
+        output, y = self.outputs[0], np.asarray(self.subject.train[1])
+        if self.kind == "multiclass":
+            classes = output.ndim == 1 and output.size >= self.target.classes
+            return classes or output.size == 1 or self.row_by_row
+        if self.kind == "binary" and output.size == 2:
+            return True
+        return self.kind == "places" or output.size == y[0].size
+
+    @cached_property
+    def indifferent(self) -> bool:
+        """Whether the metric calls one answer for all rows perfect.
+
+        Ranking metrics do this: when all outputs are equal every pair ties, and the score is
+        perfect.
+        """
+        if self.outputs is None or self.row_by_row:
+            return False
+        perfect = self.metric_of_constants(self.outputs, self.wanted) >= 1
+        if perfect:
+            self.metric_refused = "it gives one answer for all rows as much as a perfect one"
+        return perfect
+
+    @cached_property
+    def costs(self) -> bool:
+        """Whether targets are costs of one answer to all rows, as in problems of regret.
+
+        All inputs are the same, and the loss is linear in the outputs: no target can be met.
+        """
+        x, y = (np.asarray(part) for part in self.subject.train)
+        if (x != x[:1]).any() or self.outputs is None:
+            return False
+        y = jnp.asarray(y[: len(self.outputs)])
+        shape = 2, len(y), *self.outputs.shape[1:]
+        a, b = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        one, other, beyond = (
+            np.sum(self.subject.loss(jnp.asarray(z), y)) for z in (a, b, 2 * a - b)
+        )
+        return bool(one != other and np.isclose(2 * one - other, beyond, rtol=1e-4))
+
+    @cached_property
+    def constant_loss(self) -> float:
+        """The loss of the best constant answer, found by descent: outputs the same for every row.
+
+        A loss is measured against it where outputs and targets cannot be compared.
+        """
+        rows, y = len(self.wanted), jnp.asarray(self.wanted)
+        outputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.first_outputs)
+        by_row = jax.tree.map(lambda leaf: leaf.shape[:1] == (rows,), outputs)
+
+        def loss(constant: Any) -> Any:
+            spread = jax.tree.map(
+                lambda leaf, many: jnp.repeat(leaf[None], rows, 0) if many else leaf,
+                constant,
+                by_row,
+            )
+            return self.subject.loss(spread, y)
+
+        def step(carry: Any, _: None) -> Any:
+            constant, state = carry
+            value, gradient = jax.value_and_grad(loss)(constant)
+            updates, state = descent.update(gradient, state)
+            return (optax.apply_updates(constant, updates), state), value
+
+        def descended(constant: Any) -> Any:
+            carry = constant, descent.init(constant)
+            return jax.lax.scan(step, carry, length=STEPS_TO_CONSTANT)[1]
+
+        descent = optax.adam(0.05)
+        first = jax.tree.map(lambda leaf, many: leaf.mean(0) if many else leaf, outputs, by_row)
+        losses = np.asarray(jax.jit(descended)(first))
+        return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
+
+    @cached_property
+    def decision_threshold(self) -> float:
+        """The output above which the larger of two targets is predicted: both cost the same."""
+        y = np.asarray(self.subject.train[1])
+        low, high = (np.full_like(y[:2], value) for value in (y.min(), y.max()))
+        assert self.outputs is not None, "asked of outputs that are one array"
+        shape = (2, *self.outputs.shape[1:])
+        grid = np.linspace(-4, 4, 161)
+        loss = jax.jit(self.subject.loss)
+        costs = np.array(
+            [
+                float(loss(jnp.full(shape, v, jnp.float32), low))
+                - float(loss(jnp.full(shape, v, jnp.float32), high))
+                for v in grid
+            ]
+        )
+        crossing = np.flatnonzero((costs[:-1] < 0) & (costs[1:] >= 0))
+        return float(grid[crossing[0] + 1]) if len(crossing) else 0.5
+
+    def predictions(self, outputs: np.ndarray, target: Target) -> np.ndarray:
+        """Outputs as classes, labels or values, in the form of the target's answers."""
+        if target.kind == "regression":
+            return outputs.reshape(len(outputs), -1)
+        if target.kind == "places":
+            return outputs.argmax(-1)
+        if target.kind == "multiclass":
+            flat = outputs.reshape(len(outputs), -1)
+            return flat.argmax(-1) if flat.shape[1] > 1 else np.round(flat[:, 0])
+        if target.kind == "binary" and self.width > 1:
+            return outputs.argmax(-1)
+        return outputs.reshape(len(outputs), -1) > self.decision_threshold
+
+    @cached_property
+    def network(self) -> dict[bool, Any]:
+        """The network compiled, in evaluation mode (False) and in training mode (True)."""
+
+        def network(params: Any, state: Any, x: Any, train: bool) -> Any:
+            key = jax.random.key(1) if train else None
+            return self.subject.apply(params, state, x, key, train)[0]
+
+        return {
+            mode: jax.jit(lambda p, s, x, m=mode: network(p, s, x, m)) for mode in (False, True)
+        }
+
+    def outcome(
+        self,
+        params: Any,
+        state: Any,
+        rows: tuple[Any, Any] | None = None,
+        train: bool = False,
+    ) -> Outcome:
+        """How the network does on rows, the training rows by default."""
+        outputs, y = self.outputs_at(params, state, rows, train)
+        loss = float(jax.jit(self.subject.loss)(outputs, y))
+        if not self.fits:
+            return Outcome(loss, self.of_loss(loss))
+        value = self.metric(outputs, y)
+        if value is None:
+            return Outcome(loss, self.recomputed(outputs, y))
+        return Outcome(loss, skill(value, self.metric_of_constants(outputs, y)))
+
+    def outputs_at(
+        self, params: Any, state: Any, rows: tuple[Any, Any] | None = None, train: bool = False
+    ) -> tuple[Any, np.ndarray]:
+        """The outputs for at most `ROWS` of the rows, and the targets of these.
+
+        Rows are taken evenly, as they may be sorted. Where the state goes on from batch to batch
+        they are the first ones.
+        """
+        x, y = (np.asarray(part) for part in (self.subject.train if rows is None else rows))
+        many = ROWS if self.fits else AT_ONCE  # outputs without rows cannot be joined
+        if len(x) > many:
+            chosen = np.linspace(0, len(x) - 1, many).round().astype(int)
+            chosen = chosen if self.subject.restart is None else np.arange(many)
+            x, y = x[chosen], y[chosen]
+        state = self.subject.begun(params, state)
+        parts = [
+            self.network[train](params, state, jnp.asarray(x[i : i + AT_ONCE]))
+            for i in range(0, len(x), AT_ONCE)
+        ]
+        if len(parts) == 1:
+            return parts[0], y
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), y
+
+    def recomputed(self, outputs: Any, y: np.ndarray) -> float:
+        """The skill by accuracy or R²; -1 where outputs do not fit the targets."""
+        target = target_of(y, self.kind)
+        try:
+            value = score(target, self.predictions(np.asarray(outputs, float), target))
+        except (ValueError, TypeError):  # outputs of another shape predict nothing
+            return -1.0
+        return skill(value, chance(target))
+
+    def of_loss(self, loss: float) -> float:
+        """A loss as skill: the share of the best constant answer's loss that is gone."""
+        if not np.isfinite(loss):
+            return -1.0
+        constant = self.constant_loss
+        return float(np.clip((constant - loss) / max(abs(constant), 1e-9), -1, 1))
+
+    def metric(self, outputs: Any, y: np.ndarray) -> float | None:
+        """The value of the user's metric; None where there is none, or it raises."""
+        if self.subject.metric is None:
+            return None
+        try:
+            return float(self.subject.metric(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+        except Exception as error:  # whatever it raises, accuracy or R² goes on without it
+            self.metric_refused = in_a_line(error)
+            return None
+
+    def metric_of_constants(self, outputs: np.ndarray, y: np.ndarray) -> float:
+        """The most that the user's metric gives to one answer for all rows."""
+        shape = np.shape(outputs)
+        width = shape[-1] if len(shape) > 1 else 1
+        if self.kind != "regression" and width > 1:
+            constants = [20 * np.eye(width)[c] - 10 for c in range(min(width, CONSTANTS))]
+        else:
+            values = np.asarray(y, float)
+            constants = [-10.0, 0.0, 1.0, 10.0, values.min(), values.mean(), values.max()]
+            constants += [values.mean(0)] if values.shape == shape else []
+        scores = [self.metric(np.broadcast_to(np.float32(c), shape), y) for c in constants]
+        return max((s for s in scores if s is not None and np.isfinite(s)), default=0.0)
+
+    def never_predicted(self, params: Any, state: Any) -> set[int]:
+        """Classes of the training rows that the network predicts for none of them."""
+        outputs, y = self.outputs_at(params, state)
+        target = target_of(y, self.kind)
+        classes = np.asarray(self.predictions(np.asarray(outputs, float), target)).astype(int)
+        return set(target.answers.ravel().tolist()) - set(classes.ravel().tolist())

@@ -325,6 +325,7 @@ def as_json(run: Any, picture: Path | None) -> dict[str, Any]:
     def number(value: float) -> float | None:
         return value if abs(value) < float("inf") else None
 
+    metrics = {} if run.task is None else run.task.functions.metrics
     return {
         "name": run.name,
         "identity": run.experiment.identity,
@@ -339,7 +340,7 @@ def as_json(run: Any, picture: Path | None) -> dict[str, Any]:
                 "ending": record.ending or None,
                 "page": str(record.page) if record.page else None,
                 "final": {m: number(record.final(m)) for m in (*record.history, *record.test)},
-                "best": {m: number(record.best(m)) for m in record.history},
+                "best": {m: number(record.best(m, metrics)) for m in record.history},
             }
             for record in run.records
         ],

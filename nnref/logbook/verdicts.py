@@ -8,7 +8,7 @@ import numpy as np
 
 from nnref.experiment.claims import Bounds, Claim, CountClaim, StatisticClaim, TwinClaim
 from nnref.experiment.experiment import Experiment
-from nnref.training.train import falls
+from nnref.parts.metrics import Metric, lower_is_better
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,17 @@ class Record:
         known = np.flatnonzero(~np.isnan(values))
         return float(values[known[-1]]) if len(known) else float("nan")
 
-    def best(self, measure: str) -> float:
-        """The best value of any epoch: the lowest of a loss, the highest of an accuracy."""
+    def best(self, measure: str, metrics: Mapping[str, Metric] = {}) -> float:
+        """The best value of any epoch: the lowest of a loss, the highest of an accuracy.
+
+        Args:
+            measure: its name in the history.
+            metrics: the metrics of the task, by name: each says whether larger is better.
+        """
         values = self.history[measure]
         if np.isnan(values).all():
             return float("nan")
-        return float(np.nanmin(values) if falls(measure) else np.nanmax(values))
+        return float((np.nanmin if lower_is_better(measure, metrics) else np.nanmax)(values))
 
     def epochs_to(self, bounds: Bounds) -> int | None:
         """The first epoch at which a measure is within its bounds."""

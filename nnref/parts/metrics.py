@@ -30,9 +30,12 @@ def add_up(batches: Any) -> Any:
 
 
 class Metric(NamedTuple):
-    """Sums of a batch, how those of batches go together, and the figure that sums stand for.
+    """A figure for people, in three steps, and which of two figures is the better one.
 
-    A metric that is no scalar is not recorded epoch by epoch: it is taken once, at the end.
+    `count(outputs, targets)` gives sums over a batch, `total` adds up the sums of several batches,
+    and `value` turns sums into the figure. `larger_is_better` is read wherever a best value is
+    looked for: early stopping, the network that is kept, comparisons. A metric that is no scalar
+    is not recorded epoch by epoch: it is taken once, at the end.
     """
 
     count: Callable[[Array, Array], Any]
@@ -40,6 +43,25 @@ class Metric(NamedTuple):
     larger_is_better: bool
     total: Callable[[Any], Any] = add_up
     scalar: bool = True
+
+
+def is_loss(measure: str) -> bool:
+    """Whether a measure of the history is the loss of a split, such as `valid_loss`."""
+    return measure.partition("_")[2] == "loss"
+
+
+def lower_is_better(measure: str, metrics: Mapping[str, Metric]) -> bool:
+    """Whether a smaller value of a measure of the history is the better one.
+
+    A metric says so itself, whatever its name; of a loss the smaller value is better. Of a measure
+    that is neither, such as `clipped`, the larger value counts as better.
+
+    Args:
+        measure: the name of a split, an underscore, and `loss` or the name of a metric.
+        metrics: the metrics of the task, by name.
+    """
+    name = measure.partition("_")[2]
+    return not metrics[name].larger_is_better if name in metrics else is_loss(measure)
 
 
 # --- classes ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnref.experiment.experiment import Experiment
+from nnref.parts.metrics import is_loss
 from nnref.parts.schedules import plateau
 from nnref.report.rates import learning_rates
 from nnref.studies.run import Run
@@ -25,7 +26,7 @@ def draw_losses(run: Run, path: Path) -> Path:
         path: of the PNG or SVG, by its ending.
     """
     figure, axes = blank_figure()
-    losses = {name: values for name, values in run.history.items() if name.endswith("loss")}
+    losses = {name: values for name, values in run.history.items() if is_loss(name)}
     for name, values in losses.items():
         known = ~np.isnan(values).all(axis=0)
         epochs, values = np.flatnonzero(known), values[:, known]

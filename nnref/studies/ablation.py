@@ -26,6 +26,7 @@ from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import set_path
 from nnref.logbook.pages import SweepPage, read_sweep_page
 from nnref.logbook.verdicts import Record
+from nnref.parts.metrics import lower_is_better
 from nnref.studies.groups import Group, Job, Variant, groups_of
 from nnref.studies.run import measures_of
 from nnref.studies.statistics import (
@@ -43,7 +44,6 @@ from nnref.studies.sweep import sweep
 from nnref.studies.sweep_page import known
 from nnref.studies.sweep_record import Planned, SweepListener, Swept, planned
 from nnref.training.loop import fit
-from nnref.training.train import falls
 
 LEVEL = 0.95
 NEAR = 1.1  # a loss at most so many times the best is near it
@@ -354,7 +354,7 @@ def compared(
     plan, axis, metric = asked.plan, asked.axis, asked.metric
     sweep = plan.experiment.sweep
     assert sweep is not None, "a plan has a sweep"
-    lower = falls(metric)
+    lower = lower_is_better(metric, plan.groups[0].task.functions.metrics)
     groups = {
         job.variant: group
         for group in groups_of(final.variants, final.seeds[:1])
@@ -364,7 +364,7 @@ def compared(
 
     def result(place: int, paths: Sequence[str]) -> Result:
         records = final.of(place)
-        scores = np.array([score(record, metric) for record in records])
+        scores = np.array([score(record, metric, lower) for record in records])
         steps, there = None, 0
         if sweep.target is not None:
             of = steps_to(records, sweep.target, groups[place].setup.steps_per_epoch)
@@ -513,11 +513,14 @@ def steps_to(records: Sequence[Record], target: Bounds, epoch: int) -> list[floa
     return [np.inf if epochs is None else float(epochs * epoch) for epochs in first]
 
 
-def score(record: Record, metric: str) -> float:
-    """A measure in the end; where a run diverged an infinite loss, or nothing right."""
+def score(record: Record, metric: str, lower: bool) -> float:
+    """A measure at the end of a run; where the run diverged, the worst value.
+
+    The worst value is infinity where a smaller value is better (`lower`), and 0 otherwise.
+    """
     value = np.nan if record.diverged else record.final(metric)
     if np.isnan(value):
-        return np.inf if falls(metric) else 0.0
+        return np.inf if lower else 0.0
     return value
 
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
-from nnref.experiment.claims import Stop
 from nnref.experiment.experiment import Experiment, read
 from nnref.logbook.pages import Page, page_at, probe_table
 from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
+from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import (
     STREAM,
@@ -140,7 +140,7 @@ def run(
     if folder is not None and len(known) == len(seeds):
         records = tuple(record_of(known[seed]) for seed in seeds)
         verdict = judge(experiment, records, twin)
-        past = Run(name, experiment, records, verdict)
+        past = Run(name, experiment, records, verdict, task)
         raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
     todo = tuple(seed for seed in seeds if seed not in known)
     # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
@@ -261,7 +261,7 @@ def train_seeds(
             ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
             {name: float(values[run]) for name, values in test.items()},
             writers[seed].path if seed in writers else None,
-            best_epoch(plan.stop, of_seed) if plan.stop and train.keeps_best(plan) else None,
+            best_epoch(plan, of_seed, setup.metrics()) if train.keeps_best(plan) else None,
         )
     return records, states
 
@@ -311,10 +311,14 @@ class Measured:
                 self.writers[seed].probes(np.concatenate(tables))
 
 
-def best_epoch(stop: Stop, history: Mapping[str, np.ndarray]) -> int:
-    """The epoch of the best value of what is watched, whose network the program has kept."""
-    values = history[stop.metric]
-    return int(np.nanargmax(values) if train.rises(stop) else np.nanargmin(values))
+def best_epoch(
+    plan: train.Plan, history: Mapping[str, np.ndarray], metrics: Mapping[str, Metric]
+) -> int:
+    """The epoch with the best `stop.metric`; the network of that epoch is the one kept."""
+    assert plan.stop is not None, "a plan that keeps the best network has a stop"
+    watched = plan.stop.metric
+    best = np.nanargmin if lower_is_better(watched, metrics) else np.nanargmax
+    return int(best(history[watched]))
 
 
 def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> str:

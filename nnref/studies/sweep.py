@@ -134,14 +134,14 @@ def shortened(course: Course, epoch: int) -> Course:
 
 def record_of(group: Group, job: Job, course: Course) -> Record:
     """The record of a run, as a run alone would have it."""
-    experiment = group.variants[job.variant].experiment
-    stop = experiment.stop
+    experiment, plan = group.variants[job.variant].experiment, group.plan
+    kept = train.keeps_best(plan)
     return Record(
         job.seed,
         course.history,
         ending(experiment, group.setup, course.epochs, course.bad_step),
         course.test,
-        kept=best_epoch(stop, course.history) if stop and train.keeps_best(group.plan) else None,
+        kept=best_epoch(plan, course.history, group.setup.metrics()) if kept else None,
     )
 
 

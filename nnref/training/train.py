@@ -15,6 +15,7 @@ import optax
 from nnref.experiment.claims import Stop
 from nnref.parts.chain import evaluation_params
 from nnref.parts.clipping import clipped_share
+from nnref.parts.metrics import lower_is_better
 from nnref.parts.schedules import observe
 from nnref.training import probes
 from nnref.training.task import Functions
@@ -59,18 +60,6 @@ class Plan(NamedTuple):
     stop: Stop | None = None
     shuffle: bool = True
     probes: str = "off"  # or "epoch", or "step"
-
-
-def falls(measure: str) -> bool:
-    """Whether less of a measure is better."""
-    return measure.endswith(("loss", "error", "perplexity", "bits_per_character"))
-
-
-def rises(stop: Stop) -> bool:
-    """Whether more of what is watched is better."""
-    if stop.at_least is not None or stop.at_most is not None:
-        return stop.at_least is not None
-    return not falls(stop.metric)
 
 
 def keeps_best(plan: Plan) -> bool:
@@ -272,9 +261,21 @@ def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Any]
     return row | ({"probes": sums["probes"]} if "probes" in sums else {})
 
 
-def should_stop(stop: Stop, state: TrainState, figure: Array) -> tuple[Array, Array, Array]:
-    """Whether a run stops at this value of the measure it watches, its best value, its patience."""
-    improved = figure > state.best if rises(stop) else figure < state.best
+def should_stop(
+    stop: Stop, state: TrainState, figure: Array, lower: bool
+) -> tuple[Array, Array, Array]:
+    """Whether a run stops after this evaluation.
+
+    Args:
+        stop: the targets and the patience.
+        state: before this evaluation, with the best value of the watched measure so far.
+        figure: the new value of the watched measure; NaN where nothing was evaluated.
+        lower: whether a smaller value is the better one.
+
+    Returns:
+        Whether the run stops, the best value, and the number of evaluations since the best one.
+    """
+    improved = figure < state.best if lower else figure > state.best
     best = jnp.where(improved, figure, state.best)
     waited = jnp.where(improved, 0, state.waited + ~jnp.isnan(figure))
     done = jnp.bool_(False)
@@ -419,7 +420,9 @@ def end_of_epoch(
         after = after._replace(opt_state=observe(after.opt_state, row["valid_loss"]))
     running = row["bad_step"] == 0
     if plan.stop is not None:
-        done, best, waited = should_stop(plan.stop, state, row[plan.stop.metric])
+        watched = plan.stop.metric
+        lower = lower_is_better(watched, functions.metrics)
+        done, best, waited = should_stop(plan.stop, state, row[watched], lower)
         after = after._replace(best=best, waited=waited)
         if keeps_best(plan):
             newest = (params, after.model_state)

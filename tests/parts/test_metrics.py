@@ -8,7 +8,7 @@ import sklearn.metrics as oracle
 
 from nnref.errors import UserError
 from nnref.parts.losses import TARGETS
-from nnref.parts.metrics import METRICS, METRICS_OF, add_up
+from nnref.parts.metrics import METRICS, METRICS_OF, add_up, lower_is_better
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
@@ -207,6 +207,18 @@ def test_what_is_better_and_what_is_no_scalar():
     smaller = {name for name, metric in made.items() if not metric.larger_is_better}
     assert smaller == {"perplexity", "bits_per_character", "mean_absolute_error"}
     assert {name for name, metric in made.items() if not metric.scalar} == {"confusion_matrix"}
+
+
+def test_a_metric_says_itself_which_of_two_values_is_better():
+    """Whatever the end of its name; only the loss is known by its name."""
+    made = {name: of("softmax_cross_entropy", name, 9) for name in ("accuracy", "perplexity")}
+    made["brier_score"] = made["perplexity"]
+    made["share_without_error"] = made["accuracy"]
+    lower = {name for name in made if lower_is_better(f"valid_{name}", made)}
+    assert lower == {"perplexity", "brier_score"}
+    assert lower_is_better("valid_loss", made)
+    assert lower_is_better("train_loss", {})
+    assert not lower_is_better("clipped", made)
 
 
 def test_add_up_sums_every_leaf_over_the_batches():

@@ -315,9 +315,9 @@ def record(values, ending="", **test):
 
 def test_divergence_is_the_worst_score():
     wild = record([1, np.nan], "diverged at epoch 1", test_loss=0.1, test_accuracy=0.9)
-    assert score(wild, "test_loss") == np.inf
-    assert score(wild, "test_accuracy") == 0
-    assert score(record([1, 0.5]), "valid_loss") == 0.5
+    assert score(wild, "test_loss", lower=True) == np.inf
+    assert score(wild, "test_accuracy", lower=False) == 0
+    assert score(record([1, 0.5]), "valid_loss", lower=True) == 0.5
     target = Bounds(metric="valid_loss", at_most=0.5)
     runs = [record([1, 0.4, np.nan], "diverged at epoch 2"), record([1, 0.6]), record([1, 1, 0.5])]
     assert steps_to(runs, target, 7) == [np.inf, np.inf, 14]

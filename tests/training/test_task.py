@@ -10,8 +10,9 @@ import pytest
 
 import nnref
 from nnref.experiment.experiment import parse
+from nnref.parts.metrics import Metric
 from nnref.studies.run import run
-from nnref.training.setup import from_experiment
+from nnref.training.setup import Setup, from_experiment
 
 CLASSES = {
     "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
@@ -213,6 +214,41 @@ def test_patience_keeps_the_network_of_the_best_evaluation():
         kept = float(functions.loss(outputs, found.task.valid.y))
         assert kept == pytest.approx(record.best("valid_loss"), rel=1e-5)
         assert record.final("valid_loss") == pytest.approx(kept, rel=1e-5)
+
+
+def brier_score():
+    """The mean squared error of the probability of class 1 (Brier 1950): 0 is perfect."""
+
+    def count(outputs, targets):
+        return jnp.sum(jnp.square(jax.nn.sigmoid(outputs) - targets)), jnp.float32(outputs.size)
+
+    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=False)
+
+
+@pytest.mark.parametrize("bound", [{}, {"at_least": 2.0}])
+def test_patience_keeps_the_lowest_value_of_a_metric_that_says_so(monkeypatch, bound):
+    """The name of a Brier score does not tell that less of it is better; the metric does."""
+    monkeypatch.setattr(Setup, "metrics", lambda self: {"brier_score": brier_score()})
+    xor = experiment(
+        data="xor",
+        model={"name": "mlp", "hidden": [4]},
+        loss="sigmoid_cross_entropy",
+        optimizer={"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
+        batch_size=4,
+        epochs=200,
+        stop={"metric": "valid_brier_score", "patience": 60, **bound},
+    )
+    found = run(xor, logbook=None)
+    record, task = found.records[0], found.task
+    lowest = float(np.nanmin(record.history["valid_brier_score"]))
+    assert record.history["valid_brier_score"][0] > 0.2
+    assert lowest < 0.01
+    assert record.best("valid_brier_score", task.functions.metrics) == pytest.approx(lowest)
+    assert record.final("valid_brier_score") == pytest.approx(lowest)
+    params = jax.tree.map(lambda leaf: leaf[0], found.params)
+    outputs, _ = task.functions.apply(params, {}, task.valid.x, None, False)
+    kept = jnp.mean(jnp.square(jax.nn.sigmoid(outputs) - task.valid.y))
+    assert float(kept) == pytest.approx(lowest, rel=1e-4, abs=1e-7)
 
 
 def test_metrics_can_be_chosen():

@@ -294,7 +294,7 @@ def test_when_a_run_stops(stop, figures, stops_at):
     )
     stopped = None
     for number, figure in enumerate(figures, 1):
-        done, best, waited = train.should_stop(stop, state, jnp.float32(figure))
+        done, best, waited = train.should_stop(stop, state, jnp.float32(figure), not rising)
         state = state._replace(best=best, waited=waited)
         if done and stopped is None:
             stopped = number

@@ -16,6 +16,7 @@ from rich.text import Text
 from nnref.experiment.claims import CountClaim
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.index import entries, near, settings_of
+from nnref.parts.metrics import is_loss
 from nnref.report.terminal.logbook import nearest_attempts
 from nnref.studies.listeners import Listener
 from nnref.studies.run import Run
@@ -117,7 +118,7 @@ class TerminalListener(Listener):
 
 def figures(latest: Mapping[str, float]) -> str:
     """The losses, and the first metric, of validation where there is one."""
-    names = [name for name in latest if name.endswith("_loss")]
+    names = [name for name in latest if is_loss(name)]
     metrics = [name for name in latest if name not in (*names, "clipped")]
     metrics.sort(key=lambda name: not name.startswith("valid_"))
     return "  ".join(f"{name} {latest[name]:.4g}" for name in names + metrics[:1])
@@ -141,7 +142,7 @@ def tables(run: Run) -> list[Table]:
     The figures are of the network that is kept, and the best of all epochs.
     """
     measures = list(run.records[0].history)
-    losses = [name for name in measures if name.endswith("_loss")]
+    losses = [name for name in measures if is_loss(name)]
     metric = next((n[6:] for n in measures if n.startswith("train_") and n not in losses), None)
     main = [name for name in (f"train_{metric}", f"valid_{metric}") if name in measures]
     rest = [name for name in measures if name not in (*losses, *main)]
@@ -197,7 +198,7 @@ def in_digits(value: float) -> str:
 
 def curve(run: Run, width: int = 64, height: int = 8) -> str:
     """The median loss over the epochs, on a logarithmic scale, drawn in text."""
-    losses = {n: v for n, v in run.history.items() if n.endswith("_loss")}
+    losses = {n: v for n, v in run.history.items() if is_loss(n)}
     marks = dict(zip(losses, "·•", strict=False))
     grid = [[" "] * width for _ in range(height)]
     medians = {}

@@ -8,8 +8,10 @@ import jax
 
 TINY = 8192  # bytes of state and data, up to which a loop becomes one piece of machine code
 LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
-# Products that are fused for YNNPACK stay calls of that library, which keep a loop in pieces.
-PIECES = {"xla_cpu_experimental_ynn_fusion_type": ""}
+# A call of a library keeps a loop in pieces. So neither YNNPACK, which takes products together with
+# what is around them, nor Eigen's threads are to have those of a tiny network. From jaxlib 0.12 on
+# that alone is not enough: it needs the form that `nnref.models.layers.product` gives them as well.
+PIECES = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_multi_thread_eigen": False}
 
 
 def compile_tiny_loops_whole() -> None:
@@ -17,8 +19,8 @@ def compile_tiny_loops_whole() -> None:
 
     Otherwise it walks through a list of kernels at each turn, about 0.1 us for each, which in a
     network of a dozen weights is nearly all the time: XOR takes 3.3 us an epoch so, and 0.5 whole
-    (jaxlib 0.10.2). To be called before the backend starts; where the user has set XLA's extra
-    options, they stay.
+    (jaxlib 0.10.2 and 0.12.0.1). To be called before the backend starts; where the user has set
+    XLA's extra options, they stay.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "--xla_backend_extra_options" not in flags:

@@ -14,10 +14,10 @@ from nnref.training.compilation import LOOPS, compile_tiny_loops_whole, tiny_opt
 from nnref.training.setup import from_experiment
 
 
-def chunk_in_hlo(hidden):
+def chunk_in_hlo(hidden, optimizer="sgd"):
     """The optimized program of a chunk of epochs, and whether it counts as tiny."""
-    content = {"data": "xor", "model": {"name": "mlp", "hidden": [hidden]}, "batch_size": 4}
-    content |= {"loss": "sigmoid_cross_entropy", "optimizer": "sgd", "epochs": 9}
+    content = {"data": "xor", "model": {"name": "mlp", "hidden": hidden}, "batch_size": 4}
+    content |= {"loss": "sigmoid_cross_entropy", "optimizer": optimizer, "epochs": 9}
     experiment = parse(json.dumps(content))
     task, setup, _ = from_experiment(experiment)
     plan, numbers = plan_of(experiment), experiment.hyperparameters
@@ -29,16 +29,18 @@ def chunk_in_hlo(hidden):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="a matter of XLA's CPU backend")
-def test_the_loop_of_a_tiny_network_is_one_piece():
+@pytest.mark.parametrize("hidden", [[4], [3, 5]], ids=str)
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_loop_of_a_tiny_network_is_one_piece(hidden, optimizer):
     """XLA promises no such option: where it is gone, XOR takes five times as long."""
-    hlo, tiny = chunk_in_hlo(hidden=4)
+    hlo, tiny = chunk_in_hlo(hidden, optimizer)
     assert tiny
     assert tiny_options()
     assert "xla_cpu_small_call" in hlo
 
 
 def test_a_larger_network_is_compiled_as_usual():
-    _, tiny = chunk_in_hlo(hidden=600)
+    _, tiny = chunk_in_hlo([600])
     assert not tiny
 
 

@@ -21,7 +21,7 @@ from nnref.parts.initializers import (
     orthogonal,
     torch_linear,
 )
-from nnref.parts.models.layers import Dropout, lsuv_pass, normalization
+from nnref.parts.models.layers import Dropout, lsuv_pass, normalization, product
 from nnref.parts.models.mlp import MLP, Linear
 from nnref.parts.regularizers import Regularization
 from nnref.training.setup import bind
@@ -103,6 +103,22 @@ def test_linear_is_a_matrix_and_a_bias():
     kernel, x = model.layers[0].kernel[...], batch(6, 2, 4)
     np.testing.assert_allclose(model(x), x.reshape(6, 8) @ kernel, rtol=1e-6)
     assert len(weights(model)) == 2
+
+
+@pytest.mark.parametrize("shape", [(5,), (6, 5), (2, 3, 5)], ids=str)
+def test_the_product_of_a_layer_is_that_of_matrices(shape):
+    """So are its derivatives of both kinds, and it for several kernels at once."""
+    draw = partial(jax.random.normal, dtype=jnp.float32)
+    h, d_h, kernels = (draw(jax.random.key(n), s) for n, s in enumerate((shape, shape, (7, 5, 3))))
+    kernel, d_kernel = kernels[:2]
+
+    def seen(times):
+        forward = jax.jvp(times, (h, kernel), (d_h, d_kernel))
+        z, back = jax.vjp(times, h, kernel)
+        return *forward, *back(jnp.cos(z)), jax.vmap(times, in_axes=(None, 0))(h, kernels)
+
+    for ours, theirs in zip(seen(product), seen(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [None, "layer"])

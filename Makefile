@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help experiment diagnose ablation claims test lint bench clean
+.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint bench clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -15,7 +15,7 @@ endif
 FILE = $(if $(NAME),"experiments/$(patsubst experiments/%,%,$(patsubst %.json,%,$(NAME))).json")
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo '  Further words for the command go into ARGS: make experiment NAME=xor_small ARGS="--epochs 50"'
 
 experiment: ## Run an experiment: NAME=xor_small; without NAME, list them
@@ -38,6 +38,16 @@ claims: ## Run every experiment and print which claims hold, then diagnose each 
 test: lint ## Lint, then run the unit tests
 	@.venv/bin/python -m pytest -n 2 $(ARGS)
 
+test-oldest: ## Run the unit tests with the lowest version of everything that pyproject.toml allows
+	@sh tools/setup.sh oldest
+	@.venv-oldest/bin/python -m pytest -n 2 $(ARGS)
+
+test-newest: ## Check types and run them with the newest versions, fetched anew, on the newest Python
+	@rm -rf .venv-newest
+	@sh tools/setup.sh newest
+	@.venv-newest/bin/pyright --pythonpath .venv-newest/bin/python
+	@.venv-newest/bin/python -m pytest -n 2 $(ARGS)
+
 lint: ## Check style, types and the order of the rooms
 	@sh tools/setup.sh dev
 	@.venv/bin/ruff check .
@@ -49,6 +59,6 @@ bench: ## Measure the speed against PyTorch and Keras
 	@sh tools/setup.sh bench
 	@.venv/bin/python benchmarks/run.py $(ARGS)
 
-clean: ## Remove .venv and caches; the logbook stays
-	@rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the environments and caches; the logbook stays
+	@rm -rf .venv .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find nnref tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || :

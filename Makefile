@@ -42,10 +42,12 @@ test-oldest: ## Run the unit tests with the lowest version of everything that py
 	@sh tools/setup.sh oldest
 	@.venv-oldest/bin/python -m pytest -n 2 $(ARGS)
 
+# pyproject.toml names a folder .venv to pyright, and --pythonpath does not change that: hence the link.
 test-newest: ## Check types and run them with the newest versions, fetched anew, on the newest Python
 	@rm -rf .venv-newest
 	@sh tools/setup.sh newest
-	@.venv-newest/bin/pyright --pythonpath .venv-newest/bin/python
+	@ln -s . .venv-newest/.venv
+	@.venv-newest/bin/pyright --venvpath .venv-newest
 	@.venv-newest/bin/python -m pytest -n 2 $(ARGS)
 
 lint: ## Check style, types and the order of the rooms

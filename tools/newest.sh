@@ -18,7 +18,7 @@ unset ARGS PYTHON
 folder=${kept:-$(mktemp -d)} && mkdir -p "$folder" && folder=$(cd "$folder" && pwd -P) || exit 2
 
 leave() {
-    for device in dev/shm dev proc; do umount "${root:?}/$device" 2>/dev/null; done
+    [ -z "$root" ] || for device in dev/shm dev proc; do umount "$root/$device" 2>/dev/null; done
 }
 trap 'leave; [ -n "$kept" ] || rm -rf --one-file-system "$folder"' EXIT
 trap 'exit 130' INT TERM HUP

@@ -59,7 +59,7 @@ set_up() { # uv|pip
     advice='Connect the network and call again; HTTPS_PROXY, PIP_INDEX_URL, UV_DEFAULT_INDEX name a proxy or mirrors.'
     # The wheel of PyTorch is chosen by the configuration of pip, which uv does not read.
     [ "$what" != bench ] || { $install pip && $pip torch==2.13.0; } || return
-    if [ "$what" = oldest ]; then # pyproject.toml, with == for >=
+    if [ "$what" = oldest ]; then # what pyproject.toml asks for, with == for >=
         sed -n 's/^ *"\([A-Za-z0-9_-]*\)[^>]*>=\([0-9.]*\).*/\1==\2/p' pyproject.toml >$venv/lowest.txt
         constraints="-c $venv/lowest.txt"
     fi

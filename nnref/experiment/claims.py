@@ -11,8 +11,8 @@ from nnref.bounds import Count, Index
 from nnref.experiment.schema import Part
 
 
-def in_a_tuple(given: Any) -> Any:
-    return tuple(given) if isinstance(given, list | tuple) else (given,)
+def in_a_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 class Bounds(Part):
@@ -34,8 +34,8 @@ class Bounds(Part):
 
     def __str__(self) -> str:
         sides = ((">=", self.at_least), ("<=", self.at_most))
-        told = [f"{self.metric} {sign} {bound:g}" for sign, bound in sides if bound is not None]
-        return " and ".join(told) or self.metric
+        bounds = [f"{sign} {bound:g}" for sign, bound in sides if bound is not None]
+        return " and ".join(f"{self.metric} {bound}" for bound in bounds) or self.metric
 
 
 class CountClaim(Bounds):
@@ -66,8 +66,8 @@ class CountClaim(Bounds):
         least, most = (*self.in_, self.of)[:2]
         reached = sum(map(self.within, values))
         wanted = f"{least} or more" if most == self.of else f"{least} to {most}"
-        told = f"{self} in {reached} of {self.of} seeds, claimed {wanted}"
-        return least <= reached <= most, told
+        sentence = f"{self} in {reached} of {self.of} seeds, claimed {wanted}"
+        return least <= reached <= most, sentence
 
 
 STATISTICS = {
@@ -115,12 +115,12 @@ class TwinClaim(Part):
         same_shape = ours.shape == theirs.shape
         apart = float(np.abs(ours - self.times * theirs).max()) if same_shape else float("inf")
         times = "" if self.times == 1 else f"{self.times:g} times "
-        told = f"{self.metric} is {times}that of {self.twin} to {apart:.2g}"
-        return apart <= self.within, f"{told}, claimed {self.within:g}"
+        sentence = f"{self.metric} is {times}that of {self.twin} to {apart:.2g}"
+        return apart <= self.within, f"{sentence}, claimed {self.within:g}"
 
 
-def kind_of_claim(given: Any) -> str:
-    keys = given if isinstance(given, Mapping) else type(given).model_fields
+def kind_of_claim(value: Any) -> str:
+    keys = value if isinstance(value, Mapping) else type(value).model_fields
     return "twin" if "twin" in keys else "statistic" if "statistic" in keys else "count"
 
 

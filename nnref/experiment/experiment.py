@@ -51,10 +51,10 @@ class SeedRange(Part):
     count: Count
 
 
-def range_of_seeds(given: Any) -> Any:
-    if not isinstance(given, dict):
-        return given
-    seeds = SeedRange(**given)
+def range_of_seeds(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    seeds = SeedRange(**value)
     return tuple(range(seeds.first, seeds.first + seeds.count))
 
 
@@ -80,8 +80,8 @@ class Mistakes(UserError):
 Record = arguments_model("regularization", Regularization, None)
 
 
-def nothing_on(given: Any) -> Any:
-    return {} if given == "off" else given
+def nothing_on(value: Any) -> Any:
+    return {} if value == "off" else value
 
 
 class Experiment(Part):

@@ -39,11 +39,11 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def lists_as_tuples(cls, given: Any) -> Any:
+    def lists_as_tuples(cls, value: Any) -> Any:
         """JSON has lists only; what is frozen holds tuples."""
-        if not isinstance(given, dict):
-            return given
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        if not isinstance(value, dict):
+            return value
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
 
 
 def schema_arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -91,13 +91,13 @@ def arguments_model(title: str, function: Callable[..., Any], name: str | None) 
         function: whose arguments, or the class whose constructor.
         name: the member's word in its family, which becomes the key `name`; None for a record.
     """
-    said = docstring_parser.parse(inspect.getdoc(function) or "")
-    lines = {p.arg_name: " ".join((p.description or "").split()) for p in said.params}
+    docstring = docstring_parser.parse(inspect.getdoc(function) or "")
+    lines = {p.arg_name: " ".join((p.description or "").split()) for p in docstring.params}
     fields: dict[str, Any] = {}
     if name is not None:
-        fields["name"] = (Literal[name], Field(description=said.short_description))  # pyright: ignore
+        fields["name"] = (Literal[name], Field(description=docstring.short_description))  # pyright: ignore
     fields |= {p.name: field(p, lines.get(p.name)) for p in schema_arguments(function)}
-    model = create_model(title, __base__=Member, __doc__=said.short_description, **fields)
+    model = create_model(title, __base__=Member, __doc__=docstring.short_description, **fields)
     model.function = staticmethod(function)
     return model
 
@@ -119,12 +119,12 @@ def component(kind: str, family: Mapping[str, Any]) -> Any:
     ]
 
 
-def bare_name(given: Any) -> Any:
-    return {"name": given} if isinstance(given, str) else given
+def bare_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
-def member_name(given: Any) -> Any:
-    return given.get("name") if isinstance(given, dict) else getattr(given, "name", None)
+def member_name(value: Any) -> Any:
+    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
 
 
 # --- errors in words ----------------------------------------------------------------------------
@@ -138,15 +138,15 @@ def explain(error: ValidationError, root: type[Part], lines: Mapping[str, int]) 
         root: the part that was built.
         lines: of the file, by path; empty where there is no file.
     """
-    told = []
+    messages = []
     for one in error.errors():
         *parents, last = one["loc"] or ("experiment",)
         path, _ = place_of(one["loc"], root)
         _, siblings = place_of(parents, root)
         line = next((lines[p] for p in (path, path.rpartition(".")[0]) if p in lines), None)
         where = f"{path}{f' (line {line})' if line else ''}"
-        told.append(f"{where}: {in_words(one, str(last), siblings)}")
-    return list(dict.fromkeys(told))
+        messages.append(f"{where}: {in_words(one, str(last), siblings)}")
+    return list(dict.fromkeys(messages))
 
 
 def place_of(location: Sequence[int | str], root: type[Part]) -> tuple[str, dict[str, FieldInfo]]:
@@ -211,7 +211,7 @@ ALLOWED = {
 
 def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -> str:
     """What was given, what is allowed, and the nearest valid word."""
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
         annotation = siblings[key].annotation if key in siblings else None
         words = get_args(annotation) if get_origin(annotation) is Literal else ()
@@ -223,15 +223,15 @@ def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -
         tag, members = context["tag"], context["expected_tags"].replace("'", "")
         return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'
     if kind == "union_tag_not_found":
-        return f'{as_json(given)} given; allowed is a name, or an object like {{"name": ...}}'
+        return f'{as_json(value)} given; allowed is a name, or an object like {{"name": ...}}'
     numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
-    told = ALLOWED.get(kind, error["msg"]).format(**numbers)
+    allowed = ALLOWED.get(kind, error["msg"]).format(**numbers)
     hint = ""
-    if kind == "literal_error" and isinstance(given, str):
-        hint = nearest(given, re.findall(r"'(.*?)'", context["expected"]))
-    return f"{as_json(given)} given; {told}{hint}"
+    if kind == "literal_error" and isinstance(value, str):
+        hint = nearest(value, re.findall(r"'(.*?)'", context["expected"]))
+    return f"{as_json(value)} given; {allowed}{hint}"
 
 
-def as_json(given: Any) -> str:
-    text = json.dumps(given, default=str)
+def as_json(value: Any) -> str:
+    text = json.dumps(value, default=str)
     return text if len(text) < 60 else text[:57] + "..."

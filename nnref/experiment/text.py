@@ -43,9 +43,9 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: not a text file") from None
 
 
-def in_file(path: Path, told: str) -> str:
+def in_file(path: Path, message: str) -> str:
     """Lines about a file, each with its path."""
-    return "\n".join(f"{path}: {line}" for line in told.split("\n"))
+    return "\n".join(f"{path}: {line}" for line in message.split("\n"))
 
 
 def others(path: Path) -> str:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nnref.errors import UserError
-from nnref.parts.optimizers import Array, Number, Optimizer, Tree, quotient
+from nnref.parts.optimizers.rule import Array, Number, Optimizer, Tree, quotient
 from nnref.parts.regularizers import is_kernel
 from nnref.parts.schedules import PlateauState, Progress, Schedule, plateau
 
@@ -54,7 +54,8 @@ def chain(
         averaging: leaves the update as it is and keeps an average, under the name `average`.
 
     Raises:
-        UserError: where the optimizer brings its own decay or average and a second one is given.
+        UserError: where the optimizer brings its own decay or average and a second one is given,
+            and for a schedule that cannot be called.
     """
     if optimizer.weight_decay is not None and weight_decay is not None:
         raise UserError(
@@ -70,10 +71,11 @@ def chain(
         reductions = 0 if rate.plateau is None else rate.plateau.reductions
         return schedule(Progress(rate.step, steps, steps_per_epoch, reductions))
 
+    start = RateState(jnp.int32(0), plateau(schedule))
+    jax.eval_shape(factor, start)  # a schedule refuses its spans when it is called
     parts = [*before, optimizer.direction]
     if decay is not None:
         parts.append(decoupled_decay(decay, decay_everything))
-    start = RateState(jnp.int32(0), plateau(schedule))
     if optimizer.interpolation is None:
         parts.append(descend(optimizer.learning_rate, factor, start))
         parts += [] if projection is None else [projection]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from nnref.errors import UserError
 
@@ -172,7 +173,7 @@ def module(model: Any, x: Any) -> Network:
     Raises:
         UserError: for anything else.
     """
-    from flax import linen, nnx
+    from flax import linen
 
     if isinstance(model, linen.Module):
         return linen_network(model, x)
@@ -193,25 +194,45 @@ def module(model: Any, x: Any) -> Network:
     )
 
 
-def nnx_network(build: Callable[[Any], Any]) -> Network:
-    """Split once, train on plain trees; the user's module is never written to."""
-    from flax import nnx
+def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
+    """The graph of a module, its parameters and the rest of its state, as trees of plain arrays.
 
-    graphs: list[Any] = []
+    Plain, because differentiation through NNX's own variables loses updates of the state.
+    """
+    graph, params, state = nnx.split(module, nnx.Param, ...)
+    return graph, nnx.to_pure_dict(nnx.as_pure(params)), nnx.to_pure_dict(nnx.as_pure(state))
 
-    def split(module: Any) -> tuple[Tree, Tree]:
-        graph, params, state = nnx.split(module, nnx.Param, ...)
-        graphs[:] = [graph]
-        params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
+
+class SplitModule:
+    """An NNX module as pure functions of its arrays: built once for its graph, then only merged.
+
+    Args:
+        build: makes the module from a key.
+    """
+
+    def __init__(self, build: Callable[[Any], nnx.Module]):
+        self.build = build
+        self.graph: nnx.GraphDef | None = None  # known once a module has been built
+
+    def init(self, key: Any) -> tuple[Tree, Tree]:
+        """First parameters and state of a new module."""
+        self.graph, params, state = split(self.build(key))
         return params, state
 
-    def init(key: Any) -> tuple[Tree, Tree]:
-        return split(build(key))
+    def merge(self, params: Tree, state: Tree) -> Any:
+        """A module with these arrays; nobody else holds it, so that it may be changed."""
+        if self.graph is None:
+            jax.eval_shape(self.init, jax.random.key(0))  # shapes alone, no weight is drawn
+        assert self.graph is not None, "building a module gives its graph"
+        return nnx.merge(self.graph, params, state)
+
+
+def nnx_network(build: Callable[[Any], Any]) -> Network:
+    """Split once, train on plain trees; the user's module is never written to."""
+    model = SplitModule(build)
 
     def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
-        if not graphs:
-            jax.eval_shape(init, jax.random.key(0))
-        module = nnx.merge(graphs[0], params, state)
+        module = model.merge(params, state)
         if train:
             module.train()
         else:
@@ -219,10 +240,9 @@ def nnx_network(build: Callable[[Any], Any]) -> Network:
         if key is not None:
             nnx.reseed(module, default=key, dropout=key)
         outputs = module(x)
-        _, _, after = nnx.split(module, nnx.Param, ...)
-        return outputs, nnx.to_pure_dict(nnx.as_pure(after))
+        return outputs, split(module)[2]
 
-    return Network(init, apply, True, True)
+    return Network(model.init, apply, True, True)
 
 
 def linen_network(model: Any, x: Any) -> Network:
@@ -245,9 +265,9 @@ def linen_network(model: Any, x: Any) -> Network:
         return made.pop("params", {}), made
 
     def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
-        given = {"params": params, **state}
+        variables = {"params": params, **state}
         rngs = None if key is None else {"dropout": key}
-        outputs, after = model.apply(given, x, rngs=rngs, mutable=list(state), **mode(train))
+        outputs, after = model.apply(variables, x, rngs=rngs, mutable=list(state), **mode(train))
         return outputs, dict(after) if train else state
 
     return Network(init, apply, True, bool(flags))

@@ -92,21 +92,21 @@ def restore(folder: str | os.PathLike[str], like: Tree) -> tuple[int, Tree] | No
     """
     leaves = by_path(like)
     structure = {name: kind(leaf) for name, leaf in leaves.items()}
-    found, damaged = None, []
+    good, damaged = None, []
     for path in reversed(checkpoints(Path(folder).absolute())):
         try:
-            found = read(path, structure)
+            good = read(path, structure)
             break
         except (Damaged, OSError) as error:
             damaged.append(f"{path.name} ({error})")
     if damaged:
-        used = f"going on after epoch {found[0]}" if found else "there is no good one to go on from"
+        used = f"going on after epoch {good[0]}" if good else "there is no good one to go on from"
         warnings.warn(
             f"damaged checkpoint in {folder}: {' and '.join(damaged)}; {used}", stacklevel=2
         )
-    if found is None:
+    if good is None:
         return None
-    epoch, arrays = found
+    epoch, arrays = good
     state = [as_leaf(arrays.get(name), leaf) for name, leaf in leaves.items()]
     return epoch, jax.tree.unflatten(jax.tree.structure(like), state)
 
@@ -128,8 +128,8 @@ def read(path: Path, structure: dict[str, str]) -> tuple[int, Mapping[str, np.nd
         )
     compare(content["files"], file_digests(path), "written")
     arrays = with_orbax(lambda _, orbax: orbax.restore(path / "arrays"))
-    found = {name: array_digest(array) for name, array in arrays.items()}
-    compare(content["arrays"], found, "saved")
+    digests = {name: array_digest(array) for name, array in arrays.items()}
+    compare(content["arrays"], digests, "saved")
     return content["epoch"], arrays
 
 
@@ -138,20 +138,19 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob(NAME))
 
 
-def difference(there: dict[str, str], here: dict[str, str]) -> str:
-    """What tells two structures apart: the first array in words, the others as a number."""
-    name, *others = [name for name in here | there if here.get(name) != there.get(name)]
+def difference(written: dict[str, str], wanted: dict[str, str]) -> str:
+    """What differs between two structures: the first array in words, the others as a number."""
+    name, *others = [n for n in wanted | written if wanted.get(n) != written.get(n)]
     more = f" (and {len(others)} more)" if others else ""
-    return (
-        f"{name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} here{more}"
-    )
+    in_file, in_run = written.get(name, "missing"), wanted.get(name, "missing")
+    return f"{name} is {in_file} there and {in_run} here{more}"
 
 
-def compare(expected: Mapping[str, str], found: Mapping[str, str], done: str) -> None:
-    """Refuse digests that are not the expected ones; whatever is there besides does no harm."""
+def compare(expected: Mapping[str, str], digests: Mapping[str, str], done: str) -> None:
+    """Refuse digests that are not the expected ones; further ones do no harm."""
     for name in expected:
-        if found.get(name) != expected[name]:
-            raise Damaged(f"{name} is {f'not what was {done}' if name in found else 'missing'}")
+        if digests.get(name) != expected[name]:
+            raise Damaged(f"{name} is {f'not what was {done}' if name in digests else 'missing'}")
 
 
 def by_path(tree: Tree) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from nnref.training.compilation import TINY, tiny_options
 from nnref.training.task import Task
 from nnref.training.train import (
     Array,
+    Builder,
     Hyperparameters,
     Plan,
-    Setup,
     TrainState,
     Tree,
     called_layers,
@@ -31,7 +31,7 @@ from nnref.training.train import (
 
 
 def probe(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     state: TrainState,
@@ -66,7 +66,7 @@ def probe_every(plan: Plan, rows: int) -> int:
 
 @lru_cache(maxsize=64)
 def measured_layers(
-    setup: Setup, hyperparameters: tuple[tuple[str, float], ...], x: Any
+    setup: Builder, hyperparameters: tuple[tuple[str, float], ...], x: Any
 ) -> list[str]:
     """The names of the layers that are measured, in the order of the measures.
 
@@ -82,7 +82,7 @@ def measured_layers(
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
 def start_runs(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     seeds: Array,
@@ -99,7 +99,7 @@ def by_run(hyperparameters: Hyperparameters) -> dict[str, int | None]:
 
 
 def chunk_of_epochs(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     capacity: int,
     hyperparameters: Hyperparameters,
@@ -126,16 +126,57 @@ def chunk_of_epochs(
         (capacity, runs, steps, OF_STEP, layers); and the epochs trained: fewer than `count` where
         every run has stopped before.
     """
-    epoch_of_runs = partial(one_epoch, setup, plan)
-    axes, hyperparameters = by_run(hyperparameters), dict(hyperparameters)
-    alone = len(states.running) == 1
-    if alone:  # XLA is slower with an axis of length 1 than without
+    runs = len(states.running)
+    if runs == 1:  # XLA is slower with an axis of length 1 than without
         states = jax.tree.map(lambda leaf: leaf[0], states)
-        hyperparameters = {n: v if axes[n] is None else v[0] for n, v in hyperparameters.items()}
+        hyperparameters = {n: v[0] if np.ndim(v) else v for n, v in hyperparameters.items()}
+    for_runs = partial(for_all_runs, setup, plan, hyperparameters, runs)
+    names, blanks, epochs_until = epoch_loop(for_runs(one_epoch), capacity, states, data, first)
+    carry, measures = (jnp.int32(0), states, blanks), {}
+    if plan.probes == "off":
+        done, states, (history, _) = epochs_until(count, carry)
     else:
-        epoch_of_runs = jax.vmap(epoch_of_runs, in_axes=(axes, 0, None, None))
-    # Traced once for its shapes and the loop.
-    epoch_of_runs = partial(jax.jit(epoch_of_runs, inline=True), hyperparameters)
+        every = probe_every(plan, len(data["train"][0]))
+        carry, times = epochs_between_probes(
+            for_runs(probe), every, capacity, epochs_until, carry, data, first, count
+        )
+        done, states, (history, of_steps) = carry
+        measures = {"epoch": times} | ({"step": of_steps} if plan.probes == "step" else {})
+    if runs == 1:
+        states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
+        measures = jax.tree.map(lambda leaf: leaf[:, None], measures)
+    named: dict[str, Any] = {name: history[:, place] for place, name in enumerate(names)}
+    return states, named | {"probes": measures}, done
+
+
+def for_all_runs(
+    setup: Builder,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    runs: int,
+    function: Callable[..., Any],
+) -> Callable[..., Any]:
+    """`function(states, data, epoch)` of all runs, of which a single one has no axis of its own.
+
+    It is traced once, although it is called for its shapes as well as in the loop.
+    """
+    of_runs = partial(function, setup, plan)
+    if runs > 1:
+        of_runs = jax.vmap(of_runs, in_axes=(by_run(hyperparameters), 0, None, None))
+    return partial(jax.jit(of_runs, inline=True), dict(hyperparameters))
+
+
+def epoch_loop(
+    epoch_of_runs: Callable[..., Any], capacity: int, states: TrainState, data: Any, first: Array
+) -> tuple[list[str], Tree, Callable[[Array, Any], Any]]:
+    """The loop over epochs that writes the measures of each into arrays.
+
+    Returns:
+        The names of the measures; the arrays to write them into, (capacity, measures, runs), and
+        those for the measures of the layers; and `epochs_until(end, carry)`, which trains until so
+        many epochs are done, or every run has stopped. The carry is the number of epochs done, the
+        states and the arrays.
+    """
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
     of_steps = rows.pop("probes", ())
     blank = jnp.zeros((capacity, len(rows), *states.running.shape))
@@ -151,41 +192,54 @@ def chunk_of_epochs(
     def epochs_until(end: Array, carry: tuple[Array, TrainState, Tree]) -> Any:
         return jax.lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[1].running), body, carry)
 
-    carry = jnp.int32(0), states, blanks
-    told = {}
-    if plan.probes == "off":
-        done, states, (history, _) = epochs_until(count, carry)
-    else:
-        measure = partial(probe, setup, plan)
-        measure = measure if alone else jax.vmap(measure, in_axes=(axes, 0, None, None))
-        measure = partial(jax.jit(measure, inline=True), hyperparameters)
-        every = probe_every(plan, len(data["train"][0]))
-        figures = jax.eval_shape(measure, states, data, first)
-        times = jnp.zeros((1 + (capacity - 1) // every, *figures.shape))
+    return list(rows), blanks, epochs_until
 
-        def measured(carry: tuple[Any, Array]) -> Any:
-            """A measurement, if one is due, and the epochs up to the next."""
-            (done, states, written), times = carry
-            before = first + done - 1  # epochs
-            due = before % every == 0
-            place = before // every - (first - 1 + every - 1) // every
-            figures = when(due, lambda: measure(states, data, first + done))
-            times = times.at[jnp.where(due, place, len(times))].set(figures, mode="drop")
-            end = jnp.minimum(count, (before // every + 1) * every - (first - 1))
-            return epochs_until(end, (done, states, written)), times
 
-        def unfinished(carry: tuple[Any, Array]) -> Array:
-            (done, states, _), _ = carry
-            return (done < count) & jnp.any(states.running)
+def epochs_between_probes(
+    measure: Callable[..., Array],
+    every: int,
+    capacity: int,
+    epochs_until: Callable[[Array, Any], Any],
+    carry: tuple[Array, TrainState, Tree],
+    data: Any,
+    first: Array,
+    count: Array,
+) -> tuple[Any, Array]:
+    """Epochs with a measurement of the layers before every so many of them.
 
-        carry, times = jax.lax.while_loop(unfinished, measured, (carry, times))
-        done, states, (history, of_steps) = carry
-        told = {"epoch": times} | ({"step": of_steps} if plan.probes == "step" else {})
-    if alone:
-        states, history = jax.tree.map(lambda leaf: leaf[None], states), history[..., None]
-        told = jax.tree.map(lambda leaf: leaf[:, None], told)
-    named: dict[str, Any] = {name: history[:, place] for place, name in enumerate(rows)}
-    return states, named | {"probes": told}, done
+    Args:
+        measure: `probe` of all runs.
+        every: epochs from one measurement to the next, counted from the first of the run.
+        capacity: the most epochs that can be recorded.
+        epochs_until: see `epoch_loop`.
+        carry: of `epochs_until`, before the first epoch.
+        data: on the device.
+        first: number of the first epoch, from 1.
+        count: epochs to train.
+
+    Returns:
+        The last carry, and what was measured, (times, ...).
+    """
+    _, states, _ = carry
+    figures = jax.eval_shape(measure, states, data, first)
+    times = jnp.zeros((1 + (capacity - 1) // every, *figures.shape))
+
+    def measured(carry: tuple[Any, Array]) -> Any:
+        """A measurement, if one is due, and the epochs up to the next."""
+        (done, states, written), times = carry
+        before = first + done - 1  # epochs
+        due = before % every == 0
+        place = before // every - (first - 1 + every - 1) // every
+        figures = when(due, lambda: measure(states, data, first + done))
+        times = times.at[jnp.where(due, place, len(times))].set(figures, mode="drop")
+        end = jnp.minimum(count, (before // every + 1) * every - (first - 1))
+        return epochs_until(end, (done, states, written)), times
+
+    def unfinished(carry: tuple[Any, Array]) -> Array:
+        (done, states, _), _ = carry
+        return (done < count) & jnp.any(states.running)
+
+    return jax.lax.while_loop(unfinished, measured, (carry, times))
 
 
 def is_tiny(*trees: Tree) -> bool:
@@ -205,7 +259,7 @@ def chunk_program(tiny: bool) -> Any:
 
 
 def train_chunk(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     capacity: int,
     hyperparameters: Hyperparameters,
@@ -221,7 +275,7 @@ def train_chunk(
 
 @partial(jax.jit, static_argnames=("setup", "batch_size"))
 def evaluate_runs(
-    setup: Setup, batch_size: int, hyperparameters: Hyperparameters, states: TrainState, data: Any
+    setup: Builder, batch_size: int, hyperparameters: Hyperparameters, states: TrainState, data: Any
 ) -> dict[str, Array]:
     """`evaluate` for many runs at once: `{measure: (runs,)}`, without a prefix."""
 
@@ -247,14 +301,14 @@ class Chunk(NamedTuple):
     position: Callable[[], Any] | None = None  # of a stream, to go on from; as long as the states
 
 
-HEARING = 0.2  # seconds between two chunks
-ROWS_TO_TELL = 512  # rows to train on before the length of a chunk is chosen
+SECONDS_PER_CHUNK = 0.2
+ROWS_BEFORE_TIMING = 512  # rows to train on before an epoch is timed to choose a chunk's length
 CAPACITY = 4096  # epochs that a chunk can record
-STEPS_TOLD = 2**16  # steps of which a chunk can tell the measures of every layer
+PROBED_STEPS = 2**16  # steps whose measures of the layers a chunk can record
 
 
 def fit(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     seeds: Sequence[int],
@@ -274,7 +328,7 @@ def fit(
         until: epoch to end with, if not the plan's last; the rest may be resumed.
 
     Yields:
-        A chunk about every 0.2 s, first the state before training. How many epochs a chunk has,
+        A chunk about every 0.2 s, first the state before training. How many epochs a chunk has
         depends on the clock; what they compute does not.
     """
     assert task.stored is None, "what is stored comes through stream.fit"
@@ -286,26 +340,27 @@ def fit(
     end = plan.epochs if until is None else until
     capacity = min(plan.epochs, CAPACITY)
     if plan.probes == "step":
-        capacity = max(1, min(capacity, STEPS_TOLD // -(-len(task.train.x) // plan.batch_size)))
+        capacity = max(1, min(capacity, PROBED_STEPS // -(-len(task.train.x) // plan.batch_size)))
     program = partial(train_chunk, setup, plan, capacity, hyperparameters)
     every = probe_every(plan, len(task.train.x))
-    # How long an epoch takes, the first ones tell: of a handful of rows one alone would not.
-    count = min(1 + ROWS_TO_TELL // len(task.train.x), capacity, end - done)
+    # The first chunk is timed to choose the length of the next; one epoch of a handful of rows
+    # would be too short to be timed.
+    count = min(1 + ROWS_BEFORE_TIMING // len(task.train.x), capacity, end - done)
     while done < end:
         began = time.perf_counter()
         states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))
         trained = int(trained)
         elapsed = time.perf_counter() - began
         if trained:
-            told = jax.tree.map(np.asarray, history.pop("probes"))
+            measures = jax.tree.map(np.asarray, history.pop("probes"))
             rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
             chunk = on_host(done + 1, rows, states)
-            yield chunk._replace(probes=told_until(done + trained, done + 1, every, told))
+            yield chunk._replace(probes=trained_epochs(measures, done + 1, done + trained, every))
         done += trained
         # A further call would give away the states of runs that have all stopped.
         if trained < count or not np.asarray(states.running).any():
             return
-        rate = int(HEARING * count / elapsed)
+        rate = int(SECONDS_PER_CHUNK * count / elapsed)
         count = max(1, min(rate, capacity, end - done))
 
 
@@ -327,12 +382,19 @@ def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> C
     return Chunk(first, history, active, bad_step, states)
 
 
-def told_until(
-    last: int, first: int, every: int, told: Mapping[str, np.ndarray]
+def trained_epochs(
+    measures: Mapping[str, np.ndarray], first: int, last: int, every: int
 ) -> dict[str, np.ndarray]:
-    """What a chunk of these epochs has measured, without the room for more."""
-    if not told:
+    """Cut the measures of the layers to the epochs that were trained, and number them.
+
+    Args:
+        measures: arrays as long as a chunk's capacity, see `chunk_of_epochs`; empty without probes.
+        first: number of the first epoch of the chunk, from 1.
+        last: number of its last epoch.
+        every: epochs from one measurement to the next.
+    """
+    if not measures:
         return {}
     at = np.arange(first + -(first - 1) % every, last + 1, every)
-    steps = {"step": told["step"][: last + 1 - first]} if "step" in told else {}
-    return {"at": at, "epoch": told["epoch"][: len(at)]} | steps
+    steps = {"step": measures["step"][: last + 1 - first]} if "step" in measures else {}
+    return {"at": at, "epoch": measures["epoch"][: len(at)]} | steps

@@ -41,12 +41,14 @@ class Layer(NamedTuple):
 
 
 @contextmanager
-def calls_told(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]:
-    """While this is open, calls of a model's layers are noted, and what they compute is named.
+def recorded_calls(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]:
+    """While this is open, each call of a layer of `model` is recorded in `calls`, by its path.
 
-    Notes go to `calls`, by path. Layers within layers count as part of them. As in `nnx.tabulate`,
-    which compiles each layer and tells less of loops, the classes of the layers, and those they
-    inherit it from, have another `__call__` for the time.
+    The operations of a layer also carry its path as their name scope. A layer within another one
+    counts as part of it. `nnx.tabulate` records calls in the same way, but compiles each layer and
+    leaves out what loops call: until the context closes, `__call__` of every module class of the
+    model, and of its base classes, is replaced by one that records. Classes belong to the whole
+    process, so that two threads must not trace models at the same time.
     """
     paths = {id(module): ".".join(map(str, path)) for path, module in nnx.iter_modules(model)}
     kinds = {kind for _, module in nnx.iter_modules(model) for kind in type(module).__mro__}
@@ -61,11 +63,11 @@ def calls_told(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]:
             open_calls.append(path)
             try:
                 with jax.named_scope(path):
-                    given = call(module, *arguments, **named)
+                    outputs = call(module, *arguments, **named)
             finally:
                 open_calls.pop()
-            calls[path] = Layer(module, given)
-            return given
+            calls[path] = Layer(module, outputs)
+            return outputs
 
         return noted
 
@@ -86,18 +88,18 @@ def owner(path: str, layers: Iterable[str]) -> str | None:
 
 
 def owners(params: Tree, layers: Sequence[str]) -> list[str]:
-    """The layer of each array of `params`: that which owns it, or else the branch it lies on."""
-    told = []
+    """The layer of each array of `params`; without one, the branch of the tree that it lies on."""
+    names = []
     for path, _ in jax.tree_util.tree_leaves_with_path(params):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
-        told.append(owner(name, layers) or name.rpartition(".")[0] or "parameters")
-    return told
+        names.append(owner(name, layers) or name.rpartition(".")[0] or "parameters")
+    return names
 
 
 def layer_names(params: Tree, layers: Sequence[str]) -> list[str]:
     """The layers that have parameters, in the order of the calls, then all other branches."""
-    found = owners(params, layers)
-    return list(dict.fromkeys([*(name for name in layers if name in found), *found]))
+    owning = owners(params, layers)
+    return list(dict.fromkeys([*(name for name in layers if name in owning), *owning]))
 
 
 def norms(tree: Tree, layers: Sequence[str]) -> Array:

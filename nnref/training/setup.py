@@ -17,7 +17,7 @@ from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
 from nnref.parts.chain import chain
-from nnref.parts.losses import LOSSES, TARGETS, takes_smoothing
+from nnref.parts.losses import LOSSES, takes_smoothing
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
 from nnref.parts.models.layers import lsuv_pass
 from nnref.parts.regularizers import (
@@ -27,8 +27,10 @@ from nnref.parts.regularizers import (
     max_norm,
     weight_average,
 )
-from nnref.parts.schedules import Progress, plateau
-from nnref.training.probes import Layer, calls_told
+from nnref.parts.schedules import plateau
+from nnref.parts.target_kinds import TARGETS
+from nnref.training.adapters import SplitModule, split
+from nnref.training.probes import Layer, recorded_calls
 from nnref.training.task import Array, Functions, Task, Tree
 
 
@@ -75,8 +77,33 @@ class Setup:
     def functions(self, hyperparameters: Mapping[str, Any]) -> Functions:
         """Model, losses and metrics."""
         regularization: Regularization = bind(self.experiment, "regularization", hyperparameters)()
-        build = bind(self.experiment, "model", hyperparameters)
+        model = SplitModule(self.model(hyperparameters, regularization))
         loss = bind(self.experiment, "loss", hyperparameters)
+        smoothing = regularization.label_smoothing
+
+        def mean_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets))
+
+        def smoothed_loss(outputs: Array, targets: Array) -> Array:
+            return jnp.mean(loss(outputs, targets, smoothing))
+
+        goes_on = getattr(self.experiment.model, "streams", None) is not None
+        return Functions(
+            model.init,
+            partial(forward, model, regularization),
+            mean_loss,
+            self.metrics(),
+            training_loss=None if smoothing is None else smoothed_loss,
+            adapt=partial(fit_to_batch, model),
+            restart=partial(first_state, model) if goes_on else None,
+            layers=partial(layer_outputs, model),
+        )
+
+    def model(
+        self, hyperparameters: Mapping[str, Any], regularization: Regularization
+    ) -> Callable[[Array], nnx.Module]:
+        """Builds the model of the experiment from a key."""
+        build = bind(self.experiment, "model", hyperparameters)
 
         def model(key: Array) -> nnx.Module:
             streams, draws = nnx.Rngs(dropout=key), count()
@@ -84,71 +111,7 @@ class Setup:
             streams.params = lambda: jax.random.fold_in(key, next(draws))  # type: ignore
             return build(self.inputs, self.outputs, streams, regularization)
 
-        def split(module: nnx.Module) -> tuple[Any, Tree, Tree]:
-            graph, params, state = nnx.split(module, nnx.Param, ...)
-            # Plain arrays from here on: differentiating through nnx's variables loses updates.
-            params, state = (nnx.to_pure_dict(nnx.as_pure(part)) for part in (params, state))
-            return graph, params, state
-
-        graphs: list[Any] = []  # of the modules, once one has been built
-
-        def init(key: Array) -> tuple[Tree, Tree]:
-            graph, params, state = split(model(key))
-            graphs[:] = [graph]
-            return params, state
-
-        def merge(params: Tree, model_state: Tree) -> Any:
-            if not graphs:
-                jax.eval_shape(lambda: init(jax.random.key(0)))  # shapes, without a weight
-            return nnx.merge(graphs[0], params, model_state)
-
-        def adapt(params: Tree, model_state: Tree, x: Array) -> tuple[Tree, Tree]:
-            module = merge(params, model_state)
-            lsuv_pass(module, x)
-            return split(module)[1:]
-
-        def restart(params: Tree, model_state: Tree) -> Tree:
-            module = merge(params, model_state)
-            module.restart()
-            return split(module)[2]
-
-        def layers(params: Tree, model_state: Tree, x: Array) -> dict[str, Layer]:
-            module, calls = merge(params, model_state), {}
-            module.eval()
-            with calls_told(module, calls):
-                module(x)
-            return calls
-
-        def apply(
-            params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
-        ) -> tuple[Array, Tree]:
-            module = merge(params, model_state)
-            if train:
-                assert key is not None, "training draws random numbers"
-                module.train()
-                nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
-                x = augment(regularization, x, jax.random.fold_in(key, 2))
-            else:
-                module.eval()
-            outputs = module(x)
-            return outputs, split(module)[2]
-
-        def mean_loss(outputs: Array, targets: Array) -> Array:
-            return jnp.mean(loss(outputs, targets))
-
-        def smoothed_loss(outputs: Array, targets: Array) -> Array:
-            return jnp.mean(loss(outputs, targets, regularization.label_smoothing))
-
-        return Functions(
-            init,
-            apply,
-            mean_loss,
-            self.metrics(),
-            training_loss=None if regularization.label_smoothing is None else smoothed_loss,
-            adapt=adapt,
-            restart=None if getattr(self.experiment.model, "streams", None) is None else restart,
-            layers=layers,
-        )
+        return model
 
     def metrics(self) -> dict[str, Metric]:
         """The metrics of the file, or those that suit the targets."""
@@ -166,21 +129,83 @@ class Setup:
         }
 
     def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
-        """The one chain of a step."""
-        clips = self.experiment.clipping is not None
+        """The one chain of a step.
+
+        Raises:
+            UserError: for parts that contradict themselves or each other.
+        """
+        optimizer = bind(self.experiment, "optimizer", hyperparameters)()
+        schedule = bind(self.experiment, "schedule", hyperparameters)
         terms: Regularization = bind(self.experiment, "regularization", hyperparameters)()
+        before = gradient_terms(terms)
+        if self.experiment.clipping is not None:
+            before = [*before, bind(self.experiment, "clipping", hyperparameters)()]
         return chain(
-            bind(self.experiment, "optimizer", hyperparameters)(),
-            bind(self.experiment, "schedule", hyperparameters),
+            optimizer,
+            schedule,
             self.steps,
             self.steps_per_epoch,
-            *gradient_terms(terms),
-            *([bind(self.experiment, "clipping", hyperparameters)()] if clips else []),
+            *before,
             weight_decay=terms.weight_decay,
             decay_everything=terms.decay_everything,
             projection=None if terms.max_norm is None else max_norm(terms.max_norm),
             averaging=None if terms.average is None else weight_average(terms.average),
         )
+
+
+# --- the functions of a model that is built from layers of nnref ----------------------------------
+
+
+def forward(
+    model: SplitModule,
+    regularization: Regularization,
+    params: Tree,
+    model_state: Tree,
+    x: Array,
+    key: Array | None,
+    train: bool,
+) -> tuple[Array, Tree]:
+    """Outputs, and the model's state after them; in training the inputs are augmented."""
+    module = model.merge(params, model_state)
+    if train:
+        assert key is not None, "training draws random numbers"
+        module.train()
+        nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
+        x = augment(regularization, x, jax.random.fold_in(key, 2))
+    else:
+        module.eval()
+    outputs = module(x)
+    return outputs, split(module)[2]
+
+
+def fit_to_batch(
+    model: SplitModule, params: Tree, model_state: Tree, x: Array
+) -> tuple[Tree, Tree]:
+    """Parameters and state after the pass of LSUV over a batch of inputs."""
+    module = model.merge(params, model_state)
+    lsuv_pass(module, x)
+    return split(module)[1:]
+
+
+def first_state(model: SplitModule, params: Tree, model_state: Tree) -> Tree:
+    """The model's state before the first row of a split."""
+    module = model.merge(params, model_state)
+    module.restart()
+    return split(module)[2]
+
+
+def layer_outputs(
+    model: SplitModule, params: Tree, model_state: Tree, x: Array
+) -> dict[str, Layer]:
+    """The layers that the model calls in evaluation mode, by path, each with its outputs."""
+    module, calls = model.merge(params, model_state), {}
+    module.eval()
+    with recorded_calls(module, calls):
+        module(x)
+    return calls
+
+
+# --- from an experiment to a task -----------------------------------------------------------------
 
 
 def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
@@ -223,12 +248,10 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
 def functions_of(setup: Setup, hyperparameters: tuple[tuple[str, float], ...]) -> Functions:
     """The functions of a setup with these numbers; building the graph of modules takes a while.
 
-    What contradicts itself inside the chain of a step is refused here, not when it is compiled.
+    The first build of functions and optimizer, so that parts that contradict themselves are refused
+    before anything is written or compiled.
     """
-    setup.optimizer(dict(hyperparameters))
-    schedule = bind(setup.experiment, "schedule", dict(hyperparameters))
-    schedule(Progress(jnp.int32(0), setup.steps, setup.steps_per_epoch, jnp.int32(0)))
-    functions = setup.functions(dict(hyperparameters))
+    functions, _ = setup(dict(hyperparameters))
     jax.eval_shape(lambda: functions.init(jax.random.key(0)))
     return functions
 
@@ -264,12 +287,12 @@ def refuse_streams(experiment: Experiment, dataset: Dataset) -> None:
             shuffled on the way, or where a model of text reads what it is to tell.
     """
     carried = getattr(experiment.model, "streams", None)
-    given = carried if dataset.unit is None else dataset.streams
-    if carried is None and given is None:
+    streams = carried if dataset.unit is None else dataset.streams
+    if carried is None and streams is None:
         pass
-    elif not carried == given == experiment.batch_size:
+    elif not carried == streams == experiment.batch_size:
         raise UserError(
-            f"streams: the data have {given or 'none'}, model.streams is {carried or 'none'} and "
+            f"streams: the data have {streams or 'none'}, model.streams is {carried or 'none'} and "
             f"batch_size {experiment.batch_size}; where a state is carried from batch to batch "
             "the three are the same number"
         )

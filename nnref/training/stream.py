@@ -21,7 +21,7 @@ from nnref.training import loop, train
 from nnref.training.loop import Chunk
 from nnref.training.probes import OF_OUTPUTS
 from nnref.training.task import Task
-from nnref.training.train import Hyperparameters, Plan, Setup, TrainState, Tree
+from nnref.training.train import Builder, Hyperparameters, Plan, TrainState, Tree
 
 Array = jax.Array
 
@@ -78,7 +78,7 @@ def stacked(batches: Sequence[Split]) -> Split:
 
 @partial(jax.jit, static_argnames=("setup", "plan"), donate_argnames="state")
 def train_group(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     state: TrainState,
@@ -122,7 +122,7 @@ probe_run = jax.jit(loop.probe, static_argnames=("setup", "plan"))
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
 def end_epoch(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     state: TrainState,
@@ -138,7 +138,7 @@ def end_epoch(
 
 @partial(jax.jit, static_argnames="setup")
 def evaluate_group(
-    setup: Setup, hyperparameters: Hyperparameters, params: Tree, model_state: Tree, group: Any
+    setup: Builder, hyperparameters: Hyperparameters, params: Tree, model_state: Tree, group: Any
 ) -> tuple[Tree, dict[str, Any]]:
     """The sums of a group of batches for all runs, (runs, batches, ...), in evaluation mode."""
     functions, _ = setup(hyperparameters)
@@ -156,7 +156,7 @@ def evaluate_group(
 
 
 def begin(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     seeds: Sequence[int],
@@ -184,7 +184,7 @@ def begin(
 
 
 def like(
-    setup: Setup, plan: Plan, hyperparameters: Hyperparameters, seeds: Sequence[int], task: Task
+    setup: Builder, plan: Plan, hyperparameters: Hyperparameters, seeds: Sequence[int], task: Task
 ) -> tuple[Position, list[str]]:
     """The shapes of a position, its sums zero; and the names of the measures of an epoch."""
     assert task.stored is not None, "there is nothing to stream"
@@ -216,15 +216,119 @@ def validation(task: Task) -> dict[str, Any]:
 # --- the loop -----------------------------------------------------------------------------------
 
 
+class Runs:
+    """Runs inside an epoch: their states on the device, and the sums of their steps on the host."""
+
+    def __init__(self, position: Position):
+        count = len(position.states.running)
+        self.states = [
+            jax.tree.map(lambda leaf, r=r: leaf[r], position.states) for r in range(count)
+        ]
+        self.sums = jax.tree.map(np.array, position.sums)
+        self.run, self.batch = int(position.run), int(position.batch)
+        self.waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
+        self.probes: dict[int, Array] = {}  # measured before this epoch, by run; where one goes on
+        #                                     within an epoch, nothing was measured
+        self.last_chunk = time.perf_counter()
+
+    def position(self) -> Position:
+        """Where the runs stand."""
+        states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.states)
+        place = (np.array(number, np.int32) for number in (self.run, self.batch))
+        return Position(states, self.sums, *place)
+
+    def fetch(self) -> None:
+        """Copy the sums that wait on the device to their place on the host."""
+        for first, each in self.waiting:
+            for whole, part in zip(jax.tree.leaves(self.sums), jax.tree.leaves(each), strict=True):
+                whole[self.run, first : first + len(part)] = part
+        self.waiting.clear()
+
+    def begin_epoch(self, blank: Position) -> None:
+        """Stand before the first batch of the next epoch."""
+        self.run, self.sums, self.probes = 0, jax.tree.map(np.array, blank.sums), {}
+
+    def layer_measures(self, epoch: int) -> dict[str, np.ndarray]:
+        """The measures of the layers of an epoch that has ended, as `Chunk.probes` has them."""
+        measures = {}
+        if self.probes:
+            unknown = np.full_like(next(iter(self.probes.values())), np.nan)
+            of_runs = np.stack([self.probes.get(r, unknown) for r in range(len(self.states))])
+            measures = {"at": np.array([epoch]), "epoch": of_runs[None]}
+        if "probes" in self.sums:
+            shape = 0, len(self.states), len(OF_OUTPUTS), self.sums["probes"].shape[-1]
+            none = {"at": np.array([], int), "epoch": np.empty(shape)}
+            measures = none | measures | {"step": self.sums["probes"][None]}
+        return measures
+
+
+def epoch_by_shares(
+    setup: Builder,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    stored: Stored,
+    probe_data: Mapping[str, Any],
+    runs: Runs,
+    epoch: int,
+) -> Iterator[float]:
+    """Train all runs to the end of an epoch; yields about every 0.2 s what share of it is done."""
+    steps, count = -(-stored.rows // plan.batch_size), len(runs.states)
+    due = plan.probes != "off" and (epoch - 1) % loop.probe_every(plan, stored.rows) == 0
+    for run in range(runs.run, count):
+        runs.run = run
+        if not runs.states[run].running:
+            continue
+        if due and runs.batch == 0:
+            before = hyperparameters, runs.states[run], probe_data, np.int32(epoch)
+            runs.probes[run] = probe_run(setup, plan, *before)
+        key = jax.random.fold_in(runs.states[run].key, epoch)
+        order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
+        for group in groups(batches(stored, np.asarray(order), plan.batch_size, runs.batch)):
+            place = np.int32(epoch), np.int32(runs.batch + 1)
+            runs.states[run], sums = train_group(
+                setup, plan, hyperparameters, runs.states[run], *place, group
+            )
+            runs.waiting.append((runs.batch, sums))
+            runs.batch += len(group.x)
+            if time.perf_counter() - runs.last_chunk > loop.SECONDS_PER_CHUNK:
+                runs.fetch()
+                yield (run + runs.batch / steps) / count
+                runs.last_chunk = time.perf_counter()
+        runs.fetch()
+        runs.batch = 0
+
+
+def end_of_runs(
+    setup: Builder,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    runs: Runs,
+    data: Mapping[str, Any],
+    epoch: int,
+    names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """End an epoch of all runs that still train: `{measure: (1, runs)}`, NaN for the others."""
+    rows = []
+    for run, state in enumerate(runs.states):
+        row = dict.fromkeys(names, np.nan) | {"active": False, "bad_step": 0}
+        if state.running:
+            sums = jax.tree.map(lambda leaf, run=run: leaf[run], runs.sums)
+            runs.states[run], row = end_epoch(
+                setup, plan, hyperparameters, state, sums, data, np.int32(epoch)
+            )
+        rows.append(row)
+    return {name: np.array([[row[name] for row in rows]], np.float32) for name in names}
+
+
 def fit(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     seeds: Sequence[int],
     task: Task,
     resume: tuple[int, Position] | None = None,
 ) -> Iterator[Chunk]:
-    """Train runs that differ in their seed on rows from disk; see `train.fit`.
+    """Train runs that differ in their seed on rows from disk; see `loop.fit`.
 
     Args:
         setup: builds functions and optimizer; equal setups share a compiled program.
@@ -247,78 +351,19 @@ def fit(
         resume = 0, begun
         yield loop.on_host(0, row, states)._replace(position=lambda: begun)
     done, position = resume
-    runs = [jax.tree.map(lambda leaf, r=r: leaf[r], position.states) for r in range(len(seeds))]
-    sums = jax.tree.map(np.array, position.sums)
-    run, batch = int(position.run), int(position.batch)
+    runs = Runs(position)
     data = jax.device_put(validation(task))
-    steps = -(-stored.rows // plan.batch_size)
-    waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
-    probe_data, every = (
-        jax.device_put(loop.probe_data(plan, task)),
-        loop.probe_every(plan, stored.rows),
-    )
-
-    def here() -> Position:
-        together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
-        return Position(together, sums, np.array(run, np.int32), np.array(batch, np.int32))
-
-    def fetch() -> None:
-        for first, each in waiting:
-            for whole, part in zip(jax.tree.leaves(sums), jax.tree.leaves(each), strict=True):
-                whole[run, first : first + len(part)] = part
-        waiting.clear()
-
-    heard = time.perf_counter()
-
+    probe_data = jax.device_put(loop.probe_data(plan, task))
+    nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
     for epoch in range(done + 1, plan.epochs + 1):
-        told: dict[int, Any] = {}  # measures before this epoch; none where a run goes on within it
-        for run in range(run, len(seeds)):  # noqa: B020 (from the run that was in hand)
-            if not runs[run].running:
-                continue
-            if plan.probes != "off" and batch == 0 and (epoch - 1) % every == 0:
-                before = hyperparameters, runs[run], probe_data, np.int32(epoch)
-                told[run] = probe_run(setup, plan, *before)
-            key = jax.random.fold_in(runs[run].key, epoch)
-            order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
-            for group in groups(batches(stored, np.asarray(order), plan.batch_size, batch)):
-                place = np.int32(epoch), np.int32(batch + 1)
-                runs[run], each = train_group(
-                    setup, plan, hyperparameters, runs[run], *place, group
-                )
-                waiting.append((batch, each))
-                batch += len(group.x)
-                if time.perf_counter() - heard > loop.HEARING:
-                    fetch()
-                    nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
-                    share = (run + batch / steps) / len(seeds)
-                    yield loop.on_host(epoch, nothing, None)._replace(share=share, position=here)
-                    heard = time.perf_counter()
-            fetch()
-            batch = 0
-        rows = []
-        for r, state in enumerate(runs):
-            row = dict.fromkeys(names, np.nan) | {"active": False, "bad_step": 0}
-            if state.running:
-                of_run = jax.tree.map(lambda leaf, r=r: leaf[r], sums)
-                runs[r], row = end_epoch(
-                    setup, plan, hyperparameters, state, of_run, data, np.int32(epoch)
-                )
-            rows.append(row)
-        history = {name: np.array([[row[name] for row in rows]], np.float32) for name in names}
-        measured = {}
-        if told:
-            unknown = np.full_like(next(iter(told.values())), np.nan)
-            of_runs = np.stack([told.get(r, unknown) for r in range(len(runs))])
-            measured = {"at": np.array([epoch]), "epoch": of_runs[None]}
-        if "probes" in sums:
-            layers = sums["probes"].shape[-1]
-            none = {
-                "at": np.array([], int),
-                "epoch": np.empty((0, len(runs), len(OF_OUTPUTS), layers)),
-            }
-            measured = none | measured | {"step": sums["probes"][None]}
-        run, sums = 0, jax.tree.map(np.array, blank.sums)
-        chunk = loop.on_host(epoch, history, here().states)
-        yield chunk._replace(position=here, probes=measured)
-        if not any(state.running for state in runs):
+        shares = epoch_by_shares(setup, plan, hyperparameters, stored, probe_data, runs, epoch)
+        for share in shares:
+            chunk = loop.on_host(epoch, nothing, None)
+            yield chunk._replace(share=share, position=runs.position)
+        history = end_of_runs(setup, plan, hyperparameters, runs, data, epoch, names)
+        measures = runs.layer_measures(epoch)
+        runs.begin_epoch(blank)
+        chunk = loop.on_host(epoch, history, runs.position().states)
+        yield chunk._replace(position=runs.position, probes=measures)
+        if not any(state.running for state in runs.states):
             return

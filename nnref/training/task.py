@@ -1,7 +1,6 @@
 """Task: what is learned. Behind it an experiment file and a user's own functions are the same."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -40,18 +39,11 @@ class Functions(NamedTuple):
     layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
 
 
-@dataclass(frozen=True, init=False)
 class Task:
     """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
 
     With `stored`, `train` holds only some of the training rows: all of them come from there.
     """
-
-    functions: Functions
-    train: Split
-    valid: Split | None = None
-    test: Split | None = None
-    stored: Stored | None = None
 
     def __init__(
         self,
@@ -83,35 +75,33 @@ class Task:
         Raises:
             UserError: for what is missing, or functions that nnref cannot call.
         """
-        splits = {
-            name: split_of(name, part)
-            for name, part in (("train", train), ("valid", valid), ("test", test))
-        }
-        if splits["train"] is None:
+        rows = split_of("train", train)
+        if rows is None:
             raise UserError("Task: train is missing; give train=(x, y), arrays with rows first")
-        if functions is None:
-            functions = functions_from(init, apply, model, loss, splits["train"].x)
-        for name, value in (("functions", functions), ("stored", stored), *splits.items()):
-            object.__setattr__(self, name, value)
+        self.train: Split = rows
+        self.valid = split_of("valid", valid)
+        self.test = split_of("test", test)
+        self.stored = stored
+        self.functions = functions or functions_from(init, apply, model, loss, rows.x)
 
     @property
     def arrays(self) -> dict[str, tuple[Any, Any]]:
-        """What training needs of it: the arrays of `train`, and of `valid` where there is one."""
-        parts = {"train": self.train, "valid": self.valid}
-        return {name: tuple(split) for name, split in parts.items() if split is not None}
+        """The arrays that training needs: those of `train`, and of `valid` where there is one."""
+        splits = {"train": self.train, "valid": self.valid}
+        return {name: tuple(split) for name, split in splits.items() if split is not None}
 
 
-def split_of(name: str, given: Any) -> Split | None:
-    """Rows as given, as a split of arrays.
+def split_of(name: str, rows: Any) -> Split | None:
+    """The rows that a user passes as `(x, y)`, as a split of arrays; None stays None.
 
     Raises:
         UserError: for anything but a pair of arrays with as many rows.
     """
-    if given is None or isinstance(given, Split):
-        return given
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        raise UserError(f"Task: {name} must be a pair (x, y), not {type(given).__name__}")
-    x, y = (part if hasattr(part, "shape") else np.asarray(part) for part in given)
+    if rows is None or isinstance(rows, Split):
+        return rows
+    if not isinstance(rows, (tuple, list)) or len(rows) != 2:
+        raise UserError(f"Task: {name} must be a pair (x, y), not {type(rows).__name__}")
+    x, y = (part if hasattr(part, "shape") else np.asarray(part) for part in rows)
     if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
         raise UserError(
             f"Task: {name} has x of shape {x.shape} and y of {y.shape}; rows come first"

@@ -1,7 +1,6 @@
-"""Train: state -> step -> epoch -> a chunk of epochs as one XLA program -> history.
+"""Train: state -> step -> evaluation -> epoch, each a pure function of arrays and keys.
 
-Everything down to `train_chunk` is a pure function of arrays and keys. `fit` is the thin host loop
-around it, which hears from the device about five times a second.
+`loop.py` makes one XLA program of many epochs of many runs, and calls it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,12 +21,16 @@ from nnref.training.task import Functions
 
 Array = jax.Array
 Tree = Any
-Hyperparameters = Mapping[
-    str, Any
-]  # a scalar for all runs of a program, or (runs,) with one for each
+# By path; a scalar for all runs of a program, or (runs,) with one for each.
+Hyperparameters = Mapping[str, Any]
+
+LSUV_ROWS = 256  # training rows on which a data-dependent start rescales the first weights
 
 
-class Setup(Protocol):
+# --- state ----------------------------------------------------------------------------------------
+
+
+class Builder(Protocol):
     """Builds functions and optimizer from hyperparameters, traced or not; hashable, for `jit`."""
 
     def __call__(
@@ -46,9 +49,6 @@ class TrainState(NamedTuple):
     best: Array  # best value of the measure that `stop` watches
     waited: Array  # evaluations since then
     kept: tuple[Tree, Tree] | None  # params and model_state of the best evaluation, with patience
-
-
-ADAPTED = 256  # examples that a data-dependent start looks at
 
 
 class Plan(NamedTuple):
@@ -72,6 +72,56 @@ def networks(states: TrainState) -> tuple[Tree, Tree]:
     if states.kept is not None:
         return states.kept
     return evaluation_params(states.opt_state, states.params), states.model_state
+
+
+def start(
+    setup: Builder,
+    plan: Plan,
+    hyperparameters: Hyperparameters,
+    seed: Array,
+    data: Mapping[str, Any],
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state before the first step, and what it measures: epoch 0 of the history."""
+    functions, optimizer = setup(hyperparameters)
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params, model_state = functions.init(init_key)
+    if functions.adapt is not None and "train" in data:
+        x = data["train"][0]
+        x = x[adapting_rows(functions, plan, len(x))]
+        params, model_state = functions.adapt(params, model_state, x)
+    opt_state = optimizer.init(params)
+    row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
+    if clipped_share(opt_state) is not None:
+        row["clipped"] = jnp.float32(jnp.nan)
+    for name in ("train", "valid"):
+        if name in data:
+            batch = evaluation_batch(functions, plan)
+            row |= evaluate(functions, params, model_state, data[name], name, batch)
+    state = TrainState(
+        params,
+        model_state,
+        opt_state,
+        key,
+        running=jnp.bool_(True),
+        best=jnp.float32(0) if plan.stop is None else row[plan.stop.metric],
+        waited=jnp.int32(0),
+        kept=(params, model_state) if keeps_best(plan) else None,
+    )
+    return state, row
+
+
+def adapting_rows(functions: Functions, plan: Plan, rows: int) -> slice:
+    """The training rows that a data-dependent start looks at.
+
+    Rows may be sorted by class; those that go on from batch to batch come in whole batches.
+    """
+    if functions.restart is not None:
+        return slice(plan.batch_size)
+    apart = max(1, rows // LSUV_ROWS)
+    return slice(0, apart * LSUV_ROWS, apart)
+
+
+# --- step -----------------------------------------------------------------------------------------
 
 
 def train_step(
@@ -163,6 +213,9 @@ def measures(functions: Functions, batches: dict[str, Any], prefix: str) -> dict
     return figures | ({"clipped": jnp.mean(batches["clipped"])} if "clipped" in batches else {})
 
 
+# --- evaluation -----------------------------------------------------------------------------------
+
+
 def over_batches(
     step: Callable[[Any, Array], tuple[Any, Tree]], carry: Any, order: Array, batch_size: int
 ) -> tuple[Any, Tree]:
@@ -213,9 +266,20 @@ def evaluate(
     return measures(functions, sums, prefix)
 
 
+def evaluation_batch(functions: Functions, plan: Plan) -> int:
+    """Evaluation keeps no gradients, so its batches may be larger than those of training.
+
+    Not where the rows of a batch go on where the same rows of the batch before ended.
+    """
+    return plan.batch_size if functions.restart is not None else max(plan.batch_size, 1024)
+
+
 def restart(functions: Functions, params: Tree, model_state: Tree) -> Tree:
     """The model's state before the first row of a split, where it goes on from row to row."""
     return model_state if functions.restart is None else functions.restart(params, model_state)
+
+
+# --- epoch ----------------------------------------------------------------------------------------
 
 
 def train_epoch(
@@ -261,86 +325,8 @@ def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Any]
     return row | ({"probes": sums["probes"]} if "probes" in sums else {})
 
 
-def should_stop(
-    stop: Stop, state: TrainState, figure: Array, lower: bool
-) -> tuple[Array, Array, Array]:
-    """Whether a run stops after this evaluation.
-
-    Args:
-        stop: the targets and the patience.
-        state: before this evaluation, with the best value of the watched measure so far.
-        figure: the new value of the watched measure; NaN where nothing was evaluated.
-        lower: whether a smaller value is the better one.
-
-    Returns:
-        Whether the run stops, the best value, and the number of evaluations since the best one.
-    """
-    improved = figure < state.best if lower else figure > state.best
-    best = jnp.where(improved, figure, state.best)
-    waited = jnp.where(improved, 0, state.waited + ~jnp.isnan(figure))
-    done = jnp.bool_(False)
-    if stop.at_most is not None:
-        done |= figure <= stop.at_most
-    if stop.at_least is not None:
-        done |= figure >= stop.at_least
-    if stop.patience is not None:
-        done |= waited >= stop.patience
-    return done, best, waited
-
-
-def start(
-    setup: Setup, plan: Plan, hyperparameters: Hyperparameters, seed: Array, data: Mapping[str, Any]
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state before the first step, and what it measures: epoch 0 of the history."""
-    functions, optimizer = setup(hyperparameters)
-    init_key, key = jax.random.split(jax.random.key(seed))
-    params, model_state = functions.init(init_key)
-    if functions.adapt is not None and "train" in data:
-        x = data["train"][0]
-        x = x[adapting_rows(functions, plan, len(x))]
-        params, model_state = functions.adapt(params, model_state, x)
-    opt_state = optimizer.init(params)
-    row = {"bad_step": jnp.int32(0), "active": jnp.bool_(True)}
-    if clipped_share(opt_state) is not None:
-        row["clipped"] = jnp.float32(jnp.nan)
-    for name in ("train", "valid"):
-        if name in data:
-            batch = evaluation_batch(functions, plan)
-            row |= evaluate(functions, params, model_state, data[name], name, batch)
-    state = TrainState(
-        params,
-        model_state,
-        opt_state,
-        key,
-        running=jnp.bool_(True),
-        best=jnp.float32(0) if plan.stop is None else row[plan.stop.metric],
-        waited=jnp.int32(0),
-        kept=(params, model_state) if keeps_best(plan) else None,
-    )
-    return state, row
-
-
-def adapting_rows(functions: Functions, plan: Plan, rows: int) -> slice:
-    """The training rows that a data-dependent start looks at.
-
-    Rows may be sorted by class; those that go on from batch to batch come in whole batches.
-    """
-    if functions.restart is not None:
-        return slice(plan.batch_size)
-    apart = max(1, rows // ADAPTED)
-    return slice(0, apart * ADAPTED, apart)
-
-
-def evaluation_batch(functions: Functions, plan: Plan) -> int:
-    """Evaluation keeps no gradients, so its batches may be larger than those of training.
-
-    Not where the rows of a batch go on where the same rows of the batch before ended.
-    """
-    return plan.batch_size if functions.restart is not None else max(plan.batch_size, 1024)
-
-
 def one_epoch(
-    setup: Setup,
+    setup: Builder,
     plan: Plan,
     hyperparameters: Hyperparameters,
     state: TrainState,
@@ -383,7 +369,7 @@ def called_layers(functions: Functions, params: Tree, model_state: Tree, x: Any)
 
 
 def when(due: Array, measure: Callable[[], Tree]) -> Tree:
-    """What is measured where that is due, else NaN in the same shapes."""
+    """Runs `measure` if `due`, else returns NaN of the same shapes."""
     nothing = jax.tree.map(
         lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(measure)
     )
@@ -430,3 +416,30 @@ def end_of_epoch(
             after = after._replace(kept=kept)
         running &= ~done
     return after._replace(running=state.running & running), row | {"active": state.running}
+
+
+def should_stop(
+    stop: Stop, state: TrainState, figure: Array, lower: bool
+) -> tuple[Array, Array, Array]:
+    """Whether a run stops after this evaluation.
+
+    Args:
+        stop: the targets and the patience.
+        state: before this evaluation, with the best value of the watched measure so far.
+        figure: the new value of the watched measure; NaN where nothing was evaluated.
+        lower: whether a smaller value is the better one.
+
+    Returns:
+        Whether the run stops, the best value, and the number of evaluations since the best one.
+    """
+    improved = figure < state.best if lower else figure > state.best
+    best = jnp.where(improved, figure, state.best)
+    waited = jnp.where(improved, 0, state.waited + ~jnp.isnan(figure))
+    done = jnp.bool_(False)
+    if stop.at_most is not None:
+        done |= figure <= stop.at_most
+    if stop.at_least is not None:
+        done |= figure >= stop.at_least
+    if stop.patience is not None:
+        done |= waited >= stop.patience
+    return done, best, waited

@@ -16,8 +16,9 @@ from nnref.data import DATA, DataWarning, catalog
 from nnref.data.text import read, spell, tokens_of, windows
 from nnref.errors import UserError
 from nnref.experiment.experiment import parse
-from nnref.parts.losses import LOSSES, TARGETS
+from nnref.parts.losses import LOSSES
 from nnref.parts.metrics import METRICS
+from nnref.parts.target_kinds import TARGETS
 from nnref.training.setup import bind
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import scipy.special
 from scipy.stats import poisson as poisson_distribution
 
 from nnref.errors import UserError
-from nnref.parts.losses import LOSSES, TARGETS, takes_smoothing
+from nnref.parts.losses import LOSSES, takes_smoothing
+from nnref.parts.target_kinds import TARGETS
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

@@ -7,8 +7,8 @@ import pytest
 import sklearn.metrics as oracle
 
 from nnref.errors import UserError
-from nnref.parts.losses import TARGETS
 from nnref.parts.metrics import METRICS, METRICS_OF, add_up, lower_is_better
+from nnref.parts.target_kinds import TARGETS
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 

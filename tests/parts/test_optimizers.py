@@ -35,7 +35,9 @@ from nnref.errors import UserError
 from nnref.experiment.experiment import parse
 from nnref.parts.chain import chain, evaluation_params
 from nnref.parts.clipping import global_norm
-from nnref.parts.optimizers import OPTIMIZERS, Optimizer, one_minus_power, orthogonal
+from nnref.parts.optimizers import OPTIMIZERS, Optimizer
+from nnref.parts.optimizers.momentum import orthogonal
+from nnref.parts.optimizers.rule import one_minus_power
 from nnref.parts.schedules import constant, warmup
 from nnref.training.setup import bind
 

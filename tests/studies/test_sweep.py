@@ -313,8 +313,8 @@ def test_what_is_finished_is_not_run_again(file, logbook, monkeypatch):
 def test_ctrl_c_keeps_half_a_run(file, logbook, monkeypatch):
     changed(file, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2]}})
     whole = sweep.sweep(file, logbook=None)
-    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(loop, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
     heard = []
 
     class Impatient(SweepListener):

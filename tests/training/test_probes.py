@@ -275,8 +275,8 @@ def test_without_probes_there_is_nothing_beside_the_page(tmp_path):
 def test_a_run_that_goes_on_has_the_measures_of_one_without_a_break(
     tmp_path, monkeypatch, checkpoints
 ):
-    monkeypatch.setattr(loop, "HEARING", 0.0)
-    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
     if checkpoints:
         monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     given = experiment(batch_size=2, epochs=4)

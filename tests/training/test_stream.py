@@ -145,7 +145,7 @@ def test_a_state_that_goes_on_from_batch_to_batch_starts_anew_with_each_epoch():
 
 def test_a_stream_starts_as_memory_does(monkeypatch):
     """With LSUV on some rows, and measures of all: the best one is what `stop` begins with."""
-    monkeypatch.setattr(train, "ADAPTED", 16)
+    monkeypatch.setattr(train, "LSUV_ROWS", 16)
     changes = {
         "model": {"name": "mlp", "hidden": [8], "kernel_initializer": "lsuv"},
         "stop": {"metric": "train_loss", "patience": 2},
@@ -174,8 +174,8 @@ def kill():
 @pytest.mark.parametrize("act", [press, kill], ids=["Ctrl-C", "killed"])
 def test_a_run_goes_on_at_the_exact_batch(place, monkeypatch, act):
     """In the second epoch of the second seed; its nine batches come as 3, 3, 2 and a short one."""
-    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(loop, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0 if act is kill else 99.0)
     two = experiment(True, seeds=[0, 1], epochs=3)
     whole = nnref.run(two, logbook=None)

@@ -166,8 +166,8 @@ def test_the_same_seed_twice_gives_the_same_bits(small):
 
 def test_chunks_of_any_size_give_the_same_bits(small, monkeypatch):
     whole, chunks = fitted(*small, (0, 1))
-    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(loop, "HEARING", 0.0)  # one epoch a chunk
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)  # one epoch a chunk
     single, ones = fitted(*small, (0, 1))
     assert len(ones) == small[0].epochs + 1 > len(chunks)
     for name in whole:
@@ -176,8 +176,8 @@ def test_chunks_of_any_size_give_the_same_bits(small, monkeypatch):
 
 def test_resuming_gives_the_same_bits(small, monkeypatch):
     whole, _ = fitted(*small, (0, 1))
-    monkeypatch.setattr(loop, "ROWS_TO_TELL", 0)
-    monkeypatch.setattr(loop, "HEARING", 0.0)
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
     first, chunks = fitted(*small, (0, 1), stop_after=3)
     rest, _ = fitted(*small, (0, 1), resume=(3, chunks[-1].states))
     for name in whole:

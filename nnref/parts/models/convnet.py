@@ -13,7 +13,14 @@ from nnref.errors import UserError
 from nnref.parts.activations import linear, relu
 from nnref.parts.initializers import he_normal, zeros
 from nnref.parts.models.convolution import ConvHidden
-from nnref.parts.models.layers import UNREGULARIZED, Activation, Dense, Hidden, Initializer
+from nnref.parts.models.layers import (
+    UNREGULARIZED,
+    Activation,
+    Dense,
+    Initializer,
+    LayerSpec,
+    hidden_layers,
+)
 from nnref.parts.regularizers import Regularization
 
 Array = jax.Array
@@ -65,52 +72,24 @@ class ConvNet(nnx.Module):
         kernel_initializer: Initializer = he_normal,
         bias_initializer: Initializer = zeros,
     ):
-        initializers: Any = {
-            "kernel_initializer": kernel_initializer,
-            "bias_initializer": bias_initializer,
-        }
+        spec = LayerSpec(rngs, kernel_initializer, bias_initializer, activation, regularization)
         *sides, fan_in = image_shape(inputs)
-        in_front = linear
-        layers: list[nnx.Module] = []
+        in_front, blocks = linear, []
         for number, width in enumerate(channels):
-            one = {
+            sizes = {
                 name: each_or_one(name, counts, number, channels)
                 for name, counts in (("kernel", kernel), ("stride", stride), ("pool", pool))
             }
-            sides = sides_behind(number, sides, **one, padding=padding)
-            layers.append(
-                ConvHidden(
-                    fan_in,
-                    width,
-                    rngs,
-                    regularization,
-                    **one,
-                    padding=padding,
-                    activation=activation,
-                    in_front=in_front,
-                    **initializers,
-                )
-            )
+            sides = sides_behind(number, sides, **sizes, padding=padding)
+            block = ConvHidden(fan_in, width, spec, **sizes, padding=padding, in_front=in_front)
+            blocks.append(block)
             fan_in, in_front = width, activation
-        self.blocks = nnx.List(layers)
+        self.blocks = nnx.List(blocks)
         self.averages = head == "global"
         if not self.averages:
             fan_in *= sides[0] * sides[1]
-        layers = []
-        for width in hidden:
-            layers.append(
-                Hidden(
-                    fan_in,
-                    width,
-                    rngs,
-                    regularization,
-                    activation=activation,
-                    in_front=in_front,
-                    **initializers,
-                )
-            )
-            fan_in, in_front = width, activation
-        layers.append(Dense(fan_in, outputs, rngs, in_front=in_front, **initializers))
+        layers, fan_in, in_front = hidden_layers(fan_in, hidden, spec, in_front)
+        layers.append(Dense(fan_in, outputs, spec, in_front=in_front))
         self.layers = nnx.List(layers)
 
     def __call__(self, x: Array) -> Array:

@@ -16,8 +16,7 @@ from flax import nnx
 from jax import lax
 
 from nnref.parts.activations import build_activation, linear, pieces
-from nnref.parts.models.layers import Activation, Affine, Dropout, Initializer, normalization
-from nnref.parts.regularizers import Regularization
+from nnref.parts.models.layers import Activation, Affine, LayerSpec
 
 Array = jax.Array
 Pads = tuple[tuple[int, int], tuple[int, int]]  # before and behind, of rows and of columns
@@ -177,12 +176,10 @@ class Conv(Affine):
     Args:
         fan_in: channels of h.
         width: channels of z.
-        rngs: with a stream "params".
+        spec: of which the stream "params" and the initializers count here.
         kernel: side of the kernel, in pixels.
         stride: pixels from one place of the kernel to the next.
         padding: at the border.
-        kernel_initializer: first value of W.
-        bias_initializer: first value of b.
         in_front: the activation that h comes from; linear for data.
         use_bias: without it, z = h * W.
     """
@@ -191,24 +188,16 @@ class Conv(Affine):
         self,
         fan_in: int,
         width: int,
-        rngs: nnx.Rngs,
+        spec: LayerSpec,
         *,
         kernel: int,
         stride: int = 1,
         padding: Literal["same", "valid"] = "same",
-        kernel_initializer: Initializer,
-        bias_initializer: Initializer,
         in_front: Activation = linear,
         use_bias: bool = True,
     ):
-        super().__init__(
-            (kernel, kernel, fan_in, width),
-            rngs,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            in_front=in_front,
-            use_bias=use_bias,
-        )
+        shape = (kernel, kernel, fan_in, width)
+        super().__init__(shape, spec, in_front=in_front, use_bias=use_bias)
         self.stride, self.padding = stride, padding
 
     def product(self, h: Array, kernel: Array) -> Array:
@@ -229,51 +218,41 @@ class ConvHidden(nnx.Module):
     Args:
         fan_in: channels of h.
         width: channels of h'; a maxout has several sums for each.
-        rngs: with streams "params" and, for dropout, "dropout".
-        regularization: of which `dropout` and `normalization` count here.
+        spec: with the activation a.
         kernel: side of the kernel.
         stride: of the kernel.
         pool: side of the windows of which the maximum is kept; 1 for none.
         padding: at the border.
-        activation: a.
         in_front: the activation that h comes from; linear for data.
-        kernel_initializer: first value of W.
-        bias_initializer: first value of b.
     """
 
     def __init__(
         self,
         fan_in: int,
         width: int,
-        rngs: nnx.Rngs,
-        regularization: Regularization,
+        spec: LayerSpec,
         *,
         kernel: int,
         stride: int,
         pool: int,
         padding: Literal["same", "valid"],
-        activation: Activation,
         in_front: Activation,
-        kernel_initializer: Initializer,
-        bias_initializer: Initializer,
     ):
-        sums, rate = width * pieces(activation), regularization.dropout
+        sums = width * pieces(spec.activation)
         self.conv = Conv(
             fan_in,
             sums,
-            rngs,
+            spec,
             kernel=kernel,
             stride=stride,
             padding=padding,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
             in_front=in_front,
-            use_bias=regularization.normalization != "batch",
+            use_bias=spec.hidden_bias,
         )
-        self.normalize = normalization(regularization.normalization, sums, rngs, images=True)
-        self.activation = build_activation(activation, width)
+        self.normalize = spec.normalization(sums, images=True)
+        self.activation = build_activation(spec.activation, width)
         self.pool = linear if pool == 1 else partial(max_pool, window=pool)
-        self.dropout = linear if rate is None else Dropout(rate, rngs)
+        self.dropout = spec.dropout()
 
     def __call__(self, h: Array) -> Array:
         """What the next layer sees, (batch, rows, columns, width)."""

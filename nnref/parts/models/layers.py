@@ -2,9 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,35 +40,56 @@ def for_layer(
     return initializer
 
 
+class LayerSpec(NamedTuple):
+    """What all layers of a network have in common; beside it each layer has its own sizes.
+
+    `rngs` has a stream "params" and, for dropout, a stream "dropout". The initializers give the
+    first values of every kernel W and every bias b. `activation` and `regularization`, of which
+    `dropout` and `normalization` count here, are those of the hidden layers.
+    """
+
+    rngs: nnx.Rngs
+    kernel_initializer: Initializer
+    bias_initializer: Initializer
+    activation: Activation = linear
+    regularization: Regularization = UNREGULARIZED
+
+    @property
+    def hidden_bias(self) -> bool:
+        """Whether hidden layers have a bias: batch normalization would subtract it."""
+        return self.regularization.normalization != "batch"
+
+    def dropout(self) -> Callable[[Array], Array]:
+        """The dropout behind a hidden layer, which does nothing where it is off."""
+        rate = self.regularization.dropout
+        return linear if rate is None else Dropout(rate, self.rngs)
+
+    def normalization(self, width: int, *, images: bool = False) -> Callable[[Array], Array]:
+        """The normalization of sums of this width, which does nothing where it is off."""
+        kind = self.regularization.normalization
+        return normalization(kind, width, self.rngs, images=images)
+
+
 class Affine(nnx.Module):
     """A product of h with a kernel W, plus a bias b: what dense layers and convolutions share.
 
     Args:
         shape: of W, (..., fan_in, width); all but the last axis is summed over.
-        rngs: with a stream "params".
-        kernel_initializer: first value of W.
-        bias_initializer: first value of b.
+        spec: of which the stream "params" and the initializers count here.
         in_front: the activation that h comes from; linear for data.
         use_bias: without it, the product alone.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        rngs: nnx.Rngs,
-        *,
-        kernel_initializer: Initializer,
-        bias_initializer: Initializer,
-        in_front: Activation,
-        use_bias: bool,
+        self, shape: tuple[int, ...], spec: LayerSpec, *, in_front: Activation, use_bias: bool
     ):
         def first(initializer: Initializer, shape_: tuple[int, ...]) -> nnx.Param[Array]:
             draw = for_layer(initializer, math.prod(shape[:-1]), in_front)
-            return nnx.Param(draw(rngs.params(), shape_, jnp.float32))
+            return nnx.Param(draw(spec.rngs.params(), shape_, jnp.float32))
 
-        self.kernel = first(kernel_initializer, shape)
-        self.bias = first(bias_initializer, shape[-1:]) if use_bias else None
-        if function_of(kernel_initializer) is lsuv:
+        self.kernel = first(spec.kernel_initializer, shape)
+        self.bias = first(spec.bias_initializer, shape[-1:]) if use_bias else None
+        if function_of(spec.kernel_initializer) is lsuv:
             self.calibrating = False  # there only for those that `lsuv_pass` must reach
 
     def product(self, h: Array, kernel: Array) -> Array:
@@ -89,9 +110,7 @@ class Dense(Affine):
     Args:
         fan_in: width of h.
         width: of z.
-        rngs: with a stream "params".
-        kernel_initializer: first value of W.
-        bias_initializer: first value of b.
+        spec: of which the stream "params" and the initializers count here.
         in_front: the activation that h comes from; linear for data.
         use_bias: without it, z = h W.
     """
@@ -100,21 +119,12 @@ class Dense(Affine):
         self,
         fan_in: int,
         width: int,
-        rngs: nnx.Rngs,
+        spec: LayerSpec,
         *,
-        kernel_initializer: Initializer,
-        bias_initializer: Initializer,
         in_front: Activation = linear,
         use_bias: bool = True,
     ):
-        super().__init__(
-            (fan_in, width),
-            rngs,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            in_front=in_front,
-            use_bias=use_bias,
-        )
+        super().__init__((fan_in, width), spec, in_front=in_front, use_bias=use_bias)
 
     def product(self, h: Array, kernel: Array) -> Array:
         """H W."""
@@ -226,40 +236,32 @@ class Hidden(nnx.Module):
     Args:
         fan_in: width of h.
         width: of h'; a maxout has several sums for each.
-        rngs: with streams "params" and, for dropout, "dropout".
-        regularization: of which `dropout` and `normalization` count here.
-        activation: a.
+        spec: with the activation a.
         in_front: the activation that h comes from; linear for data.
-        kernel_initializer: first value of W.
-        bias_initializer: first value of b.
     """
 
-    def __init__(
-        self,
-        fan_in: int,
-        width: int,
-        rngs: nnx.Rngs,
-        regularization: Regularization,
-        *,
-        activation: Activation,
-        in_front: Activation,
-        kernel_initializer: Initializer,
-        bias_initializer: Initializer,
-    ):
-        sums, rate = width * pieces(activation), regularization.dropout
-        self.dense = Dense(
-            fan_in,
-            sums,
-            rngs,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            in_front=in_front,
-            use_bias=regularization.normalization != "batch",
-        )
-        self.normalize = normalization(regularization.normalization, sums, rngs)
-        self.activation = build_activation(activation, width)
-        self.dropout = linear if rate is None else Dropout(rate, rngs)
+    def __init__(self, fan_in: int, width: int, spec: LayerSpec, *, in_front: Activation):
+        sums = width * pieces(spec.activation)
+        self.dense = Dense(fan_in, sums, spec, in_front=in_front, use_bias=spec.hidden_bias)
+        self.normalize = spec.normalization(sums)
+        self.activation = build_activation(spec.activation, width)
+        self.dropout = spec.dropout()
 
     def __call__(self, h: Array) -> Array:
         """What the next layer sees, (..., width)."""
         return self.dropout(self.activation(self.normalize(self.dense(h))))
+
+
+def hidden_layers(
+    fan_in: int, widths: Sequence[int], spec: LayerSpec, in_front: Activation = linear
+) -> tuple[list[nnx.Module], int, Activation]:
+    """Hidden layers one behind the other, and what the layer behind them needs to know.
+
+    Returns:
+        The layers, the width of the last h', and the activation that it comes from.
+    """
+    layers: list[nnx.Module] = []
+    for width in widths:
+        layers.append(Hidden(fan_in, width, spec, in_front=in_front))
+        fan_in, in_front = width, spec.activation
+    return layers, fan_in, in_front

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
 
 import jax
 from flax import nnx
@@ -11,7 +9,14 @@ from flax import nnx
 from nnref.bounds import Count
 from nnref.parts.activations import build_activation, linear, pieces, tanh
 from nnref.parts.initializers import glorot_uniform, zeros
-from nnref.parts.models.layers import UNREGULARIZED, Activation, Dense, Hidden, Initializer
+from nnref.parts.models.layers import (
+    UNREGULARIZED,
+    Activation,
+    Dense,
+    Initializer,
+    LayerSpec,
+    hidden_layers,
+)
 from nnref.parts.regularizers import Regularization
 
 Array = jax.Array
@@ -47,24 +52,10 @@ class MLP(nnx.Module):
         kernel_initializer: Initializer = glorot_uniform,
         bias_initializer: Initializer = zeros,
     ):
-        initializers: Any = {
-            "kernel_initializer": kernel_initializer,
-            "bias_initializer": bias_initializer,
-        }
-        hidden_layer = partial(
-            Hidden,
-            rngs=rngs,
-            regularization=regularization,
-            activation=activation,
-            **initializers,
-        )
-        layers: list[nnx.Module] = []
-        h, in_front = math.prod(inputs), linear
-        for width in hidden:
-            layers.append(hidden_layer(h, width, in_front=in_front))
-            h, in_front = width, activation
+        spec = LayerSpec(rngs, kernel_initializer, bias_initializer, activation, regularization)
+        layers, fan_in, in_front = hidden_layers(math.prod(inputs), hidden, spec)
         sums = outputs * pieces(output_activation)
-        layers.append(Dense(h, sums, rngs, in_front=in_front, **initializers))
+        layers.append(Dense(fan_in, sums, spec, in_front=in_front))
         self.layers = nnx.List(layers)
         self.output_activation = build_activation(output_activation, outputs)
 
@@ -99,14 +90,8 @@ class Linear(nnx.Module):
         bias_initializer: Initializer = zeros,
         use_bias: bool = True,
     ):
-        dense = Dense(
-            math.prod(inputs),
-            outputs,
-            rngs,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            use_bias=use_bias,
-        )
+        spec = LayerSpec(rngs, kernel_initializer, bias_initializer)
+        dense = Dense(math.prod(inputs), outputs, spec, use_bias=use_bias)
         self.layers = nnx.List([dense])  # named as in an MLP, of which this is the shortest
 
     def __call__(self, x: Array) -> Array:

@@ -11,10 +11,10 @@ from jax.typing import DTypeLike
 
 from nnref.bounds import Count
 from nnref.errors import UserError
-from nnref.parts.activations import function_of, linear
+from nnref.parts.activations import function_of
 from nnref.parts.initializers import by_gate, constant, glorot_uniform, lsuv, orthogonal, zeros
 from nnref.parts.models.cells import CELLS, State, fast_scan, opened, plain_scan
-from nnref.parts.models.layers import UNREGULARIZED, Dense, Dropout, Initializer, for_layer
+from nnref.parts.models.layers import UNREGULARIZED, Dense, Initializer, LayerSpec, for_layer
 from nnref.parts.regularizers import Regularization
 
 Array = jax.Array
@@ -31,13 +31,12 @@ class Direction(nnx.Module):
     Args:
         fan_in: width of x.
         units: width of h.
-        rngs: with a stream "params".
+        spec: the kernel initializer gives W and the bias initializer b, each gate by gate; the last
+            quarter of a GRU's b is its c.
         cell: a word of `CELLS`.
         reverse: from the last step to the first.
         streams: sequences whose state is kept from call to call; None for none.
-        kernel_initializer: first value of W, gate by gate.
         recurrent_initializer: first value of U, gate by gate.
-        bias_initializer: first value of b; the last quarter of a GRU's is its c.
         forget_bias: first value of b in an LSTM's forget gate instead; may be traced.
     """
 
@@ -45,27 +44,24 @@ class Direction(nnx.Module):
         self,
         fan_in: int,
         units: int,
-        rngs: nnx.Rngs,
+        spec: LayerSpec,
         *,
         cell: CellName,
         reverse: bool,
         streams: int | None,
-        kernel_initializer: Initializer,
         recurrent_initializer: Initializer,
-        bias_initializer: Initializer,
         forget_bias: float,
     ):
         self.cell, self.units, self.reverse = CELLS[cell], units, reverse
 
         def first(shape: tuple[int, ...], *gates: Callable[..., Array]) -> nnx.Param[Array]:
             shape = (*shape, len(gates) * units)
-            return nnx.Param(by_gate(*gates)(rngs.params(), shape, jnp.float32))
+            return nnx.Param(by_gate(*gates)(spec.rngs.params(), shape, jnp.float32))
 
         gates = self.cell.gates
-        bias = for_layer(bias_initializer, fan_in)
-        self.kernel = first((fan_in,), *[for_layer(kernel_initializer, fan_in)] * gates)
+        self.kernel = first((fan_in,), *[for_layer(spec.kernel_initializer, fan_in)] * gates)
         self.recurrent_kernel = first((units,), *[for_layer(recurrent_initializer, units)] * gates)
-        biases = [bias] * self.cell.sums
+        biases: list[Any] = [for_layer(spec.bias_initializer, fan_in)] * self.cell.sums
         if cell == "lstm":
             biases[1] = partial(constant, value=forget_bias)
         self.bias = first((), *biases)
@@ -117,13 +113,12 @@ class Layer(nnx.Module):
 
     Args:
         directions: one or two.
-        dropout: rate, which may be traced; None for none.
-        rngs: with a stream "dropout" where there is a rate.
+        spec: of which dropout counts here.
     """
 
-    def __init__(self, directions: list[Direction], dropout: float | Array | None, rngs: nnx.Rngs):
+    def __init__(self, directions: list[Direction], spec: LayerSpec):
         self.directions = nnx.List(directions)
-        self.dropout = linear if dropout is None else Dropout(dropout, rngs)
+        self.dropout = spec.dropout()
 
     def __call__(
         self, x: Array, real: Array | None, vectors: Array | None = None
@@ -199,53 +194,26 @@ class Recurrent(nnx.Module):
     ):
         width = (1 + bidirectional) * units
         initializers = (kernel_initializer, recurrent_initializer)
-        contradictions = {
-            "model.bidirectional: streams go forward in time, and the way back begins at what is "
-            "yet to come; leave out one of the two": bidirectional and streams is not None,
-            "model.padded: with an answer for each step the loss would count padded ones; leave "
-            "out one of the two": padded and answer == "each",
-            "model.vocabulary: only tokens have one; give embedding, or leave it out": (
-                vocabulary is not None and embedding is None
-            ),
-            f"model.tied: the output has {width} units and {outputs} classes, the embedding width "
-            f"{embedding} and {vocabulary or outputs} tokens; both must be equal": (
-                tied and (embedding != width or vocabulary not in (None, outputs))
-            ),
-            f"model.forget_bias: {cell} has no forget gate; leave it out": (
-                forget_bias is not None and cell != "lstm"
-            ),
-            "model: lsuv looks at one step of a layer, not at a sequence; take another "
-            "initializer": lsuv in map(function_of, initializers),
-            "regularization.normalization: recurrent layers have none; leave it out": (
-                regularization.normalization is not None
-            ),
-            "regularization.input_noise: it would blur which steps are padded; leave out one of "
-            "the two": padded and regularization.input_noise is not None,
-        }
-        for told, given in contradictions.items():
-            if given:
-                raise UserError(told)
+        refuse_ways(bidirectional, streams, padded, answer)
+        refuse_tokens(embedding, vocabulary, outputs, width if tied else None)
+        refuse_parts(cell, forget_bias, initializers, regularization, padded)
         self.answer, self.padded, self.streams = answer, padded, streams
-        fan_in = channels(inputs, embedding, padded)
-
-        def direction(depth: int, *, reverse: bool) -> Direction:
-            return Direction(
-                width if depth else fan_in,
-                units,
-                rngs,
-                cell=cell,
-                reverse=reverse,
-                streams=streams,
-                kernel_initializer=kernel_initializer,
-                recurrent_initializer=recurrent_initializer,
-                bias_initializer=bias_initializer,
-                forget_bias=1.0 if forget_bias is None else forget_bias,
-            )
-
-        ways = (False, True) if bidirectional else (False,)
-        stack = [[direction(depth, reverse=way) for way in ways] for depth in range(layers)]
-        dropout = regularization.dropout
-        self.layers = nnx.List([Layer(directions, dropout, rngs) for directions in stack])
+        spec = LayerSpec(rngs, kernel_initializer, bias_initializer, regularization=regularization)
+        direction = partial(
+            Direction,
+            units=units,
+            spec=spec,
+            cell=cell,
+            streams=streams,
+            recurrent_initializer=recurrent_initializer,
+            forget_bias=1.0 if forget_bias is None else forget_bias,
+        )
+        fan_in, stack = channels(inputs, embedding, padded), []
+        for _ in range(layers):
+            ways = [direction(fan_in, reverse=way) for way in (False, True)[: 1 + bidirectional]]
+            stack.append(Layer(ways, spec))
+            fan_in = width
+        self.layers = nnx.List(stack)
         if embedding is None:
             self.embedding = None
         else:
@@ -256,13 +224,7 @@ class Recurrent(nnx.Module):
             self.head, draw = None, for_layer(bias_initializer, width)
             self.bias = nnx.Param(draw(rngs.params(), (outputs,), jnp.float32))
         else:
-            self.head = Dense(
-                width,
-                outputs,
-                rngs,
-                kernel_initializer=kernel_initializer,
-                bias_initializer=bias_initializer,
-            )
+            self.head = Dense(width, outputs, spec)
 
     def restart(self) -> None:
         """Begin the next batch as if it were the first: with a state of zeros."""
@@ -292,6 +254,66 @@ class Recurrent(nnx.Module):
             return self.head(h)
         assert vectors is not None, "an output without a head is tied to the embedding"
         return h @ vectors.T + self.bias[...]
+
+
+def refuse(contradictions: dict[str, bool]) -> None:
+    """Raise the first message whose contradiction is there."""
+    for message, contradicts in contradictions.items():
+        if contradicts:
+            raise UserError(message)
+
+
+def refuse_ways(bidirectional: bool, streams: int | None, padded: bool, answer: str) -> None:
+    """Raise where the ways through a sequence do not go together."""
+    refuse(
+        {
+            "model.bidirectional: streams go forward in time, and the way back begins at what is "
+            "yet to come; leave out one of the two": bidirectional and streams is not None,
+            "model.padded: with an answer for each step the loss would count padded ones; leave "
+            "out one of the two": padded and answer == "each",
+        }
+    )
+
+
+def refuse_tokens(
+    embedding: int | None, vocabulary: int | None, outputs: int, tied: int | None
+) -> None:
+    """Raise where embedding and output do not fit; `tied` is the width in front of a tied one."""
+    refuse(
+        {
+            "model.vocabulary: only tokens have one; give embedding, or leave it out": (
+                vocabulary is not None and embedding is None
+            ),
+            f"model.tied: the output has {tied} units and {outputs} classes, the embedding width "
+            f"{embedding} and {vocabulary or outputs} tokens; both must be equal": (
+                tied is not None and (embedding != tied or vocabulary not in (None, outputs))
+            ),
+        }
+    )
+
+
+def refuse_parts(
+    cell: str,
+    forget_bias: float | None,
+    initializers: Sequence[Initializer],
+    regularization: Regularization,
+    padded: bool,
+) -> None:
+    """Raise for parts that a recurrent network cannot use."""
+    refuse(
+        {
+            f"model.forget_bias: {cell} has no forget gate; leave it out": (
+                forget_bias is not None and cell != "lstm"
+            ),
+            "model: lsuv looks at one step of a layer, not at a sequence; take another "
+            "initializer": lsuv in map(function_of, initializers),
+            "regularization.normalization: recurrent layers have none; leave it out": (
+                regularization.normalization is not None
+            ),
+            "regularization.input_noise: it would blur which steps are padded; leave out one of "
+            "the two": padded and regularization.input_noise is not None,
+        }
+    )
 
 
 def channels(inputs: Sequence[int], embedding: int | None, padded: bool) -> int:

@@ -15,14 +15,7 @@ from nnref.parts.activations import build_activation, linear, pieces, relu
 from nnref.parts.initializers import he_normal, zeros
 from nnref.parts.models.convnet import each_or_one, image_shape
 from nnref.parts.models.convolution import Conv
-from nnref.parts.models.layers import (
-    UNREGULARIZED,
-    Activation,
-    Dense,
-    Dropout,
-    Initializer,
-    normalization,
-)
+from nnref.parts.models.layers import UNREGULARIZED, Activation, Dense, Initializer, LayerSpec
 from nnref.parts.regularizers import Regularization
 
 Array = jax.Array
@@ -33,24 +26,13 @@ class Activated(nnx.Module):
 
     Args:
         width: of h; z is as wide, or for a maxout wider.
-        rngs: with a stream "params".
-        regularization: of which `normalization` counts here.
-        activation: a.
+        spec: with the activation a.
         images: z is (batch, rows, columns, width), not (batch, width).
     """
 
-    def __init__(
-        self,
-        width: int,
-        rngs: nnx.Rngs,
-        regularization: Regularization,
-        *,
-        activation: Activation,
-        images: bool,
-    ):
-        sums = width * pieces(activation)
-        self.normalize = normalization(regularization.normalization, sums, rngs, images=images)
-        self.activation = build_activation(activation, width)
+    def __init__(self, width: int, spec: LayerSpec, *, images: bool):
+        self.normalize = spec.normalization(width * pieces(spec.activation), images=images)
+        self.activation = build_activation(spec.activation, width)
 
     def __call__(self, z: Array) -> Array:
         """What the layer sees."""
@@ -65,11 +47,10 @@ class Block(nnx.Module):
     Args:
         fan_in: width of the activations in front of W_1.
         width: of those in front of W_2 and of the next block's W_1.
-        rngs: with, for dropout, a stream "dropout".
-        regularization: of which `dropout` counts here.
+        spec: with the activation a.
+        images: z is (batch, rows, columns, fan_in), not (batch, fan_in).
         stride: of W_1, for images.
         residual: whether z is added.
-        activated: makes an a with its normalization from a width.
         layer: makes a layer of sums from a fan_in and a width.
     """
 
@@ -77,18 +58,17 @@ class Block(nnx.Module):
         self,
         fan_in: int,
         width: int,
-        rngs: nnx.Rngs,
-        regularization: Regularization,
+        spec: LayerSpec,
         *,
+        images: bool,
         stride: int,
         residual: bool,
-        activated: Callable[[int], Activated],
         layer: Callable[..., nnx.Module],
     ):
-        rate = regularization.dropout
-        self.activated_1, self.activated_2 = activated(fan_in), activated(width)
+        self.activated_1 = Activated(fan_in, spec, images=images)
+        self.activated_2 = Activated(width, spec, images=images)
         self.layer_1, self.layer_2 = layer(fan_in, width, stride=stride), layer(width, width)
-        self.dropout = linear if rate is None else Dropout(rate, rngs)
+        self.dropout = spec.dropout()
         self.stride, self.residual = stride, residual
 
     def __call__(self, z: Array) -> Array:
@@ -154,57 +134,36 @@ class ResNet(nnx.Module):
         kernel_initializer: Initializer = he_normal,
         bias_initializer: Initializer = zeros,
     ):
+        spec = LayerSpec(rngs, kernel_initializer, bias_initializer, activation, regularization)
         self.images = len(inputs) != 1
         fan_in = image_shape(inputs)[-1] if self.images else inputs[0]
-        activated = partial(
-            Activated,
-            rngs=rngs,
-            regularization=regularization,
-            activation=activation,
-            images=self.images,
-        )
 
         def layer(
             fan_in: int, width: int, in_front: Activation = activation, stride: int = 1
         ) -> nnx.Module:
+            sums, use_bias = width * pieces(activation), spec.hidden_bias
             build = partial(Conv, kernel=kernel, stride=stride) if self.images else Dense
-            return build(
-                fan_in,
-                width * pieces(activation),
-                rngs,
-                kernel_initializer=kernel_initializer,
-                bias_initializer=bias_initializer,
-                in_front=in_front,
-                # Batch normalization, which stands behind each of them, would subtract it.
-                use_bias=regularization.normalization != "batch",
-            )
+            return build(fan_in, sums, spec, in_front=in_front, use_bias=use_bias)
 
         self.first = layer(fan_in, widths[0], linear)
         fan_in, stack = widths[0], []
         for stage, width in enumerate(widths):
             for number in range(each_or_one("blocks", blocks, stage, widths)):
+                stride = 2 if self.images and stage and not number else 1
                 block = Block(
                     fan_in,
                     width,
-                    rngs,
-                    regularization,
-                    stride=2 if self.images and stage and not number else 1,
+                    spec,
+                    images=self.images,
+                    stride=stride,
                     residual=residual,
-                    activated=activated,
                     layer=layer,
                 )
                 stack.append(block)
                 fan_in = width
         self.blocks = nnx.List(stack)
-        self.activated = activated(fan_in)
-        self.last = Dense(
-            fan_in,
-            outputs,
-            rngs,
-            kernel_initializer=kernel_initializer,
-            bias_initializer=bias_initializer,
-            in_front=activation,
-        )
+        self.activated = Activated(fan_in, spec, images=self.images)
+        self.last = Dense(fan_in, outputs, spec, in_front=activation)
 
     def __call__(self, x: Array) -> Array:
         """Outputs, (batch, outputs): logits or predictions."""

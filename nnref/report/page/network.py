@@ -10,8 +10,8 @@ import numpy as np
 from nnref.data import Dataset
 from nnref.data.text import read, spell, tokens_of
 from nnref.errors import UserError
-from nnref.parts.losses import TARGETS
 from nnref.parts.metrics import confusion_matrix, labels_of
+from nnref.parts.target_kinds import TARGETS
 from nnref.studies.run import Trained, plan_of
 from nnref.studies.sampling import sample
 from nnref.training import loop, train

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from nnref.experiment.experiment import Experiment
 from nnref.internals import bodies, flops, name_scopes, repetitions
-from nnref.training.probes import Layer, calls_told, owner
+from nnref.training.probes import Layer, owner, recorded_calls
 from nnref.training.setup import bind, from_experiment
 
 ITSELF = ""  # the model beside its layers
@@ -71,7 +71,7 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
 
     def forward(state: Any, x: jax.Array) -> Any:
         module = nnx.merge(graph, state)
-        with calls_told(module, calls):
+        with recorded_calls(module, calls):
             return module(x)
 
     x = jax.ShapeDtypeStruct((examples, *inputs), dtype)

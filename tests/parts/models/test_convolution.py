@@ -20,7 +20,7 @@ from nnref.parts.models.convolution import (
     plain_max_pool,
     sliced_max_pool,
 )
-from nnref.parts.models.layers import UNREGULARIZED, lsuv_pass
+from nnref.parts.models.layers import UNREGULARIZED, LayerSpec, lsuv_pass
 from nnref.parts.regularizers import Regularization
 
 CONVOLUTIONS = [plain_convolution, canonical_convolution]
@@ -243,12 +243,10 @@ def test_a_layer_is_its_convolution_and_its_bias(padding, kernel, stride, sides)
     layer = Conv(
         2,
         5,
-        streams(),
+        LayerSpec(streams(), he_normal, partial(constant, value=0.3)),
         kernel=kernel,
         stride=stride,
         padding=padding,
-        kernel_initializer=he_normal,
-        bias_initializer=partial(constant, value=0.3),
     )
     x = numbers(0, 4, 7, 6, 2)
     z = layer(x)
@@ -262,33 +260,28 @@ def test_a_layer_is_its_convolution_and_its_bias(padding, kernel, stride, sides)
 
 
 def test_first_weights_know_the_inputs_of_a_unit():
-    layer = Conv(
-        8, 400, streams(), kernel=5, kernel_initializer=torch_linear, bias_initializer=torch_linear
-    )
+    layer = Conv(8, 400, LayerSpec(streams(), torch_linear, torch_linear), kernel=5)
     for w in (layer.kernel[...], layer.bias[...]):
         assert np.abs(w).max() == pytest.approx((25 * 8) ** -0.5, rel=1e-2)
-    build = partial(Conv, 8, 400, kernel=5, bias_initializer=zeros)
-    one = build(streams(), kernel_initializer=lecun_normal)
+    build = partial(Conv, 8, 400, kernel=5)
+    one = build(LayerSpec(streams(), lecun_normal, zeros))
     other = build(
-        streams(),
-        kernel_initializer=partial(lecun_normal, gain=None),
+        LayerSpec(streams(), partial(lecun_normal, gain=None), zeros),
         in_front=ACTIVATIONS["relu"],
     )
     np.testing.assert_allclose(other.kernel[...], 2**0.5 * one.kernel[...], rtol=1e-5)
 
 
 def hidden(regularization=UNREGULARIZED, **changes):
-    arguments = {
-        "kernel": 3,
-        "stride": 1,
-        "pool": 1,
-        "padding": "same",
-        "activation": ACTIVATIONS["relu"],
-        "in_front": ACTIVATIONS["linear"],
+    of_spec = {
         "kernel_initializer": he_normal,
         "bias_initializer": zeros,
+        "activation": ACTIVATIONS["relu"],
     }
-    return ConvHidden(2, 6, streams(), regularization, **(arguments | changes))
+    of_spec |= {name: changes.pop(name) for name in list(changes) if name in of_spec}
+    spec = LayerSpec(streams(), **of_spec, regularization=regularization)
+    sizes = {"kernel": 3, "stride": 1, "pool": 1, "padding": "same"}
+    return ConvHidden(2, 6, spec, in_front=ACTIVATIONS["linear"], **(sizes | changes))
 
 
 def test_lsuv_gives_a_convolution_unit_variance():

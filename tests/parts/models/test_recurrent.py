@@ -1,4 +1,4 @@
-"""Recurrent networks: cells against NumPy and PyTorch, padding, carried state, and what is not."""
+"""Recurrent networks against PyTorch: padding, carried state, and what is refused."""
 
 import json
 from functools import partial
@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nnref.data.synthetic import adding, copy_memory, temporal_parity
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.parts.initializers import constant, lsuv, torch_linear
+from nnref.parts.initializers import constant, lsuv
 from nnref.parts.losses import softmax_cross_entropy
-from nnref.parts.models.cells import CELLS, fast_scan, plain_scan
+from nnref.parts.models.cells import CELLS
 from nnref.parts.models.recurrent import Recurrent
 from nnref.parts.regularizers import Regularization
 from nnref.training import train
@@ -47,49 +46,6 @@ def close(given, expected, rtol=1e-6, atol=1e-6):
 
 
 # --- the cells ----------------------------------------------------------------------------------
-
-
-def logistic(z):
-    return 1 / (1 + np.exp(-z))
-
-
-def by_hand(cell, x, w, u, b):
-    """h of every step by the textbook, gate by gate, one example at a time."""
-    units = u.shape[0]
-    c = b[3 * units :]  # of a GRU
-
-    def gate(k, h, x):
-        part = slice(k * units, (k + 1) * units)
-        return x @ w[:, part] + b[part], h @ u[:, part]
-
-    outputs = []
-    for sequence in x:
-        h = memory = np.zeros(units)
-        for step in sequence:
-            if cell == "rnn":
-                h = np.tanh(sum(gate(0, h, step)))
-            elif cell == "gru":
-                r, z = (logistic(sum(gate(k, h, step))) for k in (0, 1))
-                from_input, from_state = gate(2, h, step)
-                h = (1 - z) * np.tanh(from_input + r * (from_state + c)) + z * h
-            else:
-                i, f, o = (logistic(sum(gate(k, h, step))) for k in (0, 1, 3))
-                memory = f * memory + i * np.tanh(sum(gate(2, h, step)))
-                h = o * np.tanh(memory)
-            outputs.append(h)
-    return np.reshape(outputs, (*x.shape[:2], units))
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_cells_equal_the_equations(cell, float64):
-    model = build((6, 3), 2, cell=cell, answer="each", bias_initializer=torch_linear)
-    graph, params, rest = pure(model)
-    params = jax.tree.map(lambda w: 2 * jnp.asarray(w, jnp.float64), params)
-    weights = params["layers"][0]["directions"][0]
-    x = numbers(5, 6, 3)
-    h = by_hand(cell, x, *(np.asarray(weights[n]) for n in ("kernel", "recurrent_kernel", "bias")))
-    expected = h @ params["head"]["kernel"] + params["head"]["bias"]
-    close(nnx.merge(graph, params, rest)(x), expected, rtol=1e-12, atol=1e-12)
 
 
 def from_torch(cell, weights, suffix):
@@ -176,35 +132,6 @@ def test_a_tied_language_model_with_a_state_equals_pytorch(case, float64):
     close(gradients, mapped(gradients_from_torch, case["gradients"]), atol=1e-12)
     carried = after["layers"][0]["directions"][0]["carried"]
     close(list(carried.values()), [np.asarray(part) for part in case["after"]], atol=1e-12)
-
-
-@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("cell", CELLS)
-def test_the_fast_loop_equals_the_plain_one(cell, padded):
-    cell = CELLS[cell]
-    steps, batch, units, runs = 7, 5, 4, 3
-    real = jnp.arange(steps)[:, None] < jnp.array([7, 1, 3, 6, 2]) if padded else None
-    width = cell.sums * units
-    states = tuple(numbers(runs, batch, units, seed=k) for k in range(cell.states))
-    arguments = (numbers(runs, steps, batch, width), numbers(runs, units, width), states)
-    arguments = jax.tree.map(lambda a: a.astype(jnp.float32), arguments)
-    weigh = numbers(steps, batch, units, seed=7)
-
-    def objective(scan, from_input, kernel, state):
-        state, h = scan(cell.step, from_input, real, kernel, state)
-        return sum(jnp.sum(part**3) for part in state) + jnp.sum(weigh * h**2)
-
-    def both(*arguments):
-        one, other = (
-            jax.value_and_grad(partial(objective, scan), argnums=(0, 1, 2))(*arguments)
-            for scan in (plain_scan, fast_scan)
-        )
-        return one, other
-
-    for mapped in (jax.vmap(both), both):
-        plain, fast = jax.jit(mapped)(*arguments)
-        close(fast, plain, rtol=1e-5, atol=1e-5)  # float32, sums in another order
-        arguments = jax.tree.map(lambda a: a[0], arguments)
 
 
 # --- the network --------------------------------------------------------------------------------
@@ -532,53 +459,3 @@ def test_what_fits_together_is_not_refused():
     build((5, 2), 3, cell="gru", embedding=4, padded=True, vocabulary=9)
     build((5,), 3, cell="gru", embedding=4, tied=True, vocabulary=3)
     build((5,), 3, cell="gru", units=2, bidirectional=True, embedding=4, tied=True)
-
-
-# --- the data -----------------------------------------------------------------------------------
-
-
-def test_adding_adds_the_two_marked_numbers():
-    data = adding(steps=9, examples=4000, valid=0.25, test=0.0)
-    x, y = data.train
-    number, mark = x[..., 0], x[..., 1]
-    assert x.shape == (3000, 9, 2)
-    assert len(data.valid.x) == 1000
-    assert data.test is None
-    np.testing.assert_array_equal(np.unique(mark), [0, 1])
-    np.testing.assert_array_equal(mark[:, :4].sum(axis=1), 1)
-    np.testing.assert_array_equal(mark[:, 4:].sum(axis=1), 1)
-    assert (mark.sum(axis=0) > 0).all()
-    assert (number.min() >= 0) & (number.max() < 1)
-    np.testing.assert_allclose(y, (number * mark).sum(axis=1), rtol=1e-6)
-    # The variance of the sum of two numbers from U[0, 1]; 3000 of them have it to 3 %.
-    assert np.mean((y - 1) ** 2) == pytest.approx(1 / 6, rel=0.1)
-
-
-def test_copy_memory_asks_for_the_symbols_again():
-    data = copy_memory(delay=4, length=3, symbols=5, examples=500, valid=0.0, test=0.0)
-    x, y = data.train
-    assert x.shape == y.shape == (500, 10)
-    assert data.classes == ("blank", "1", "2", "3", "4", "5", "begin")
-    np.testing.assert_array_equal(np.unique(x[:, :3]), [1, 2, 3, 4, 5])
-    np.testing.assert_array_equal(x[:, 3:], [[0, 0, 0, 6, 0, 0, 0]] * 500)
-    np.testing.assert_array_equal(y[:, :7], 0)
-    np.testing.assert_array_equal(y[:, 7:], x[:, :3])
-
-
-def test_temporal_parity_counts_ones_up_to_the_end_of_each_sequence():
-    data = temporal_parity(steps=12, examples=3000)
-    x, y = data.train
-    bits, real = x[..., 0], x[..., 1]
-    lengths = real.sum(axis=1).astype(int)
-    np.testing.assert_array_equal(np.unique(lengths), np.arange(1, 13))
-    np.testing.assert_array_equal(real, np.arange(12) < lengths[:, None])
-    np.testing.assert_array_equal(bits * real, bits)
-    np.testing.assert_array_equal(y, [int(sum(row)) % 2 for row in bits])
-    rows = np.concatenate([split.x for split in data.splits.values()])
-    assert len(np.unique(rows, axis=0)) == len(rows) < 3000
-
-
-@pytest.mark.parametrize("make", [adding, copy_memory, temporal_parity])
-def test_sequences_follow_from_their_seed(make):
-    one, again, other = (make(examples=50, seed=seed).fingerprint for seed in (0, 0, 1))
-    assert one == again != other

@@ -21,7 +21,7 @@ import numpy as np
 
 import nnref
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import Planned, planned
+from nnref.studies.sweep_record import SweepPlan, plan_sweep
 from nnref.training.loop import chunk_program
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def doors(name: str, sizes: Sequence[int], folder: Path) -> dict[str, Timed]:
     def fresh() -> Path:
         return folder / f"logbook-{next(number)}"
 
-    def in_turn(plan: Planned) -> Timed:
+    def in_turn(plan: SweepPlan) -> Timed:
         def run() -> None:
             for variant in plan.variants:
                 for seed in plan.seeds:
@@ -75,7 +75,7 @@ def doors(name: str, sizes: Sequence[int], folder: Path) -> dict[str, Timed]:
 
         return run
 
-    first = planned(sweep_file(name, sizes[0], folder))
+    first = plan_sweep(sweep_file(name, sizes[0], folder))
     timed: dict[str, Timed] = {
         "nnref.run, one run": lambda: nnref.run(one, logbook=None),
         "nnref.run, one run, with logbook": lambda: nnref.run(one, logbook=fresh()),
@@ -146,7 +146,7 @@ def measured(timed: Mapping[str, Timed], rounds: int) -> dict[str, list[float]]:
     return taken
 
 
-def apart(plan: Planned, works: Sequence[SimpleNamespace], update: str) -> float:
+def apart(plan: SweepPlan, works: Sequence[SimpleNamespace], update: str) -> float:
     """The largest relative difference of a loss of the sweep from that of PyTorch."""
     records = sweep(plan, logbook=None).records
     curves = train_all(works, update)
@@ -164,7 +164,7 @@ def measure_sweeps(name: str, sizes: Sequence[int], rounds: int, make_work: Any)
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        plan = planned(sweep_file(name, sizes[0], folder))
+        plan = plan_sweep(sweep_file(name, sizes[0], folder))
         programs = [chunk_program(tiny) for tiny in (True, False)]
         before = sum(program._cache_size() for program in programs)
         began = time.perf_counter()

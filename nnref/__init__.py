@@ -9,7 +9,11 @@ if TYPE_CHECKING:
     from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
     from nnref.experiment.experiment import Experiment
+    from nnref.studies.ablation import ablate
+    from nnref.studies.crawl import crawl
+    from nnref.studies.lr_range import lr_range
     from nnref.studies.run import AlreadyRun, Run, run
+    from nnref.studies.sweep import sweep
     from nnref.training.task import Task
 
 DOORS = {
@@ -18,9 +22,13 @@ DOORS = {
     "Run": "nnref.studies.run",
     "Task": "nnref.training.task",
     "UserError": "nnref.errors",
+    "ablate": "nnref.studies.ablation",
+    "crawl": "nnref.studies.crawl",
     "diagnose": "nnref.diagnosis.api",
     "diagnose_history": "nnref.diagnosis.run.watch",
+    "lr_range": "nnref.studies.lr_range",
     "run": "nnref.studies.run",
+    "sweep": "nnref.studies.sweep",
     "watch": "nnref.diagnosis.run.watch",
 }
 __all__ = [
@@ -29,9 +37,13 @@ __all__ = [
     "Run",
     "Task",
     "UserError",
+    "ablate",
+    "crawl",
     "diagnose",
     "diagnose_history",
+    "lr_range",
     "run",
+    "sweep",
     "watch",
 ]
 

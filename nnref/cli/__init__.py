@@ -296,10 +296,10 @@ def trained(
         done = train(listener)
     except AlreadyRun as already:
         if options.json:
-            print(json.dumps(as_json(already.run, None) | {"already_run": True}))
+            print(json.dumps(as_json(already.result, None) | {"already_run": True}))
         else:
             print(already)
-        return already.run.verdict.exit_code
+        return already.result.verdict.exit_code
     if not options.json:
         show(done, console)
     picture = None
@@ -359,14 +359,14 @@ def sweep_command(options: argparse.Namespace) -> int:
         show_swept,
         swept_as_json,
     )
+    from nnref.studies.resuming import AlreadyRun
     from nnref.studies.sweep import sweep
-    from nnref.studies.sweep_record import AlreadySwept, planned
-    from nnref.training.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.studies.sweep_record import plan_sweep
+    from nnref.training.compilation import use_cache
 
-    compile_tiny_loops_whole()
     use_cache()
     console = Console(stderr=True) if options.json else wide_console()
-    plan = planned(path)
+    plan = plan_sweep(path)
     if options.dry_run and options.json:
         print(json.dumps(plan_as_json(plan)))
         return 0
@@ -378,8 +378,8 @@ def sweep_command(options: argparse.Namespace) -> int:
     try:
         listener = TerminalSweepListener(console)
         done = sweep(plan, logbook=folder, again=options.again, listener=listener)
-    except AlreadySwept as known:
-        done, already = known.swept, True
+    except AlreadyRun as known:
+        done, already = known.result, True
         if not options.json:
             print(known)
             return 0
@@ -402,15 +402,14 @@ def ablate_command(options: argparse.Namespace) -> int:
         show_protocol,
     )
     from nnref.report.terminal.sweep import TerminalSweepListener
-    from nnref.studies.ablation import ablate, protocol
-    from nnref.training.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.studies.ablation import ablate, read_protocol
+    from nnref.training.compilation import use_cache
 
-    compile_tiny_loops_whole()
     use_cache()
     output = output_path(options.output, (".html",)) if options.output else None
     folder = None if options.no_logbook else Path(options.logbook)
     console = Console(stderr=True) if options.json else wide_console()
-    asked = protocol(path)
+    asked = read_protocol(path)
     if options.dry_run and options.json:
         print(json.dumps(protocol_as_json(asked)))
         return 0
@@ -445,9 +444,8 @@ def lr_range_command(options: argparse.Namespace) -> int:
     from nnref.report.terminal.exploration import draw_lr_range, lr_range_as_json
     from nnref.report.terminal.sweep import TerminalSweepListener
     from nnref.studies.lr_range import lr_range
-    from nnref.training.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.training.compilation import use_cache
 
-    compile_tiny_loops_whole()
     use_cache()
     words = ("low", "high", "count", "seeds", "epochs")
     given = {name: getattr(options, name) for name in words}
@@ -472,9 +470,8 @@ def crawl_command(options: argparse.Namespace) -> int:
     from nnref.report.terminal.exploration import crawl_as_json, show_crawl
     from nnref.report.terminal.sweep import TerminalSweepListener
     from nnref.studies.crawl import crawl
-    from nnref.training.compilation import compile_tiny_loops_whole, use_cache
+    from nnref.training.compilation import use_cache
 
-    compile_tiny_loops_whole()
     use_cache()
     listener = TerminalSweepListener(Console(stderr=options.json))
     found = crawl(path, widest=options.widest, deepest=options.deepest, listener=listener)

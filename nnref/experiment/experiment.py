@@ -247,14 +247,21 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
         raise UserError("\n".join(mistakes.in_lines_of(text))) from None
 
 
-def read(path: str | Path, settings: Mapping[str, Any] | None = None) -> Experiment:
-    """An experiment from a file.
+def read(
+    path: str | Path, settings: Mapping[str, Any] | None = None, text: str | None = None
+) -> Experiment:
+    """An experiment from a file, with `settings` as in `Experiment.replaced`.
+
+    Args:
+        path: of the file.
+        settings: keys to set, by path.
+        text: of the file, where it has been read already.
 
     Raises:
         UserError: for a file that is not there, or is no experiment.
     """
     path = Path(path)
-    text = read_text(path)
+    text = read_text(path) if text is None else text
     try:
         return parse(text, settings)
     except UserError as error:

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import orjson
 
 from nnref.errors import UserError, nearest
-from nnref.logbook.pages import Page, SweepPage, read_page, sweep_page_at
+from nnref.logbook.pages import Page, SweepPage, page_in, read_page
 
 FILE = "index.json"
-FORMAT = 1
-WORDS = ("about", "claim", "seeds", "sweep", "$schema")  # of a file, that are no settings
+FORMAT = 2
+NO_SETTINGS = ("about", "claim", "seeds", "sweep", "$schema")  # keys of a file
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index knows of a page.
+    """What the index knows of a page. A sweep has one entry for all its runs.
 
     `final` has every measure of the network that the run kept; `loss` names the one that counts,
     the validation loss where there is one. Measures that are NaN are None.
@@ -36,7 +36,7 @@ class Entry:
     page: str  # path below the logbook
     name: str
     identity: str
-    seed: int
+    seed: int | None  # of a run
     started: str
     epochs: int
     loss: str
@@ -46,7 +46,8 @@ class Entry:
     verdict: str = ""  # empty where the run was cut short
     notes: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
-    variants: int = 0  # of a sweep, which has one entry for all its runs
+    variants: int = 0  # number of them in a sweep
+    seeds: int = 1  # number of them for each variant of a sweep
 
     @property
     def outcome(self) -> str:
@@ -65,19 +66,20 @@ class Entry:
 
     @property
     def keys(self) -> list[str]:
-        """What `value` knows."""
-        fields = ["name", "identity", "seed", "started", "epochs", "ending", "verdict", "page"]
+        """The keys for which `value` may have a value."""
+        fields = ["name", "identity", "seed", "seeds", "variants"]
+        fields += ["started", "epochs", "ending", "verdict", "page"]
         return [*fields, *self.final, f"best_{self.loss}", *self.settings]
 
 
 def settings_of(text: str) -> dict[str, Any]:
     """The settings of an experiment file or a page, as `{"optimizer.name": "sgd", ...}`."""
     content = json.loads(re.sub(r"^\s*//.*$", "", text, flags=re.MULTILINE))
-    return flat({key: value for key, value in content.items() if key not in WORDS})
+    return flat({key: value for key, value in content.items() if key not in NO_SETTINGS})
 
 
 def flat(content: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A nested mapping as one of paths."""
+    """A nested mapping as one that maps paths to values: `{"optimizer.name": "sgd"}`."""
     leaves: dict[str, Any] = {}
     for key, value in content.items():
         leaves |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}
@@ -119,13 +121,13 @@ def entry_of_sweep(page: SweepPage, place: str) -> Entry:
     loss = measures[0] if measures else "valid_loss"
     lines = [line for line in page.variants if line[loss] is not None]
     first = min(lines, key=lambda line: line[loss], default={})
-    runs = [int(number) for number in re.findall(r"\d+", page.facts.get("runs", "0 0"))]
+    counts = [int(number) for number in re.findall(r"\d+", page.facts.get("runs", "0 0"))]
     settings = settings_of(page.text)
     return Entry(
         page=place,
         name=page.name,
         identity=page.facts.get("identity", ""),
-        seed=runs[1],  # how many
+        seed=None,
         started=page.facts.get("started", ""),
         epochs=settings.get("epochs", 0),
         loss=loss,
@@ -134,7 +136,8 @@ def entry_of_sweep(page: SweepPage, place: str) -> Entry:
         verdict=page.facts.get("verdict", ""),
         notes=tuple(page.notes),
         settings=settings,
-        variants=runs[0],
+        variants=counts[0],
+        seeds=counts[1],
     )
 
 
@@ -145,17 +148,17 @@ def last(values: Sequence[float]) -> float | None:
 
 
 def entries(logbook: Path) -> tuple[list[Entry], list[str]]:
-    """All runs of a logbook, oldest first, and what was skipped, in words.
+    """An entry for every run of a logbook, oldest first, and what was skipped, in words.
 
     Raises:
         UserError: where there is no such folder.
     """
-    there, skipped = everything(logbook)
-    return [entry for entry in there if not entry.variants], skipped
+    indexed, skipped = everything(logbook)
+    return [entry for entry in indexed if not entry.variants], skipped
 
 
 def everything(logbook: Path) -> tuple[list[Entry], list[str]]:
-    """All pages of a logbook, those of sweeps too, oldest first, and what was skipped, in words.
+    """An entry for every page of a logbook, oldest first, and what was skipped, in words.
 
     Raises:
         UserError: where there is no such folder.
@@ -163,27 +166,39 @@ def everything(logbook: Path) -> tuple[list[Entry], list[str]]:
     if not logbook.is_dir():
         raise UserError(f"{logbook}: no such folder; a logbook begins with the first `nnref run`")
     known = read_index(logbook / FILE)
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
     skipped = []
     for place, stat in files(logbook):
-        stamp = [stat.st_mtime_ns, stat.st_size]
+        path, stamp = logbook / place, [stat.st_mtime_ns, stat.st_size]
         if place in known and known[place]["stamp"] == stamp:
-            found[place] = known[place]
+            rows[place] = known[place]
             continue
         try:
-            path = logbook / place
-            swept = sweep_page_at(path) if path.name.startswith("sweep-") else None
-            entry = entry_of_sweep(swept, place) if swept else entry_of(read_page(path), place)
+            entry = read_entry(path, place)
         except UserError as error:
             skipped.append(str(error))
         except (OSError, ValueError, IndexError) as error:  # half a page, or something else
-            skipped.append(f"{logbook / place}: not a whole page ({error})")
+            skipped.append(f"{path}: not a whole page ({error})")
         else:
-            found[place] = {"stamp": stamp, "entry": asdict(entry)}
-    if found != known:
-        write_index(logbook / FILE, found)
-    there = [Entry(**row["entry"]) for row in found.values()]
-    return sorted(there, key=lambda entry: (entry.started, entry.page)), skipped
+            rows[place] = {"stamp": stamp, "entry": asdict(entry)}
+    if rows != known:
+        write_index(logbook / FILE, rows)
+    indexed = [
+        Entry(**row["entry"] | {"notes": tuple(row["entry"]["notes"])}) for row in rows.values()
+    ]
+    return sorted(indexed, key=lambda entry: (entry.started, entry.page)), skipped
+
+
+def read_entry(path: Path, place: str) -> Entry:
+    """What the index keeps of the page in a file.
+
+    Raises:
+        UserError: for a file that is no page, or of a newer format.
+    """
+    page = page_in(path, path.read_text(encoding="utf-8"))
+    if page is None:
+        raise UserError(f"{path}: not a page of a logbook")
+    return entry_of_sweep(page, place) if isinstance(page, SweepPage) else entry_of(page, place)
 
 
 def files(logbook: Path) -> Iterable[tuple[str, os.stat_result]]:
@@ -204,11 +219,11 @@ def read_index(path: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def write_index(path: Path, found: Mapping[str, Any]) -> None:
-    """Put an index in the place of the one before; in a folder that is not ours, none."""
+def write_index(path: Path, rows: Mapping[str, Any]) -> None:
+    """Write index.json whole or not at all; nothing where the folder is read-only."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        partial.write_bytes(orjson.dumps({"format": FORMAT, "pages": found}))
+        partial.write_bytes(orjson.dumps({"format": FORMAT, "pages": rows}))
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -228,7 +243,7 @@ COMPARISONS = {
 CONDITION = re.compile(r"\s*([\w.$]+)\s*(<=|>=|!=|<|>|==?)\s*(.*?)\s*")
 
 
-def where(there: Sequence[Entry], conditions: Sequence[str]) -> list[Entry]:
+def where(entries: Sequence[Entry], conditions: Sequence[str]) -> list[Entry]:
     """The entries for which all conditions hold, such as `optimizer.name=padam`, `valid_loss<0.1`.
 
     A measure means its value in the end, `best_valid_loss` the lowest. What an entry lacks, or was
@@ -244,12 +259,12 @@ def where(there: Sequence[Entry], conditions: Sequence[str]) -> list[Entry]:
                 f'--where "{condition}": a key, one of = != < <= > >=, and a value, '
                 'as in "valid_loss<0.1"'
             )
-        key, sign, given = match.groups()
-        known_key(there, key, "--where")
-        expected = value_of(given)
+        key, sign, text = match.groups()
+        known_key(entries, key, "--where")
+        expected = value_of(text)
         compare = COMPARISONS["=" if sign == "==" else sign]
-        there = [entry for entry in there if meets(entry.value(key), compare, expected)]
-    return list(there)
+        entries = [entry for entry in entries if meets(entry.value(key), compare, expected)]
+    return list(entries)
 
 
 def meets(value: Any, compare: Any, expected: Any) -> bool:
@@ -270,28 +285,28 @@ def value_of(text: str) -> Any:
         return text
 
 
-def known_key(there: Sequence[Entry], key: str, option: str) -> None:
+def known_key(entries: Sequence[Entry], key: str, option: str) -> None:
     """Refuse a key that no entry has.
 
     Raises:
         UserError: naming the nearest.
     """
-    keys = {key for entry in there for key in entry.keys}
-    if there and key not in keys:
+    keys = {key for entry in entries for key in entry.keys}
+    if entries and key not in keys:
         raise UserError(f'{option}: no run has "{key}"{nearest(key, sorted(keys))}')
 
 
-def ordered(there: Sequence[Entry], key: str | None, reverse: bool) -> list[Entry]:
+def ordered(entries: Sequence[Entry], key: str | None, reverse: bool) -> list[Entry]:
     """Entries by a key, those without it last; by date where no key is given."""
     if key is None:
-        return list(reversed(there)) if reverse else list(there)
-    known_key(there, key, "--sort")
-    have = [entry for entry in there if entry.value(key) is not None]
+        return list(reversed(entries)) if reverse else list(entries)
+    known_key(entries, key, "--sort")
+    have = [entry for entry in entries if entry.value(key) is not None]
     try:
         have.sort(key=lambda entry: entry.value(key), reverse=reverse)
     except TypeError:
         have.sort(key=lambda entry: str(entry.value(key)), reverse=reverse)
-    return have + [entry for entry in there if entry.value(key) is None]
+    return have + [entry for entry in entries if entry.value(key) is None]
 
 
 # --- comparing ----------------------------------------------------------------------------------
@@ -309,7 +324,7 @@ class Change(NamedTuple):
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What differs between two settings; a key that one of them lacks counts as null there."""
+    """What differs between two settings; a key that one of the two lacks counts as null there."""
     paths = sorted(before.keys() | after.keys())
     differ = [path for path in paths if before.get(path) != after.get(path)]
     swapped = [path.removesuffix("name") for path in differ if path.endswith(".name")]
@@ -326,19 +341,21 @@ def shown(value: Any) -> str:
 
 
 def number(value: float | None) -> str:
+    """A value in four digits, - where there is none."""
     return "-" if value is None else f"{value:.4g}"
 
 
-def middle(values: Sequence[float | None]) -> float | None:
-    """The median; a run without a finite value counts as infinitely bad."""
-    found = median(math.inf if value is None else value for value in values)
-    return found if math.isfinite(found) else None
+def median_or_none(values: Sequence[float | None]) -> float | None:
+    """The median, a run without a finite value counting as infinitely bad; None for infinity."""
+    value = median(math.inf if value is None else value for value in values)
+    return value if math.isfinite(value) else None
 
 
 def at_best(loss: str, final: float | None, best: float | None) -> str:
     """A loss in the end, and its lowest value where that is another one."""
-    told = f"{loss} {number(final)}"
-    return told if number(best) == number(final) else f"{told}, {number(best)} at best"
+    at_the_end = f"{loss} {number(final)}"
+    same = number(best) == number(final)
+    return at_the_end if same else f"{at_the_end}, {number(best)} at best"
 
 
 class Attempt(NamedTuple):
@@ -353,7 +370,7 @@ class Attempt(NamedTuple):
     @property
     def best(self) -> float | None:
         """The median over its runs of the lowest loss."""
-        return middle([entry.best for entry in self.entries])
+        return median_or_none([entry.best for entry in self.entries])
 
     @property
     def outcome(self) -> str:
@@ -366,26 +383,26 @@ class Attempt(NamedTuple):
             return f"{failed[0].ending}{share} on {day}"
         if runs == 1:
             return f"{first.outcome} on {day}"
-        final = middle([entry.final.get(first.loss) for entry in self.entries])
+        final = median_or_none([entry.final.get(first.loss) for entry in self.entries])
         return f"{at_best(first.loss, final, self.best)}, median of {runs} seeds, on {day}"
 
 
-def attempts(there: Iterable[Entry]) -> list[Attempt]:
+def attempts(entries: Iterable[Entry]) -> list[Attempt]:
     """Entries put together by experiment, the oldest first; of each seed the last page."""
-    groups: dict[str, dict[int, Entry]] = {}
-    for entry in there:
+    groups: dict[str, dict[int | None, Entry]] = {}
+    for entry in entries:
         groups.setdefault(entry.identity, {})[entry.seed] = entry
     return [Attempt(tuple(group.values())) for group in groups.values()]
 
 
 def near(
-    settings: Mapping[str, Any], there: Iterable[Entry], most: int = 2, limit: int = 5
+    settings: Mapping[str, Any], entries: Iterable[Entry], most: int = 2, limit: int = 5
 ) -> list[tuple[list[Change], Attempt]]:
     """The earlier attempts that differ in the fewest keys, the nearest and latest first.
 
     Args:
         settings: of the experiment in question, complete with its defaults.
-        there: entries of the logbook, oldest first.
+        entries: of the logbook, oldest first.
         most: keys in which an attempt may differ.
         limit: attempts at most.
 
@@ -393,7 +410,7 @@ def near(
         For each what changes from it to `settings`, and the attempt.
     """
     apart = [
-        (changes(attempt.settings, settings), attempt) for attempt in reversed(attempts(there))
+        (changes(attempt.settings, settings), attempt) for attempt in reversed(attempts(entries))
     ]
     close = [pair for pair in apart if 0 < len(pair[0]) <= most]
     return sorted(close, key=lambda pair: len(pair[0]))[:limit]
@@ -407,13 +424,15 @@ class Node(NamedTuple):
     children: list["Node"]
 
 
-def tree(there: Sequence[Entry]) -> Node:
-    """Attempts as a tree: each below the earlier one that it differs least from, of two the better.
+def tree(entries: Sequence[Entry]) -> Node:
+    """Attempts as a tree: each below the earlier attempt from which it differs in the fewest keys.
+
+    Of several such attempts it is the one with the lowest loss.
 
     Args:
-        there: entries, oldest first; at least one.
+        entries: of the logbook, oldest first; at least one.
     """
-    first, *others = attempts(there)
+    first, *others = attempts(entries)
     nodes = [Node(first, [], [])]
     for attempt in others:
         apart = [(changes(node.attempt.settings, attempt.settings), node) for node in nodes]

@@ -5,10 +5,11 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, Self, TypeVar
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ import orjson
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.logbook.pages import FORMAT, Page, page_paths, probes_path, read_page
+from nnref.logbook.pages import FORMAT, Page, SweepPage, numbered, probes_path, read_page
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -43,65 +44,95 @@ def open_alone(path: Path, mode: str) -> IO[str]:
     return stream
 
 
-class Writer:
-    """A page being written. Lines go to disk with every call."""
+Kind = TypeVar("Kind", Page, SweepPage)
 
-    def __init__(self, path: Path, written: Page | None, stream: IO[str]):
-        self.path = path
-        self.written = written  # what stood on the page before, when a run goes on
-        self.stream = stream
-        self.columns: list[str] = list(written.history) if written else []
 
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        name: str,
+class PageWriter(Generic[Kind]):
+    """A page being written, by this process alone. Lines go to disk with every call."""
+
+    def __init__(
+        self,
+        read: Callable[[Path], Kind],
+        place: Path,
+        title: str,
+        identity: str,
         experiment: Experiment,
-        seed: int,
-        facts: dict[str, str],
-        again: bool = False,
-    ) -> "Writer":
-        """A new page, or the last one where that was cut short and would go on the same.
+        facts: Mapping[str, str],
+        again: bool,
+    ):
+        """Open a new page, or the last one where it was cut short and would go on the same.
 
         Args:
-            folder: of the pages of this name.
-            name: of the experiment.
-            experiment: frozen on the page, for this seed alone.
-            seed: of the run.
-            facts: what besides the experiment may decide a loss: a page is continued only where
-                they are still the same.
+            read: reads a page of this kind.
+            place: of the first such page, without the ending; later ones have a number behind it.
+            title: the first line below the experiment.
+            identity: of the run or the sweep.
+            experiment: frozen on the page.
+            facts: the lines below the head. Whatever may decide a loss besides the experiment is
+                among them: a page is continued only where all of them are still the same.
             again: begin a new page in any case.
 
         Raises:
             UserError: where another process is writing the page, or the folder cannot be written.
         """
-        paths = page_paths(folder, experiment.identity, seed)
-        last = read_page(paths[-1]) if paths and not again else None
-        before = last if last is not None and last.goes_on_with(facts) else None
-        suffix = f"-{len(paths) + 1}" if paths else ""
-        path = folder / f"{experiment.identity}-seed{seed}{suffix}.json"
-        path = path if before is None else before.path
-        stream = open_alone(path, "x" if before is None else "a")
-        writer = cls(path, before, stream)
-        if before is not None:
-            writer.write(f"{before.before_a_line}// continued: {now()}\n")
+        paths = numbered(place.parent, place.name)
+        last = read(paths[-1]) if paths and not again else None
+        # What stood on the page before, where a run goes on.
+        self.written = last if last is not None and last.goes_on_with(facts) else None
+        if self.written is not None:
+            self.path = self.written.path
+            self.stream = open_alone(self.path, "a")
+            self.write(f"{self.written.before_a_line}// continued: {now()}\n")
         else:
-            page = experiment.model_copy(update={"seeds": (seed,)})
-            head = [f"page {FORMAT} of {name}", f"identity: {experiment.identity}"]
-            head += [f"started: {now()}", *(f"{key}: {value}" for key, value in facts.items())]
-            writer.write(page.to_json() + "".join(f"// {line}\n" for line in head))
-        return writer
+            number = f"-{len(paths) + 1}" if paths else ""
+            self.path = place.with_name(f"{place.name}{number}.json")
+            self.stream = open_alone(self.path, "x")
+            self.write(f"{experiment.to_json()}// {title}\n")
+            self.facts({"identity": identity, "started": now(), **facts})
 
-    def __enter__(self) -> "Writer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stream.close()
 
     def write(self, text: str) -> None:
+        """Append text, and put it on disk."""
         self.stream.write(text)
         self.stream.flush()
+
+    def facts(self, facts: Mapping[str, str]) -> None:
+        """Append a line for each fact."""
+        self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
+
+
+class Writer(PageWriter[Page]):
+    """The page of a run being written, for one seed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        experiment: Experiment,
+        seed: int,
+        facts: Mapping[str, str],
+        again: bool = False,
+    ):
+        """Open a new page, or the last one, as `PageWriter` does.
+
+        Args:
+            folder: of the pages of this name.
+            name: of the experiment.
+            experiment: frozen on the page, for this seed alone.
+            seed: of the run.
+            facts: what besides the experiment may decide a loss.
+            again: begin a new page in any case.
+        """
+        identity, title = experiment.identity, f"page {FORMAT} of {name}"
+        frozen = experiment.model_copy(update={"seeds": (seed,)})
+        place = folder / f"{identity}-seed{seed}"
+        super().__init__(read_page, place, title, identity, frozen, facts, again)
+        self.columns: list[str] = list(self.written.history) if self.written else []
 
     def rows(self, first: int, history: dict[str, np.ndarray]) -> None:
         """Append the lines of some epochs; those that the page already has are compared with it.
@@ -138,10 +169,6 @@ class Writer:
             np.save(stream, table, allow_pickle=False)
         half.replace(path)
 
-    def conclude(self, facts: dict[str, str]) -> None:
-        """Write what is known at the end, the verdict last."""
-        self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
-
 
 def in_decimals(table: np.ndarray) -> list[str]:
     """Rows of float32 with the fewest digits that give the same numbers back, - for NaN."""
@@ -171,7 +198,7 @@ def machine_facts() -> dict[str, str]:
 def git_commit() -> str:
     """The commit of the folder in which the command runs, with "+" where files differ from it."""
     try:
-        said = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"],
             capture_output=True,
             text=True,
@@ -180,4 +207,4 @@ def git_commit() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return "none"
-    return said.stdout.strip() or "none"
+    return described.stdout.strip() or "none"

@@ -1,1 +1,8 @@
-"""Studies: one run and its record, many runs as few programs, and honest comparisons."""
+"""Studies: an experiment run and resumed, and many of them swept, compared, sampled.
+
+Whoever imports them is going to train, so that XLA's options are set here, once, before JAX starts.
+"""
+
+from nnref.training.compilation import compile_tiny_loops_whole
+
+compile_tiny_loops_whole()

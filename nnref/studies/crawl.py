@@ -18,8 +18,9 @@ from nnref.experiment.claims import TwinClaim
 from nnref.experiment.experiment import Experiment, read
 from nnref.logbook.verdicts import judge
 from nnref.studies.groups import Group, groups_of, parse_sweep
+from nnref.studies.listeners import SweepListener
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import Planned, SweepListener, Swept
+from nnref.studies.sweep_record import SweepPlan, SweepResult
 
 HELPS = 0.9  # a larger network helps where its loss is less than this share of the best before
 
@@ -121,19 +122,19 @@ def grown(
     model: Mapping[str, Any],
     sizes: Sequence[tuple[int, ...] | None],
     listener: SweepListener | None,
-) -> tuple[Swept, list[Group]]:
+) -> tuple[SweepResult, list[Group]]:
     """Networks of some sizes, trained."""
     models = ["linear" if size is None else {**model, "hidden": list(size)} for size in sizes]
     content = experiment.model_dump(mode="json", by_alias=True)
     content |= {"model": models[0], "sweep": {"axes": {"model": models}}}
     base, variants = parse_sweep(json.dumps(content))
     groups = groups_of(variants, base.seeds)
-    plan = Planned(Path(path).stem, base, variants, groups, base.seeds)
+    plan = SweepPlan(Path(path).stem, base, variants, groups, base.seeds)
     return sweep(plan, logbook=None, listener=listener), groups
 
 
 def rungs_of(
-    swept: Swept, groups: list[Group], sizes: Sequence[tuple[int, ...] | None]
+    swept: SweepResult, groups: list[Group], sizes: Sequence[tuple[int, ...] | None]
 ) -> list[Rung]:
     """What came of each size."""
     group_of = {job.variant: group for group in groups for job in group.jobs}

@@ -26,7 +26,7 @@ from nnref.training.task import Task
 
 
 class Variant(NamedTuple):
-    """One experiment of a sweep, and what it sets."""
+    """One experiment of a sweep, and the settings in which it differs from the file."""
 
     settings: tuple[Setting, ...]
     experiment: Experiment
@@ -45,14 +45,18 @@ class Job(NamedTuple):
 # --- reading ------------------------------------------------------------------------------------
 
 
-def read_sweep(path: str | Path) -> tuple[Experiment, list[Variant]]:
+def read_sweep(path: str | Path, text: str | None = None) -> tuple[Experiment, list[Variant]]:
     """The experiment of a sweep file, and its variants.
 
+    Args:
+        path: of the file.
+        text: of the file, where it has been read already.
+
     Raises:
-        UserError: listing every mistake, those of the variants too, with its path and line.
+        UserError: listing every mistake of the file and of its variants, with its path and line.
     """
     path = Path(path)
-    text = read_text(path)
+    text = read_text(path) if text is None else text
     try:
         return parse_sweep(text)
     except UserError as error:
@@ -63,7 +67,7 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
     """`read_sweep` from the text of a file.
 
     Raises:
-        UserError: as there.
+        UserError: listing every mistake, as `read_sweep` does.
     """
     content = contents(text)
     if content.get("sweep") is None:
@@ -71,31 +75,31 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
             'sweep: missing; say what varies: "sweep": {"axes": {"optimizer.learning_rate": '
             '{"log_grid": [0.001, 1, 7]}}}'
         )
-    said, base = [], None
+    lines, base = [], None
     try:
         base = Experiment(**content)
     except Mistakes as mistakes:
-        said += mistakes.in_lines_of(text)
+        lines += mistakes.in_lines_of(text)
     try:
         axes = Axes(**content["sweep"]).axes
-    except (TypeError, ValueError):  # said already
-        raise UserError("\n".join(said)) from None
+    except (TypeError, ValueError):  # the experiment has listed this mistake
+        raise UserError("\n".join(lines)) from None
     each, mistakes = variants(axes)
-    found = []
+    parsed = []
     for settings in each:
         try:
-            found.append(Variant(settings, with_settings(content, settings)))
+            parsed.append(Variant(settings, with_settings(content, settings)))
         except UserError as error:
-            here = list(at_source(str(error).split("\n"), settings))
-            if base is not None and not here:  # its settings are wrong only together
-                here = [Mistake("sweep", f"{told(settings)}: {error}")]
-            mistakes += here
+            of_variant = list(at_source(str(error).split("\n"), settings))
+            if base is not None and not of_variant:  # its settings are wrong only together
+                of_variant = [Mistake("sweep", f"{told(settings)}: {error}")]
+            mistakes += of_variant
     if base is None or mistakes:
-        lines, _ = locate(blank_comments(text))
-        said += [f"{source}{in_line(source, lines)}: {what}" for source, what in mistakes]
-        raise UserError("\n".join(dict.fromkeys(said)))
-    refuse_twins(found)
-    return base, found
+        numbers, _ = locate(blank_comments(text))
+        lines += [f"{source}{in_line(source, numbers)}: {what}" for source, what in mistakes]
+        raise UserError("\n".join(dict.fromkeys(lines)))
+    refuse_twins(parsed)
+    return base, parsed
 
 
 def with_settings(content: dict[str, Any], settings: Sequence[Setting]) -> Experiment:
@@ -106,31 +110,36 @@ def with_settings(content: dict[str, Any], settings: Sequence[Setting]) -> Exper
     return Experiment(**content)
 
 
-def in_line(source: str, lines: dict[str, int]) -> str:
-    """The line of a place in the file, or of what is around it."""
-    while source and source not in lines:
+def in_line(source: str, numbers: dict[str, int]) -> str:
+    """The number of the line of a key, or of the nearest key around it that has a line."""
+    while source and source not in numbers:
         source = source.rpartition(".")[0]
-    return f" (line {lines[source]})" if source else ""
+    return f" (line {numbers[source]})" if source else ""
 
 
-def at_source(said: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mistake]:
-    """The mistakes of a variant that its settings make, where the file makes them."""
-    for line in said:
+def at_source(lines: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mistake]:
+    """The mistakes that the settings of a variant make, each at its place in the sweep file.
+
+    Args:
+        lines: of the error that the variant raises as an experiment.
+        settings: of the variant.
+    """
+    for line in lines:
         path, _, what = line.partition(": ")
         inside = [s for s in settings if path == s.path or path.startswith(f"{s.path}.")]
-        if inside:  # what is wrong without the sweep has been told
+        if inside:  # other mistakes are those of the experiment without its sweep
             innermost = inside[-1]
             yield Mistake(innermost.source + path.removeprefix(innermost.path), what)
 
 
-def refuse_twins(found: Sequence[Variant]) -> None:
+def refuse_twins(variants: Sequence[Variant]) -> None:
     """Refuse two variants that are the same experiment.
 
     Raises:
         UserError: naming both.
     """
     seen: dict[str, Variant] = {}
-    for variant in found:
+    for variant in variants:
         twin = seen.setdefault(variant.experiment.identity, variant)
         if twin is not variant:
             raise UserError(
@@ -152,7 +161,7 @@ class Group:
         self.jobs = jobs
         self.variants = variants
         self.compiled, self.compiling = False, threading.Lock()
-        self.plan = plan_of(experiment)._replace(probes="off")  # a page of all has no room for them
+        self.plan = plan_of(experiment)._replace(probes="off")  # a sweep keeps losses alone
         self.task: Task
         self.setup: Setup
         self.dataset: Dataset

@@ -12,9 +12,9 @@ from nnref.training import loop
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. After the first one the chunk in hand was finished and its lines written."""
+    """Ctrl-C was pressed: the chunk in hand was finished and its lines are written."""
 
-    page: Path | None = None  # of the first seed, from which the run goes on
+    page: Path | None = None  # of the first seed; the run goes on when it is resumed
 
 
 class Listener:
@@ -54,6 +54,19 @@ class Listeners(Listener):
         """To each in turn."""
         for listener in self.listeners:
             listener.ends()
+
+
+class SweepListener:
+    """Hears how a sweep goes; the terminal is one. Called from several threads."""
+
+    def begins(self, epochs: int, done: int) -> None:
+        """Training starts: epochs of all runs together, and how many are finished."""
+
+    def hears(self, epochs: int) -> None:
+        """So many more epochs are done or, where a run ended early, left out."""
+
+    def ends(self) -> None:
+        """Training is over, however it ended."""
 
 
 @contextmanager

@@ -14,9 +14,10 @@ import numpy as np
 from nnref.errors import UserError
 from nnref.experiment.experiment import read
 from nnref.studies.groups import groups_of, parse_sweep
+from nnref.studies.listeners import SweepListener
 from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import Planned, SweepListener
+from nnref.studies.sweep_record import SweepPlan
 
 STEPS = 100  # updates, at least
 
@@ -88,10 +89,10 @@ def lr_range(
     }
     content = base.model_dump(mode="json", by_alias=True) | varies
 
-    def plan_for(epochs: int) -> Planned:
+    def plan_for(epochs: int) -> SweepPlan:
         experiment, variants = parse_sweep(json.dumps(content | {"epochs": epochs}))
         groups = groups_of(variants, experiment.seeds)
-        return Planned(Path(path).stem, experiment, variants, groups, experiment.seeds)
+        return SweepPlan(Path(path).stem, experiment, variants, groups, experiment.seeds)
 
     plan = plan_for(epochs or 1)
     per_epoch = plan.groups[0].setup.steps_per_epoch

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.pages import Page, page_paths, read_page
 from nnref.logbook.verdicts import Record, seeds_in_words
@@ -17,7 +18,19 @@ from nnref.training import checkpoint, loop, stream, train
 from nnref.training.setup import Setup
 from nnref.training.task import Task
 
-STREAM = "stream"  # folder of the positions inside an epoch, within that of the checkpoints
+STREAM = "stream"  # folder of the positions inside an epoch, in the folder of the checkpoints
+
+
+class AlreadyRun(UserError):
+    """The logbook has this run or this sweep already: `result` is what the logbook has."""
+
+    def __init__(self, result: Any, outcome: str, place: Path):
+        self.result = result
+        pages, those = ("pages", "those pages") if place.is_dir() else ("page", "that page")
+        super().__init__(
+            f"{outcome}\n{pages}: {place}\n"
+            f"to run it anew and keep {those}: --again (from Python: again=True)"
+        )
 
 
 def checkpoint_place(
@@ -30,7 +43,7 @@ def checkpoint_place(
 
 
 def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path) -> Path:
-    """Where a folder of pages has the states of some seeds trained together."""
+    """The folder of the checkpoints of some seeds trained together, beside their pages."""
     group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]
     return folder / "checkpoints" / f"{experiment.identity}-{group}"
 
@@ -44,27 +57,65 @@ def resumed(
     task: Task,
     writers: Mapping[int, Writer],
 ) -> tuple[int, Any] | None:
-    """The epoch and states to go on from, where pages and a checkpoint agree; else None.
+    """The epoch and the states to go on from, where pages and a checkpoint agree; else None.
 
-    Of data that are streamed it is the epoch and the position in the next one.
+    Where the data are streamed, it is the epoch and the position in the next one.
 
-    Without a checkpoint the run is repeated from its start and held against its pages.
+    Without a checkpoint the run is repeated from its start and compared with its pages.
     """
     pages = [writers[seed].written if seed in writers else None for seed in seeds]
     if place is None or not place.is_dir() or any(page is None for page in pages):
         return None
     if task.stored is None:
-        start = partial(loop.start_runs, setup, plan, experiment.hyperparameters)
-        like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+        like = states_like(setup, plan, experiment, seeds, task)
     else:
         place = place / STREAM
         like, _ = stream.like(setup, plan, experiment.hyperparameters, seeds, task)
-    found = checkpoint.restore(place, like)
-    if found is None or found[0] > min(page.epochs for page in pages if page):
+    restored = checkpoint.restore(place, like)
+    if restored is None or restored[0] > min(page.epochs for page in pages if page):
         return None
     # The page of a seed that had ended does not say at which step; the repetition finds it again.
-    states = found[1] if task.stored is None else found[1].states
-    return found if np.asarray(states.running).all() else None
+    states = restored[1] if task.stored is None else restored[1].states
+    return restored if np.asarray(states.running).all() else None
+
+
+def states_like(
+    setup: Setup, plan: train.Plan, experiment: Experiment, seeds: Sequence[int], task: Task
+) -> train.TrainState:
+    """The shapes and types of the states of some seeds that are trained together."""
+    start = partial(loop.start_runs, setup, plan, experiment.hyperparameters)
+    return jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)[0]
+
+
+def save_checkpoint(place: Path, chunk: loop.Chunk) -> None:
+    """Keep the states after a chunk or, where data are streamed, the position in the stream."""
+    epoch = chunk.first + len(chunk.active) - 1
+    if chunk.position is None:
+        checkpoint.save(place, epoch, chunk.states)
+    else:
+        checkpoint.save(place / STREAM, epoch, chunk.position())
+
+
+# --- histories out of chunks and pages ----------------------------------------------------------
+
+
+def history_of(chunks: Sequence[loop.Chunk], run: int) -> tuple[dict[str, np.ndarray], int]:
+    """The history of one run, up to its end, and the bad step of its last epoch.
+
+    Args:
+        chunks: one after the other; their arrays are (epochs, runs).
+        run: place of the run in them.
+
+    Returns:
+        measure -> (epochs,), and the first step of the last epoch with a non-finite loss, or 0.
+    """
+    rows = sum(int(np.count_nonzero(chunk.active[:, run])) for chunk in chunks)
+    history = {
+        name: np.concatenate([chunk.history[name][:, run] for chunk in chunks])[:rows]
+        for name in chunks[0].history
+    }
+    bad_steps = np.concatenate([chunk.bad_step[:, run] for chunk in chunks])
+    return history, int(bad_steps[rows - 1])
 
 
 def chunk_from_pages(epoch: int, seeds: Sequence[int], writers: Mapping[int, Writer]) -> loop.Chunk:
@@ -79,7 +130,7 @@ def chunk_from_pages(epoch: int, seeds: Sequence[int], writers: Mapping[int, Wri
 
 
 def finished(folder: Path, experiment: Experiment, fingerprint: str) -> dict[int, Page]:
-    """The last complete page of each seed that was run on the same data."""
+    """The last complete page of each seed that was run before on the same data."""
     known = {}
     for seed in experiment.seeds:
         for path in page_paths(folder, experiment.identity, seed):
@@ -97,18 +148,15 @@ def record_of(page: Page) -> Record:
     return Record(seed, page.history, page.facts.get("ending", ""), test, page.path, kept)
 
 
-def what_was_there(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:
-    """What is not done again, in a sentence; empty where there is nothing."""
-    told = []
+def note_on_known(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:
+    """Which seeds are not trained from their start, in a sentence; empty where all of them are."""
+    sentences = []
     if known:
         dates = sorted(page.facts["started"] for page in known.values())
-        told.append(
+        sentences.append(
             f"{seeds_in_words(list(known))} ran before ({dates[0]}) and is read from its page"
         )
     continued = [s for s, writer in writers.items() if writer.written is not None]
     if continued:
-        told.append(f"{seeds_in_words(continued)} was cut short before: its page goes on")
-    return "; ".join(told)
-
-
-# --- the verdict --------------------------------------------------------------------------------
+        sentences.append(f"{seeds_in_words(continued)} was cut short before: its page goes on")
+    return "; ".join(sentences)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,28 +13,31 @@ import numpy as np
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment.experiment import Experiment, read
-from nnref.logbook.pages import Page, page_at, probe_table
+from nnref.experiment.text import read_text
+from nnref.logbook.pages import Page, page_at, page_in, probe_table
 from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import (
-    STREAM,
+    AlreadyRun,
     checkpoint_folder,
     checkpoint_place,
     chunk_from_pages,
     finished,
+    history_of,
+    note_on_known,
     record_of,
     resumed,
-    what_was_there,
+    save_checkpoint,
+    states_like,
 )
 from nnref.training import checkpoint, loop, probes, stream, train
-from nnref.training.compilation import compile_tiny_loops_whole
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-SECONDS_WORTH_KEEPING = 10.0  # what was trained in less is trained again when it is asked for
+SECONDS_WORTH_KEEPING = 10.0  # a network trained in less is trained again when it is wanted
 
 
 @dataclass(frozen=True)
@@ -74,18 +76,6 @@ class Trained(NamedTuple):
     model_state: Any
 
 
-class AlreadyRun(UserError):
-    """The logbook has every seed of this experiment already."""
-
-    def __init__(self, run: Run, started: str, folder: Path):
-        self.run = run
-        super().__init__(
-            f"{run.name} ({run.experiment.identity}) was run before, on {started}: "
-            f"{run.verdict.sentence}\npages: {folder}\n"
-            "to run it anew and keep those pages: --again (from Python: again=True)"
-        )
-
-
 def run(
     experiment: Experiment | str | Path,
     *,
@@ -112,36 +102,23 @@ def run(
         AlreadyRun: where the logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
-    compile_tiny_loops_whole()
-    given = dict(settings or {})
-    given |= {"seeds": list(seeds)} if seeds is not None else {}
-    given |= {"epochs": epochs} if epochs is not None else {}
-    page, beside = None, Path("experiments")
-    if isinstance(experiment, Experiment):
-        name = "unnamed"
-        experiment = experiment.replaced(given) if given else experiment
-    else:
-        page = page_at(Path(experiment))
-        name = page.name if page else Path(experiment).stem
-        beside = beside if page else Path(experiment).parent
-        experiment = read(experiment, given)
-    if experiment.sweep is not None:
-        raise UserError(f"{name} is a sweep of many experiments: nnref sweep {name}")
+    changes = dict(settings or {})
+    changes |= {"seeds": list(seeds)} if seeds is not None else {}
+    changes |= {"epochs": epochs} if epochs is not None else {}
+    name, experiment, page, beside = source_of(experiment, changes)
     task, setup, dataset = from_experiment(experiment)
     check_measures(experiment, task)
     seeds = experiment.seeds
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else finished(folder, experiment, facts["data"])
-
-    def twin(other: str) -> dict[str, np.ndarray]:
-        return run(beside / f"{other}.json", seeds=seeds, logbook=None).history
-
+    records = {seed: record_of(page) for seed, page in known.items()}
     if folder is not None and len(known) == len(seeds):
-        records = tuple(record_of(known[seed]) for seed in seeds)
-        verdict = judge(experiment, records, twin)
-        past = Run(name, experiment, records, verdict, task)
-        raise AlreadyRun(past, known[seeds[0]].facts["started"], folder)
+        ordered = tuple(records[seed] for seed in seeds)
+        past = Run(name, experiment, ordered, verdict_of(experiment, ordered, beside), task)
+        outcome = f"{name} ({experiment.identity}) was run before, on "
+        outcome += f"{known[seeds[0]].facts['started']}: {past.verdict.sentence}"
+        raise AlreadyRun(past, outcome, folder)
     todo = tuple(seed for seed in seeds if seed not in known)
     # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
     together = todo if page is None or seeds != page.experiment.seeds else page.together
@@ -152,23 +129,71 @@ def run(
         writers = {}
         if folder is not None:
             for seed in todo:
-                writer = Writer.open(folder, name, experiment, seed, facts, again)
+                writer = Writer(folder, name, experiment, seed, facts, again)
                 writers[seed] = stack.enter_context(writer)
-        listener.begins(experiment, todo, setup.steps_per_epoch, what_was_there(known, writers))
+        listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:
-            records, states = train_seeds(experiment, task, setup, together, writers, listener)
+            of_todo, states = train_seeds(experiment, task, setup, together, writers, listener)
         except Interrupted as interrupted:
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
         seconds = time.perf_counter() - began
-        records |= {seed: record_of(page) for seed, page in known.items()}
+        records |= of_todo
         ordered = tuple(records[seed] for seed in seeds)
-        verdict = judge(experiment, ordered, twin)
+        verdict = verdict_of(experiment, ordered, beside)
         for seed, writer in writers.items():
-            writer.conclude(facts_at_end(records[seed], verdict, seconds))
+            writer.facts(facts_at_end(records[seed], verdict, seconds))
     params, model_state = train.networks(states)
     return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
+
+
+class Source(NamedTuple):
+    """What is to be run, and where it comes from."""
+
+    name: str
+    experiment: Experiment
+    page: Page | None  # where the experiment is that of a page
+    folder: Path  # of the files of its twins
+
+
+def source_of(experiment: Experiment | str | Path, changes: Mapping[str, Any]) -> Source:
+    """The experiment of a file, a page or an object, with some keys changed.
+
+    Raises:
+        UserError: for every mistake in a file or in the changes, and for a sweep.
+    """
+    if isinstance(experiment, Experiment):
+        changed = experiment.replaced(changes) if changes else experiment
+        source = Source("unnamed", changed, None, Path("experiments"))
+    else:
+        path = Path(experiment)
+        text = read_text(path)
+        page = page_in(path, text)
+        experiment = read(path, changes, text)
+        if isinstance(page, Page):
+            source = Source(page.name, experiment, page, Path("experiments"))
+        else:
+            source = Source(path.stem, experiment, None, path.parent)
+    if source.experiment.sweep is not None:
+        name = source.name
+        raise UserError(f"{name} is a sweep of many experiments: nnref sweep {name}")
+    return source
+
+
+def verdict_of(experiment: Experiment, records: Sequence[Record], beside: Path) -> Verdict:
+    """The verdict over all seeds; a twin that a claim names is trained for it.
+
+    Args:
+        experiment: with its claim.
+        records: of all seeds.
+        beside: folder of the files of its twins.
+    """
+
+    def twin(name: str) -> dict[str, np.ndarray]:
+        return run(beside / f"{name}.json", seeds=experiment.seeds, logbook=None).history
+
+    return judge(experiment, records, twin)
 
 
 def resume(path: str | Path, listener: Listener | None = None) -> Run:
@@ -209,65 +234,72 @@ def train_seeds(
     writers: Mapping[int, Writer],
     listener: Listener,
 ) -> tuple[dict[int, Record], train.TrainState]:
-    """Train some seeds together, writing and telling as it happens."""
+    """Train some seeds together; their pages grow, and the listener hears, chunk by chunk.
+
+    Raises:
+        Interrupted: after Ctrl-C, a checkpoint having been written where there are pages.
+    """
     plan = plan_of(experiment)
-    chunks: list[loop.Chunk] = []
-    states: Any = None
     place = checkpoint_place(experiment, seeds, writers)
     resume = resumed(place, experiment, setup, plan, seeds, task, writers)
+    chunks: list[loop.Chunk] = []
+    states: Any = None
     if resume is not None:
         states = resume[1] if task.stored is None else resume[1].states
         chunks.append(chunk_from_pages(resume[0], seeds, writers))
-    measured = Measured(experiment, setup, plan, task, writers, chunks)
+    layers = LayerMeasures(experiment, setup, plan, task, writers, chunks)
+    fit: Callable[..., Iterator[loop.Chunk]] = loop.fit if task.stored is None else stream.fit
     began = saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
-        fit: Callable[..., Iterator[loop.Chunk]] = loop.fit if task.stored is None else stream.fit
         for chunk in fit(setup, plan, experiment.hyperparameters, seeds, task, resume):
             states = chunk.states
             chunks.append(chunk._replace(states=None, position=None, probes={}))
             for run, seed in enumerate(seeds):
-                rows = int(np.count_nonzero(chunk.active[:, run]))
-                if rows and seed in writers:
-                    history = {n: values[:rows, run] for n, values in chunk.history.items()}
+                if seed in writers and chunk.active[:, run].any():
+                    history, _ = history_of([chunk], run)
                     writers[seed].rows(chunk.first, history)
-                    measured.add(seed, run, chunk, rows)
+                    layers.add(seed, run, chunk)
             listener.hears(chunk)
-            if place is not None and (
-                interrupted() or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
-            ):
-                done = chunk.first + len(chunk.active) - 1
-                measured.keep()
-                if chunk.position is None:
-                    checkpoint.save(place, done, states)
-                else:
-                    checkpoint.save(place / STREAM, done, chunk.position())
+            due = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
+            if place is not None and (due or interrupted()):
+                layers.write()
+                save_checkpoint(place, chunk)
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
-    measured.keep()
+    layers.write()
     if place is not None and time.monotonic() - began > SECONDS_WORTH_KEEPING:
         checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states)
-    active = np.concatenate([chunk.active for chunk in chunks])
-    bad_step = np.concatenate([chunk.bad_step for chunk in chunks])
-    history = {n: np.concatenate([c.history[n] for c in chunks]) for n in chunks[0].history}
-    test = test_measures(setup, experiment, states, task)
+    test = {}
+    if any(claim.metric.startswith("test_") for claim in experiment.claim):
+        test = test_measures(setup, experiment, experiment.hyperparameters, states, task)
     records = {}
     for run, seed in enumerate(seeds):
-        rows = int(np.count_nonzero(active[:, run]))
-        of_seed = {name: values[:rows, run] for name, values in history.items()}
-        records[seed] = Record(
-            seed,
-            of_seed,
-            ending(experiment, setup, rows - 1, int(bad_step[rows - 1, run])),
-            {name: float(values[run]) for name, values in test.items()},
-            writers[seed].path if seed in writers else None,
-            best_epoch(plan, of_seed, setup.metrics()) if train.keeps_best(plan) else None,
-        )
+        ours = {name: float(values[run]) for name, values in test.items()}
+        page = writers[seed].path if seed in writers else None
+        record = trained_record(experiment, setup, plan, seed, *history_of(chunks, run), ours, page)
+        records[seed] = record
     return records, states
 
 
-class Measured:
-    """The measures of the layers of some seeds, gathered while they train."""
+def trained_record(
+    experiment: Experiment,
+    setup: Setup,
+    plan: train.Plan,
+    seed: int,
+    history: dict[str, np.ndarray],
+    bad_step: int,
+    test: dict[str, float],
+    page: Path | None = None,
+) -> Record:
+    """The record of a run that was trained: its history, how it ended, and what it has kept."""
+    words = ending(experiment, setup, len(next(iter(history.values()))) - 1, bad_step)
+    kept = best_epoch(plan, history, setup.metrics()) if train.keeps_best(plan) else None
+    return Record(seed, history, words, test, page, kept)
+
+
+class LayerMeasures:
+    """The measures of the layers of some seeds, gathered while the seeds are trained."""
 
     def __init__(
         self,
@@ -294,18 +326,19 @@ class Measured:
             if table is not None:
                 self.tables[seed] = [table[table["step"] < done * self.steps_per_epoch]]
 
-    def add(self, seed: int, run: int, chunk: loop.Chunk, epochs: int) -> None:
-        """What a chunk tells of the first of its epochs of a run."""
+    def add(self, seed: int, run: int, chunk: loop.Chunk) -> None:
+        """Keep what a chunk has measured of one of its runs, up to the end of the run."""
         if chunk.probes:
+            epochs = int(np.count_nonzero(chunk.active[:, run]))
             at = chunk.probes["at"]
             at = at[at < chunk.first + epochs]
-            told = [chunk.probes["epoch"][: len(at), run]]
-            told += [chunk.probes["step"][:epochs, run]] if "step" in chunk.probes else []
+            measures = [chunk.probes["epoch"][: len(at), run]]
+            measures += [chunk.probes["step"][:epochs, run]] if "step" in chunk.probes else []
             place = chunk.first, self.steps_per_epoch
-            self.tables[seed].append(probes.table(self.layers, *place, at, *told))
+            self.tables[seed].append(probes.table(self.layers, *place, at, *measures))
 
-    def keep(self) -> None:
-        """Write it beside the pages."""
+    def write(self) -> None:
+        """Write the measures of each seed beside its page."""
         for seed, tables in self.tables.items():
             if tables:
                 self.writers[seed].probes(np.concatenate(tables))
@@ -334,8 +367,8 @@ def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> s
             if stop.patience is None
             else f"no better {stop.metric} in {stop.patience} evaluations"
         )
-        told = [str(stop)] * bounded + [waited] * bool(waited)
-        return f"stopped at epoch {epoch}: {' or '.join(told)}"
+        reasons = [str(stop)] * bounded + [waited] * bool(waited)
+        return f"stopped at epoch {epoch}: {' or '.join(reasons)}"
     return ""
 
 
@@ -358,12 +391,11 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     if page.facts["data"] != dataset.fingerprint:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
     seeds, plan = experiment.seeds, plan_of(experiment)
-    start = partial(loop.start_runs, setup, plan, experiment.hyperparameters)
-    like, _ = jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)
+    like = states_like(setup, plan, experiment, seeds, task)
     place = checkpoint_folder(experiment, seeds, page.path.parent)
-    found = checkpoint.restore(place, like) if place.is_dir() else None
-    if found is not None and found[0] >= page.epochs:
-        states = found[1]
+    restored = checkpoint.restore(place, like) if place.is_dir() else None
+    if restored is not None and restored[0] >= page.epochs:
+        states = restored[1]
     else:
         listener = listener or Listener()
         note = "the network was not kept; it is trained again"
@@ -376,7 +408,7 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     return Trained(page, experiment, task, setup, dataset, params, model_state)
 
 
-# --- what the logbook knew ----------------------------------------------------------------------
+# --- measures ----------------------------------------------------------------------------------
 
 
 def measures_of(task: Task) -> list[str]:
@@ -407,16 +439,16 @@ def check_measures(experiment: Experiment, task: Task) -> None:
 
 
 def test_measures(
-    setup: Setup, experiment: Experiment, states: train.TrainState, task: Task
+    setup: Setup,
+    experiment: Experiment,
+    hyperparameters: Mapping[str, Any],
+    states: train.TrainState,
+    task: Task,
 ) -> dict[str, np.ndarray]:
-    """The measures of the test split, (runs,), if a claim is about them: else nobody looks."""
-    if not any(claim.metric.startswith("test_") for claim in experiment.claim):
-        return {}
-    assert task.test is not None, "check_measures has refused the claim"
+    """The measures of the networks of some runs on the test data, measure -> (runs,)."""
+    assert task.test is not None, "measures of test data are refused where there are none"
     data = tuple(task.test)
-    measured = loop.evaluate_runs(
-        setup, experiment.batch_size, experiment.hyperparameters, states, data
-    )
+    measured = loop.evaluate_runs(setup, experiment.batch_size, hyperparameters, states, data)
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
 
 
@@ -428,6 +460,6 @@ def facts_at_end(record: Record, verdict: Verdict, seconds: float) -> dict[str, 
     facts |= {"ending": record.ending} if record.ending else {}
     facts |= {"kept": str(record.kept)} if record.kept is not None else {}
     facts |= {"all_seeds": verdict.sentence}
-    told = f"{name} {record.final(name):.6g} after {record.epochs} epochs"
-    told += f", best {record.best(name):.6g}"
-    return facts | {"verdict": record.ending or told}
+    outcome = f"{name} {record.final(name):.6g} after {record.epochs} epochs"
+    outcome += f", best {record.best(name):.6g}"
+    return facts | {"verdict": record.ending or outcome}

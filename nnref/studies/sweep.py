@@ -19,130 +19,117 @@ import numpy as np
 
 from nnref.logbook.verdicts import Record
 from nnref.studies.groups import Group, Job, workers
-from nnref.studies.listeners import Interrupted, one_interrupt_waits
-from nnref.studies.run import best_epoch, ending
-from nnref.studies.sweep_page import Keeper
+from nnref.studies.listeners import Interrupted, SweepListener, one_interrupt_waits
+from nnref.studies.resuming import AlreadyRun, history_of
+from nnref.studies.run import test_measures, trained_record
+from nnref.studies.sweep_page import SweepWriter, finished_page, result_of
 from nnref.studies.sweep_record import (
     DROPPED,
-    Course,
-    Courses,
-    Planned,
-    SweepListener,
-    Swept,
-    middle,
-    planned,
+    Progress,
+    SweepPlan,
+    SweepResult,
+    median_loss,
+    plan_sweep,
 )
-from nnref.training import loop, train
-from nnref.training.compilation import compile_tiny_loops_whole
+from nnref.training import checkpoint, loop
+
+AllProgress = dict[Job, Progress]
 
 
 def sweep(
-    sweep: Planned | str | Path,
+    sweep: SweepPlan | str | Path,
     *,
     logbook: str | Path | None = "logbook",
     again: bool = False,
     listener: SweepListener | None = None,
-) -> Swept:
+) -> SweepResult:
     """Train every variant of a sweep for every seed, and write it down.
 
     Args:
-        sweep: as planned, or the path of its file or page.
+        sweep: the plan, or the path of its file or page.
         logbook: folder of the pages, None for none.
         again: run although the logbook has this sweep already.
         listener: hears how it goes.
 
     Raises:
         UserError: for every mistake in file, data or folder.
-        AlreadySwept: where the logbook has it and `again` is not given.
+        AlreadyRun: where the logbook has it and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
-    compile_tiny_loops_whole()
-    plan = sweep if isinstance(sweep, Planned) else planned(sweep)
+    plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep)
     listener = listener or SweepListener()
-    keeper = None if logbook is None else Keeper.open(Path(logbook), plan, again)
+    if logbook is None:
+        return run_plan(plan, {}, listener, None)
+    page = None if again else finished_page(plan, Path(logbook))
+    if page is not None:
+        result = result_of(page, plan)
+        outcome = f"{plan.name} ({plan.identity}) was swept before, on "
+        outcome += f"{page.facts['started']}: {result.sentence}"
+        raise AlreadyRun(result, outcome, page.path)
+    with SweepWriter(Path(logbook), plan, again) as writer:
+        result = run_plan(plan, writer.progress(plan), listener, writer)
+        writer.conclude(result)
+    return result
+
+
+def run_plan(
+    plan: SweepPlan, progress: AllProgress, listener: SweepListener, writer: SweepWriter | None
+) -> SweepResult:
+    """Train the runs that have not come to their end, and put the result together."""
     began = time.perf_counter()
-    try:
-        courses = {} if keeper is None else keeper.courses(plan)
-        finished = sum(course.leaves is None for course in courses.values())
-        records = climb(plan, courses, listener, keeper)
-        seconds = time.perf_counter() - began
-        trained = len(plan.jobs) - finished
-        page = None if keeper is None else keeper.page
-        swept = Swept(
-            plan.name, plan.identity, plan.variants, plan.seeds, records, page, seconds, trained
-        )
-        if keeper is not None:
-            keeper.conclude(swept)
-    finally:
-        if keeper is not None:
-            keeper.close()
-    return swept
+    trained = sum(job not in progress or progress[job].leaves is not None for job in plan.jobs)
+    records = successive_halving(plan, progress, listener, writer)
+    seconds = time.perf_counter() - began
+    page = None if writer is None else writer.path
+    name, identity = plan.name, plan.identity
+    return SweepResult(name, identity, plan.variants, plan.seeds, records, page, seconds, trained)
 
 
 # --- training -----------------------------------------------------------------------------------
 
 
-def climb(
-    plan: Planned, courses: Courses, listener: SweepListener, keeper: "Keeper | None"
+def successive_halving(
+    plan: SweepPlan, progress: AllProgress, listener: SweepListener, writer: SweepWriter | None
 ) -> dict[Job, Record]:
-    """Train all runs, rung by rung where the worse variants end early."""
+    """Train all runs, rung by rung where the worse variants are dropped early."""
     left, last = list(range(len(plan.variants))), plan.rungs[-1]
-    ended_on: dict[int, int] = {}  # variant -> rung
+    dropped_on: dict[int, int] = {}  # variant -> rung
     for number, rung in enumerate(plan.rungs):
 
         def until(group: Group, rung: int = rung) -> int:
             return -(-group.plan.epochs * rung // last)
 
-        here = set(left)
         todo = [
-            (group, [job for job in group.jobs if job.variant in here]) for group in plan.groups
+            (group, [job for job in group.jobs if job.variant in left]) for group in plan.groups
         ]
-        train_jobs(todo, until, courses, listener, keeper, plan.fresh)
+        train_jobs(todo, until, progress, listener, writer, plan.fresh)
         if rung == last:
             break
-        scores = {}
+        losses: dict[int, list[float]] = {}
         for group, jobs in todo:
-            for variant in {job.variant for job in jobs}:
-                stood = [
-                    record_of(group, job, shortened(courses[job], until(group)))
-                    for job in jobs
-                    if job.variant == variant
-                ]
-                scores[variant] = middle(record.final("valid_loss") for record in stood)
-        better = sorted(left, key=scores.__getitem__)
-        ended_on |= dict.fromkeys(better[plan.survivors(number + 1) :], number)
+            for job in jobs:
+                record = record_of_job(group, job, progress[job].until(until(group)))
+                losses.setdefault(job.variant, []).append(record.final("valid_loss"))
+        better = sorted(left, key=lambda variant: median_loss(losses[variant]))
+        dropped_on |= dict.fromkeys(better[plan.survivors(number + 1) :], number)
         left = sorted(better[: plan.survivors(number + 1)])
     records = {}
     for group in plan.groups:
         for job in group.jobs:
-            record = record_of(group, job, courses[job])
-            if job.variant in ended_on and not record.ending.startswith("diverged"):
-                above = plan.survivors(ended_on[job.variant] + 1)
-                told = f"{DROPPED} after epoch {record.epochs}: {above} variants were better"
-                record = replace(record, ending=told)
+            record = record_of_job(group, job, progress[job])
+            if job.variant in dropped_on and not record.diverged:
+                above = plan.survivors(dropped_on[job.variant] + 1)
+                words = f"{DROPPED} after epoch {record.epochs}: {above} variants were better"
+                record = replace(record, ending=words)
             records[job] = record
     return {job: records[job] for job in plan.jobs}
 
 
-def shortened(course: Course, epoch: int) -> Course:
-    """A course as it stood after an epoch."""
-    if course.epochs <= epoch:
-        return course
-    history = {name: values[: epoch + 1] for name, values in course.history.items()}
-    return Course(history, 0, False, None)
-
-
-def record_of(group: Group, job: Job, course: Course) -> Record:
+def record_of_job(group: Group, job: Job, progress: Progress) -> Record:
     """The record of a run, as a run alone would have it."""
-    experiment, plan = group.variants[job.variant].experiment, group.plan
-    kept = train.keeps_best(plan)
-    return Record(
-        job.seed,
-        course.history,
-        ending(experiment, group.setup, course.epochs, course.bad_step),
-        course.test,
-        kept=best_epoch(plan, course.history, group.setup.metrics()) if kept else None,
-    )
+    experiment = group.variants[job.variant].experiment
+    history, bad_step, test = progress.history, progress.bad_step, progress.test
+    return trained_record(experiment, group.setup, group.plan, job.seed, history, bad_step, test)
 
 
 Todo = Sequence[tuple[Group, Sequence[Job]]]
@@ -151,79 +138,83 @@ Todo = Sequence[tuple[Group, Sequence[Job]]]
 def train_jobs(
     todo: Todo,
     until: Callable[[Group], int],
-    courses: Courses,
+    progress: AllProgress,
     listener: SweepListener,
-    keeper: "Keeper | None" = None,
+    writer: SweepWriter | None = None,
     test: bool = False,
 ) -> None:
     """Train runs up to an epoch, block by block and several blocks side by side.
 
     Args:
         todo: groups, and their runs that go on.
-        until: last epoch for a group.
-        courses: how far each run has come; what is trained is added.
+        until: gives the last epoch for a group.
+        progress: how far each run has come; it is brought up to date.
         listener: hears how it goes.
-        keeper: of what is done; None for none.
+        writer: keeps the runs that are done; None for no logbook.
         test: evaluate the networks on the test data as well.
 
     Raises:
-        Interrupted: after Ctrl-C, everything done being kept.
+        Interrupted: after Ctrl-C, everything that is done having been kept.
     """
-    blocks = list(interleaved([blocks_of(g, jobs, until(g), courses) for g, jobs in todo]))
+    blocks = list(interleaved([blocks_of(g, jobs, until(g), progress) for g, jobs in todo]))
     whole = sum(until(group) * len(jobs) for group, jobs in todo)
-    ahead = sum(
-        (until(group) - max(0, courses[job].epochs if job in courses else 0))
+    to_train = sum(
+        (until(group) - max(0, progress[job].epochs if job in progress else 0))
         for group, jobs in blocks
         for job in jobs
     )
-    listener.begins(whole, whole - ahead)
+    listener.begins(whole, whole - to_train)
     halt = threading.Event()
     try:
         with one_interrupt_waits() as interrupted, ThreadPoolExecutor(workers()) as pool:
 
-            def work(group: Group, jobs: Sequence[Job]) -> Courses:
-                over = lambda: halt.is_set() or interrupted()  # noqa: E731
-                if over():
+            def halted() -> bool:
+                return halt.is_set() or interrupted()
+
+            def work(group: Group, jobs: Sequence[Job]) -> AllProgress:
+                if halted():
                     return {}
-                return train_block(group, jobs, until(group), courses, listener, over, test)
+                return train_block(group, jobs, until(group), progress, listener, halted, test)
 
             waiting = {pool.submit(work, *block) for block in blocks}
             try:
                 while waiting:
                     done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                    kept(done, courses, keeper)
+                    keep(done, progress, writer)
                     if interrupted():
                         halt.set()
                 if interrupted():
                     raise Interrupted
             except BaseException:
                 halt.set()
-                kept((each for each in wait(waiting)[0] if not each.exception()), courses, keeper)
-                if keeper is not None:
-                    keeper.save()
+                keep((each for each in wait(waiting)[0] if not each.exception()), progress, writer)
+                if writer is not None:
+                    writer.save()
                 raise
     finally:
         listener.ends()
 
 
-def kept(done: Iterable[Future[Courses]], courses: Courses, keeper: "Keeper | None") -> None:
-    """Add blocks that are done; what failed is raised when the others are added."""
+def keep(
+    done: Iterable[Future[AllProgress]], progress: AllProgress, writer: SweepWriter | None
+) -> None:
+    """Add blocks that are done; the error of a block is raised when the others are added."""
     for future in sorted(done, key=lambda each: each.exception() is not None):
-        courses |= (block := future.result())
-        if keeper is not None and block:
-            keeper.adds(block)
+        progress |= (block := future.result())
+        if writer is not None and block:
+            writer.add(block)
 
 
 def blocks_of(
-    group: Group, jobs: Sequence[Job], until: int, courses: Courses
+    group: Group, jobs: Sequence[Job], until: int, progress: AllProgress
 ) -> list[tuple[Group, Sequence[Job]]]:
-    """What one call of the program trains: runs that stand at the same epoch."""
+    """Blocks of runs that one call of the program trains: they have come to the same epoch."""
     lacking: dict[int, list[Job]] = {}
     for job in jobs:
-        if job not in courses:
+        if job not in progress:
             lacking.setdefault(-1, []).append(job)
-        elif not courses[job].reaches(until):
-            lacking.setdefault(courses[job].epochs, []).append(job)
+        elif not progress[job].reaches(until):
+            lacking.setdefault(progress[job].epochs, []).append(job)
     step = group.together
     return [
         (group, some[first : first + step])
@@ -244,19 +235,19 @@ def train_block(
     group: Group,
     jobs: Sequence[Job],
     until: int,
-    courses: Courses,
+    progress: AllProgress,
     listener: SweepListener,
-    over: Callable[[], bool],
+    halted: Callable[[], bool],
     test: bool = False,
-) -> Courses:
-    """Train some runs as one program, up to an epoch or until it is over."""
+) -> AllProgress:
+    """Train some runs as one program, up to an epoch or until they are halted."""
     # A shorter block repeats its last run: another number of runs would be another program.
     full = [*jobs, *[jobs[-1]] * (group.together - len(jobs))]
-    before = [courses.get(job) for job in full]
     resume = None
-    if before[0] is not None:
-        leaves = zip(*(course.leaves for course in before if course and course.leaves), strict=True)
-        resume = before[0].epochs, from_host([np.stack(leaf) for leaf in leaves], group.like)
+    if jobs[0] in progress:
+        before = [progress[job] for job in full]
+        leaves = zip(*(each.leaves for each in before if each.leaves), strict=True)
+        resume = before[0].epochs, states_from(leaves, group.like)
     chunks: list[loop.Chunk] = []
     states: Any = None
     done = 0
@@ -269,55 +260,31 @@ def train_block(
         chunks.append(chunk._replace(states=None))
         done = chunk.first + len(chunk.active) - 1
         listener.hears(len(jobs) * len(chunk.active) * (done > 0))
-        if over():
+        if halted():
             break
     running = np.asarray(states.running)
-    tested = {}
+    measured = {}
     if test and group.task.test is not None:
-        split = tuple(group.task.test)
-        size = group.experiment.batch_size
-        tested = loop.evaluate_runs(group.setup, size, hyperparameters, states, split)
-        tested = {f"test_{name}": np.asarray(values) for name, values in tested.items()}
-    leaves = to_host(states) if done < group.plan.epochs else None
+        measured = test_measures(group.setup, group.experiment, hyperparameters, states, group.task)
+    goes_on = done < group.plan.epochs
+    leaves = [checkpoint.on_host(leaf) for leaf in jax.tree.leaves(states)] if goes_on else []
     trained = {}
     for run, job in enumerate(jobs):
-        rows = sum(int(np.count_nonzero(chunk.active[:, run])) for chunk in chunks)
-        history = {
-            name: np.concatenate([chunk.history[name][:, run] for chunk in chunks])[:rows]
-            for name in chunks[0].history
-        }
-        if (course := courses.get(job)) is not None:
-            history = {n: np.concatenate([course.history[n], history[n]]) for n in history}
-        bad_step = np.concatenate([chunk.bad_step[:, run] for chunk in chunks])[rows - 1]
+        history, bad_step = history_of(chunks, run)
+        if resume is not None:
+            earlier = progress[job].history
+            history = {name: np.concatenate([earlier[name], history[name]]) for name in history}
         ended = not running[run]
-        keep = None if leaves is None or ended else tuple(leaf[run] for leaf in leaves)
-        measured = {name: float(values[run]) for name, values in tested.items()}
-        trained[job] = Course(history, int(bad_step), ended, keep, measured)
+        state = tuple(leaf[run] for leaf in leaves) if goes_on and not ended else None
+        tested = {name: float(values[run]) for name, values in measured.items()}
+        trained[job] = Progress(history, bad_step, ended, state, tested)
     if not running.any():
         listener.hears(len(jobs) * (until - done))
     return trained
 
 
-def is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def to_host(states: Any) -> list[np.ndarray]:
-    """The leaves of some states."""
-    leaves = jax.tree.leaves(states)
-    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in leaves]
-
-
-def from_host(leaves: Iterable[np.ndarray], like: Any) -> Any:
-    """States from their leaves, (runs, ...), and the shapes of one of them."""
+def states_from(leaves: Iterable[Sequence[np.ndarray]], like: Any) -> Any:
+    """States on the device, (runs, ...), from the leaves of each run and the shapes of one run."""
     shapes, tree = jax.tree.flatten(like)
     pairs = zip(leaves, shapes, strict=True)
-    return tree.unflatten(
-        [
-            jax.random.wrap_key_data(jax.device_put(leaf)) if is_key(one) else jax.device_put(leaf)
-            for leaf, one in pairs
-        ]
-    )
-
-
-# --- the logbook --------------------------------------------------------------------------------
+    return tree.unflatten([checkpoint.as_leaf(np.stack(leaf), one) for leaf, one in pairs])

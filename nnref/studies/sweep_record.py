@@ -1,4 +1,4 @@
-"""What a sweep plans, what it has done so far, and what it gives in the end."""
+"""Records of a sweep: its plan, how far each run has come, and the result."""
 
 import hashlib
 import json
@@ -11,14 +11,15 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.logbook.pages import sweep_page_at
+from nnref.experiment.text import read_text
+from nnref.logbook.pages import SweepPage, page_in
 from nnref.logbook.verdicts import Record, watched_loss
 from nnref.studies.groups import Group, Job, Variant, groups_of, read_sweep
 from nnref.studies.run import check_measures
 
 
 @dataclass(frozen=True)
-class Planned:
+class SweepPlan:
     """A sweep that is ready to run."""
 
     name: str
@@ -26,7 +27,7 @@ class Planned:
     variants: Sequence[Variant]
     groups: Sequence[Group]
     seeds: tuple[int, ...]
-    fresh: bool = False  # the last runs of an ablation: other seeds, and the test data looked at
+    fresh: bool = False  # the last runs of an ablation, on fresh seeds: the test data are used
 
     @property
     def jobs(self) -> list[Job]:
@@ -37,8 +38,8 @@ class Planned:
     def identity(self) -> str:
         """Ten hexadecimal digits that name the experiment, what varies, and the seeds."""
         assert self.experiment.sweep is not None, "without it there are no variants"
-        asked = {"compare", "metric", "target", "fresh"}  # of runs that are done
-        varies = self.experiment.sweep.model_dump_json(exclude_defaults=True, exclude=asked)
+        analysis = {"compare", "metric", "target", "fresh"}  # decide no run
+        varies = self.experiment.sweep.model_dump_json(exclude_defaults=True, exclude=analysis)
         if self.fresh:
             varies = json.dumps([variant.experiment.identity for variant in self.variants])
         content = json.dumps([self.experiment.canonical, varies, self.seeds])
@@ -58,14 +59,16 @@ class Planned:
         return left
 
 
-def planned(path: str | Path) -> Planned:
+def plan_sweep(path: str | Path) -> SweepPlan:
     """Read a sweep file, load its data, and part its variants into groups.
 
     Raises:
         UserError: for every mistake in the file, and for data that do not fit.
     """
-    page = sweep_page_at(Path(path))
-    experiment, variants = read_sweep(path)
+    path = Path(path)
+    text = read_text(path)
+    page = page_in(path, text)
+    experiment, variants = read_sweep(path, text)
     groups = groups_of(variants, experiment.seeds)
     for group in groups:
         check_measures(group.experiment, group.task)
@@ -75,12 +78,12 @@ def planned(path: str | Path) -> Planned:
                 "sweep.halving: survivors are chosen on the validation loss, and these data have "
                 "no validation split; give data.valid a share"
             )
-    name = page.name if page else Path(path).stem
-    return Planned(name, experiment, variants, groups, experiment.seeds)
+    name = page.name if isinstance(page, SweepPage) else path.stem
+    return SweepPlan(name, experiment, variants, groups, experiment.seeds)
 
 
 @dataclass(frozen=True)
-class Swept:
+class SweepResult:
     """A sweep that has been run."""
 
     name: str
@@ -103,17 +106,17 @@ class Swept:
 
     def final(self, number: int) -> float:
         """The median over the seeds of a variant of the loss in the end; divergence is infinite."""
-        return middle(record.final(self.loss) for record in self.of(number))
+        return median_loss(record.final(self.loss) for record in self.of(number))
 
     def best(self, number: int) -> float:
-        """The same of the lowest loss."""
-        return middle(record.best(self.loss) for record in self.of(number))
+        """The median over the seeds of a variant of the lowest loss."""
+        return median_loss(record.best(self.loss) for record in self.of(number))
 
     @property
     def ranking(self) -> list[int]:
-        """The variants, the best first; those that ended on an earlier rung stand behind.
+        """The variants, the best first; the earlier a rung dropped them, the further behind.
 
-        Behind them all stands what diverged.
+        Variants that diverged stand last.
         """
 
         def place(number: int) -> tuple[float, ...]:
@@ -125,22 +128,22 @@ class Swept:
 
     @property
     def diverged(self) -> int:
-        """Runs whose loss was not finite."""
+        """The number of runs whose loss was not finite."""
         return sum(record.diverged for record in self.records.values())
 
     @property
     def sentence(self) -> str:
-        """What came of it."""
+        """The best variant and its loss, and how many runs diverged."""
         first = self.ranking[0]
         seeds = f", median of {len(self.seeds)} seeds" if len(self.seeds) > 1 else ""
-        told = f"the best of {len(self.variants)} variants is {self.variants[first]}: "
-        told += f"{self.loss} {self.final(first):.4g}{seeds}"
-        return told + (
-            f"; {self.diverged} of {len(self.records)} runs diverged" * (self.diverged > 0)
-        )
+        best = f"the best of {len(self.variants)} variants is {self.variants[first]}: "
+        best += f"{self.loss} {self.final(first):.4g}{seeds}"
+        runs = f"{self.diverged} of {len(self.records)} runs"
+        return f"{best}; {runs} diverged" if self.diverged else best
 
 
-def middle(values: Iterable[float]) -> float:
+def median_loss(values: Iterable[float]) -> float:
+    """The median of some losses; NaN, as after divergence, counts as infinite."""
     return float(np.median([np.inf if np.isnan(value) else value for value in values]))
 
 
@@ -148,41 +151,17 @@ DROPPED = "dropped"
 
 
 def dropped(record: Record) -> bool:
+    """Whether a run ended early because other variants were better."""
     return record.ending.startswith(DROPPED)
 
 
-class AlreadySwept(UserError):
-    """The logbook has this sweep already."""
-
-    def __init__(self, swept: Swept, started: str):
-        self.swept = swept
-        super().__init__(
-            f"{swept.name} ({swept.identity}) was swept before, on {started}: {swept.sentence}\n"
-            f"page: {swept.page}\nto run it anew and keep that page: --again (from Python: "
-            "again=True)"
-        )
-
-
-class SweepListener:
-    """Hears how a sweep goes; the terminal is one. Called from several threads."""
-
-    def begins(self, epochs: int, done: int) -> None:
-        """Training starts: epochs of all runs together, and how many are finished."""
-
-    def hears(self, epochs: int) -> None:
-        """So many more epochs are done or, where a run ended, left out."""
-
-    def ends(self) -> None:
-        """Training is over, however it ended."""
-
-
-class Course(NamedTuple):
+class Progress(NamedTuple):
     """How far a run has come."""
 
     history: dict[str, np.ndarray]  # measure -> (epochs + 1,)
     bad_step: int  # of its last epoch
     ended: bool  # stopped or diverged
-    leaves: tuple[np.ndarray, ...] | None  # of its state; None where it does not go on
+    leaves: tuple[np.ndarray, ...] | None  # of its state; None where the run does not go on
     test: dict[str, float] = {}
 
     @property
@@ -191,8 +170,12 @@ class Course(NamedTuple):
         return len(next(iter(self.history.values()))) - 1
 
     def reaches(self, epoch: int) -> bool:
-        """Whether there is nothing left to do up to an epoch."""
+        """Whether nothing is left to train up to an epoch."""
         return self.ended or self.epochs >= epoch
 
-
-Courses = dict[Job, Course]
+    def until(self, epoch: int) -> "Progress":
+        """The progress as it was after an epoch."""
+        if self.epochs <= epoch:
+            return self
+        history = {name: values[: epoch + 1] for name, values in self.history.items()}
+        return Progress(history, 0, False, None)

@@ -21,12 +21,11 @@ from nnref.report.page.document import html
 from nnref.report.terminal.ablation import differences, results, show_comparison
 from nnref.report.terminal.sweep import about, label
 from nnref.studies import ablation, sweep, sweep_record
-from nnref.studies.ablation import (
+from nnref.studies.ablation import ablate, comparison_at
+from nnref.studies.comparison import (
     Alternative,
     Result,
-    ablate,
     against_best,
-    comparison_at,
     edges_of,
     is_worse,
     quartiles,
@@ -351,7 +350,7 @@ def test_pieces_with_a_strength_of_their_own_are_alternatives(file):
     rate = {"log_uniform": [0.01, 1.0], "count": 3}
     strength = {"log_uniform": [1e-4, 0.1], "count": 3}
     axes = {"regularization": [{}, {"l2": strength}], "optimizer.learning_rate": rate}
-    plan = sweep_record.planned(changed(file, axes=axes))
+    plan = sweep_record.plan_sweep(changed(file, axes=axes))
     members = ablation.alternatives_of(plan, "regularization")
     assert members == {"off": [0, 1, 2], "l2": [3, 4, 5]}
     assert [label(group, plan.variants) for group in plan.groups] == ["all others", "l2"]

@@ -106,7 +106,7 @@ def test_the_same_run_again_is_refused_with_its_outcome(file, logbook):
         nnref.run(file, logbook=logbook)
     assert "valid_loss went from" in str(error.value)
     assert "--again" in str(error.value)
-    assert error.value.run.history["valid_loss"].shape == (2, 7)
+    assert error.value.result.history["valid_loss"].shape == (2, 7)
     nnref.run(file, logbook=logbook, again=True)
     assert len(pages(logbook)) == 4
     assert {path: path.read_bytes() for path in before} == before

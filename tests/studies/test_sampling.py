@@ -16,8 +16,16 @@ from nnref.data.text import read, spell, tokens_of, windows
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.studies import run as runs
-from nnref.studies.memorization import RUN, Verbatim, longest_matches, verbatim
-from nnref.studies.sampling import check, draw, functions_for, sample
+from nnref.studies.sampling import (
+    RUN,
+    Verbatim,
+    check,
+    draw,
+    functions_for,
+    longest_matches,
+    sample,
+    verbatim,
+)
 from nnref.training.setup import from_experiment
 
 RHYME = "the cat sat on the mat, the rat sat on the hat; " * 40

@@ -15,7 +15,8 @@ from nnref.logbook.index import entries, everything
 from nnref.logbook.pages import read_sweep_page
 from nnref.studies import cost, groups, sweep, sweep_page
 from nnref.studies.groups import Job
-from nnref.studies.sweep_record import AlreadySwept, SweepListener, planned
+from nnref.studies.listeners import SweepListener
+from nnref.studies.sweep_record import plan_sweep
 from nnref.training import loop
 
 RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
@@ -68,7 +69,7 @@ def same_records(a, b):
 
 
 def test_variants_of_one_structure_are_a_group(file):
-    plan = planned(file)
+    plan = plan_sweep(file)
     assert [len(group.jobs) for group in plan.groups] == [3 * 2, 6 * 2]
     assert sorted(job for group in plan.groups for job in group.jobs) == plan.jobs
     assert plan.groups[0].varied == {"optimizer.learning_rate"}
@@ -90,27 +91,27 @@ def test_variants_of_one_structure_are_a_group(file):
 def test_what_is_structure_parts_groups(file, axis, values, count):
     if axis == "data.seed":
         data = {"name": "spirals", "points": 10}
-        plan = planned(
+        plan = plan_sweep(
             changed(file, data=data, loss="softmax_cross_entropy", sweep={"axes": {axis: values}})
         )
     else:
-        plan = planned(changed(file, sweep={"axes": {axis: values}}))
+        plan = plan_sweep(changed(file, sweep={"axes": {axis: values}}))
     assert len(plan.groups) == count
 
 
 def test_a_group_too_large_for_memory_is_split(file, monkeypatch):
-    group = planned(file).groups[1]
+    group = plan_sweep(file).groups[1]
     assert group.together == 12
     monkeypatch.setattr(groups, "memory_limit", lambda: 3.5 * groups.workers() * group.cost.bytes)
     assert group.together == 12, "what was planned stays"
-    assert planned(file).groups[1].together == 3
+    assert plan_sweep(file).groups[1].together == 3
     monkeypatch.setattr(groups, "memory_limit", lambda: 1.0)
-    assert planned(file).groups[1].together == 1
+    assert plan_sweep(file).groups[1].together == 1
 
 
 def test_the_estimate_grows_with_what_is_computed(file):
     def cost(**keys):
-        return planned(changed(file, **keys)).groups[0].cost
+        return plan_sweep(changed(file, **keys)).groups[0].cost
 
     small, wide = cost(), cost(model={"name": "mlp", "hidden": [300, 300]})
     assert wide.step > 100 * small.step
@@ -218,16 +219,16 @@ def test_a_sweep_leaves_one_page_and_one_file_of_losses(file, logbook):
             arrays["valid_loss"][4, 1], swept.records[Job(4, 3)].history["valid_loss"]
         )
         assert np.isnan(arrays["valid_loss"][2, 0, -1])
-    assert planned(swept.page).identity == swept.identity
-    assert planned(swept.page).name == "small"
+    assert plan_sweep(swept.page).identity == swept.identity
+    assert plan_sweep(swept.page).name == "small"
 
 
 def test_a_sweep_that_was_run_is_known_and_read_back(file, logbook):
     swept = sweep.sweep(file, logbook=logbook)
-    with pytest.raises(AlreadySwept, match="was swept before, on 20") as error:
+    with pytest.raises(nnref.AlreadyRun, match="was swept before, on 20") as error:
         sweep.sweep(file, logbook=logbook)
-    same_records(error.value.swept.records, swept.records)
-    assert error.value.swept.sentence == swept.sentence
+    same_records(error.value.result.records, swept.records)
+    assert error.value.result.sentence == swept.sentence
     again = sweep.sweep(file, logbook=logbook, again=True)
     assert again.page.name == f"sweep-{swept.identity}-2.json"
     same_records(again.records, swept.records)
@@ -241,7 +242,7 @@ def test_the_log_has_one_line_for_a_sweep(file, logbook, capsys):
     swept = sweep.sweep(file, logbook=logbook)
     assert entries(logbook) == ([], [])
     [entry] = everything(logbook)[0]
-    assert (entry.variants, entry.seed, entry.identity) == (9, 2, swept.identity)
+    assert (entry.variants, entry.seeds, entry.seed, entry.identity) == (9, 2, None, swept.identity)
     assert entry.best == pytest.approx(swept.best(swept.ranking[0]), rel=1e-5)
     assert entry == everything(logbook)[0][0], "from the index"
     assert cli.main(["log", "--logbook", str(logbook)]) == 0
@@ -393,9 +394,9 @@ def test_the_better_third_goes_on(file, logbook):
     third = next(n for n in left if left[n] == 30)
     assert swept.of(third)[0].ending == "dropped after epoch 30: 1 variants were better"
     assert left[swept.ranking[1]] == left[swept.ranking[2]] == 30
-    with pytest.raises(AlreadySwept) as error:
+    with pytest.raises(nnref.AlreadyRun) as error:
         sweep.sweep(changed(file, epochs=90, sweep=HALVED), logbook=logbook)
-    assert error.value.swept.ranking == swept.ranking
+    assert error.value.result.ranking == swept.ranking
 
 
 def test_halving_goes_on_where_it_was_cut_short(file, logbook, monkeypatch):
@@ -429,4 +430,4 @@ def test_halving_needs_validation(file):
     data = {"name": "spirals", "points": 10, "valid": 0.0, "test": 0.0}
     keys = {"data": data, "loss": "softmax_cross_entropy", "sweep": HALVED}
     with pytest.raises(UserError, match="survivors are chosen on the validation loss"):
-        planned(changed(file, **keys))
+        plan_sweep(changed(file, **keys))

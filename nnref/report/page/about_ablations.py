@@ -26,7 +26,7 @@ from nnref.report.page.curves import POINTS, places, rounded
 from nnref.report.page.panels import COLOURS, Panel, chart_panels, inline, intervals_panel
 from nnref.report.page.subjects import in_words
 from nnref.report.terminal.ablation import Rows, differences, results
-from nnref.studies.ablation import Comparison
+from nnref.studies.comparison import Comparison
 from nnref.studies.groups import Variant
 
 

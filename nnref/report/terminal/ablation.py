@@ -10,7 +10,8 @@ from rich.text import Text
 
 from nnref.report.terminal.logbook import plain_table
 from nnref.report.terminal.sweep import about, plan_as_json, show_plan
-from nnref.studies.ablation import LEVEL, NEAR, Alternative, Comparison, Protocol, Result
+from nnref.studies.ablation import Protocol
+from nnref.studies.comparison import LEVEL, NEAR, Alternative, Comparison, Result
 from nnref.studies.statistics import Interval
 
 

@@ -20,7 +20,7 @@ def listed(there: Sequence[Entry], console: Console) -> None:
     for entry in there:
         figures = number(entry.best), number(entry.final.get(entry.loss))
         ended = entry.outcome if entry.ending or not entry.verdict else entry.verdict
-        seed = f"{entry.variants}×{entry.seed}" if entry.variants else entry.seed
+        seed = f"{entry.variants}×{entry.seeds}" if entry.variants else entry.seed
         row = [entry.name, entry.identity, seed, entry.started[:16], entry.epochs, *figures]
         table.add_row(*map(str, row), ended)
         for note in entry.notes:

@@ -11,12 +11,13 @@ from nnref.experiment.axes import Setting, short_names, told, value_in_words
 from nnref.logbook.index import number
 from nnref.report.terminal.logbook import plain_table
 from nnref.studies.groups import COMPILATION, Group, Variant
-from nnref.studies.sweep_record import Planned, SweepListener, Swept
+from nnref.studies.listeners import SweepListener
+from nnref.studies.sweep_record import SweepPlan, SweepResult
 
 SHOWN = 12  # variants, or groups of the plan; the others are on the page
 
 
-def show_plan(plan: Planned, console: Console) -> None:
+def show_plan(plan: SweepPlan, console: Console) -> None:
     """Groups, programs and runs, with what they will take."""
     console.print(f"[bold]{plan.name}[/bold] {plan.identity}", highlight=False)
     if plan.experiment.about:
@@ -43,7 +44,7 @@ def show_plan(plan: Planned, console: Console) -> None:
     )
 
 
-def plan_as_json(plan: Planned) -> dict[str, Any]:
+def plan_as_json(plan: SweepPlan) -> dict[str, Any]:
     """The plan as plain values; seconds and bytes are estimates."""
     groups, share = [], share_of_halving(plan)
     for group in plan.groups:
@@ -68,7 +69,7 @@ def plan_as_json(plan: Planned) -> dict[str, Any]:
     }
 
 
-def share_of_halving(plan: Planned) -> float:
+def share_of_halving(plan: SweepPlan) -> float:
     """The part of all epochs that is trained."""
     steps = np.diff([0, *plan.rungs])
     left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
@@ -150,7 +151,7 @@ class TerminalSweepListener(SweepListener):
             self.progress.stop()
 
 
-def show_swept(swept: Swept, console: Console) -> None:
+def show_swept(swept: SweepResult, console: Console) -> None:
     """The best variants, and the verdict."""
     right = (swept.loss, "best", "diverged")
     paths = list(dict.fromkeys(s.path for variant in swept.variants for s in variant.settings))
@@ -179,7 +180,7 @@ def finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def swept_as_json(swept: Swept) -> dict[str, Any]:
+def swept_as_json(swept: SweepResult) -> dict[str, Any]:
     """A sweep as plain values: medians over seeds, null where that is infinite."""
     return {
         "name": swept.name,

@@ -7,42 +7,23 @@ import time
 
 import numpy as np
 import pytest
+from small import XOR_SWEEP, changed, same_records
 
 import nnref
 from nnref import cli
 from nnref.errors import UserError
-from nnref.logbook.index import entries, everything
-from nnref.logbook.pages import read_sweep_page
-from nnref.studies import cost, groups, sweep, sweep_page
+from nnref.logbook.index import everything
+from nnref.studies import groups, sweep, sweep_page
 from nnref.studies.groups import Job
 from nnref.studies.listeners import SweepListener
-from nnref.studies.sweep_record import plan_sweep
 from nnref.training import loop
-
-RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
-XOR = {
-    "about": "for the tests",
-    "data": "xor",
-    "model": {"name": "mlp", "hidden": [3], "activation": "relu"},
-    "loss": "squared_error",
-    "optimizer": {"name": "sgd", "learning_rate": 0.5},
-    "batch_size": 4,
-    "epochs": 100,
-    "seeds": [0, 3],
-    "sweep": {
-        "axes": {
-            "optimizer": ["sgd", {"name": "adam", "beta1": {"values": [0.8, 0.9]}}],
-            "optimizer.learning_rate": RATES,
-        }
-    },
-}
 
 
 @pytest.fixture
 def file(tmp_path):
     """A sweep of nine variants in two groups."""
     path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR))
+    path.write_text(json.dumps(XOR_SWEEP))
     return path
 
 
@@ -51,83 +32,7 @@ def logbook(tmp_path):
     return tmp_path / "logbook"
 
 
-def changed(path, **keys):
-    path.write_text(json.dumps(XOR | keys))
-    return path
-
-
-def same_records(a, b):
-    assert a.keys() == b.keys()
-    for job, record in a.items():
-        assert record.ending == b[job].ending
-        assert record.history.keys() == b[job].history.keys()
-        for name, values in record.history.items():
-            np.testing.assert_array_equal(values, b[job].history[name])
-
-
 # --- the plan -----------------------------------------------------------------------------------
-
-
-def test_variants_of_one_structure_are_a_group(file):
-    plan = plan_sweep(file)
-    assert [len(group.jobs) for group in plan.groups] == [3 * 2, 6 * 2]
-    assert sorted(job for group in plan.groups for job in group.jobs) == plan.jobs
-    assert plan.groups[0].varied == {"optimizer.learning_rate"}
-    assert plan.groups[1].varied == {"optimizer.learning_rate", "optimizer.beta1"}
-
-
-@pytest.mark.parametrize(
-    ("axis", "values", "count"),
-    [
-        ("model.hidden", [[2], [3]], 2),
-        ("batch_size", [2, 4], 2),
-        ("epochs", [5, 6], 2),
-        ("optimizer.learning_rate", [0.1, 0.2], 1),
-        ("data.seed", [1, 2], 2),
-        ("regularization.l2", [0.1, 0.2, None], 2),
-        ("model.kernel_initializer", ["he_normal", "he_uniform"], 2),
-    ],
-)
-def test_what_is_structure_parts_groups(file, axis, values, count):
-    if axis == "data.seed":
-        data = {"name": "spirals", "points": 10}
-        plan = plan_sweep(
-            changed(file, data=data, loss="softmax_cross_entropy", sweep={"axes": {axis: values}})
-        )
-    else:
-        plan = plan_sweep(changed(file, sweep={"axes": {axis: values}}))
-    assert len(plan.groups) == count
-
-
-def test_a_group_too_large_for_memory_is_split(file, monkeypatch):
-    group = plan_sweep(file).groups[1]
-    assert group.together == 12
-    monkeypatch.setattr(groups, "memory_limit", lambda: 3.5 * groups.workers() * group.cost.bytes)
-    assert group.together == 12, "what was planned stays"
-    assert plan_sweep(file).groups[1].together == 3
-    monkeypatch.setattr(groups, "memory_limit", lambda: 1.0)
-    assert plan_sweep(file).groups[1].together == 1
-
-
-def test_the_estimate_grows_with_what_is_computed(file):
-    def cost(**keys):
-        return plan_sweep(changed(file, **keys)).groups[0].cost
-
-    small, wide = cost(), cost(model={"name": "mlp", "hidden": [300, 300]})
-    assert wide.step > 100 * small.step
-    assert wide.bytes > 100 * small.bytes
-    assert cost(epochs=1000).seconds == pytest.approx(10 * small.seconds)
-
-
-def test_products_are_counted():
-    import jax
-    import jax.numpy as jnp
-
-    def three(x):
-        return jax.lax.scan(lambda h, _: (h @ jnp.ones((5, 5)), None), x, length=3)[0]
-
-    seconds, _ = cost.work_of(jax.make_jaxpr(three)(jnp.ones((2, 5))).jaxpr)
-    assert seconds == pytest.approx(3 * (2 * 2 * 5 * 5 / cost.PRODUCTS + 25 / cost.ELEMENTS))
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(file, logbook, capsys, monkeypatch):
@@ -165,20 +70,6 @@ def test_alone_in_its_program_a_run_is_the_same_to_the_last_bit(file, monkeypatc
         np.testing.assert_array_equal(swept.records[Job(1, 3)].history[name], values)
 
 
-def test_what_diverges_stops_nothing_else(file):
-    swept = sweep.sweep(file, logbook=None)
-    wild = [n for n, v in enumerate(swept.variants) if v.experiment.optimizer.learning_rate > 1]
-    for number in range(9):
-        for record in swept.of(number):
-            assert record.diverged == (number in wild)
-            assert (record.epochs < 100) == (number in wild)
-    assert swept.diverged == 6
-    assert swept.final(wild[0]) == np.inf
-    assert set(swept.ranking[-3:]) == set(wild)
-    assert swept.ranking[0] not in wild
-    assert "6 of 18 runs diverged" in swept.sentence
-
-
 def test_one_compilation_serves_a_group(file, monkeypatch):
     monkeypatch.setattr(groups, "TOGETHER", 4)  # the last block is shorter
     changed(file, epochs=77, sweep={"axes": {"optimizer.learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5]}})
@@ -190,65 +81,6 @@ def test_one_compilation_serves_a_group(file, monkeypatch):
 
 
 # --- the logbook --------------------------------------------------------------------------------
-
-
-def test_a_sweep_leaves_one_page_and_one_file_of_losses(file, logbook):
-    swept = sweep.sweep(file, logbook=logbook)
-    assert sorted(p.name for p in (logbook / "small").iterdir()) == [
-        f"sweep-{swept.identity}.json",
-        f"sweep-{swept.identity}.npz",
-    ]
-    page = read_sweep_page(swept.page)
-    assert page.complete
-    assert page.facts["verdict"] == swept.sentence
-    assert len(page.variants) == 9
-    line = page.variants[4]
-    assert line["identity"] == swept.variants[4].experiment.identity
-    assert line["settings"] == {
-        "optimizer": {"name": "adam"},
-        "optimizer.beta1": 0.8,
-        "optimizer.learning_rate": 1.0,
-    }
-    assert line["valid_loss"] == pytest.approx(swept.final(4), rel=1e-5)
-    assert page.variants[2]["valid_loss"] is None
-    assert page.variants[2]["diverged"] == 2
-    assert page.variants[2]["ending"].startswith("diverged at epoch")
-    with np.load(swept.page.with_suffix(".npz")) as arrays:
-        assert arrays["valid_loss"].shape == (9, 2, 101)
-        np.testing.assert_array_equal(
-            arrays["valid_loss"][4, 1], swept.records[Job(4, 3)].history["valid_loss"]
-        )
-        assert np.isnan(arrays["valid_loss"][2, 0, -1])
-    assert plan_sweep(swept.page).identity == swept.identity
-    assert plan_sweep(swept.page).name == "small"
-
-
-def test_a_sweep_that_was_run_is_known_and_read_back(file, logbook):
-    swept = sweep.sweep(file, logbook=logbook)
-    with pytest.raises(nnref.AlreadyRun, match="was swept before, on 20") as error:
-        sweep.sweep(file, logbook=logbook)
-    same_records(error.value.result.records, swept.records)
-    assert error.value.result.sentence == swept.sentence
-    again = sweep.sweep(file, logbook=logbook, again=True)
-    assert again.page.name == f"sweep-{swept.identity}-2.json"
-    same_records(again.records, swept.records)
-    swept.page.with_suffix(".npz").unlink()
-    again.page.with_suffix(".npz").write_bytes(b"no zip")
-    with pytest.raises(UserError, match="cannot be read"):
-        sweep.sweep(file, logbook=logbook)
-
-
-def test_the_log_has_one_line_for_a_sweep(file, logbook, capsys):
-    swept = sweep.sweep(file, logbook=logbook)
-    assert entries(logbook) == ([], [])
-    [entry] = everything(logbook)[0]
-    assert (entry.variants, entry.seeds, entry.seed, entry.identity) == (9, 2, None, swept.identity)
-    assert entry.best == pytest.approx(swept.best(swept.ranking[0]), rel=1e-5)
-    assert entry == everything(logbook)[0][0], "from the index"
-    assert cli.main(["log", "--logbook", str(logbook)]) == 0
-    told = capsys.readouterr().out
-    assert "9×2" in told
-    assert "the best of 9 variants is " in told
 
 
 def test_a_sweep_is_no_run(file, logbook):
@@ -340,24 +172,6 @@ def test_ctrl_c_keeps_half_a_run(file, logbook, monkeypatch):
     same_records(swept.records, whole.records)
 
 
-def test_a_part_that_is_damaged_is_done_again(file, logbook, monkeypatch):
-    train_block = sweep.train_block
-    monkeypatch.setattr(sweep, "workers", lambda: 1)
-
-    def second_fails(group, *others):
-        if group.experiment.optimizer.name == "adam":
-            raise RuntimeError
-        return train_block(group, *others)
-
-    monkeypatch.setattr(sweep, "train_block", second_fails)
-    with pytest.raises(RuntimeError):
-        sweep.sweep(file, logbook=logbook)
-    monkeypatch.setattr(sweep, "train_block", train_block)
-    [part] = (logbook / "small").glob("*.parts/*.npz")
-    part.write_bytes(part.read_bytes()[:-100])
-    assert sweep.sweep(file, logbook=logbook).trained == 18
-
-
 # --- halving ------------------------------------------------------------------------------------
 
 HALVED = {
@@ -424,10 +238,3 @@ def test_halving_goes_on_where_it_was_cut_short(file, logbook, monkeypatch):
     assert epochs[0] == 0
     assert epochs[1] == 3 * 2 * 20
     same_records(swept.records, whole.records)
-
-
-def test_halving_needs_validation(file):
-    data = {"name": "spirals", "points": 10, "valid": 0.0, "test": 0.0}
-    keys = {"data": data, "loss": "softmax_cross_entropy", "sweep": HALVED}
-    with pytest.raises(UserError, match="survivors are chosen on the validation loss"):
-        plan_sweep(changed(file, **keys))

@@ -1,0 +1,100 @@
+"""The writer: lines on disk at once, the same numbers back, one process alone."""
+
+import json
+import re
+import threading
+
+import numpy as np
+import pytest
+from small import SPIRALS, CutShort, pages
+
+import nnref
+from nnref.logbook.pages import read_page
+from nnref.logbook.writer import in_decimals
+from nnref.studies import listeners
+from nnref.training import loop
+
+
+@pytest.fixture
+def file(tmp_path):
+    """An experiment file of two seeds."""
+    path = tmp_path / "small.json"
+    path.write_text(json.dumps(SPIRALS))
+    return path
+
+
+@pytest.fixture
+def logbook(tmp_path):
+    return tmp_path / "logbook"
+
+
+def test_lines_are_on_disk_as_the_epochs_happen(file, logbook, monkeypatch):
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    seen = []
+
+    class Listener(listeners.Listener):
+        def hears(self, chunk):
+            seen.append((chunk.first, read_page(pages(logbook)[0]).epochs))
+
+    nnref.run(file, logbook=logbook, listener=Listener())
+    assert seen == [(epoch, epoch) for epoch in range(7)]
+
+
+@pytest.mark.parametrize("wild", [0.5, np.inf, -np.inf])
+def test_a_line_gives_the_same_numbers_back(wild):
+    table = np.array([[0.1, np.nan], [1e-42, 1 / 3], [2**24 + 2, wild]], np.float32)
+    lines = in_decimals(table)
+    assert lines[0] == "0.1 -"
+    back = [[float(cell.replace("-", "nan", cell == "-")) for cell in row.split()] for row in lines]
+    np.testing.assert_array_equal(np.array(back, np.float32), table)
+
+
+def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        nnref.run(file, logbook=logbook, listener=CutShort(3))
+    for path in pages(logbook):
+        path.write_text(path.read_text().replace("jax ", "jax 0.0."))
+    nnref.run(file, logbook=logbook)
+    assert len(pages(logbook)) == 4
+
+
+def test_a_page_with_other_losses_is_not_continued(file, logbook, monkeypatch):
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        nnref.run(file, logbook=logbook, listener=CutShort(3))
+    path = pages(logbook)[0]
+    path.write_text(re.sub(r"^// 2 \S+", "// 2 0.5", path.read_text(), flags=re.MULTILINE))
+    with pytest.raises(nnref.UserError, match="come out different now.*--again"):
+        nnref.run(file, logbook=logbook)
+
+
+def test_a_page_being_written_is_not_touched(file, logbook):
+    held = threading.Event()
+    done = threading.Event()
+
+    class Wait(listeners.Listener):
+        def hears(self, chunk):
+            held.set()
+            done.wait(30)
+
+    thread = threading.Thread(
+        target=nnref.run, args=(file,), kwargs={"logbook": logbook, "listener": Wait()}
+    )
+    thread.start()
+    assert held.wait(60)
+    try:
+        with pytest.raises(nnref.UserError, match="another process is writing this page"):
+            nnref.run(file, logbook=logbook)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_folder_that_cannot_be_written(file, tmp_path):
+    (tmp_path / "logbook").write_text("a file, not a folder")
+    with pytest.raises(nnref.UserError, match="--no-logbook"):
+        nnref.run(file, logbook=tmp_path / "logbook")

@@ -1,0 +1,68 @@
+"""Small experiments and sweeps that several tests run, and a kill in the middle."""
+
+import json
+
+import numpy as np
+
+from nnref.studies import listeners
+
+SPIRALS = {
+    "about": "for the tests",
+    "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
+    "model": {"name": "mlp", "hidden": [5]},
+    "loss": "softmax_cross_entropy",
+    "optimizer": {"name": "adam", "learning_rate": 0.01},
+    "batch_size": 8,
+    "epochs": 6,
+    "seeds": [0, 1],
+}
+
+RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
+XOR_SWEEP = {
+    "about": "for the tests",
+    "data": "xor",
+    "model": {"name": "mlp", "hidden": [3], "activation": "relu"},
+    "loss": "squared_error",
+    "optimizer": {"name": "sgd", "learning_rate": 0.5},
+    "batch_size": 4,
+    "epochs": 100,
+    "seeds": [0, 3],
+    "sweep": {
+        "axes": {
+            "optimizer": ["sgd", {"name": "adam", "beta1": {"values": [0.8, 0.9]}}],
+            "optimizer.learning_rate": RATES,
+        }
+    },
+}
+
+
+def pages(logbook, name="small"):
+    """The files of the pages of a name."""
+    return sorted((logbook / name).glob("*.json"))
+
+
+def changed(path, **keys):
+    """Write the sweep with other keys into its file."""
+    path.write_text(json.dumps(XOR_SWEEP | keys))
+    return path
+
+
+def same_records(a, b):
+    """Holds the records of two sweeps against each other, to the last bit."""
+    assert a.keys() == b.keys()
+    for job, record in a.items():
+        assert record.ending == b[job].ending
+        assert record.history.keys() == b[job].history.keys()
+        for name, values in record.history.items():
+            np.testing.assert_array_equal(values, b[job].history[name])
+
+
+class CutShort(listeners.Listener):
+    """Dies, as by a kill, when an epoch has been written."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def hears(self, chunk):
+        if chunk.first >= self.epoch:
+            raise RuntimeError("killed")

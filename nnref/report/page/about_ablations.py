@@ -1,4 +1,4 @@
-"""What there is to say of an ablation: what can be concluded, each alternative, and its tuning."""
+"""The part of a report about an ablation: conclusions, each alternative, and its tuning."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,6 @@ import numpy as np
 from nnref.logbook.pages import read_sweep_page
 from nnref.report.page.about_sweeps import sections_of_sweep
 from nnref.report.page.blocks import (
-    BAND,
     Block,
     Chart,
     Headline,
@@ -15,23 +14,19 @@ from nnref.report.page.blocks import (
     Pictures,
     Report,
     Section,
-    Switch,
-    Switches,
     Table,
-    View,
     Words,
-    figure,
 )
-from nnref.report.page.curves import POINTS, places, rounded
-from nnref.report.page.panels import COLOURS, Panel, chart_panels, inline, intervals_panel
+from nnref.report.page.curves import POINTS, line_chart, places, rounded
+from nnref.report.page.panels import COLOURS, Panel, chart_panels, inline, intervals_panel, is_wide
 from nnref.report.page.subjects import in_words
-from nnref.report.terminal.ablation import Rows, differences, results
+from nnref.report.terminal.ablation import ResultTable, differences, results
 from nnref.studies.comparison import Comparison
 from nnref.studies.groups import Variant
 
 
 def report_of_comparison(comparison: Comparison) -> Report:
-    """Everything that there is to say; without pages nothing of the tuning's own."""
+    """The report of a comparison; where it was written down, with the sections of its tuning."""
     page = comparison.tuning.page
     against = f"difference to {comparison.best.name}"
     sections = [
@@ -43,8 +38,8 @@ def report_of_comparison(comparison: Comparison) -> Report:
         ),
     ]
     if comparison.warnings:
-        said = [Words(told) for told in comparison.warnings]
-        sections.append(Section("warnings", "To bear in mind", said))
+        warnings = [Words(warning) for warning in comparison.warnings]
+        sections.append(Section("warnings", "To bear in mind", warnings))
     for key, title, chart, about in charts(comparison):
         if chart is not None:
             sections.append(Section(key, title, [chart], about))
@@ -60,23 +55,23 @@ def panels_of_comparison(comparison: Comparison) -> list[Panel]:
 
 
 def headline(comparison: Comparison) -> Headline:
-    """What can be concluded, and from how much."""
+    """The conclusion, and the amount of work that it rests on."""
     facts = [
         ("compared", f"{len(comparison.alternatives)} values of {comparison.axis}"),
         ("tuned with", f"{comparison.best.trials} trials each"),
         ("judged by", f"{comparison.metric} on {len(comparison.seeds)} fresh seeds"),
     ]
-    said = " ".join(comparison.sentences)
-    return Headline("plain", "compared", comparison.name, said, comparison.about, facts)
+    verdict = " ".join(comparison.sentences)
+    return Headline("plain", "compared", comparison.name, verdict, comparison.about, facts)
 
 
-def table(caption: str, axis: str, given: Rows) -> Table:
-    """Rows as a table of the page."""
-    columns = [axis, *["settings"] * any(row.settings for row in given.rows), *given.columns]
+def table(caption: str, axis: str, result: ResultTable) -> Table:
+    """A table of alternatives as a table of the page."""
+    columns = [axis, *["settings"] * any(row.settings for row in result.rows), *result.columns]
     rows = []
-    for row in given.rows:
+    for row in result.rows:
         rows.append([row.name, *([row.settings] if "settings" in columns else []), *row.figures])
-    return Table(caption, columns, rows, note=given.note)
+    return Table(caption, columns, rows, note=result.note)
 
 
 def alternatives(comparison: Comparison) -> list[Block]:
@@ -126,16 +121,8 @@ def chart_of(
     comparison: Comparison, title: str, x_label: str, x: np.ndarray, lines: Sequence[Line], **kinds
 ) -> Chart:
     """A line for each alternative."""
-    positive = all(v > 0 for line in lines for v in [*line.values, *line.low] if v is not None)
-    ends = ", ".join(f"{line.label} {figure(line.values[-1])}" for line in lines)
-    log = kinds.pop("log", positive)
-    view = View(title, x.tolist(), list(lines), log=log, **kinds)
-    switches = [Switch(line.tags[0], line.label, line.colour) for line in lines]
-    alt = f"{title} over {x_label} of each alternative. In the end: {ends}."
-    groups = [Switches(comparison.axis, switches)]
-    if any(line.low for line in lines):
-        groups.append(Switches("bands", [Switch(BAND, "quartiles")]))
-    return Chart(alt, x_label, [view], groups)
+    alt = f"{title} over {x_label} of each alternative"
+    return line_chart(alt, title, x_label, x, lines, comparison.axis, **kinds)
 
 
 def line_of(comparison: Comparison, number: int, values: np.ndarray, *band: np.ndarray) -> Line:
@@ -153,11 +140,11 @@ def curves(comparison: Comparison) -> Chart:
     x = places(each, POINTS // len(each))
     drawn = []
     for number, curve in enumerate(each):
-        low, middle, high = np.full((3, len(x)), np.nan)
+        low, median, high = np.full((3, len(x)), np.nan)
         inside = x < curve.shape[1]
-        for values, row in zip((low, middle, high), curve, strict=True):
+        for values, row in zip((low, median, high), curve, strict=True):
             values[inside] = row[x[inside]]
-        drawn.append(line_of(comparison, number, middle, low, high))
+        drawn.append(line_of(comparison, number, median, low, high))
     return chart_of(comparison, in_words(comparison.tuning.loss), "epoch", x, drawn)
 
 
@@ -170,9 +157,8 @@ def profiles(comparison: Comparison) -> Chart | None:
     x = np.array([float(f"{v:.4g}") for v in thresholds])
     some = some[np.append(True, np.diff(x[some]) > 0)]
     lines = [line_of(comparison, number, share[some]) for number, share in enumerate(shares)]
-    wide = bool(x[0] > 0 and x[-1] > 20 * x[0])
     title = "share of runs that are better"
-    kinds = {"log": False, "x_log": wide, "stepped": True}
+    kinds = {"log": False, "x_log": is_wide(x[0], x[-1]), "stepped": True}
     return chart_of(comparison, title, comparison.metric, x[some], lines, **kinds)
 
 
@@ -187,24 +173,24 @@ def sensitivity(comparison: Comparison) -> Chart | None:
     if len(tuned) != 1:
         return None
     (path,) = tuned
-    found = []
+    trials = []
     for alternative in comparison.alternatives:
         losses = {}
         for number in alternative.members:
             for setting in inside(tuning.variants[number], comparison.axis):
                 losses[setting.value] = tuning.final(number)
-        found.append(losses)
-    x = sorted({value for losses in found for value in losses if isinstance(value, int | float)})
-    if len(x) < 3 or any(not losses for losses in found):
+        trials.append(losses)
+    x = sorted({value for losses in trials for value in losses if isinstance(value, int | float)})
+    if len(x) < 3 or any(not losses for losses in trials):
         return None
     start = np.median([record.history[tuning.loss][0] for record in tuning.records.values()])
-    table = np.array([[losses.get(value, np.nan) for value in x] for losses in found])
+    table = np.array([[losses.get(value, np.nan) for value in x] for losses in trials])
     table[table > 10 * start] = np.nan  # what has exploded would leave no room for the rest
     lines = [line_of(comparison, number, row) for number, row in enumerate(table)]
-    wide = x[0] > 0 and x[-1] > 20 * x[0]
-    return chart_of(comparison, in_words(tuning.loss), path, np.array(x, float), lines, x_log=wide)
+    values, x_log = np.array(x, float), is_wide(x[0], x[-1])
+    return chart_of(comparison, in_words(tuning.loss), path, values, lines, x_log=x_log)
 
 
 def inside(variant: Variant, axis: str) -> list:
-    """What a variant sets beside the thing compared."""
+    """The settings of a variant on other axes than the one compared."""
     return [setting for setting in variant.settings if setting.path != axis]

@@ -1,4 +1,4 @@
-"""What there is to say of trained networks: their layers, and what they answer."""
+"""The part of a report about trained networks: their layers, and their answers."""
 
 import io
 from base64 import b64encode
@@ -9,7 +9,7 @@ from PIL import Image as Pixels
 
 from nnref.errors import UserError
 from nnref.logbook import pages
-from nnref.report.page import network
+from nnref.report.page import inspection
 from nnref.report.page.blocks import (
     Block,
     Code,
@@ -67,7 +67,7 @@ def network_of(subject: Subject, listener: Listener | None = None) -> Network:
 
 
 def layers_section(subjects: Sequence[Subject]) -> Section | None:
-    """What was measured of every layer while it was trained; nothing where nothing was."""
+    """Measures of every layer over the training; None where nothing was measured."""
     blocks: list[Block] = []
     for subject in subjects:
         panels, table, runs = layer_panels(subject)
@@ -79,26 +79,26 @@ def layers_section(subjects: Sequence[Subject]) -> Section | None:
             blocks += [Pictures([inline(panel) for panel in panels]), table]
     if not blocks:
         return None
-    told = [f"{title.lower()}, {MEASURES[name]}" for name, (title, _) in LAYER_MEASURES.items()]
-    about = f"From the first layer at the top to the last: {'; '.join(told)}."
+    legend = [f"{title.lower()}, {MEASURES[name]}" for name, (title, _) in LAYER_MEASURES.items()]
+    about = f"From the first layer at the top to the last: {'; '.join(legend)}."
     return Section("layers", "Layers over the run", blocks, about)
 
 
 def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
-    """Heat maps of a subject, the same in figures, and of how many runs."""
-    found = [probes for page in subject.pages if (probes := pages.probes_of(page)) is not None]
-    found = [probes for probes in found if len(probes["step"])]
+    """Heat maps of a subject, a table of the same figures, and the number of runs behind them."""
+    measured = [probes for page in subject.pages if (probes := pages.probes_of(page)) is not None]
+    measured = [probes for probes in measured if len(probes["step"])]
     table, panels = Table("", [], []), []
-    if not found:
+    if not measured:
         return panels, table, 0
-    layers = [str(name) for name in found[0]["layers"]]
-    length = min(len(probes["step"]) for probes in found)
+    layers = [str(name) for name in measured[0]["layers"]]
+    length = min(len(probes["step"]) for probes in measured)
     stretches = np.array_split(np.arange(length), min(length, COLUMNS))
-    epochs = np.array([found[0]["epoch"][stretch].mean() for stretch in stretches])
+    epochs = np.array([measured[0]["epoch"][stretch].mean() for stretch in stretches])
     columns, cells = ["layer"], [[name] for name in layers]
     for name, (title, log) in LAYER_MEASURES.items():
-        values = np.stack([probes[name][:length] for probes in found])
-        values = medians(values.reshape(len(found), -1)).reshape(length, len(layers))
+        values = np.stack([probes[name][:length] for probes in measured])
+        values = medians(values.reshape(len(measured), -1)).reshape(length, len(layers))
         if np.isnan(values).all() or (log and not (values > 0).any()):
             continue
         drawn = np.stack([medians(values[stretch]) for stretch in stretches])
@@ -107,7 +107,7 @@ def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
         columns += [f"{title.lower()}, first", "last"]
         for row, first, end in zip(cells, drawn[0], drawn[-1], strict=True):
             row += [figure(first), figure(end)]
-    return panels, Table("the layers in figures", columns, cells, folded=True), len(found)
+    return panels, Table("the layers in figures", columns, cells, folded=True), len(measured)
 
 
 # --- weights and activations ----------------------------------------------------------------------
@@ -118,7 +118,7 @@ def of_networks(
     networks: Sequence[Network],
     blocks_of: Callable[[Trained], list[Block]],
 ) -> list[Block]:
-    """What there is to say of each network, or why there is none."""
+    """The blocks of each network, or the reason why there is none."""
     blocks: list[Block] = []
     for subject, net in zip(subjects, networks, strict=True):
         if len(subjects) > 1:
@@ -145,7 +145,7 @@ def histograms_section(subjects: Sequence[Subject], networks: Sequence[Network])
 
     about = (
         "How the numbers of each layer are spread, at the start and in the end. Activations are "
-        f"what a layer gives for at most {network.EXAMPLES} training examples."
+        f"what a layer gives for at most {inspection.EXAMPLES} training examples."
     )
     blocks = of_networks(subjects, networks, blocks_of)
     return Section("histograms", "Weights and activations", blocks, about)
@@ -153,7 +153,7 @@ def histograms_section(subjects: Sequence[Subject], networks: Sequence[Network])
 
 def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
     """Two panels a layer, the figures of all layers, and what was left out, in words."""
-    layers = network.layers_of(net)
+    layers = inspection.layers_of(net)
     most = max(2, most)
     names = [layer.name for layer in layers]
     chosen = names if len(names) <= most else [*names[: most // 2], *names[-(most // 2) :]]
@@ -182,28 +182,28 @@ def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
 
 
 def answers_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
-    """What the networks answer: mistakes, residuals, or text."""
+    """The answers of the networks: mistakes, residuals, or text."""
     blocks = of_networks(subjects, networks, answer_blocks)
     return Section("answers", "What the network answers", blocks)
 
 
 def answer_blocks(net: Trained) -> list[Block]:
-    """Of one network."""
+    """The blocks about the answers of one network."""
     if net.dataset.unit is not None:
         return sample_blocks(net)
-    answers = network.answers_of(net)
+    answers = inspection.answers_of(net)
     asked = f"{len(answers.x):,} {SPLITS[answers.split]} rows"
     if len(answers.x) < answers.rows:
         asked = f"the first {asked} of {answers.rows:,}"
     if not net.dataset.classes:
         return value_blocks(net, answers, asked)
-    wrong, worst = network.worst_mistakes(net, answers)
+    wrong, worst = inspection.worst_mistakes(net, answers)
     blocks: list[Block] = [
         Words(f"{wrong:,} of {asked} are answered wrongly ({wrong / len(answers.x):.2%}).")
     ]
     classes = net.dataset.classes
     if len(classes) <= CLASSES:
-        counts = network.confusion(net, answers)
+        counts = inspection.confusion(net, answers)
         blocks.append(Pictures([inline(confusion_of(counts, classes, wrong, asked))]))
         rows = [[name, *map(str, row)] for name, row in zip(classes, counts, strict=True)]
         caption = "confusion matrix: a row for each class, a column for each answer"
@@ -213,18 +213,18 @@ def answer_blocks(net: Trained) -> list[Block]:
 
 
 def answer_panels(net: Trained) -> list[Panel]:
-    """The pictures among them."""
+    """The pictures of the answers of one network."""
     if net.dataset.unit is not None:
         return []
-    answers = network.answers_of(net)
+    answers = inspection.answers_of(net)
     asked = f"{len(answers.x):,} {SPLITS[answers.split]} rows"
     classes = net.dataset.classes
     if classes:
         if len(classes) > CLASSES:
             return []
-        wrong, _ = network.worst_mistakes(net, answers)
-        return [confusion_of(network.confusion(net, answers), classes, wrong, asked)]
-    predicted = network.predictions(net, answers)
+        wrong, _ = inspection.worst_mistakes(net, answers)
+        return [confusion_of(inspection.confusion(net, answers), classes, wrong, asked)]
+    predicted = inspection.predictions(net, answers)
     return [] if predicted is None else residual_panels(answers.targets, predicted, asked)
 
 
@@ -236,16 +236,16 @@ def confusion_of(counts: np.ndarray, classes: Sequence[str], wrong: int, asked: 
     return confusion_panel(f"Confusion matrix: {wrong} of {asked} wrong{most}", counts, classes)
 
 
-def mistakes_block(net: Trained, worst: Sequence[network.Mistake]) -> Block:
+def mistakes_block(net: Trained, worst: Sequence[inspection.Mistake]) -> Block:
     """Examples as images where they are images, else as rows."""
-    images = network.as_images(net, worst)
+    images = inspection.as_images(net, worst)
     sure = ["" if m.probability is None else f"{m.probability:.1%}" for m in worst]
     if images is not None:
-        told = [f"{m.label}, answered {m.answer}" for m in worst]
+        captions = [f"{m.label}, answered {m.answer}" for m in worst]
         return Pictures(
             [
                 Image(f"row {m.row}: {words}", uri=png(image), caption=f"{words} {share}".strip())
-                for m, words, share, image in zip(worst, told, sure, images, strict=True)
+                for m, words, share, image in zip(worst, captions, sure, images, strict=True)
             ],
             small=True,
         )
@@ -274,38 +274,38 @@ def png(image: np.ndarray) -> str:
     return f"data:image/png;base64,{b64encode(written.getvalue()).decode()}"
 
 
-def value_blocks(net: Trained, answers: network.Answers, asked: str) -> list[Block]:
+def value_blocks(net: Trained, answers: inspection.Answers, asked: str) -> list[Block]:
     """Residuals of a regression."""
-    predicted = network.predictions(net, answers)
+    predicted = inspection.predictions(net, answers)
     if predicted is None:
         return [Words(f"The targets of {net.experiment.loss.name} are no values to be met.")]
     residuals = (predicted - answers.targets).ravel()
     deviation = float(np.sqrt(np.mean(np.square(residuals))))
     spread = float(np.std(answers.targets))
-    said = (
+    summary = (
         f"Over {asked} the answers are off by {deviation:.4g} (root of the mean square), on "
         f"average by {np.mean(residuals):+.4g}; the targets themselves vary by {spread:.4g}."
     )
-    alt = f"answers and residuals: {said}"
+    alt = f"answers and residuals: {summary}"
     panels = residual_panels(answers.targets, predicted, alt)
     rows = np.argsort(-np.abs(residuals))[:8]
-    targets, said_values = answers.targets.ravel(), predicted.ravel()
+    targets, values = answers.targets.ravel(), predicted.ravel()
     worst = [
         [str(r // (residuals.size // len(answers.x)))]
-        + [figure(float(values[r])) for values in (targets, said_values, residuals)]
+        + [figure(float(column[r])) for column in (targets, values, residuals)]
         for r in rows.tolist()
     ]
     table = Table("the largest residuals", ["row", "target", "answer", "residual"], worst)
-    return [Words(said), Pictures([inline(panel) for panel in panels]), table]
+    return [Words(summary), Pictures([inline(panel) for panel in panels]), table]
 
 
 def sample_blocks(net: Trained) -> list[Block]:
     """Text that a language model writes."""
-    prompt, texts = network.samples_of(net)
+    prompt, texts = inspection.samples_of(net)
     blocks: list[Block] = [
         Words(
             "The model reads the beginning of the held-out text and goes on with it, drawing "
-            f"each character at a temperature of {network.TEMPERATURE}."
+            f"each character at a temperature of {inspection.TEMPERATURE}."
         ),
         Code("what it reads", prompt),
     ]

@@ -1,4 +1,4 @@
-"""What there is to say of runs: headlines and sections, and the same as panels of one picture."""
+"""The part of a report about runs: headlines and sections, and its pictures as panels."""
 
 from collections.abc import Sequence
 
@@ -30,31 +30,39 @@ from nnref.report.page.blocks import (
 )
 from nnref.report.page.curves import clipped_chart, curves, curves_section, rates, rates_section
 from nnref.report.page.panels import Panel, chart_panels
-from nnref.report.page.subjects import SPLITS, Network, Subject, facts_table, in_words
+from nnref.report.page.subjects import (
+    SPLITS,
+    Network,
+    Subject,
+    in_words,
+    machine_section,
+    notes_section,
+)
+from nnref.studies.sweep_record import median_loss
 
 
 def report_of(
-    subjects: Sequence[Subject], networks: Sequence[Network], told: Sequence[str] = ()
+    subjects: Sequence[Subject], networks: Sequence[Network], omissions: Sequence[str] = ()
 ) -> Report:
     """Everything that a page says about runs.
 
     Args:
         subjects: experiments with their pages.
-        networks: of each, or why there is none.
-        told: what was left out before, in words.
+        networks: the trained network of each, or why there is none.
+        omissions: what was left out, in words.
     """
     one = len(subjects) == 1
     sections = [
         differences_section(subjects),
-        figures_section(subjects, told),
+        figures_section(subjects, omissions),
         curves_section(subjects),
         rates_section(subjects, networks),
         layers_section(subjects),
         histograms_section(subjects, networks),
         answers_section(subjects, networks),
         experiment_section(subjects),
-        notes_section(subjects),
-        machine_section(subjects),
+        notes_section("run", remarks(subjects)),
+        machine_section([(subject.label, subject.pages) for subject in subjects]),
     ]
     title = subjects[0].label if one else f"{len(subjects)} experiments"
     names = {subject.name for subject in subjects}
@@ -69,15 +77,15 @@ def panels_of(subjects: Sequence[Subject], networks: Sequence[Network]) -> list[
     Raises:
         UserError: where there is nothing to draw.
     """
-    found = []
+    panels = []
     if any(subject.history for subject in subjects):
-        found += chart_panels("loss", curves(subjects))
+        panels += chart_panels("loss", curves(subjects))
     rate = rates(subjects, networks)
     if isinstance(rate, Chart):
-        found += chart_panels("learning rate", rate)
+        panels += chart_panels("learning rate", rate)
     clipped = clipped_chart(subjects)
     if clipped is not None:
-        found += chart_panels("share of clipped steps", clipped)
+        panels += chart_panels("share of clipped steps", clipped)
     several = len(subjects) > 1
     for subject, net in zip(subjects, networks, strict=True):
         mine = layer_panels(subject)[0]
@@ -85,10 +93,10 @@ def panels_of(subjects: Sequence[Subject], networks: Sequence[Network]) -> list[
             mine += histogram_panels(net, LAYERS // len(subjects))[0]
             mine += answer_panels(net)
         prefix = f"{subject.label}: " if several else ""
-        found += [panel._replace(title=prefix + panel.title) for panel in mine]
-    if not found:
+        panels += [panel._replace(title=prefix + panel.title) for panel in mine]
+    if not panels:
         raise UserError(f"{subjects[0].pages[0].path}: it has no line of measures yet")
-    return found
+    return panels
 
 
 # --- in figures -----------------------------------------------------------------------------------
@@ -102,8 +110,11 @@ def headline(subject: Subject) -> Headline:
     if records:
         of = ", median" if len(records) > 1 else ""
         kind = SPLITS[loss.removesuffix("_loss")]
-        facts.append((f"{kind} loss in the end{of}", figure(middle(finals(records, loss)))))
-        facts.append((f"lowest{of}", figure(middle([record.best(loss) for record in records]))))
+        facts.append((f"{kind} loss in the end{of}", figure(median_loss(finals(records, loss)))))
+        lowest = median_loss([record.best(loss) for record in records])
+        facts.append((f"lowest{of}", figure(lowest)))
+            (f"lowest{of}", figure(median_loss([record.best(loss) for record in records])))
+        )
         facts.append((f"epochs{of}", f"{np.median([record.epochs for record in records]):g}"))
     facts.append(("started", subject.pages[0].facts.get("started", "–")[:16]))
     return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)
@@ -121,14 +132,9 @@ def finals(records: Sequence[Record], name: str) -> list[float]:
     return [r.final(name) if name in r.history or name == "epochs" else np.nan for r in records]
 
 
-def middle(values: Sequence[float]) -> float:
-    """The median; a run without a finite value counts as infinitely bad."""
-    return float(np.median([v if np.isfinite(v) else np.inf for v in values]))
-
-
-def figures_section(subjects: Sequence[Subject], told: Sequence[str]) -> Section:
+def figures_section(subjects: Sequence[Subject], omissions: Sequence[str]) -> Section:
     """How every run ended, in figures."""
-    blocks: list[Block] = [Words(line) for line in told]
+    blocks: list[Block] = [Words(line) for line in omissions]
     for subject in subjects:
         if len(subjects) > 1:
             blocks.append(Heading(subject.label))
@@ -164,13 +170,13 @@ def figures_section(subjects: Sequence[Subject], told: Sequence[str]) -> Section
 
 
 def quantile(matrix: np.ndarray, q: int) -> list[float]:
-    """Of each column, over its known values."""
+    """The quantile of each column, over its known values."""
     columns = [column[~np.isnan(column)] for column in matrix.T]
     return [float(np.percentile(c, q)) if c.size else np.nan for c in columns]
 
 
 def differences_section(subjects: Sequence[Subject]) -> Section | None:
-    """What differs between experiments, and what came of it."""
+    """The settings that differ between experiments, and their losses."""
     if len(subjects) < 2:
         return None
     first, *others = subjects
@@ -190,7 +196,7 @@ def differences_section(subjects: Sequence[Subject]) -> Section | None:
             each = (
                 finals(records, loss) if name == "in the end" else [r.best(loss) for r in records]
             )
-            figures.append(figure(middle(each)) if records else "–")
+            figures.append(figure(median_loss(each)) if records else "–")
         rows.append([f"→ {in_words(first.loss)} {name}, median", *figures])
     columns = ["setting", *(subject.label for subject in subjects)]
     about = "Settings that are not the same everywhere, and below them what came of it."
@@ -213,21 +219,11 @@ def experiment_section(subjects: Sequence[Subject]) -> Section:
     return Section("experiment", "The experiment", blocks, about)
 
 
-def notes_section(subjects: Sequence[Subject]) -> Section | None:
-    """Remarks that were added to the pages."""
-    rows = [
+def remarks(subjects: Sequence[Subject]) -> list[list[str]]:
+    """Remarks that were added to the pages, each with its run."""
+    return [
         [f"{subject.label}, {run}", note]
         for subject in subjects
         for run, page in zip(subject.runs, subject.pages, strict=True)
         for note in page.notes
     ]
-    if not rows:
-        return None
-    table = Table("remarks", ["run", "remark"], rows, numbers=False)
-    return Section("notes", "Notes", [table])
-
-
-def machine_section(subjects: Sequence[Subject]) -> Section:
-    """Versions and machine, where, when and on which data."""
-    table = facts_table([(subject.label, subject.pages) for subject in subjects])
-    return Section("machine", "Versions and machine", [table])

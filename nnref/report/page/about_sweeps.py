@@ -1,9 +1,8 @@
-"""What there is to say of a sweep: its verdict, its losses over the axes, its best variants."""
+"""The part of a report about a sweep: verdict, losses over the axes, best variants."""
 
 import json
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,39 +14,38 @@ from nnref.experiment.text import blank_comments
 from nnref.logbook.pages import SweepPage, read_sweep_page, sweep_page_at
 from nnref.report.page.blocks import (
     Block,
-    Chart,
     Code,
     Headline,
     Line,
     Pictures,
     Report,
     Section,
-    Switch,
-    Switches,
     Table,
-    View,
     Words,
     figure,
 )
-from nnref.report.page.curves import POINTS, medians, places, rounded
+from nnref.report.page.curves import POINTS, line_chart, medians, places, rounded
 from nnref.report.page.panels import COLOURS, Panel, axes_panel, axis_panel, inline
-from nnref.report.page.subjects import facts_table, in_words
+from nnref.report.page.subjects import in_words, machine_section, notes_section
 
 DROPPED = re.compile(r"dropped after epoch (\d+)")
 SHOWN = 20  # variants of the table that is open
 MOST_PICTURES = 6  # of a sweep, one for each value of its third axis
 
 
-def sweep_page(given: str, logbook: Path) -> SweepPage | None:
-    """The page of a sweep: given itself, or the newest one of a name that has no runs beside it."""
-    page = sweep_page_at(Path(given))
+def sweep_page(word: str, logbook: Path) -> SweepPage | None:
+    """The page of a sweep, from its path, or from a name whose folder has pages of sweeps alone.
+
+    Of several pages of one name the newest counts. None where the word stands for no sweep.
+    """
+    page = sweep_page_at(Path(word))
     if page is not None:
         return page
-    there = list((logbook / Path(given).stem).glob("*.json"))
-    if not all(path.name.startswith("sweep-") for path in there):
+    paths = list((logbook / Path(word).stem).glob("*.json"))
+    if not all(path.name.startswith("sweep-") for path in paths):
         return None
-    found = [read_sweep_page(path) for path in there]
-    return max(found, key=lambda page: page.facts.get("started", ""), default=None)
+    pages = [read_sweep_page(path) for path in paths]
+    return max(pages, key=lambda page: page.facts.get("started", ""), default=None)
 
 
 def report_of_sweep(page: SweepPage) -> Report:
@@ -63,14 +61,10 @@ def sections_of_sweep(page: SweepPage) -> list[Section]:
         variants_section(page) if complete else None,
         courses_section(page) if complete else None,
         experiment_section(page),
-        Section("machine", "Versions and machine", [facts_table([(page.name, [page])])]),
+        machine_section([(page.name, [page])]),
+        notes_section("sweep", [[page.name, note] for note in page.notes]),
     ]
-    sections = [section for section in sections if section is not None]
-    if page.notes:
-        rows = [[page.name, note] for note in page.notes]
-        notes = Table("remarks", ["sweep", "remark"], rows, numbers=False)
-        sections.append(Section("notes", "Notes", [notes]))
-    return sections
+    return [section for section in sections if section is not None]
 
 
 def panels_of_sweep(page: SweepPage) -> list[Panel]:
@@ -86,8 +80,8 @@ def headline(page: SweepPage) -> Headline:
         ("started", page.facts.get("started", "–")[:16]),
     ]
     if not page.complete:
-        told = "it was cut short, or goes on still"
-        return Headline("plain", "not ended", page.name, told, about, facts)
+        state = "it was cut short, or goes on still"
+        return Headline("plain", "not ended", page.name, state, about, facts)
     failed = sum(variant["diverged"] for variant in page.variants)
     facts.append(("runs that diverged", str(failed)))
     return Headline("plain", "swept", page.name, page.facts["verdict"], about, facts)
@@ -99,16 +93,16 @@ def loss_of(page: SweepPage) -> str:
 
 
 def axes_of(page: SweepPage) -> dict[str, list[Any]]:
-    """What varies: path -> its values, in their order; those with the most values first."""
+    """The axes that vary: path -> its values in order; the axis with the most values first."""
     values: dict[str, dict[str, Any]] = {}
     for variant in page.variants:
         for path, value in variant["settings"].items():
             values.setdefault(path, {})[value_in_words(value)] = value
-    found = {path: list(known.values()) for path, known in values.items() if len(known) > 1}
-    for known in found.values():
+    axes = {path: list(known.values()) for path, known in values.items() if len(known) > 1}
+    for known in axes.values():
         if all(isinstance(value, int | float) for value in known):
             known.sort()
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+    return dict(sorted(axes.items(), key=lambda item: -len(item[1])))
 
 
 def losses_over(page: SweepPage, axes: dict[str, list[Any]]) -> np.ndarray:
@@ -170,7 +164,7 @@ def axes_section(page: SweepPage) -> Section:
 def ranked(page: SweepPage) -> list[int]:
     """The variants by their loss in the end, the best first.
 
-    What halving dropped stands behind what went on, and what diverged at the very end.
+    Variants that halving dropped stand behind those that went on, and diverged ones at the end.
     """
 
     def place(number: int) -> tuple[float, ...]:
@@ -217,8 +211,8 @@ def courses_section(page: SweepPage) -> Section | None:
         with path.open("rb") as stream, np.load(stream) as arrays:
             losses = arrays[loss]
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        told = Words(f"left out: {path.name} cannot be read ({error})")
-        return Section("courses", "The best variants", [told])
+        reason = Words(f"left out: {path.name} cannot be read ({error})")
+        return Section("courses", "The best variants", [reason])
     best = [n for n in ranked(page)[: len(COLOURS)] if page.variants[n][loss] is not None]
     matrices = [medians(losses[n])[None] for n in best]
     if not best:
@@ -228,26 +222,19 @@ def courses_section(page: SweepPage) -> Section | None:
         Line(name_of(page.variants[n]), rounded(matrix[0, x]), colour, (f"run {n}",))
         for colour, (n, matrix) in enumerate(zip(best, matrices, strict=True))
     ]
-    positive = all(v > 0 for line in lines for v in line.values if v is not None)
-    ends = ", ".join(f"{line.label} {figure(line.values[-1])}" for line in lines)
-    switches = [Switch(line.tags[0], line.label, line.colour) for line in lines]
     epochs = losses.shape[-1]
     note = "" if len(x) == epochs else f"Of {epochs:,} epochs {len(x):,} are drawn."
-    chart = Chart(
-        f"{in_words(loss)} of the best variants over the epochs. In the end: {ends}.",
-        "epoch",
-        [View(in_words(loss), x.tolist(), lines, log=positive)],
-        [Switches("variants", switches)],
-        note,
-    )
+    title = in_words(loss)
+    alt = f"{title} of the best variants over the epochs"
+    chart = line_chart(alt, title, "epoch", x, lines, "variants", note)
     return Section("courses", "The best variants", [chart], "Medians over the seeds.")
 
 
 def name_of(variant: dict[str, Any]) -> str:
     """A variant by what it sets."""
     settings = variant["settings"].items()
-    told = (f"{short_name(path)} {value_in_words(value)}" for path, value in settings)
-    return ", ".join(told) or variant["identity"]
+    words = (f"{short_name(path)} {value_in_words(value)}" for path, value in settings)
+    return ", ".join(words) or variant["identity"]
 
 
 def experiment_section(page: SweepPage) -> Section:
@@ -256,16 +243,3 @@ def experiment_section(page: SweepPage) -> Section:
     title = f"{page.name} {page.facts.get('identity', '')}, defaults filled in"
     about = "The page of a sweep is a file of it: nnref sweep PAGE --again repeats it."
     return Section("experiment", "The experiment", [Code(title, text, folded=True)], about)
-
-
-def joined(reports: Sequence[Report]) -> Report:
-    """Several reports on one page."""
-    if len(reports) == 1:
-        return reports[0]
-    sections = [
-        section._replace(key=f"{section.key}-{place}", title=f"{section.title}: {report.title}")
-        for place, report in enumerate(reports, 1)
-        for section in report.sections
-    ]
-    headlines = [headline for report in reports for headline in report.headlines]
-    return Report("; ".join(report.title for report in reports), headlines, sections)

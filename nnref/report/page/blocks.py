@@ -1,4 +1,4 @@
-"""What a report is made of, whatever it is about.
+"""The blocks that a report is made of, whatever it is about.
 
 Each kind of record (runs, sweeps, ...) says what it has to say as headlines and sections of these
 blocks; the template knows how a block looks, and nothing of what it means. So another kind of
@@ -7,7 +7,10 @@ escapes it.
 """
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
+
+from nnref.report.plain import plain
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -29,52 +32,45 @@ class Block:
     kind: ClassVar[str]
 
 
+@dataclass
 class Words(Block):
     """A paragraph."""
 
     kind = "words"
-
-    def __init__(self, text: str):
-        self.text = text
+    text: str
 
 
+@dataclass
 class Heading(Block):
     """A title inside a section, where it is about several things."""
 
     kind = "heading"
-
-    def __init__(self, text: str):
-        self.text = text
+    text: str
 
 
+@dataclass
 class Table(Block):
     """Rows of text; the first cell of each names its row."""
 
     kind = "table"
-
-    def __init__(
-        self,
-        caption: str,
-        columns: Sequence[str],
-        rows: Sequence[Sequence[str]],
-        *,
-        folded: bool = False,
-        numbers: bool = True,
-        note: str = "",
-    ):
-        self.caption, self.columns, self.rows = caption, columns, rows
-        self.folded = folded  # shown when it is asked for
-        self.numbers = numbers  # aligned to the right
-        self.note = note  # how to read it
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    _: KW_ONLY
+    folded: bool = False  # shown when it is asked for
+    numbers: bool = True  # aligned to the right
+    note: str = ""  # how to read it
 
 
+@dataclass
 class Code(Block):
     """Text whose spaces and line breaks count."""
 
     kind = "code"
-
-    def __init__(self, title: str, text: str, *, folded: bool = False):
-        self.title, self.text, self.folded = title, text, folded
+    title: str
+    text: str
+    _: KW_ONLY
+    folded: bool = False
 
 
 class Image(NamedTuple):
@@ -86,13 +82,14 @@ class Image(NamedTuple):
     caption: str = ""
 
 
+@dataclass
 class Pictures(Block):
     """Pictures side by side, as many as there is room for."""
 
     kind = "pictures"
-
-    def __init__(self, images: Sequence[Image], *, small: bool = False):
-        self.images, self.small = images, small
+    images: Sequence[Image]
+    _: KW_ONLY
+    small: bool = False
 
 
 class Line(NamedTuple):
@@ -152,26 +149,21 @@ class Switches(NamedTuple):
     folded: bool = False
 
 
+@dataclass
 class Chart(Block):
     """Lines that the reader can follow with the pointer, switch on and off, and zoom into."""
 
     kind = "chart"
-
-    def __init__(
-        self,
-        alt: str,
-        x_label: str,
-        views: Sequence[View],
-        switches: Sequence[Switches] = (),
-        note: str = "",
-    ):
-        self.alt, self.x_label, self.views = alt, x_label, views
-        self.switches, self.note = switches, note
+    alt: str
+    x_label: str
+    views: Sequence[View]
+    switches: Sequence[Switches] = ()
+    note: str = ""
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the script draws."""
-        return {"x": self.x_label, "views": [view_data(view) for view in self.views]}
+        """The views as the script reads them."""
+        return {"x": self.x_label, "views": plain(self.views)}
 
 
 class Section(NamedTuple):
@@ -191,11 +183,19 @@ class Report(NamedTuple):
     sections: Sequence[Section]
 
 
-def view_data(view: View) -> dict[str, Any]:
-    lines = [line._asdict() for line in view.lines]
-    return view._asdict() | {"lines": lines}
-
-
 def figure(value: float | None) -> str:
     """A number for people; a dash where there is none."""
     return "–" if value is None or value != value else f"{value:.4g}"
+
+
+def joined(reports: Sequence[Report]) -> Report:
+    """Several reports on one page."""
+    if len(reports) == 1:
+        return reports[0]
+    sections = [
+        section._replace(key=f"{section.key}-{place}", title=f"{section.title}: {report.title}")
+        for place, report in enumerate(reports, 1)
+        for section in report.sections
+    ]
+    headlines = [headline for report in reports for headline in report.headlines]
+    return Report("; ".join(report.title for report in reports), headlines, sections)

@@ -6,6 +6,7 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.report.page.blocks import (
+    BAND,
     Block,
     Chart,
     Heading,
@@ -70,43 +71,75 @@ def chart_of(
     Args:
         subjects: experiments with their pages.
         measures: title of a view -> the names of what it shows.
-        what: it is, for those who do not see it.
+        what: the chart in a few words, for those who do not see it.
     """
     wanted = [name for names in measures.values() for name in names]
-    there = {n: s for n, s in enumerate(subjects) if any(name in s.history for name in wanted)}
+    measured = {n: s for n, s in enumerate(subjects) if any(name in s.history for name in wanted)}
     several = len(subjects) > 1
-    drawn = {number: drawn_seeds(subject) for number, subject in there.items()}
-    switches = switches_of(there, wanted, drawn, several)
+    drawn = {number: drawn_seeds(subject) for number, subject in measured.items()}
+    switches = switches_of(measured, wanted, drawn, several)
     known = {switch.tag for group in switches for switch in group.switches}
-    lines = sum(len(seeds) + 1 for seeds in drawn.values()) * len(wanted)
-    most = int(np.clip(NUMBERS // max(1, lines), 40, POINTS))
+    count = sum(len(seeds) + 1 for seeds in drawn.values()) * len(wanted)
+    most = int(np.clip(NUMBERS // max(1, count), 40, POINTS))
     views = []
     for title, names in measures.items():
-        matrices = [s.history[n] for s in there.values() for n in names if n in s.history]
+        matrices = [s.history[n] for s in measured.values() for n in names if n in s.history]
         x = places(matrices, most)
-        found = [
+        lines = [
             line._replace(tags=tuple(tag for tag in line.tags if tag in known))
-            for number, subject in there.items()
+            for number, subject in measured.items()
             for line in lines_of(subject, names, x, number, several, drawn[number])
         ]
-        positive = all(v > 0 for line in found for v in line.values if v is not None)
-        views.append(View(title, x.tolist(), found, log=title == "loss" and positive))
+        positive = all(v > 0 for line in lines for v in line.values if v is not None)
+        views.append(View(title, x.tolist(), lines, log=title == "loss" and positive))
     ends = [f"{line.label} {figure(last(line.values))}" for line in views[0].main]
     alt = f"{what}: {views[0].label} over the epochs. In the end: {', '.join(ends)}."
-    told = []
-    epochs = max(page.epochs for subject in there.values() for page in subject.pages)
+    notes = []
+    epochs = max(page.epochs for subject in measured.values() for page in subject.pages)
     if epochs + 1 > most:
-        told.append(
+        notes.append(
             f"Of {epochs + 1:,} epochs at most {max(len(v.x) for v in views):,} are drawn: those "
             "where a line is lowest or highest in a stretch, the first and the last."
         )
-    for number, subject in there.items():
+    for number, subject in measured.items():
         if len(drawn[number]) < len(subject.pages):
-            told.append(
+            notes.append(
                 f"Of {len(subject.pages)} runs of {subject.label} {len(drawn[number])} are drawn, "
                 "from the best to the worst; the median is that of all."
             )
-    return Chart(alt, "epoch", views, switches, " ".join(told))
+    return Chart(alt, "epoch", views, switches, " ".join(notes))
+
+
+def line_chart(
+    alt: str,
+    title: str,
+    x_label: str,
+    x: np.ndarray,
+    lines: Sequence[Line],
+    legend: str,
+    note: str = "",
+    **kinds: bool,
+) -> Chart:
+    """A chart of one view whose lines have a switch each, and one for all bands if there are any.
+
+    Args:
+        alt: the chart in words; how the lines end is added.
+        title: of the view.
+        x_label: name of the x axis.
+        x: (n,), shared by the lines.
+        lines: each with a tag of its own.
+        legend: above the switches.
+        note: below the chart.
+        **kinds: further fields of the view; the axis is logarithmic where all values allow it.
+    """
+    values = [value for line in lines for value in (*line.values, *line.low)]
+    log = kinds.pop("log", all(value > 0 for value in values if value is not None))
+    groups = [Switches(legend, [Switch(line.tags[0], line.label, line.colour) for line in lines])]
+    if any(line.low for line in lines):
+        groups.append(Switches("bands", [Switch(BAND, "quartiles")]))
+    ends = ", ".join(f"{line.label} {figure(line.values[-1])}" for line in lines)
+    view = View(title, x.tolist(), list(lines), log=log, **kinds)
+    return Chart(f"{alt}. In the end: {ends}.", x_label, [view], groups, note)
 
 
 def last(values: Sequence[float | None]) -> float | None:
@@ -153,7 +186,7 @@ def lines_of(
     drawn: Sequence[int],
 ) -> list[Line]:
     """The median of a measure over the runs of an experiment, and a thin line for each run."""
-    found = []
+    lines = []
     for place, name in enumerate(name for name in names if name in subject.history):
         matrix = subject.history[name]
         values = np.full((len(matrix), len(x)), np.nan)
@@ -169,20 +202,20 @@ def lines_of(
             for run in drawn:
                 one = f"{label}, {subject.runs[run]}"
                 mine = (*tags, "runs", f"run {number} {run}")
-                found.append(Line(one, rounded(values[run]), tags=mine, thin=True, **style))
+                lines.append(Line(one, rounded(values[run]), tags=mine, thin=True, **style))
             label = f"{label}, median"
             tags = (*tags, "median")
-        found.append(Line(label, rounded(medians(values)), tags=tags, **style))
+        lines.append(Line(label, rounded(medians(values)), tags=tags, **style))
     # The thick ones last, on top.
-    return sorted(found, key=lambda line: not line.thin)
+    return sorted(lines, key=lambda line: not line.thin)
 
 
 def medians(values: np.ndarray) -> np.ndarray:
-    """Over the runs that have a value, (epochs,); NaN where none has."""
+    """The median over the runs that have a value, (epochs,); NaN where none has."""
     known = ~np.isnan(values).all(axis=0)
-    middle = np.full(values.shape[1], np.nan)
-    middle[known] = np.nanmedian(values[:, known], axis=0)
-    return middle
+    median = np.full(values.shape[1], np.nan)
+    median[known] = np.nanmedian(values[:, known], axis=0)
+    return median
 
 
 def rounded(values: np.ndarray) -> list[float | None]:
@@ -191,27 +224,27 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 
 def switches_of(
-    there: Mapping[int, Subject],
+    subjects: Mapping[int, Subject],
     names: Sequence[str],
     drawn: Mapping[int, list[int]],
     several: bool,
 ) -> list[Switches]:
-    """What can be switched on and off: splits, experiments, medians, single runs."""
-    known = {name for subject in there.values() for name in subject.history}
+    """Switches for splits, experiments, medians, single runs."""
+    known = {name for subject in subjects.values() for name in subject.history}
     splits = list(dict.fromkeys(SPLITS.get(n.partition("_")[0], n) for n in names if n in known))
     groups = []
     if len(splits) > 1:
         ours = [Switch(split, split, -1 if several else n) for n, split in enumerate(splits)]
         groups.append(Switches("show", ours))
-    if len(there) > 1:
-        ours = [Switch(f"run {n}", subject.label, n) for n, subject in there.items()]
+    if len(subjects) > 1:
+        ours = [Switch(f"run {n}", subject.label, n) for n, subject in subjects.items()]
         groups.append(Switches("experiments", ours))
-    many = [n for n, subject in there.items() if len(subject.pages) > 1]
+    many = [n for n, subject in subjects.items() if len(subject.pages) > 1]
     if many:
         groups.append(Switches("lines", [Switch("median", "median"), Switch("runs", "each run")]))
     for n in many:
-        runs = [Switch(f"run {n} {run}", there[n].runs[run]) for run in drawn[n]]
-        name = f"runs of {there[n].label}" if several else "runs"
+        runs = [Switch(f"run {n} {run}", subjects[n].runs[run]) for run in drawn[n]]
+        name = f"runs of {subjects[n].label}" if several else "runs"
         groups.append(Switches(name, runs, folded=True))
     return groups
 
@@ -232,7 +265,7 @@ def rates_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> S
 
 def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | Words:
     """The rate of each experiment; in words, where its data are not here to count the steps."""
-    found: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+    series: list[tuple[int, str, np.ndarray, np.ndarray]] = []
     missing = []
     for number, (subject, net) in enumerate(zip(subjects, networks, strict=True)):
         experiment = subject.experiment
@@ -244,25 +277,23 @@ def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | W
         longest = max(subject.pages, key=lambda page: page.epochs)
         losses = longest.history.get("valid_loss", np.zeros(0))
         rate = rate_of_run(experiment, setup, losses, longest.epochs)
-        found.append((number, subject.label, *rate))
-    if not found:
+        series.append((number, subject.label, *rate))
+    if not series:
         return Words(f"left out, as it takes the data to count the steps ({'; '.join(missing)})")
-    x = np.unique(np.concatenate([epochs for _, _, epochs, _ in found]))
+    x = np.unique(np.concatenate([epochs for _, _, epochs, _ in series]))
     several = len(subjects) > 1
     lines = []
-    for number, label, epochs, rate in found:
+    for number, label, epochs, rate in series:
         values = np.interp(x, epochs, rate, right=np.nan)
         name, tags = (label, (f"run {number}",)) if several else ("learning rate", ())
         lines.append(Line(name, rounded(values), number, tags))
-    ours = [Switch(f"run {n}", label, n) for n, label, *_ in found]
-    if all(rate.min() == rate.max() for *_, rate in found):
-        said = [
-            f"{label} {rate[0]:.4g}" if several else f"{rate[0]:.4g}" for _, label, _, rate in found
-        ]
-        return Words(f"Constant: {', '.join(said)}.")
-    told = [f"{label} from {rate[0]:.4g} to {rate[-1]:.4g}" for _, label, _, rate in found]
+    ours = [Switch(f"run {n}", label, n) for n, label, *_ in series]
+    if all(rate.min() == rate.max() for *_, rate in series):
+        constants = [f"{label} " * several + f"{rate[0]:.4g}" for _, label, _, rate in series]
+        return Words(f"Constant: {', '.join(constants)}.")
+    ends = [f"{label} from {rate[0]:.4g} to {rate[-1]:.4g}" for _, label, _, rate in series]
     return Chart(
-        f"Learning rate over the epochs: {', '.join(told)}.",
+        f"Learning rate over the epochs: {', '.join(ends)}.",
         "epoch",
         [View("learning rate", [float(f"{v:.6g}") for v in x], lines)],
         [Switches("experiments", ours)] if several else [],

@@ -123,12 +123,12 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
         def draw(axes: Axes) -> None:
             for line in view.lines:
                 x, y = np.array(view.x), np.array(line.values, float)
-                there = np.isfinite(y)
+                drawn = np.isfinite(y)
                 label = line.label if len(view.main) <= 4 else short(line.label, 26)
                 style: Any = {"linestyle": "--"} if line.dashed else {}
                 style |= {"linewidth": 0.5, "alpha": 0.35} if line.thin else {"label": label}
                 style |= {"drawstyle": "steps-pre"} if view.stepped else {}
-                axes.plot(x[there], y[there], color=COLOURS[line.colour], **style)
+                axes.plot(x[drawn], y[drawn], color=COLOURS[line.colour], **style)
                 if line.low:
                     edges = np.array(line.low, float), np.array(line.high, float)
                     axes.fill_between(x, *edges, color=COLOURS[line.colour], alpha=0.18, lw=0)
@@ -136,9 +136,7 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter("{x:g}")
             if view.log:
-                axes.set_yscale("log")
-                axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
-                axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+                logarithmic_y(axes)
             axes.set_xlabel(chart.x_label)
             if len(view.main) > 4:  # below the picture: it would hide the lines
                 tight: Any = {"columnspacing": 1.0, "handlelength": 1.4}
@@ -205,6 +203,23 @@ def names_on(axis: Any, names: Sequence[str]) -> None:
     """Names along an axis, as many as there is room for."""
     places = range(0, len(names), -(-len(names) // MOST_NAMES))
     axis.set_ticks(list(places), [short(names[place]) for place in places])
+
+
+def logarithmic_y(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+
+
+def logarithmic_x(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+
+
+def is_wide(low: float, high: float) -> bool:
+    """Whether positive numbers from `low` to `high` are better shown on a logarithmic axis."""
+    return bool(low > 0 and high > 20 * low)
 
 
 def short(name: str, most: int = 18) -> str:
@@ -298,18 +313,14 @@ def axis_panel(
         if not numbers:
             names_on(axes.xaxis, names)
             axes.tick_params(axis="x", rotation=90)
-        elif x.min() > 0 and x.max() > 20 * x.min():
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("")
+        elif is_wide(x.min(), x.max()):
+            logarithmic_x(axes)
         if np.nanmin(losses, initial=np.inf) > 0:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+            logarithmic_y(axes)
         axes.set_xlabel(path)
 
-    told = ", ".join(f"{name}: {value:.3g}" for name, value in zip(names, losses, strict=True))
-    return Panel(title, f"{title} over {path}: {told}", draw)
+    figures = ", ".join(f"{name}: {value:.3g}" for name, value in zip(names, losses, strict=True))
+    return Panel(title, f"{title} over {path}: {figures}", draw)
 
 
 def intervals_panel(
@@ -325,9 +336,9 @@ def intervals_panel(
             ("tuned", tuned, -0.13, {"color": COLOURS[0], "marker": "o"}),
             ("at defaults", defaults, 0.17, {"color": COLOURS[1], "marker": "s", "mfc": "none"}),
         ]
-        for label, given, below, style in kinds:
+        for label, intervals, below, style in kinds:
             rows = [
-                (n, each) for n, each in enumerate(given) if each and np.isfinite(each.estimate)
+                (n, each) for n, each in enumerate(intervals) if each and np.isfinite(each.estimate)
             ]
             if not rows:
                 continue
@@ -340,15 +351,12 @@ def intervals_panel(
             axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
         axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        low, high = axes.dataLim.intervalx
-        if low > 0 and high > 20 * low:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.xaxis.set_minor_formatter("")
+        if is_wide(*axes.dataLim.intervalx):
+            logarithmic_x(axes)
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
 
-    told = "; ".join(f"{name} {each}" for name, each in zip(names, tuned, strict=True))
-    return Panel(title, f"{title}: {told}", draw, (SIZE[0], 1.1 + 0.32 * len(names)))
+    figures = "; ".join(f"{name} {each}" for name, each in zip(names, tuned, strict=True))
+    return Panel(title, f"{title}: {figures}", draw, (SIZE[0], 1.1 + 0.32 * len(names)))
 
 
 def axes_panel(
@@ -385,8 +393,8 @@ def axes_panel(
         axes.set_xlabel(columns)
         axes.set_ylabel(rows)
 
-    told = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
-    told += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"
+    alt = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
+    alt += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"
     height = 2.2 + 0.22 * min(len(row_names), MOST_NAMES)
     width = SIZE[0] * (1 if losses.shape[1] <= 6 else 1.3)
-    return Panel(title, told, draw, (width, height))
+    return Panel(title, alt, draw, (width, height))

@@ -1,4 +1,4 @@
-"""What a report is about: experiments, each with the pages of its seeds."""
+"""The subjects of a report: experiments, each with the pages of its seeds."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,13 +12,14 @@ from nnref.experiment.experiment import Experiment, read
 from nnref.logbook.index import Entry, attempts, entries, settings_of
 from nnref.logbook.pages import Page, SweepPage, page_at, read_page
 from nnref.logbook.verdicts import Record, judge, padded
-from nnref.report.page.blocks import Table, Tone
+from nnref.report.page.blocks import Section, Table, Tone
 from nnref.studies.resuming import record_of
 from nnref.studies.run import Trained
 
 SPLITS = {"train": "training", "valid": "validation"}
 Network = Trained | str  # of an experiment, or why there is none
 FACTS = ("started", "ended", "versions", "machine", "device", "commit", "data", "together")
+OUTCOMES: dict[Tone, str] = {"good": "the claim held", "bad": "the claim did not hold"}
 MOST = 8  # experiments that one page shows: as many as there are colours
 
 
@@ -33,7 +34,7 @@ class Subject:
 
     @property
     def experiment(self) -> Experiment:
-        """Of its first page."""
+        """The experiment of its first page."""
         return self.pages[0].experiment
 
     @cached_property
@@ -43,7 +44,7 @@ class Subject:
 
     @cached_property
     def records(self) -> list[Record]:
-        """Of the pages that have a line of measures."""
+        """The records of the pages that have a line of measures."""
         return [record_of(page) for page in self.pages if page.epochs >= 0]
 
     @property
@@ -68,7 +69,7 @@ class Subject:
 
     @property
     def loss(self) -> str:
-        """The loss that counts: of validation, where there is one."""
+        """The loss that counts: the validation loss, where there is one."""
         return "valid_loss" if "valid_loss" in self.history else "train_loss"
 
     @cached_property
@@ -79,85 +80,86 @@ class Subject:
             cut = [page for page in self.pages if not page.complete]
             runs = f"{len(cut)} of {len(self.pages)} runs" if len(self.pages) > 1 else "the run"
             last = max(0, *(page.epochs for page in cut))
-            told = f"{runs} went on to epoch {last} of {self.experiment.epochs} and has no verdict"
-            return "plain", "not ended", f"{told}: it was cut short, or goes on still"
-        said = {page.facts.get("all_seeds", "") for page in ended}
+            state = f"{runs} went on to epoch {last} of {self.experiment.epochs} and has no verdict"
+            return "plain", "not ended", f"{state}: it was cut short, or goes on still"
+        verdicts = {page.facts.get("all_seeds", "") for page in ended}
         claims = self.experiment.claim
         twins = any(isinstance(claim, TwinClaim) for claim in claims)
-        if len(said) > 1 and not twins:  # seeds of several calls: judged together only now
+        if len(verdicts) > 1 and not twins:  # seeds of several calls: judged together only now
             sentence = judge(self.experiment, self.records, lambda _: {}).sentence
         else:
             newest = max(ended, key=lambda page: page.facts.get("ended", ""))
             sentence = newest.facts.get("all_seeds") or newest.facts["verdict"]
-        told = sentence.partition(": ")[2]
-        if sentence.startswith("the claim held"):
-            return "good", "the claim held", told
-        if sentence.startswith("the claim did not hold"):
-            return "bad", "the claim did not hold", told
+        for tone, outcome in OUTCOMES.items():
+            if sentence.startswith(outcome):
+                return tone, outcome, sentence.partition(": ")[2]
         if any(record.diverged for record in self.records):
             return "bad", "diverged", sentence
         return "plain", "ended", sentence
 
 
-def subjects(given: Sequence[str], logbook: Path) -> tuple[list[Subject], list[str]]:
-    """What pages, names, identities and experiment files stand for.
+def subjects_of(words: Sequence[str], logbook: Path) -> tuple[list[Subject], list[str]]:
+    """The experiments that pages, names, identities and experiment files stand for.
 
     Args:
-        given: each a page, or a name, an identity or a file of an experiment in the logbook.
+        words: each a page, or a name, an identity or a file of an experiment in the logbook.
         logbook: folder of the pages.
 
     Returns:
-        An entry for each experiment, and in words what was left out.
+        A subject for each experiment, and in words what was left out.
 
     Raises:
-        UserError: for what is none of these, or was never run.
+        UserError: for a word that is none of these, or an experiment that was never run.
     """
     pages: dict[Path, Page] = {}
-    told: list[str] = []
-    for each in given:
-        page = page_at(Path(each))
-        found = [page] if page is not None else pages_of(each, logbook, told)
-        pages |= {one.path.resolve(): one for one in found}
+    omissions: list[str] = []
+    for word in words:
+        page = page_at(Path(word))
+        matches = [page] if page is not None else pages_of(word, logbook, omissions)
+        pages |= {match.path.resolve(): match for match in matches}
     groups: dict[tuple[str, str], list[Page]] = {}
     for page in pages.values():
         groups.setdefault((page.name, page.facts.get("identity", "")), []).append(page)
     shown = [Subject(group) for group in groups.values()]
     if len(shown) > MOST:
-        told.append(f"of {len(shown)} experiments the {MOST} last ones are shown")
+        omissions.append(f"of {len(shown)} experiments the {MOST} last ones are shown")
         shown = shown[-MOST:]
     names = [one.name for one in shown]
     for one in shown:
         if names.count(one.name) > 1:
             one.label = f"{one.name} {one.identity}"
-    return shown, told
+    return shown, omissions
 
 
-def pages_of(given: str, logbook: Path, told: list[str]) -> list[Page]:
-    """The pages of a name, an identity or an experiment file: of each seed the last one.
+def pages_of(word: str, logbook: Path, omissions: list[str]) -> list[Page]:
+    """The last page of each seed, for a name, an identity or an experiment file.
+
+    Sentences about pages that were left out are added to `omissions`.
 
     Raises:
         UserError: where there are none.
     """
-    there, skipped = entries(logbook)
-    told += [line for line in skipped if line not in told]
-    wanted = [entry for entry in there if given == entry.name or is_identity(given, entry)]
-    if not wanted and Path(given).is_file():
-        identity = read(given).identity
-        wanted = [entry for entry in there if entry.identity == identity]
+    known, skipped = entries(logbook)
+    omissions += [line for line in skipped if line not in omissions]
+    wanted = [entry for entry in known if word == entry.name or is_identity(word, entry)]
+    if not wanted and Path(word).is_file():
+        identity = read(word).identity
+        wanted = [entry for entry in known if entry.identity == identity]
     if not wanted:
-        names = sorted({entry.name for entry in there})
+        names = sorted({entry.name for entry in known})
         raise UserError(
-            f'"{given}" is no page, and {logbook} has no run of that name'
-            f"{nearest(given, names)}; it has {', '.join(names) or 'none'}"
+            f'"{word}" is no page, and {logbook} has no run of that name'
+            f"{nearest(word, names)}; it has {', '.join(names) or 'none'}"
         )
     newest = attempts(wanted)[-MOST:]
     if len(attempts(wanted)) > MOST:
-        told.append(f"of {len(attempts(wanted))} experiments called {given} the {MOST} last ones")
+        count = len(attempts(wanted))
+        omissions.append(f"of {count} experiments called {word} the {MOST} last ones")
     return [read_page(logbook / entry.page) for attempt in newest for entry in attempt.entries]
 
 
-def is_identity(given: str, entry: Entry) -> bool:
-    return len(given) >= 4 and entry.identity.startswith(given)
+def is_identity(word: str, entry: Entry) -> bool:
+    return len(word) >= 4 and entry.identity.startswith(word)
 
 
 def in_words(name: str) -> str:
@@ -166,15 +168,24 @@ def in_words(name: str) -> str:
     return f"{SPLITS[split]} {rest.replace('_', ' ')}" if split in SPLITS else name
 
 
-def facts_table(shown: Sequence[tuple[str, Sequence[Page | SweepPage]]]) -> Table:
-    """What pages say of versions, machine and time: a column for each label."""
+def notes_section(what: str, rows: Sequence[Sequence[str]]) -> Section | None:
+    """Remarks that were added to pages; `what` heads the column that says to which."""
+    if not rows:
+        return None
+    return Section("notes", "Notes", [Table("remarks", [what, "remark"], rows, numbers=False)])
+
+
+def machine_section(shown: Sequence[tuple[str, Sequence[Page | SweepPage]]]) -> Section:
+    """Versions, machine, time and data as the pages have them: a column for each label."""
     rows = []
     for key in FACTS:
         cells = []
         for _, pages in shown:
-            said = list(dict.fromkeys(page.facts.get(key, "–") for page in pages))
-            more = f" and {len(said) - 3} others" if len(said) > 3 else ""
-            cells.append("; ".join(said[:3]) + more)
+            facts = list(dict.fromkeys(page.facts.get(key, "–") for page in pages))
+            more = f" and {len(facts) - 3} others" if len(facts) > 3 else ""
+            cells.append("; ".join(facts[:3]) + more)
         if any(cell != "–" for cell in cells):
             rows.append([{"together": "seeds in one program"}.get(key, key), *cells])
-    return Table("versions and machine", ["", *(label for label, _ in shown)], rows, numbers=False)
+    columns = ["", *(label for label, _ in shown)]
+    table = Table("versions and machine", columns, rows, numbers=False)
+    return Section("machine", "Versions and machine", [table])

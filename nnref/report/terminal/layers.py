@@ -17,7 +17,7 @@ from nnref.training.setup import bind, from_experiment
 ITSELF = ""  # the model beside its layers
 
 
-class Row(NamedTuple):
+class LayerRow(NamedTuple):
     """A layer of a model: a module that the model itself calls."""
 
     name: str
@@ -54,7 +54,7 @@ def layers_table(experiment: Experiment) -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]:
+def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[LayerRow]:
     """A row for each layer, one for what the model has beside them, if anything, and the sum.
 
     Nothing is computed: the model is traced, as it is for the program that trains it.
@@ -80,7 +80,7 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
     count_flops(program, ITSELF, 1, calls.keys(), computed)
     sizes = parameters_of(model, calls.keys())
     rows = [
-        Row(
+        LayerRow(
             name,
             type(layer.module).__name__,
             shapes_of(layer.outputs, examples),
@@ -89,12 +89,14 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Row]
         )
         for name, layer in calls.items()
     ]
-    answer = shapes_of(outputs, examples)
+    model_outputs = shapes_of(outputs, examples)
     if sizes[ITSELF] or computed[ITSELF]:
         own = type(model).__name__
-        rows.append(Row("beside them", own, answer, sizes[ITSELF], computed[ITSELF] // examples))
+        rows.append(
+            LayerRow("beside them", own, model_outputs, sizes[ITSELF], computed[ITSELF] // examples)
+        )
     in_all = computed.total() // examples
-    return [*rows, Row("in all", "", answer, sizes.total(), in_all)]
+    return [*rows, LayerRow("in all", "", model_outputs, sizes.total(), in_all)]
 
 
 def count_flops(program: Any, layer: str, times: int, layers: Any, computed: Counter[str]) -> None:
@@ -124,9 +126,9 @@ def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:
     return counted
 
 
-def shapes_of(given: Any, examples: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of what a layer gives, without the axis of examples."""
-    return tuple(without(leaf.shape, examples) for leaf in jax.tree.leaves(given))
+def shapes_of(outputs: Any, examples: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a layer's outputs, without the axis of examples."""
+    return tuple(without(leaf.shape, examples) for leaf in jax.tree.leaves(outputs))
 
 
 def without(shape: tuple[int, ...], examples: int) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
-"""The logbook on the terminal: lists, nearest attempts, differences, trees."""
+"""The logbook on the terminal: the list, nearest attempts, a difference, a tree; tables in text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,16 +9,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from nnref.logbook.index import Attempt, Change, Entry, Node, changes, number, shown
+from nnref.experiment.experiment import read
+from nnref.logbook.index import (
+    Attempt,
+    Change,
+    Entry,
+    Node,
+    attempts,
+    changes,
+    number,
+    settings_of,
+    shown,
+)
+from nnref.logbook.pages import page_at, read_page
 
 LEVELS = "▁▂▃▄▅▆▇█"
+CURVE_WIDTH = 60  # bars of a curve
 
 
-def listed(there: Sequence[Entry], console: Console) -> None:
+def show_log(entries: Sequence[Entry], console: Console) -> None:
     """A row for each run; a sweep has one for all, with its variants × seeds."""
     columns = ("name", "identity", "seed", "started", "epochs", "best", "final", "how it ended")
     table = plain_table(*columns, right={"seed", "epochs", "best", "final"})
-    for entry in there:
+    for entry in entries:
         figures = number(entry.best), number(entry.final.get(entry.loss))
         ended = entry.outcome if entry.ending or not entry.verdict else entry.verdict
         seed = f"{entry.variants}×{entry.seeds}" if entry.variants else entry.seed
@@ -28,13 +42,13 @@ def listed(there: Sequence[Entry], console: Console) -> None:
     console.print(table)
 
 
-def nearest_attempts(found: Iterable[tuple[list[Change], Attempt]]) -> str:
-    """What was tried before that is nearly the same, a line for each."""
+def nearest_attempts(pairs: Iterable[tuple[list[Change], Attempt]]) -> str:
+    """The earlier attempts that are nearly the same, a line for each, with what differs."""
     lines = []
-    for differ, attempt in found:
-        there = ", ".join(f"{change.key} {shown(change.before)}" for change in differ)
-        here = ", ".join(shown(change.after) for change in differ)
-        lines.append(f"  {there} (here {here}) → {attempt.outcome}")
+    for differences, attempt in pairs:
+        before = ", ".join(f"{change.key} {shown(change.before)}" for change in differences)
+        after = ", ".join(shown(change.after) for change in differences)
+        lines.append(f"  {before} (here {after}) → {attempt.outcome}")
     return "\n".join(["tried before, nearly the same:", *lines]) if lines else ""
 
 
@@ -47,19 +61,54 @@ class Side(NamedTuple):
     histories: Sequence[dict[str, np.ndarray]] = ()
 
 
-def difference(a: Side, b: Side, console: Console) -> None:
+def side_of(
+    word: str, logbook: Path, entries: Sequence[Entry], file_of: Callable[[str], Path]
+) -> Side:
+    """One of two experiments to compare.
+
+    Args:
+        word: path of a page, path or name of an experiment file, or identity.
+        logbook: folder of the pages.
+        entries: of the logbook, oldest first.
+        file_of: finds the file of an experiment by its path or name.
+
+    Raises:
+        UserError: by `file_of`, where the word is none of these.
+    """
+    path = Path(word)
+    page = page_at(path)
+    if page is not None:
+        own = [e for e in entries if (logbook / e.page).resolve() == path.resolve()]
+        return Side(word, settings_of(page.text), own, [page.history])
+    runs = [e for e in entries if word == e.name or e.identity.startswith(word)]
+    if path.exists() or not runs:
+        experiment = read(file_of(word))
+        settings = settings_of(experiment.to_json())
+        runs = [e for e in entries if e.identity == experiment.identity]
+    else:
+        settings = runs[-1].settings
+    newest = attempts(runs)[-1].entries if runs else ()
+    if not newest:
+        return Side(word, settings)
+    histories = [read_page(logbook / entry.page).history for entry in newest]
+    first = newest[0]
+    label = word if first.identity == word else f"{word} {first.identity}"
+    return Side(label, first.settings, newest, histories)
+
+
+def show_difference(a: Side, b: Side, console: Console) -> None:
     """What changed from one experiment to the other, and what it did to losses and curves."""
     for letter, side in (("A", a), ("B", b)):
         seeds = len(side.entries)
         runs = f"{seeds} run{'s' * (seeds > 1)}" if side.entries else "never run"
         console.print(f"[bold]{letter}[/bold]  {side.label}, {runs}", highlight=False)
     console.print()
-    differ = changes(a.settings, b.settings)
-    if not differ:
+    differences = changes(a.settings, b.settings)
+    if not differences:
         console.print("the same settings")
     else:
         table = plain_table("changed", "A", "B")
-        for change in differ:
+        for change in differences:
             table.add_row(change.key, shown(change.before), shown(change.after))
         console.print(table)
     if not (a.entries and b.entries):
@@ -79,9 +128,9 @@ def difference(a: Side, b: Side, console: Console) -> None:
     for name in ("train_loss", "valid_loss"):
         curves = [median_curve(side.histories, name) for side in (a, b)]
         if all(len(curve) for curve in curves):
-            both = np.log10(np.concatenate(curves))
+            both = np.concatenate(curves)
             for letter, curve in zip("AB", curves, strict=True):
-                line = spark(np.log10(curve), both.min(), both.max())
+                line = sparkline(curve, CURVE_WIDTH, (both.min(), both.max()))
                 console.print(f"{name} {letter} {line} {curve[-1]:.3g}", highlight=False)
 
 
@@ -93,28 +142,39 @@ def compared(sides: Iterable[Sequence[float | None]]) -> tuple[str, str, str]:
 
 def median_curve(histories: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:
     """The median over runs of a measure, where it was measured and is positive."""
-    there = [history[name] for history in histories if name in history]
-    length = min(map(len, there), default=0)
-    middle = np.median([values[:length] for values in there], axis=0) if there else np.empty(0)
-    return middle[np.isfinite(middle) & (middle > 0)]
+    curves = [history[name] for history in histories if name in history]
+    length = min(map(len, curves), default=0)
+    median = np.median([curve[:length] for curve in curves], axis=0) if curves else np.empty(0)
+    return median[np.isfinite(median) & (median > 0)]
 
 
-def spark(values: np.ndarray, low: float, high: float, width: int = 60) -> str:
-    """A curve in one line of text; the same `low` and `high` make two of them comparable."""
-    bins = np.array_split(values, min(width, len(values)))
-    heights = (np.array([np.median(part) for part in bins]) - low) / ((high - low) or 1)
-    return "".join(LEVELS[round(float(h) * (len(LEVELS) - 1))] for h in heights)
+def sparkline(values: np.ndarray, width: int, ends: tuple[float, float] | None = None) -> str:
+    """A curve as a line of small bars, the newest at the right; their heights are logarithmic.
+
+    Args:
+        values: (n,); what is not finite or not positive is left out.
+        width: bars at most; each is the median of its share of the values.
+        ends: value of the lowest and of the highest bar, so that two lines can be compared;
+            otherwise the smallest and the largest median.
+    """
+    drawn = np.log10(values[np.isfinite(values) & (values > 0)])
+    if not len(drawn) or width < 1:
+        return ""
+    heights = np.array([np.median(part) for part in np.array_split(drawn, min(width, len(drawn)))])
+    low, high = (heights.min(), heights.max()) if ends is None else np.log10(ends)
+    levels = (heights - low) / ((high - low) or 1) * (len(LEVELS) - 1)
+    return "".join(LEVELS[round(level)] for level in levels.tolist())
 
 
-def grown(root: Node) -> Tree:
+def tree_of_changes(root: Node) -> Tree:
     """Attempts as a tree of changes, the best loss of each, the best of all in bold."""
     best = min((a.best for a in below(root) if a.best is not None), default=None)
 
     def label(node: Node) -> str:
         attempt = node.attempt
         what = ", ".join(map(str, node.changes)) or attempt.entries[0].name
-        told = f"{what}  [dim]{attempt.entries[0].identity}[/dim]  {attempt.outcome}"
-        return f"[bold]{told}  ← best[/bold]" if attempt.best == best is not None else told
+        line = f"{what}  [dim]{attempt.entries[0].identity}[/dim]  {attempt.outcome}"
+        return f"[bold]{line}  ← best[/bold]" if attempt.best == best is not None else line
 
     def add(node: Node, tree: Tree) -> Tree:
         for child in node.children:

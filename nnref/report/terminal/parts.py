@@ -48,15 +48,15 @@ def cell(text: str) -> str:
 
 def arguments(part: type[Part], between: str = "<br>") -> str:
     """Each argument with its range, default and line of the docstring."""
-    told = []
+    lines = []
     for name, field in part.model_fields.items():
         if name == "name":
             continue
         schema = TypeAdapter(field.rebuild_annotation()).json_schema()
         words = allowed(schema)
-        default = "" if field.is_required() else f" = {as_json(field.default)}"
-        told.append(f"`{name}{default}`{f' ({words})' if words else ''}: {field.description}")
-    return between.join(told)
+        default = "" if field.is_required() else f" = {default_in_json(field.default)}"
+        lines.append(f"`{name}{default}`{f' ({words})' if words else ''}: {field.description}")
+    return between.join(lines)
 
 
 def allowed(schema: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def allowed(schema: dict[str, Any]) -> str:
     return ""
 
 
-def as_json(default: Any) -> str:
+def default_in_json(default: Any) -> str:
     if isinstance(default, Part):
         return json.dumps(getattr(default, "name", {}))
     return json.dumps(default)

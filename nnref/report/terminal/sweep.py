@@ -1,4 +1,4 @@
-"""Sweeps on the terminal: the plan, a bar, and what came of it."""
+"""A sweep on the terminal, and as JSON: the plan, a bar, the best variants, the verdict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from nnref.experiment.axes import Setting, short_names, told, value_in_words
 from nnref.logbook.index import number
+from nnref.report.plain import attributes, finite, plain
 from nnref.report.terminal.logbook import plain_table
 from nnref.studies.groups import COMPILATION, Group, Variant
 from nnref.studies.listeners import SweepListener
@@ -46,38 +47,33 @@ def show_plan(plan: SweepPlan, console: Console) -> None:
 
 def plan_as_json(plan: SweepPlan) -> dict[str, Any]:
     """The plan as plain values; seconds and bytes are estimates."""
-    groups, share = [], share_of_halving(plan)
-    for group in plan.groups:
-        groups.append(
-            {
-                "settings": told(common(group, plan.variants)),
-                "variants": len({job.variant for job in group.jobs}),
-                "runs": len(group.jobs),
-                "in_one_call": group.together,
-                "bytes": int(group.cost.bytes * group.together),
-                "seconds": float(COMPILATION + share * (group.seconds - COMPILATION)),
-            }
-        )
-    return {
-        "name": plan.name,
-        "identity": plan.identity,
-        "variants": len(plan.variants),
-        "seeds": list(plan.seeds),
-        "runs": len(plan.jobs),
-        "seconds": sum(group["seconds"] for group in groups),
-        "groups": groups,
-    }
+    share = share_of_halving(plan)
+    groups = [
+        {
+            "settings": told(common(group, plan.variants)),
+            "variants": len({job.variant for job in group.jobs}),
+            "runs": len(group.jobs),
+            "in_one_call": group.together,
+            "bytes": int(group.cost.bytes * group.together),
+            "seconds": float(COMPILATION + share * (group.seconds - COMPILATION)),
+        }
+        for group in plan.groups
+    ]
+    counts = {"variants": len(plan.variants), "seeds": plan.seeds, "runs": len(plan.jobs)}
+    seconds = sum(group["seconds"] for group in groups)
+    head = attributes(plan, "name", "identity")
+    return plain(head | counts | {"seconds": seconds, "groups": groups})
 
 
 def share_of_halving(plan: SweepPlan) -> float:
-    """The part of all epochs that is trained."""
+    """The share of all epochs that is trained: with halving, worse variants end earlier."""
     steps = np.diff([0, *plan.rungs])
     left = [plan.survivors(rung) for rung in range(len(plan.rungs))]
     return float(np.dot(steps, left) / (plan.rungs[-1] * len(plan.variants)))
 
 
 def label(group: Group, variants: Sequence[Variant]) -> str:
-    """What sets a group apart: values that it alone has, and what varies in it alone."""
+    """The settings that set a group apart: values that no other has, and paths that vary in it."""
     shared = common(group, variants)
     paths = [{setting.path for setting in variant.settings} for variant in variants]
     mine = variants[group.jobs[0].variant].settings
@@ -85,8 +81,8 @@ def label(group: Group, variants: Sequence[Variant]) -> str:
     words = [(s.path, f" {value_in_words(s.value)}") for s in shared if not (own and s.value == {})]
     words += [(path, "") for path in own]
     names = short_names([path for path, _ in words])
-    told = (f"{name}{value}" for name, (_, value) in zip(names, words, strict=True))
-    return ", ".join(told) or "all others"
+    parts = (f"{name}{value}" for name, (_, value) in zip(names, words, strict=True))
+    return ", ".join(parts) or "all others"
 
 
 def common(group: Group, variants: Sequence[Variant]) -> list[Setting]:
@@ -176,36 +172,22 @@ def show_swept(swept: SweepResult, console: Console) -> None:
         console.print(f"losses   {losses}", highlight=False, soft_wrap=True)
 
 
-def finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
 def swept_as_json(swept: SweepResult) -> dict[str, Any]:
     """A sweep as plain values: medians over seeds, null where that is infinite."""
-    return {
-        "name": swept.name,
-        "identity": swept.identity,
-        "verdict": swept.sentence,
-        "seconds": swept.seconds,
-        "page": str(swept.page) if swept.page else None,
-        "loss": swept.loss,
-        "ranking": swept.ranking,
-        "variants": [
-            {
-                "identity": variant.experiment.identity,
-                "settings": {setting.path: setting.value for setting in variant.settings},
-                "final": finite(swept.final(place)),
-                "best": finite(swept.best(place)),
-                "seeds": [
-                    {
-                        "seed": record.seed,
-                        "epochs": record.epochs,
-                        "ending": record.ending or None,
-                        "final": finite(record.final(swept.loss)),
-                    }
-                    for record in swept.of(place)
-                ],
-            }
-            for place, variant in enumerate(swept.variants)
-        ],
-    }
+    variants = [
+        {
+            "identity": variant.experiment.identity,
+            "settings": {setting.path: setting.value for setting in variant.settings},
+            "final": swept.final(place),
+            "best": swept.best(place),
+            "seeds": [
+                attributes(record, "seed", "epochs")
+                | {"ending": record.ending or None, "final": record.final(swept.loss)}
+                for record in swept.of(place)
+            ],
+        }
+        for place, variant in enumerate(swept.variants)
+    ]
+    head = attributes(swept, "name", "identity") | {"verdict": swept.sentence}
+    rest = attributes(swept, "seconds", "page", "loss", "ranking")
+    return plain(head | rest | {"variants": variants})

@@ -1,10 +1,11 @@
-"""The terminal: progress while training, then a table, a curve and the verdict.
+"""A run on the terminal, and as JSON: progress, then a table, a curve and the verdict.
 
 Sober where the output is no terminal: no bar, no colour, no escape codes.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console, Group
@@ -17,13 +18,13 @@ from nnref.experiment.claims import CountClaim
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.index import entries, near, settings_of
 from nnref.parts.metrics import is_loss
-from nnref.report.terminal.logbook import nearest_attempts
+from nnref.report.plain import attributes, plain
+from nnref.report.terminal.logbook import nearest_attempts, sparkline
 from nnref.studies.listeners import Listener
 from nnref.studies.run import Run
 from nnref.training.loop import Chunk
 
-MANY = 20  # seeds; more than these are told in quantiles
-SPARKS = "▁▂▃▄▅▆▇█"
+MANY = 20  # seeds that have a row each; more are shown as quantiles
 SPARK_WIDTH = 20
 
 
@@ -98,16 +99,17 @@ class TerminalListener(Listener):
         lines = []
         losses = np.concatenate(self.losses) if self.losses else np.empty((0, len(self.seeds)))
         if len(self.seeds) > MANY:
-            told = {name: np.nanmedian(values) for name, values in self.latest.items()}
+            latest = {name: np.nanmedian(values) for name, values in self.latest.items()}
             median = np.nanmedian(losses, axis=1)
-            lines.append((f"median of {len(self.seeds)} seeds  {figures(told)}  ", median))
+            line = f"median of {len(self.seeds)} seeds  {losses_and_metric(latest)}  "
+            lines.append((line, median))
         else:
             for run, seed in enumerate(self.seeds):
-                told = {name: values[run] for name, values in self.latest.items()}
+                latest = {name: values[run] for name, values in self.latest.items()}
                 who = f"seed {seed:<3} " if len(self.seeds) > 1 else ""
-                lines.append((f"{who}{figures(told)}  ", losses[:, run]))
+                lines.append((f"{who}{losses_and_metric(latest)}  ", losses[:, run]))
         room = self.console.width - max(len(line) for line, _ in lines)
-        drawn = [line + spark(values, min(SPARK_WIDTH, room)) for line, values in lines]
+        drawn = [line + sparkline(values, min(SPARK_WIDTH, room)) for line, values in lines]
         return Group(self.progress, *(Text(line, no_wrap=True) for line in drawn))
 
     def ends(self) -> None:
@@ -116,24 +118,12 @@ class TerminalListener(Listener):
             self.live.stop()
 
 
-def figures(latest: Mapping[str, float]) -> str:
-    """The losses, and the first metric, of validation where there is one."""
+def losses_and_metric(latest: Mapping[str, float]) -> str:
+    """The losses and the first metric in a line; of validation data, where there are any."""
     names = [name for name in latest if is_loss(name)]
     metrics = [name for name in latest if name not in (*names, "clipped")]
     metrics.sort(key=lambda name: not name.startswith("valid_"))
     return "  ".join(f"{name} {latest[name]:.4g}" for name in names + metrics[:1])
-
-
-def spark(values: np.ndarray, width: int) -> str:
-    """A line of small bars, the newest at the right; their heights are logarithmic."""
-    fine = values[np.isfinite(values) & (values > 0)]
-    if not len(fine) or width < 1:
-        return ""
-    parts = np.array_split(np.log(fine), min(width, len(fine)))
-    heights = np.array([np.median(part) for part in parts])
-    low, high = heights.min(), heights.max()
-    levels = (heights - low) / ((high - low) or 1) * (len(SPARKS) - 1)
-    return "".join(SPARKS[round(level)] for level in levels)
 
 
 def tables(run: Run) -> list[Table]:
@@ -183,17 +173,18 @@ def seed_table(columns: Sequence[str], rows: Sequence[tuple[str, list[float], st
         quantiles = (0, 25, 50, 75, 100) if len(rows) > MANY else (50,)
         names = {0: "lowest", 25: "quarter", 50: "median", 75: "3 quarters", 100: "highest"}
         for q in quantiles:
-            middle = np.nanpercentile(matrix, q, axis=0, method="lower")
-            shown.add_row(names[q], *map(in_digits, middle), style="bold")
+            quantile = np.nanpercentile(matrix, q, axis=0, method="lower")
+            shown.add_row(names[q], *map(in_digits, quantile), style="bold")
     return shown
 
 
 def in_digits(value: float) -> str:
+    """Three digits, or all digits of a whole number; `never` for an epoch that never came."""
     if np.isnan(value):
         return "-"
-    return (
-        "never" if np.isinf(value) else f"{value:.3g}" if value != int(value) else f"{int(value)}"
-    )
+    if np.isinf(value):
+        return "never"
+    return f"{int(value)}" if value == int(value) else f"{value:.3g}"
 
 
 def curve(run: Run, width: int = 64, height: int = 8) -> str:
@@ -205,9 +196,9 @@ def curve(run: Run, width: int = 64, height: int = 8) -> str:
     for name, values in losses.items():
         known = ~np.isnan(values).all(axis=0)
         epochs = np.flatnonzero(known)
-        middle = np.nanmedian(values[:, known], axis=0)
-        fine = np.isfinite(middle) & (middle > 0)
-        medians[name] = (epochs[fine], np.log10(middle[fine]))
+        median = np.nanmedian(values[:, known], axis=0)
+        fine = np.isfinite(median) & (median > 0)
+        medians[name] = (epochs[fine], np.log10(median[fine]))
     if not any(len(epochs) for epochs, _ in medians.values()):
         return ""
     low = min(y.min() for _, y in medians.values() if len(y))
@@ -231,7 +222,7 @@ def curve(run: Run, width: int = 64, height: int = 8) -> str:
 
 
 def show(run: Run, console: Console) -> None:
-    """Everything that a finished run has to say."""
+    """A finished run: its name, table, curve and verdict."""
     experiment = run.experiment
     console.print(f"[bold]{run.name}[/bold] {experiment.identity}", highlight=False)
     if experiment.about:
@@ -244,3 +235,21 @@ def show(run: Run, console: Console) -> None:
     console.print()
     good = run.verdict.exit_code == 0
     console.print(run.verdict.sentence, style="bold green" if good else "bold red", highlight=False)
+
+
+def run_as_json(run: Run, picture: Path | None) -> dict[str, Any]:
+    """A run as plain values: null in the place of NaN, which JSON does not have."""
+    metrics = {} if run.task is None else run.task.functions.metrics
+    seeds = [
+        attributes(record, "seed", "epochs")
+        | {
+            "ending": record.ending or None,
+            "page": record.page,
+            "final": {name: record.final(name) for name in (*record.history, *record.test)},
+            "best": {name: record.best(name, metrics) for name in record.history},
+        }
+        for record in run.records
+    ]
+    verdict = {"verdict": run.verdict.sentence, "held": run.verdict.held, "seconds": run.seconds}
+    head = {"name": run.name, "identity": run.experiment.identity}
+    return plain(head | verdict | {"picture": picture, "seeds": seeds})

@@ -1,4 +1,4 @@
-"""What a trained network itself tells: its weights, its activations, its answers."""
+"""Inspection of a trained network: its weights, its activations, its answers."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -26,7 +26,7 @@ IMAGE = 8  # sides from which an array without channels counts as an image
 TEMPERATURE = 0.8
 
 
-class Layer(NamedTuple):
+class LayerNumbers(NamedTuple):
     """Weights of a layer before and after training, each (n,); empty where it has none."""
 
     name: str
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a network says to the first rows of a split."""
+    """The outputs of a network for the first rows of a split."""
 
     split: str
     rows: int  # of the whole split
@@ -58,7 +58,7 @@ class Mistake(NamedTuple):
 # --- weights and activations --------------------------------------------------------------------
 
 
-def layers_of(trained: Trained) -> list[Layer]:
+def layers_of(trained: Trained) -> list[LayerNumbers]:
     """The layers in the order in which an example meets them, at the start and in the end."""
     seeds = np.asarray(trained.page.experiment.seeds, np.uint32)
     task, experiment = trained.task, trained.experiment
@@ -76,7 +76,7 @@ def layers_of(trained: Trained) -> list[Layer]:
     def both(of: list[dict[str, np.ndarray]], name: str) -> tuple[np.ndarray, np.ndarray]:
         return of[0].get(name, nothing), of[1].get(name, nothing)
 
-    return [Layer(name, both(weights, name), both(outputs, name)) for name in names]
+    return [LayerNumbers(name, both(weights, name), both(outputs, name)) for name in names]
 
 
 def examples(trained: Trained) -> np.ndarray:
@@ -91,7 +91,7 @@ def examples(trained: Trained) -> np.ndarray:
 def activations(
     trained: Trained, params: Any, model_state: Any, x: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What each layer that the model calls gives, by its path, flat."""
+    """The outputs of each layer that the model calls, flat, by the path of the layer."""
     functions, names = trained.task.functions, []
     assert functions.layers is not None, "the model of an experiment tells its layers"
     layers = functions.layers
@@ -102,22 +102,22 @@ def activations(
         names.extend(calls)
         return {name: layer.outputs for name, layer in calls.items()}
 
-    given = jax.jit(forward)(params, model_state, x)
+    outputs = jax.jit(forward)(params, model_state, x)
     # The last state of a sequence is part of that of every step.
-    largest = {name: max(jax.tree.leaves(g), key=np.size) for name, g in given.items()}
+    largest = {name: max(jax.tree.leaves(g), key=np.size) for name, g in outputs.items()}
     order = {name: largest[name] for name in names}  # jit sorts keys
     return {name: some(np.asarray(values)) for name, values in order.items()}
 
 
 def kernels(params: Any, layers: Any) -> dict[str, np.ndarray]:
-    """All numbers of each layer's kernels, flat; what belongs to no layer stands for itself."""
-    found: dict[str, list[np.ndarray]] = {}
+    """All numbers of each layer's kernels, flat; one outside of every layer by its own path."""
+    leaves: dict[str, list[np.ndarray]] = {}
     for path, leaf in jax.tree.leaves_with_path(params):
         if leaf.ndim >= 2:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             layer = owner(name, layers) or name
-            found.setdefault(layer, []).append(np.asarray(leaf).ravel())
-    return {name: some(np.concatenate(parts)) for name, parts in found.items()}
+            leaves.setdefault(layer, []).append(np.asarray(leaf).ravel())
+    return {name: some(np.concatenate(parts)) for name, parts in leaves.items()}
 
 
 def some(values: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def some(values: np.ndarray) -> np.ndarray:
 
 
 def answers_of(trained: Trained) -> Answers:
-    """What the network says to held-out rows, or to training rows where none are held out."""
+    """The outputs for validation rows, or for training rows where none are held out."""
     task, functions = trained.task, trained.task.functions
     name = "train" if task.valid is None else "valid"
     x, y = task.train if task.valid is None else task.valid
@@ -144,12 +144,12 @@ def answers_of(trained: Trained) -> Answers:
         outputs, state = functions.apply(trained.params, state, x, None, False)
         return state, outputs, loss(outputs, y)
 
-    said = []
+    batches = []
     for first in range(0, min(len(x), ROWS), size):
         rows = slice(first, min(first + size, len(x)))
         state, outputs, losses = answer(state, x[rows], y[rows])
-        said.append((np.asarray(outputs), np.asarray(losses)))
-    outputs, losses = (np.concatenate(part) for part in zip(*said, strict=True))
+        batches.append((np.asarray(outputs), np.asarray(losses)))
+    outputs, losses = (np.concatenate(part) for part in zip(*batches, strict=True))
     shown = len(outputs)
     return Answers(name, len(x), x[:shown], y[:shown], outputs, losses)
 
@@ -178,7 +178,7 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
         probabilities = np.exp(kind.log_probabilities(jax.numpy.asarray(answers.outputs)))
 
     def named(row: np.ndarray) -> str:
-        return shortened([classes[int(k)] for k in np.ravel(row)])
+        return first_words([classes[int(k)] for k in np.ravel(row)])
 
     def sure(row: int) -> float | None:
         if probabilities is None or decided[row].ndim:
@@ -191,7 +191,7 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
     ]
 
 
-def shortened(words: Sequence[str], most: int = 10) -> str:
+def first_words(words: Sequence[str], most: int = 10) -> str:
     more = " …" if len(words) > most else ""
     return " ".join(words[:most]) + more
 

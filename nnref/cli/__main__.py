@@ -1,0 +1,8 @@
+"""`python -m nnref.cli` is the command `nnref`."""
+
+import sys
+
+from nnref.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

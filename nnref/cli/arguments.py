@@ -1,0 +1,111 @@
+"""What the words on the command line mean: files, folders, settings, and where output goes."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnref.errors import UserError, nearest
+
+EXPERIMENTS = Path("experiments")
+PICTURES = (".png", ".svg")
+
+
+def experiment_path(name: str | None) -> Path:
+    """The file of an experiment, from its path or its bare name.
+
+    Raises:
+        UserError: listing the experiments.
+    """
+    names = experiment_names()
+    listed = f"experiments: {', '.join(names) or 'none in ' + str(EXPERIMENTS.resolve())}"
+    if not name or Path(name).name == ".json":
+        raise UserError(f"which experiment? {listed}")
+    path = Path(name)
+    by_name = EXPERIMENTS / f"{path.stem}.json"
+    if not path.exists() and not path.suffix and by_name.exists():
+        return by_name
+    if not path.exists():
+        raise UserError(f"there is no file {path}{nearest(path.stem, names)}\n{listed}")
+    return path
+
+
+def experiment_names() -> list[str]:
+    """The bare names of all experiments, without the schema beside them."""
+    return sorted(p.stem for p in EXPERIMENTS.glob("*.json") if p.stem != "schema")
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`PATH=VALUE` pairs; a value is JSON where it can be read as such, else text."""
+    values = {}
+    for pair in pairs:
+        path, equals, value = pair.partition("=")
+        if not equals or not path:
+            raise UserError(f"--set {pair}: give PATH=VALUE, like optimizer.learning_rate=0.1")
+        try:
+            values[path] = json.loads(value)
+        except json.JSONDecodeError:
+            values[path] = value
+    return values
+
+
+def logbook_folder(options: argparse.Namespace) -> Path | None:
+    """The folder of the logbook; None where --no-logbook asks for none."""
+    return None if options.no_logbook else Path(options.logbook)
+
+
+def output_path(name: str, endings: Sequence[str]) -> Path:
+    """Where to write.
+
+    Raises:
+        UserError: for another ending.
+    """
+    if Path(name).suffix not in endings:
+        raise UserError(f"-o {name}: give a file that ends in {' or '.join(endings)}")
+    return Path(name)
+
+
+def page_of(run: str, logbook: Path) -> Path:
+    """The page of a run: its own path, or of a named experiment the newest page that is complete.
+
+    The first of the experiment's seeds that has such a page counts.
+
+    Raises:
+        UserError: where the logbook has none.
+    """
+    path = experiment_path(run)
+    from nnref.experiment.experiment import read
+    from nnref.logbook.pages import page_at, page_paths, read_page
+
+    if page_at(path) is not None:
+        return path
+    experiment = read(path)
+    folder = logbook / path.stem
+    for seed in experiment.seeds:
+        pages = page_paths(folder, experiment.identity, seed)
+        complete = [page for page in pages if read_page(page).complete]
+        if complete:
+            return complete[-1]
+    raise UserError(
+        f"{folder} has no run of {path.stem} ({experiment.identity}) that has ended; first: "
+        f"nnref run {run}"
+    )
+
+
+def logbook_entries(logbook: str, sweeps: bool = False) -> list[Any]:
+    """The entries of a logbook; what is skipped is named on stderr."""
+    from nnref.logbook.index import entries, everything
+
+    known, skipped = (everything if sweeps else entries)(Path(logbook))
+    for line in skipped:
+        print(f"nnref: skipped {line}", file=sys.stderr)
+    return known
+
+
+def wide_console(width: int = 200) -> Any:
+    """A console that does not fold lines where the output is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width)

@@ -1,0 +1,172 @@
+"""The grammar of the command line: a table of the commands, each with its arguments."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nnref
+from nnref.cli import many, one, shown
+
+Command = Callable[[argparse.Namespace], int]
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all that stands in `COMMANDS`."""
+    top = argparse.ArgumentParser(prog="nnref", description=nnref.__doc__, allow_abbrev=False)
+    top.add_argument("--version", action=Version, nargs=0, help="versions and device")
+    groups = {"": top.add_subparsers(required=True, metavar="COMMAND")}
+    for words, (command, *arguments) in COMMANDS.items():
+        group, _, name = words.rpartition(" ")
+        about = command if isinstance(command, str) else help_of(command)
+        each = groups[group].add_parser(name, help=about, description=about, allow_abbrev=False)
+        each.set_defaults(command=command)
+        for names, keywords in arguments:
+            each.add_argument(*names, **keywords)
+        second = [key.split()[1] for key in COMMANDS if key.startswith(f"{words} ")]
+        if second:
+            required, metavar = isinstance(command, str), " | ".join(second)
+            groups[words] = each.add_subparsers(required=required, metavar=metavar)
+    return top
+
+
+def help_of(command: Command) -> str:
+    """The first line of a command's docstring, as a line of help."""
+    line = (command.__doc__ or "").partition("\n")[0].removesuffix(".")
+    return line if line[1:2].isupper() else line[:1].lower() + line[1:]
+
+
+class Version(argparse.Action):
+    """Print versions and device; JAX is imported only now."""
+
+    def __call__(self, *_: Any) -> None:
+        """Print and leave."""
+        import flax
+        import jax
+        import optax
+
+        device = jax.devices()[0]
+        print(
+            f"nnref {nnref.__version__}, jax {jax.__version__}, flax {flax.__version__}, "
+            f"optax {optax.__version__}, {device.platform} ({device.device_kind})"
+        )
+        raise SystemExit(0)
+
+
+def argument(*names: str, **keywords: Any) -> Argument:
+    """What argparse's `add_argument` is called with."""
+    return names, keywords
+
+
+def flag(name: str, about: str) -> Argument:
+    """An option without a value, off unless it is given."""
+    return argument(name, action="store_true", help=about)
+
+
+def number(
+    name: str, default: float | None, metavar: str, about: str, kind: type = int
+) -> Argument:
+    """An option whose value is a number."""
+    return argument(name, type=kind, default=default, metavar=metavar, help=about)
+
+
+# Arguments of several commands.
+FILE = argument("file", help="experiment file, page, or name of an experiment")
+RUN_FILE = argument("file", nargs="?", help="experiment file, page, or name of an experiment")
+SWEEP_FILE = argument("file", nargs="?", help="file with a key sweep, its page, or its name")
+EXPERIMENT = argument("file", nargs="?", help="experiment file, or name of an experiment")
+RUNS_HELP = "page, name, identity or experiment file"
+RUNS = argument("runs", nargs="+", metavar="PAGE|NAME", help=RUNS_HELP)
+DRY_RUN = flag("--dry-run", "show the plan and run nothing")
+JSON = flag("--json", "one JSON object, nothing else")
+LOGBOOK = argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
+# A second word of `nnref log` leaves the folder as it may have been given before the word.
+SAME_LOGBOOK = argument("--logbook", default=argparse.SUPPRESS, metavar="DIR")
+RECORD = LOGBOOK, flag("--no-logbook", "write nothing down")
+NO_NETWORK = flag("--no-network", "leave out what takes the trained network")
+PICTURE = argument("-o", "--output", metavar="PATH", help="a .png or .svg file")
+TENSORBOARD = argument("--tensorboard", metavar="DIR", help="write event files there, too")
+DATA_HELP = "folder of prepared data sets, else that of TFDS"
+DATA_DIR = argument("--data-dir", metavar="DIR", help=DATA_HELP)
+SIDE_HELP = "page, experiment file, name or identity"
+
+# Arguments of one command.
+TRAINING = (
+    argument("--set", action="append", default=[], metavar="PATH=VALUE", help="set a key"),
+    argument("--seed", type=int, nargs="+", metavar="N", help="instead of the file's seeds"),
+    number("--epochs", None, "N", "instead of the file's epochs"),
+)
+RATES = (
+    number("--low", 1e-5, "RATE", "smallest rate", float),
+    number("--high", 10.0, "RATE", "largest rate", float),
+    number("--count", 25, "N", "how many rates"),
+    number("--seeds", 5, "N", "how many seeds"),
+    number("--epochs", None, "N", "else as many as have 100 steps"),
+)
+SIZES = (
+    number("--widest", 128, "N", "units of a layer"),
+    number("--deepest", 3, "N", "hidden layers"),
+)
+TEXT = (
+    argument("run", metavar="RUN", help="page of a run, or name of an experiment"),
+    number("--length", 400, "N", "characters"),
+    number("--temperature", 0.8, "T", "0: likeliest", float),
+    argument("--prompt", default="\n", metavar="TEXT", help="what stands before"),
+    number("--seed", 0, "N", "of the draws"),
+    number("--samples", 1, "N", "how many texts"),
+    flag("--check", "look for them in the training text"),
+)
+CHOICE = (
+    argument("--where", action="append", default=[], metavar="COND", help="valid_loss<0.1"),
+    argument("--sort", metavar="KEY", help="a setting, a measure, best_valid_loss, ..."),
+    flag("--reverse", "the largest or latest first"),
+    flag("--json", "one JSON array, nothing else"),
+)
+DIAGNOSIS = (
+    argument("given", help="experiment file or name, or package.module:make_task"),
+    JSON,
+    argument("--html", metavar="OUT", help="write a page as well"),
+    number("--seconds", 30.0, "S", "a run may take", float),
+)
+SIDES = argument("a", metavar="A", help=SIDE_HELP), argument("b", metavar="B", help=SIDE_HELP)
+NOTE = argument("page", metavar="PAGE"), argument("text", metavar="TEXT")
+PAGE = argument("page", help="its page, in the folder of the logbook")
+REPORT = argument("-o", "--output", metavar="PATH", help="a .html file")
+ABLATION = argument("-o", "--output", metavar="PATH", help="write a report, a .html file")
+RUN_AGAIN = flag("--again", "train what the logbook already has")
+SWEEP_AGAIN = flag("--again", "run what the logbook already has")
+DATASET = argument("dataset", help="its name, like mnist")
+RAW = argument("--manual-dir", type=Path, metavar="DIR", help="folder of its raw files")
+NAMES = argument("names", nargs="*", help="these alone")
+
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, JSON, TENSORBOARD),
+    "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, *RECORD, SWEEP_AGAIN, JSON),
+    "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, PICTURE, JSON),
+    "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
+    "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
+    "resume": (one.resume_command, PAGE, JSON, TENSORBOARD),
+    "sample": (one.sample_command, *TEXT, LOGBOOK, JSON),
+    "log": (shown.log_command, *CHOICE, LOGBOOK),
+    "log near": (shown.log_near_command, argument("file", metavar="FILE"), SAME_LOGBOOK),
+    "log tree": (shown.log_tree_command, argument("name", metavar="NAME"), SAME_LOGBOOK),
+    "log note": (shown.log_note_command, *NOTE),
+    "diff": (shown.diff_command, *SIDES, LOGBOOK),
+    "report": (shown.report_command, RUNS, REPORT, NO_NETWORK, LOGBOOK),
+    "plot": (shown.plot_command, RUNS, PICTURE, NO_NETWORK, LOGBOOK),
+    "list": (shown.list_command,),
+    "show": (shown.show_command, FILE),
+    "schema": (shown.schema_command,),
+    "parts": (shown.parts_command,),
+    "plot-schedule": (shown.plot_schedule_command, FILE, PICTURE),
+    "data": ("prepare data sets of the TensorFlow Datasets catalogue, list them",),
+    "data prepare": (shown.data_prepare_command, DATASET, RAW, DATA_DIR),
+    "data list": (shown.data_list_command, DATA_DIR),
+    "diagnose": (one.diagnose_command, *DIAGNOSIS),
+    "claims": (many.claims_command, NAMES),
+}
+"""For each command the function that it calls, and its arguments in the order of `--help`.
+
+`data` calls nothing by itself: it has its line of help, and takes a second word.
+"""

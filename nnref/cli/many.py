@@ -1,0 +1,158 @@
+"""Commands about many networks: sweep, ablate, lr-range, crawl, claims."""
+
+import argparse
+import json
+from typing import Any
+
+from nnref.cli.arguments import (
+    PICTURES,
+    experiment_names,
+    experiment_path,
+    logbook_folder,
+    output_path,
+    wide_console,
+)
+
+
+def ready(options: argparse.Namespace) -> Any:
+    """Turn on the cache of compiled programs; the console for the plan and the bar.
+
+    With --json the console is stderr, since stdout has one JSON object and nothing else.
+    """
+    from rich.console import Console
+
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    return Console(stderr=True) if options.json else wide_console()
+
+
+def sweep_command(options: argparse.Namespace) -> int:
+    """Train every variant of a sweep file, as few programs."""
+    path = experiment_path(options.file)
+    from nnref.report.terminal import sweep as terminal
+    from nnref.studies.resuming import AlreadyRun
+    from nnref.studies.sweep import sweep
+    from nnref.studies.sweep_record import plan_sweep
+
+    console = ready(options)
+    plan = plan_sweep(path)
+    if options.dry_run and options.json:
+        print(json.dumps(terminal.plan_as_json(plan)))
+        return 0
+    terminal.show_plan(plan, console)
+    if options.dry_run:
+        return 0
+    known = {}
+    try:
+        listener = terminal.TerminalSweepListener(console)
+        folder = logbook_folder(options)
+        done = sweep(plan, logbook=folder, again=options.again, listener=listener)
+    except AlreadyRun as already:
+        if not options.json:
+            print(already)
+            return 0
+        done, known = already.result, {"already_run": True}
+    if options.json:
+        print(json.dumps(terminal.swept_as_json(done) | known))
+    else:
+        terminal.show_swept(done, console)
+    return 0
+
+
+def ablate_command(options: argparse.Namespace) -> int:
+    """Compare the alternatives of a sweep file: tuned alike, then run on fresh seeds."""
+    path = experiment_path(options.file)
+    from nnref.report.terminal import ablation as terminal
+    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.studies.ablation import ablate, read_protocol
+
+    console = ready(options)
+    output = output_path(options.output, (".html",)) if options.output else None
+    folder = logbook_folder(options)
+    plan = read_protocol(path)
+    if options.dry_run and options.json:
+        print(json.dumps(terminal.protocol_as_json(plan)))
+        return 0
+    terminal.show_protocol(plan, console)
+    if options.dry_run:
+        return 0
+    comparison = ablate(plan, logbook=folder, listener=TerminalSweepListener(console))
+    if options.json:
+        print(json.dumps(terminal.comparison_as_json(comparison)))
+    else:
+        terminal.show_comparison(comparison, console)
+    for done in (comparison.tuning, comparison.final):
+        if done.page is not None:
+            console.print(f"page     {done.page}", highlight=False, soft_wrap=True)
+    if output is None and folder is not None:
+        command = f"report   nnref report {comparison.final.page}"
+        console.print(command, highlight=False, soft_wrap=True)
+    if output is not None:
+        from nnref.report.page.about_ablations import report_of_comparison
+        from nnref.report.page.document import write
+
+        console.print(f"report   {write(report_of_comparison(comparison), output)}", soft_wrap=True)
+    return 0
+
+
+def lr_range_command(options: argparse.Namespace) -> int:
+    """Which learning rates learn: all of them at once, from the same start."""
+    path = experiment_path(options.file)
+    output = output_path(options.output or f"{path.stem}-lr-range.png", PICTURES)
+    from nnref.report.terminal.exploration import draw_lr_range, lr_range_as_json
+    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.studies.lr_range import lr_range
+
+    listener = TerminalSweepListener(ready(options))
+    names = ("low", "high", "count", "seeds", "epochs")
+    arguments = {name: getattr(options, name) for name in names}
+    result = lr_range(path, **arguments, listener=listener)
+    picture = draw_lr_range(result, output)
+    if options.json:
+        print(json.dumps(lr_range_as_json(result) | {"picture": str(picture)}))
+        return 0
+    print(f"{result.name}: {result.sentence}")
+    for warning in result.warnings:
+        print(f"note: {warning}")
+    print(f"picture  {picture}")
+    return 0
+
+
+def crawl_command(options: argparse.Namespace) -> int:
+    """Grow the network of an experiment: the smallest that reaches the claim."""
+    path = experiment_path(options.file)
+    from nnref.report.terminal.exploration import crawl_as_json, show_crawl
+    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.studies.crawl import crawl
+
+    console = ready(options)
+    listener = TerminalSweepListener(console)
+    result = crawl(path, widest=options.widest, deepest=options.deepest, listener=listener)
+    if options.json:
+        print(json.dumps(crawl_as_json(result)))
+    else:
+        show_crawl(result, console)
+    return 0
+
+
+def claims_command(options: argparse.Namespace) -> int:
+    """Run every experiment with a claim, without logbook.
+
+    Each has a row as soon as it is finished; the exit code is 1 where a claim did not hold.
+    """
+    from nnref.studies.reproduction import reproduce, with_claim
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    names = options.names or experiment_names()
+    paths = with_claim([experiment_path(name) for name in names])
+    width = max(len(path.stem) for path in paths)
+    failed = skipped = 0
+    for reproduction in reproduce(paths):
+        failed += reproduction.failed
+        skipped += reproduction.verdict is None
+        print(f"{reproduction.name:<{width}}  {reproduction}", flush=True)
+    summary = f"{failed} of {len(paths)} claims did not hold" if failed else "every claim held"
+    print(summary + (f"; {skipped} skipped, their data are not here" if skipped else ""))
+    return 1 if failed else 0

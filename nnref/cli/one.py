@@ -1,0 +1,154 @@
+"""Commands about one network: run, resume, sample, diagnose."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nnref.cli.arguments import (
+    experiment_path,
+    logbook_folder,
+    page_of,
+    settings,
+    wide_console,
+)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Train an experiment for all its seeds, show it, write it down."""
+    from nnref.studies.run import run
+
+    folder = logbook_folder(options)
+    changes: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
+    changes |= {"epochs": options.epochs, "again": options.again}
+    path = experiment_path(options.file)
+    return train_and_show(
+        options,
+        path,
+        folder,
+        lambda listener: run(path, logbook=folder, listener=listener, **changes),
+    )
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """Go on with a run that was cut short."""
+    from nnref.studies.run import resume
+
+    path = Path(options.page)
+    return train_and_show(
+        options, path, path.parent.parent, lambda listener: resume(path, listener)
+    )
+
+
+def train_and_show(
+    options: argparse.Namespace, path: Path, folder: Path | None, train: Callable[[Any], Any]
+) -> int:
+    """Train, show how it ended, and draw the losses beside the pages.
+
+    Args:
+        options: of the command line.
+        path: of the experiment or the page.
+        folder: of the logbook; None where nothing is written down.
+        train: takes a listener and returns the finished run.
+    """
+    from rich.console import Console
+
+    from nnref.report.terminal.terminal import TerminalListener, run_as_json, show
+    from nnref.studies.run import AlreadyRun
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    console = Console(stderr=options.json)
+    listener = with_tensorboard(TerminalListener(console, folder), path, options.tensorboard)
+    try:
+        done = train(listener)
+    except AlreadyRun as already:
+        if options.json:
+            print(json.dumps(run_as_json(already.result, None) | {"already_run": True}))
+        else:
+            print(already)
+        return already.result.verdict.exit_code
+    if not options.json:
+        show(done, console)
+    picture = None
+    if folder is not None:
+        from nnref.report.pictures import draw_losses
+
+        first, *others = (str(record.page) for record in done.records)
+        pages = f"{first} and {len(others)} more" if others else first
+        console.print(f"pages    {pages}", highlight=False, soft_wrap=True)
+        picture = draw_losses(done, folder / done.name / f"{done.experiment.identity}.png")
+        console.print(f"picture  {picture}", highlight=False, soft_wrap=True)
+    if options.json:
+        print(json.dumps(run_as_json(done, picture)))
+    return done.verdict.exit_code
+
+
+def with_tensorboard(listener: Any, path: Path, folder: str | None) -> Any:
+    """The listener, and beside it one that writes event files where a folder is given for them."""
+    if folder is None:
+        return listener
+    from nnref.logbook.pages import page_at
+    from nnref.report.tensorboard import TensorBoardListener
+    from nnref.studies.listeners import Listeners
+
+    page = page_at(path)
+    name = page.name if page else path.stem
+    return Listeners(listener, TensorBoardListener(Path(folder), name))
+
+
+def sample_command(options: argparse.Namespace) -> int:
+    """Write text with a trained language model."""
+    page = page_of(options.run, Path(options.logbook))
+    from rich.console import Console
+
+    from nnref.data.text import spell
+    from nnref.report.terminal.terminal import TerminalListener
+    from nnref.studies.run import trained
+    from nnref.studies.sampling import check, sample
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    network = trained(page, TerminalListener(Console(stderr=True)))
+    names = ("length", "temperature", "prompt", "seed", "samples")
+    arguments = {name: getattr(options, name) for name in names}
+    samples = sample(network, **arguments)
+    texts = [spell(network.dataset, tokens) for tokens in samples]
+    memory = check(network.dataset, list(samples)) if options.check else None
+    if options.json:
+        content = arguments | {"page": str(page), "samples": texts}
+        print(json.dumps(content | ({"memory": memory.as_json()} if memory else {})))
+        return 0
+    for number, text in enumerate(texts, 1):
+        if number > 1:
+            print(f"\n--- {number} ---")
+        print(f"{options.prompt}{text}")
+    if memory is not None:
+        print("\n" + "\n".join(memory.in_words()))
+    return 0
+
+
+def diagnose_command(options: argparse.Namespace) -> int:
+    """Why does a network not learn?
+
+    The exit code is 1 where a fault was found.
+    """
+    is_task = ":" in options.given and not Path(options.given).exists()
+    path = None if is_task else experiment_path(options.given)
+    from nnref.diagnosis.api import diagnose, made_by
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    task, arguments = (path, {}) if path is not None else made_by(options.given)
+    diagnosis = diagnose(task, **{"seconds": options.seconds, **arguments})
+    if options.json:
+        print(json.dumps(diagnosis.to_json()))
+    else:
+        console = wide_console(80)
+        console.print(diagnosis, highlight=False)
+    if options.html:
+        page = diagnosis.to_html(options.html)
+        if not options.json:
+            print(f"page     {page}")
+    return diagnosis.exit_code

@@ -1,0 +1,247 @@
+"""Commands that show what is there: log, diff, report, plot, list, show, schema, parts, data."""
+
+import argparse
+import json
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+from nnref.cli.arguments import (
+    EXPERIMENTS,
+    PICTURES,
+    experiment_names,
+    experiment_path,
+    logbook_entries,
+    output_path,
+    wide_console,
+)
+from nnref.errors import UserError, nearest
+
+
+def log_command(options: argparse.Namespace) -> int:
+    """The runs of the logbook, one in a line."""
+    from dataclasses import asdict
+
+    from nnref.logbook.index import ordered, where
+    from nnref.report.terminal.logbook import show_log
+
+    entries = where(logbook_entries(options.logbook, sweeps=True), options.where)
+    entries = ordered(entries, options.sort, options.reverse)
+    if options.json:
+        print(json.dumps([asdict(entry) for entry in entries]))
+    else:
+        show_log(entries, wide_console())
+    return 0
+
+
+def log_near_command(options: argparse.Namespace) -> int:
+    """What was tried before that is nearly the same."""
+    from nnref.experiment.experiment import read
+    from nnref.logbook.index import near, settings_of
+    from nnref.report.terminal.logbook import nearest_attempts
+
+    settings = settings_of(read(experiment_path(options.file)).to_json())
+    lines = nearest_attempts(near(settings, logbook_entries(options.logbook)))
+    print(lines or "nothing was tried that differs in one or two keys")
+    return 0
+
+
+def log_tree_command(options: argparse.Namespace) -> int:
+    """How far one has come: attempts as a tree of changes."""
+    from nnref.logbook.index import tree
+    from nnref.report.terminal.logbook import tree_of_changes
+
+    everything = logbook_entries(options.logbook)
+    entries = [entry for entry in everything if entry.name == options.name]
+    if not entries:
+        names = sorted({entry.name for entry in everything})
+        raise UserError(
+            f'{options.logbook} has no run of "{options.name}"{nearest(options.name, names)}; '
+            f"it has {', '.join(names) or 'none'}"
+        )
+    wide_console().print(tree_of_changes(tree(entries)))
+    return 0
+
+
+def log_note_command(options: argparse.Namespace) -> int:
+    """Append a remark to a page."""
+    from nnref.logbook.index import note
+
+    now = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+    note(Path(options.page), options.text, now)
+    return 0
+
+
+def diff_command(options: argparse.Namespace) -> int:
+    """What changed between two experiments, and what it did."""
+    from nnref.report.terminal.logbook import show_difference, side_of
+
+    logbook = Path(options.logbook)
+    entries = logbook_entries(options.logbook) if logbook.is_dir() else []
+    a, b = (side_of(word, logbook, entries, experiment_path) for word in (options.a, options.b))
+    show_difference(a, b, wide_console())
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """One page about runs, which needs nothing else: HTML."""
+    output = output_path(options.output or "report.html", (".html",))
+    sweeps = sweeps_of(options)
+    subjects, omissions, networks = subjects_with_networks(options)
+    from nnref.report.page.about_ablations import report_of_comparison
+    from nnref.report.page.about_runs import report_of
+    from nnref.report.page.about_sweeps import report_of_sweep
+    from nnref.report.page.blocks import joined
+    from nnref.report.page.document import write
+
+    reports = [report_of(subjects, networks, omissions)] if subjects else []
+    for page, comparison in sweeps:
+        reports.append(report_of_comparison(comparison) if comparison else report_of_sweep(page))
+    print(write(joined(reports), output))
+    return 0
+
+
+def plot_command(options: argparse.Namespace) -> int:
+    """The pictures of a report as PNG or SVG."""
+    output = output_path(options.output or "runs.png", PICTURES)
+    sweeps = sweeps_of(options)
+    subjects, omissions, networks = subjects_with_networks(options)
+    from nnref.report.page.about_ablations import panels_of_comparison
+    from nnref.report.page.about_runs import panels_of
+    from nnref.report.page.about_sweeps import panels_of_sweep
+    from nnref.report.page.panels import save
+
+    for line in omissions:
+        print(f"nnref: {line}", file=sys.stderr)
+    panels = panels_of(subjects, networks) if subjects else []
+    for page, comparison in sweeps:
+        panels += panels_of_comparison(comparison) if comparison else panels_of_sweep(page)
+    if not panels:
+        raise UserError("these pages have nothing to draw yet")
+    names = [*(subject.label for subject in subjects), *(page.name for page, _ in sweeps)]
+    print(save(panels, ", ".join(names), output))
+    return 0
+
+
+def sweeps_of(options: argparse.Namespace) -> list[Any]:
+    """The page of each sweep among `options.runs`, with its comparison if it is an ablation."""
+    from nnref.report.page.about_sweeps import sweep_page
+    from nnref.studies.ablation import comparison_at
+
+    pages = [sweep_page(name, Path(options.logbook)) for name in dict.fromkeys(options.runs)]
+    return [(page, comparison_at(page)) for page in pages if page is not None]
+
+
+def subjects_with_networks(options: argparse.Namespace) -> tuple[list[Any], list[str], list[Any]]:
+    """The experiments among `options.runs`, what was left out in words, and their networks."""
+    from rich.console import Console
+
+    from nnref.report.page.about_networks import NOT_ASKED, network_of
+    from nnref.report.page.about_sweeps import sweep_page
+    from nnref.report.page.subjects import subjects_of
+    from nnref.report.terminal.terminal import TerminalListener
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    logbook = Path(options.logbook)
+    names = [name for name in options.runs if sweep_page(name, logbook) is None]
+    subjects, omissions = subjects_of(names, logbook)
+    if options.no_network:
+        return subjects, omissions, [NOT_ASKED] * len(subjects)
+    listener = TerminalListener(Console(stderr=True))
+    return subjects, omissions, [network_of(subject, listener) for subject in subjects]
+
+
+def list_command(options: argparse.Namespace) -> int:
+    """Every experiment in one line."""
+    from nnref.experiment.text import blank_comments
+
+    names = experiment_names()
+    if not names:
+        raise UserError(f"no experiments in {EXPERIMENTS.resolve()}")
+    width = max(map(len, names))
+    for name in names:
+        try:
+            text = (EXPERIMENTS / f"{name}.json").read_text(encoding="utf-8")
+            about = json.loads(blank_comments(text)).get("about", "")
+        except (OSError, ValueError, AttributeError) as error:
+            about = f"(unreadable: {error})"
+        print(f"{name:<{width}}  {about.split('. ')[0]}")
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """The layers, and the complete experiment, defaults filled in."""
+    path = experiment_path(options.file)
+    from nnref.experiment.experiment import read
+    from nnref.report.terminal.layers import layers_table
+
+    experiment = read(path)
+    print(f"// identity {experiment.identity}")
+    try:
+        table = layers_table(experiment)
+    except UserError as error:  # data that are not here, say: the experiment is shown all the same
+        table = f"no table of layers: {error}"
+    print("".join(f"// {line}\n" for line in table.splitlines()), end="")
+    print(experiment.to_json(), end="")
+    return 0
+
+
+def schema_command(options: argparse.Namespace) -> int:
+    """JSON Schema of an experiment file."""
+    from nnref.experiment.experiment import Experiment
+
+    print(json.dumps(Experiment.model_json_schema(by_alias=True), indent=1))
+    return 0
+
+
+def parts_command(options: argparse.Namespace) -> int:
+    """Every part that an experiment can name, as Markdown."""
+    from nnref.report.terminal.parts import parts_as_markdown
+
+    print(parts_as_markdown(), end="")
+    return 0
+
+
+def plot_schedule_command(options: argparse.Namespace) -> int:
+    """Draw the learning rate over the run."""
+    path = experiment_path(options.file)
+    from nnref.experiment.experiment import read
+    from nnref.report.pictures import draw_schedule
+
+    output = output_path(options.output or f"{path.stem}-schedule.png", PICTURES)
+    print(draw_schedule(read(path), path.stem, output))
+    return 0
+
+
+def data_prepare_command(options: argparse.Namespace) -> int:
+    """Prepare a data set of the catalogue."""
+    from nnref.data.catalog import data_folder, prepare, prepared, splits_in_words
+
+    began, data_dir = time.perf_counter(), data_folder(options.data_dir)
+    if prepared(options.dataset, data_dir) is None:
+        print(f"preparing {options.dataset} in {data_dir} ...", file=sys.stderr, flush=True)
+    folder = prepare(options.dataset, data_dir, options.manual_dir)
+    seconds = time.perf_counter() - began
+    print(f"{options.dataset}: {splits_in_words(folder)}; in {folder} ({seconds:.1f} s)")
+    return 0
+
+
+def data_list_command(options: argparse.Namespace) -> int:
+    """What is prepared, what can be, and where."""
+    from nnref.data.catalog import data_folder, known, listed
+    from nnref.data.raw import OWN
+
+    folder = data_folder(options.data_dir)
+    rows = listed(folder)
+    width = max(len(name) for name, *_ in rows)
+    print(f"data sets in {folder}:")
+    for name, state, place in rows:
+        print(f"  {name:<{width}}  {state}" + (f", in {place}" if place else ""))
+    named = {name.split("/")[0] for name, *_ in rows} | {*OWN}
+    others = ", ".join(name for name in known() if name not in named)
+    print("others of the catalogue, to prepare with the extra nnref[prepare]:")
+    print(textwrap.fill(others, 96, initial_indent="  ", subsequent_indent="  "))
+    return 0

@@ -1,0 +1,60 @@
+"""Reproduction: experiments with a claim are run for all their seeds, and the claim is judged."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from nnref.data.raw import DataMissing
+from nnref.errors import UserError
+from nnref.experiment.experiment import read
+from nnref.logbook.verdicts import Verdict
+from nnref.studies.run import run
+
+
+class Reproduction(NamedTuple):
+    """One experiment that was run again, or was skipped because its data are missing."""
+
+    name: str
+    seconds: float
+    verdict: Verdict | None  # None where it was skipped
+    missing: str = ""  # which data are missing, and how to get them
+
+    @property
+    def failed(self) -> bool:
+        """Whether the claim did not hold."""
+        return self.verdict is not None and self.verdict.exit_code != 0
+
+    def __str__(self) -> str:
+        if self.verdict is None:
+            return f"skipped   {self.missing}"
+        word = "held    " if self.verdict.held else "NOT HELD"
+        return f"{word}  {self.seconds:6.1f} s  {self.verdict.sentence}"
+
+
+def with_claim(paths: Sequence[Path]) -> list[Path]:
+    """Those of the experiments that have a claim.
+
+    Raises:
+        UserError: where none has one, and for mistakes in the files.
+    """
+    chosen = [path for path in paths if read(path).claim]
+    if not chosen:
+        raise UserError("none of these experiments has a claim")
+    return chosen
+
+
+def reproduce(paths: Sequence[Path]) -> Iterator[Reproduction]:
+    """Run one experiment after another without a logbook, and yield each as soon as it is judged.
+
+    Args:
+        paths: of experiment files with a claim.
+    """
+    for path in paths:
+        began = time.perf_counter()
+        try:
+            verdict = run(path, logbook=None).verdict
+        except DataMissing as error:
+            yield Reproduction(path.stem, time.perf_counter() - began, None, str(error))
+        else:
+            yield Reproduction(path.stem, time.perf_counter() - began, verdict)

@@ -1,4 +1,4 @@
-"""What a report says of a sweep."""
+"""The part of a report about a sweep."""
 
 import json
 
@@ -13,18 +13,18 @@ from nnref.experiment.experiment import Experiment
 from nnref.logbook.pages import read_sweep_page
 from nnref.report.page.about_sweeps import (
     axes_of,
-    joined,
     losses_over,
     panels_over_axes,
     ranked,
     report_of_sweep,
     sweep_page,
 )
-from nnref.report.page.blocks import Chart, Report, Table
+from nnref.report.page.blocks import Chart, Report, Table, joined
 from nnref.report.page.document import html
 from nnref.report.page.panels import inline
 
 ADAM = {"name": "adam", "beta1": 0.8}
+
 LOSSES = {("sgd", 10.0): None, ("sgd", 0.1): 0.3, ("sgd", 1.0): 0.2} | {
     ("adam", 10.0): 0.7,
     ("adam", 0.1): 0.01,

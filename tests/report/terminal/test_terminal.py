@@ -1,42 +1,13 @@
-"""What a run says to a person: table, curve, pictures, the table of parts."""
-
-from pathlib import Path
+"""A run on the terminal: its lines while it trains, table and curve."""
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from finished_runs import EXPERIMENT, run_of
 from rich.console import Console
 
-from nnref.bounds import NonNegative
-from nnref.experiment.experiment import FAMILIES, Experiment
-from nnref.experiment.schema import member_model
-from nnref.logbook.verdicts import Record, Verdict
-from nnref.report.pictures import draw_losses, draw_schedule
-from nnref.report.terminal.parts import parts_as_markdown
-from nnref.report.terminal.terminal import TerminalListener, curve, show, spark, tables
-from nnref.studies.run import Run
+from nnref.experiment.experiment import Experiment
+from nnref.report.terminal.terminal import TerminalListener, curve, show, tables
 from nnref.training.loop import Chunk
-
-EXPERIMENT = {
-    "data": {"name": "spirals", "points": 20},
-    "model": {"name": "mlp", "hidden": [4]},
-    "loss": "softmax_cross_entropy",
-    "optimizer": {"name": "sgd", "learning_rate": 0.5},
-    "batch_size": 12,
-    "epochs": 10,
-    "claim": {"metric": "valid_loss", "at_most": 0.3, "in": 1, "of": 2},
-}
-
-
-def run_of(*curves, ending="", kept=None):
-    """A finished run whose validation loss is a tenth above its training loss."""
-    records = []
-    for seed, values in enumerate(curves):
-        train = np.array(values, np.float32)
-        history = {"train_loss": train, "valid_loss": 1.1 * train, "train_accuracy": 1 - train}
-        history["valid_accuracy"] = history["train_accuracy"] / 2
-        records.append(Record(seed, history, ending, kept=kept))
-    return Run("some", Experiment(**EXPERIMENT), tuple(records), Verdict(True, (), "well"))
 
 
 def printed(thing, width=80):
@@ -96,14 +67,6 @@ def test_lines_fit_into_the_terminal():
         assert line.endswith("▁")
 
 
-def test_a_spark_line_is_logarithmic_and_newest_at_the_right():
-    assert spark(np.array([1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]), 20) == "▁▂▃▄▅▆▇█"
-    assert spark(np.geomspace(1, 1e-6, 1000), 4) == "█▆▃▁"
-    assert spark(np.array([np.nan, 1.0, np.inf, 0.0]), 4) == "▁"
-    assert spark(np.array([np.nan]), 4) == ""
-    assert spark(np.ones(3), 0) == ""
-
-
 def test_the_table_has_a_row_for_each_seed_and_the_median():
     told = printed(tables(run_of([0.9, 0.5, 0.2], [0.8, 0.4, 0.6]))[0])
     rows = [line.split() for line in told.splitlines()]
@@ -159,51 +122,3 @@ def test_the_curve_falls_from_its_first_value_to_its_last():
 @pytest.mark.parametrize("values", [[1.0, np.nan], [0.0, 0.0], [2.0, np.inf]])
 def test_the_curve_leaves_out_what_it_cannot_draw(values):
     assert "nan" not in curve(run_of(values))
-
-
-def test_pictures_are_drawn_for_one_seed_and_for_many(tmp_path):
-    one, many = run_of([0.9, 0.5, 0.2]), run_of(*[[0.9, 0.5, np.nan]] * 30)
-    for number, run in enumerate((one, many)):
-        png = draw_losses(run, tmp_path / f"{number}.png").read_bytes()
-        assert png.startswith(b"\x89PNG")
-        svg = draw_losses(run, tmp_path / f"{number}.svg").read_text()
-        assert svg.count("<path") > 10
-
-
-def test_a_picture_of_the_schedule(tmp_path):
-    experiment = Experiment(**EXPERIMENT | {"schedule": "cosine"})
-    assert draw_schedule(experiment, "some", tmp_path / "s.png").stat().st_size > 5000
-
-
-def test_the_table_of_parts_is_up_to_date():
-    assert Path("docs/parts.md").read_text() == parts_as_markdown(), (
-        "write it anew: nnref parts > docs/parts.md"
-    )
-
-
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_every_member_and_argument_has_a_line_of_its_own(kind):
-    """A member without a docstring, or an argument without a line in it, shows here."""
-    for name, function in FAMILIES[kind].items():
-        model = member_model(kind, name, function)
-        for key, field in model.model_fields.items():
-            assert field.description, f"{kind} {name}: {key} is not described"
-
-
-def test_a_new_activation_is_one_function_and_one_row():
-    """As the README has it: keys, ranges and descriptions follow from the signature."""
-
-    def softshrink(z, *, threshold: NonNegative = 0.5):
-        """Soft shrinkage.
-
-        Args:
-            threshold: below it the unit is silent.
-        """
-        return z * (abs(z) > threshold)
-
-    model = member_model("activation", "softshrink", softshrink)
-    assert model.model_validate({"name": "softshrink"}).threshold == 0.5
-    assert model.model_fields["threshold"].description == "below it the unit is silent."
-    for wrong in ({"threshold": -1.0}, {"threshhold": 1.0}):
-        with pytest.raises(ValidationError):
-            model.model_validate({"name": "softshrink"} | wrong)

@@ -1,0 +1,74 @@
+"""Commands about one network."""
+
+import json
+from pathlib import Path
+
+import pytest
+from commands import call, write
+
+
+def test_run_shows_table_curve_verdict_page_and_picture(folder, capsys):
+    code, out, err = call(capsys, "run", "experiments/small.json")
+    assert code == 0
+    assert err == ""
+    assert "valid_loss went from" in out
+    assert "median" in out
+    assert "· train_loss   • valid_loss" in out
+    assert "\x1b" not in out, "no escape codes where there is no terminal"
+    assert max(map(len, out.splitlines()[:-2])) <= 80
+    picture = Path(out.splitlines()[-1].split()[-1])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert Path(out.splitlines()[-2].split()[1]).exists()
+
+
+def test_json_is_one_object_and_nothing_else(folder, capsys):
+    code, out, _ = call(capsys, "run", "small", "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert [seed["seed"] for seed in told["seeds"]] == [0, 1]
+    assert told["seeds"][0]["final"]["train_loss"] > 0
+    again = json.loads(call(capsys, "run", "small", "--json")[1])
+    assert again["already_run"] is True
+    assert again["seeds"][0]["final"] == told["seeds"][0]["final"]
+
+
+def test_json_has_no_nan(folder, capsys):
+    arguments = ("--json", "--no-logbook", "--set", "loss=squared_error")
+    code, out, _ = call(capsys, "run", "small", *arguments, "--set", "optimizer.learning_rate=90")
+    told = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} in JSON"))
+    assert code == 1
+    assert told["seeds"][0]["final"]["train_loss"] is None
+    assert told["seeds"][0]["ending"].startswith("diverged at epoch")
+
+
+def test_a_second_run_says_so_and_again_goes_on(folder, capsys):
+    call(capsys, "run", "small")
+    code, out, _ = call(capsys, "run", "small")
+    assert code == 0
+    assert "was run before" in out
+    assert "--again" in out
+    assert "picture" not in out
+    code, out, _ = call(capsys, "run", "small", "--again")
+    assert code == 0
+    assert "picture" in out
+
+
+def test_exit_codes_follow_the_claim(folder, capsys):
+    claim = {"metric": "train_loss", "at_most": 0.0, "in": 1, "of": 2}
+    write(folder, "wrong", claim=claim)
+    assert call(capsys, "run", "wrong")[0] == 1
+    # The outcome of the page is the outcome of the call that finds it.
+    assert call(capsys, "run", "wrong")[0] == 1
+    write(folder, "right", claim=claim | {"at_most": 5.0})
+    assert call(capsys, "run", "right")[0] == 0
+
+
+def test_seed_epochs_and_settings(folder, capsys):
+    code, out, _ = call(
+        capsys, "run", "small", "--no-logbook", "--json", "--seed", "7", "8", "9",
+        "--epochs", "3", "--set", "optimizer=adam", "--set", "optimizer.learning_rate=0.01",
+    )  # fmt: skip
+    told = json.loads(out)
+    assert code == 0
+    assert [(seed["seed"], seed["epochs"]) for seed in told["seeds"]] == [(7, 3), (8, 3), (9, 3)]
+    assert not (folder / "logbook").exists()

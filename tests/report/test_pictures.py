@@ -1,0 +1,21 @@
+"""Pictures of runs and of schedules."""
+
+import numpy as np
+from finished_runs import EXPERIMENT, run_of
+
+from nnref.experiment.experiment import Experiment
+from nnref.report.pictures import draw_losses, draw_schedule
+
+
+def test_pictures_are_drawn_for_one_seed_and_for_many(tmp_path):
+    one, many = run_of([0.9, 0.5, 0.2]), run_of(*[[0.9, 0.5, np.nan]] * 30)
+    for number, run in enumerate((one, many)):
+        png = draw_losses(run, tmp_path / f"{number}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        svg = draw_losses(run, tmp_path / f"{number}.svg").read_text()
+        assert svg.count("<path") > 10
+
+
+def test_a_picture_of_the_schedule(tmp_path):
+    experiment = Experiment(**EXPERIMENT | {"schedule": "cosine"})
+    assert draw_schedule(experiment, "some", tmp_path / "s.png").stat().st_size > 5000

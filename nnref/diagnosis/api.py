@@ -21,7 +21,7 @@ from nnref.diagnosis.judge.judge import decide, impossible, measures
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
-from nnref.diagnosis.program.at_start import LossLook
+from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.tracing import is_library, name_of
 from nnref.diagnosis.recipe import Subject, for_any_rows, no_penalty, updated
 from nnref.diagnosis.run.trials import norms
@@ -282,8 +282,8 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         raise UserError(
             f"diagnose: {' and '.join(missing)} missing; loss(params, batch, key) needs all"
         )
-    look = LossLook(loss, params, batch, bare_arguments(loss) > 2)
-    _, none, x, y = look.given
+    look = LossAtStart(loss, params, batch, bare_arguments(loss) > 2)
+    _, none, x, y = look.arguments
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
 
     def step(carry: Any, key: Any) -> Any:

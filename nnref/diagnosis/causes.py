@@ -114,15 +114,28 @@ THRESHOLDS: dict[str, Threshold] = {
         0.4, "share of rows that would have to change class between the splits"
     ),
     "sorted": Threshold(0.2, "changes of class from row to row, over what chance gives"),
+    "zero targets": Threshold(0.01, "share of targets that are 0: fewer are an accident"),
+    "outside": Threshold(1e-3, "of the targets' deviation: how far outside a target counts"),
+    "sums to one": Threshold(0.05, "by which rows of targets may miss 1 and count as shares"),
     "out of range": Threshold(
         0.01, "share of the targets' variance that outputs cannot reach: less is rounding"
     ),
     "narrow": Threshold(
         4.0, "range of a bounded logit: e**4 to 1 is the most that two classes can differ"
     ),
-    "told apart": Threshold(
+    "one best output": Threshold(
         0.3, "share of the targets' range with one best answer: healthy losses have 0"
     ),
+    "probabilities": Threshold(1e-3, "of 1: what rounding leaves of a sum of probabilities"),
+    "floor": Threshold(0.2, "share of drawn outputs at the bound: with ReLU it is a half"),
+    "even steps": Threshold(
+        0.1, "of their mean, by which steps of the loss differ where a probability falls to a tenth"
+    ),
+    "only true": Threshold(
+        0.05, "loss of outputs of 1 over that of equal probabilities: others do not count"
+    ),
+    "margin": Threshold(0.2, "by which a loss of twice a wrong margin differs from twice the loss"),
+    "calibrated": Threshold(0.02, "of the range of the targets: the distance to the best output"),
     "target weights": Threshold(
         1e4, "gradient of zeros over that of ones: class weights stay far below"
     ),
@@ -131,7 +144,18 @@ THRESHOLDS: dict[str, Threshold] = {
         "of the variance, by which a curved fit beats an affine one: linear classifiers of "
         "healthy digits lose 0.16",
     ),
-    "mates": Threshold(1e-3, "of the largest output: more than rounding in another order"),
+    "affine": Threshold(0.3, "of the variance: where an affine map explains less, it does not fit"),
+    "domain": Threshold(50.0, "output of the last layer that training may well reach"),
+    "twice the loss": Threshold(0.01, "by which the loss of a batch repeated may miss twice it"),
+    "still steps": Threshold(0.5, "share of steps that equal the one before: no sequence to tell"),
+    "steady slope": Threshold(
+        1e-4, "of the largest slope: smaller ones drown in the rounding of the loss"
+    ),
+    "felt": Threshold(1e-6, "of the gradient: below, the loss does not depend on the parameter"),
+    "far off": Threshold(2.0, "gradient over slope, or under: a difference that is no rounding"),
+    "batch dependence": Threshold(
+        1e-3, "of the largest output, by which a row may change with its batch: rounding"
+    ),
     "slope": Threshold(
         0.05, "of the larger of two: central differences in double precision agree to 1e-6"
     ),

@@ -19,8 +19,6 @@ from nnref.diagnosis.causes import THRESHOLDS
 from nnref.diagnosis.findings import Finding, Findings
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.program import step
-from nnref.diagnosis.program.at_start import Look
 from nnref.diagnosis.recipe import Subject, for_any_rows
 from nnref.diagnosis.run.trials import Change, Trainer
 from nnref.training.adapters import plain
@@ -641,14 +639,6 @@ def test_rows_are_looked_at_evenly_where_there_are_many():
     goes_on = replace(subject, restart=lambda params, state: state)
     _, y = Measurements(goes_on, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(y, x[:1024])
-
-
-def test_a_warm_up_from_0_is_no_standstill():
-    warm = optax.adam(optax.linear_schedule(0.0, 0.1, 20))
-    found = step.optimizer(Look(replace(subject_of(task()), optimizer=warm)))
-    assert found == []
-    still = replace(subject_of(task()), optimizer=optax.set_to_zero())
-    assert [f.cause for f in step.optimizer(Look(still))] == ["parameters_not_updated"]
 
 
 # Slow networks, and costs

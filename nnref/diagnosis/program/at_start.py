@@ -1,4 +1,4 @@
-"""What several checks want to know of a subject at its start, each found once."""
+"""What several checks measure of a subject before its first step, each once."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -23,12 +23,12 @@ from nnref.diagnosis.program.tracing import Trace, trace
 from nnref.diagnosis.recipe import Subject, updated
 
 
-class Severally(ValueError):
-    """Outputs that a check of one array of answers cannot look at."""
+class SeveralOutputs(ValueError):
+    """The model returns several arrays; this check needs one."""
 
 
-class Look:
-    """A subject at its start, with what several checks want to know of it."""
+class AtStart:
+    """A subject before its first step, with what several checks measure of it."""
 
     def __init__(self, subject: Subject, params: Any = None, state: Any = None) -> None:
         """Start the subject, unless parameters and state are given."""
@@ -43,40 +43,50 @@ class Look:
         return sample(self.subject, self.params, self.state)
 
     @property
-    def answers(self) -> np.ndarray:
+    def outputs(self) -> np.ndarray:
         """The outputs of the sample.
 
         Raises:
-            Severally: where they are not one array.
+            SeveralOutputs: where they are not one array.
         """
-        answers = self.sample.answers
-        if answers is None:
-            raise Severally("the outputs are not one array with the rows first")
-        return answers
+        outputs = self.sample.outputs
+        if outputs is None:
+            raise SeveralOutputs("the outputs are not one array with the rows first")
+        return outputs
+
+    @property
+    def width(self) -> int:
+        """The units of the last axis of the outputs, 1 where there is none."""
+        return self.outputs.shape[-1] if self.outputs.ndim > 1 else 1
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The targets of all training rows."""
+        return np.asarray(self.subject.train[1])
 
     @cached_property
     def kind(self) -> Kind:
         """What the targets are."""
-        return kind_of(self.subject.train[1], self.answers, self.subject.kind)
+        return kind_of(self.subject.train[1], self.outputs, self.subject.kind)
 
     @cached_property
     def range(self) -> Range | None:
-        """What the answers can be."""
+        """What the outputs can be."""
         return range_of(*self.sample.tail) if self.sample.tail else None
 
     @cached_property
     def expectation(self) -> Expectation:
-        """What the loss expects of them."""
-        return expectation_of(self.subject.loss, self.sample.y, self.kind, self.answers.shape)
+        """What the loss expects of the outputs."""
+        return expectation_of(self.subject.loss, self.sample.y, self.kind, self.outputs.shape)
 
     @cached_property
     def row_by_row(self) -> bool:
-        """Whether the loss holds each answer against its target, not rows against each other."""
-        return row_by_row(self.subject.loss, self.answers[:4], self.sample.y[:4])
+        """Whether the loss holds each output against its target, not rows against each other."""
+        return row_by_row(self.subject.loss, self.outputs[:4], self.sample.y[:4])
 
     @property
-    def given(self) -> tuple[Any, Any, Any, Any]:
-        """What a step takes beside a key: parameters, state, rows, targets."""
+    def arguments(self) -> tuple[Any, Any, Any, Any]:
+        """The arguments of a step beside a key: parameters, state, rows, targets."""
         return self.params, self.state, self.sample.x, self.sample.y
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
@@ -87,12 +97,12 @@ class Look:
     @cached_property
     def training(self) -> Trace:
         """The program of `objective`: its arguments, its results."""
-        return trace(self.objective, *self.given, jax.random.key(0))
+        return trace(self.objective, *self.arguments, jax.random.key(0))
 
     @cached_property
     def loss(self) -> Trace:
         """The program of the loss alone: arguments outputs, targets."""
-        return trace(self.subject.loss, self.sample.outputs, self.sample.y)
+        return trace(self.subject.loss, self.sample.tree, self.sample.y)
 
     @cached_property
     def step(self) -> Callable[[float], Any]:
@@ -110,8 +120,8 @@ class Look:
         return lambda scale: jitted(self.params, scale)
 
     @property
-    def waits(self) -> bool:
-        """Whether the optimizer moves later where its first update is 0, as a warm-up does."""
+    def warms_up(self) -> bool:
+        """Whether an optimizer whose first update is 0 moves later, as in a warm-up."""
         optimizer, params = self.subject.optimizer, self.params
         drawn = drawn_like(params)
 
@@ -124,19 +134,19 @@ class Look:
 
     @property
     def last(self) -> str:
-        """Where the answers are made."""
-        found = self.sample.layers
-        return f"{found[-1].name}, {found[-1].where}" if found else "output"
+        """The place of the last layer."""
+        layers = self.sample.layers
+        return layers[-1].place if layers else "output"
 
     @property
     def loss_line(self) -> str:
-        """Where the loss is made."""
+        """The last line of the loss."""
         lines = [op.where for op in self.loss.operations if op.where]
         return lines[-1] if lines else "loss"
 
 
-class LossLook:
-    """The same of a bare `loss(params, batch, key)`: less can be asked of it.
+class LossAtStart:
+    """A bare `loss(params, batch, key)` before its first step: less can be asked of it.
 
     Rows are the batch, whatever it is; there are no targets, outputs and state.
     """
@@ -146,17 +156,17 @@ class LossLook:
     def __init__(self, loss: Callable[..., Any], params: Any, batch: Any, keyed: bool) -> None:
         """Take a loss of parameters and batch, and of a key where it is keyed."""
         self.loss, self.keyed = loss, keyed
-        self.given = params, {}, batch, ()
+        self.arguments = params, {}, batch, ()
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss, no outputs, no state."""
-        given = (params, x, key) if self.keyed else (params, x)
-        return jnp.mean(self.loss(*given)), (), ()
+        arguments = (params, x, key) if self.keyed else (params, x)
+        return jnp.mean(self.loss(*arguments)), (), ()
 
     @cached_property
     def training(self) -> Trace:
-        """See `Look.training`."""
-        return trace(self.objective, *self.given, jax.random.key(0))
+        """See `AtStart.training`."""
+        return trace(self.objective, *self.arguments, jax.random.key(0))
 
 
 def drawn_like(params: Any) -> Any:

@@ -1,23 +1,23 @@
 """Checks of the traced program: what the operations of a network and its loss do, never names.
 
-Each check takes a `Look` at a subject and gives findings. What can be told by tracing is told by
-tracing; the rest is asked of the functions with a few numbers.
+Each check takes a subject `AtStart` and gives findings. What a trace shows is read from the trace;
+for the rest the functions are called with a few numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nnref.diagnosis.findings import Finding, in_a_line, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
-from nnref.diagnosis.program.at_start import Look, LossLook, Severally
-from nnref.diagnosis.program.outputs import answers
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
+from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.step import (
-    ahead,
+    batch_dependence,
     batch_scale,
-    guards,
-    mates,
-    one_draw,
+    domain_errors,
+    future_leakage,
     optimizer,
+    random_key,
     randomness,
     statistics,
     tables,
@@ -40,51 +40,51 @@ def check(
         state: that goes with them.
         impossible: takes a line for each check that these functions do not allow.
     """
-    return asked(Look(subject, params, state), CHECKS, impossible)
+    return asked(AtStart(subject, params, state), CHECKS, impossible)
 
 
-def check_loss(look: LossLook, impossible: list[str]) -> list[Finding]:
+def check_loss(start: LossAtStart, impossible: list[str]) -> list[Finding]:
     """Findings of those checks that a bare loss allows."""
-    return asked(look, CHECKS_OF_A_LOSS, impossible)
+    return asked(start, CHECKS_OF_A_LOSS, impossible)
 
 
 def asked(
-    look: Any, checks: dict[str, Callable[[Any], list[Finding]]], impossible: list[str] | None
+    start: Any, checks: dict[str, Callable[[Any], Iterator[Finding]]], impossible: list[str] | None
 ) -> list[Finding]:
-    """Findings of some checks; what a check cannot ask, is told by its reason."""
-    found: list[Finding] = []
+    """Findings of some checks; `impossible` takes those that could not be asked, and why."""
+    findings: list[Finding] = []
     refused: dict[str, list[str]] = {}
-    for name, judge in checks.items():
+    for name, check in checks.items():
         try:
-            found += judge(look)
-        except Severally as error:
+            findings += list(check(start))
+        except SeveralOutputs as error:
             refused.setdefault(str(error), []).append(name)
         except Exception as error:  # a user's function may refuse what it is asked
             refused.setdefault(in_a_line(error), []).append(name)
     if impossible is not None:
         impossible += [f"{', '.join(names)}: {why}" for why, names in refused.items()]
-    return upstream(found)
+    return upstream(findings)
 
 
-CHECKS: dict[str, Callable[[Look], list[Finding]]] = {
+CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
     "something nonlinear between layers": between_layers,
-    "outputs, targets and loss": answers,
+    "outputs, targets and loss": outputs,
     "running statistics": statistics,
     "random numbers": randomness,
-    "rows of a batch by themselves": mates,
-    "steps of a sequence by those before them": ahead,
+    "rows of a batch by themselves": batch_dependence,
+    "steps of a sequence by those before them": future_leakage,
     "a loss that does not grow with the batch": batch_scale,
     "the direction of the updates": optimizer,
     "gradients against slopes of the loss": gradients,
     "arithmetic with integers": integers,
-    "guards of logarithms, roots and divisions": guards,
+    "guards of logarithms, roots and divisions": domain_errors,
     "indices into tables": tables,
 }
-CHECKS_OF_A_LOSS: dict[str, Callable[[LossLook], list[Finding]]] = {
+CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
-    "random numbers": one_draw,
+    "random numbers": random_key,
     "gradients against slopes of the loss": gradients,
 }

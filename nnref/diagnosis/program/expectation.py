@@ -1,7 +1,7 @@
-"""The network's answers against the targets and the loss: what range they have, what it expects.
+"""The range of the network's outputs, and what the loss expects of them.
 
-Two functions are probed and never read: the tail, which makes the answers from the last layer's
-pre-activations, and the loss as a function of the answers. A loss that does not change when a
+Two functions are probed and never read: the tail, which makes the outputs from the last layer's
+pre-activations, and the loss as a function of the outputs. A loss that does not change when a
 number is added to each row applies a softmax; one that grows by the same amount each time a
 probability is divided by ten takes its logarithm; and so on.
 """
@@ -14,19 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnosis.causes import bound
 from nnref.diagnosis.program.layers import Layer, forward, layers_of
 from nnref.diagnosis.program.tracing import Trace
 from nnref.diagnosis.recipe import Subject
 
 ROWS = 8  # of a probe
 Kind = Literal["one-hot", "classes", "binary", "flags", "values"]
+# Reads losses once they are computed, and gives fields of an `Expectation`.
+Reader = Callable[[], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Sample:
     """A subject at its start, with a few rows.
 
-    `tail` gives the answers for pre-activations of the last layer, where they depend on nothing
+    `tail` gives the outputs for pre-activations of the last layer, where they depend on nothing
     else of the data; None otherwise.
     """
 
@@ -35,26 +38,26 @@ class Sample:
     state: Any
     x: Any
     y: Any
-    outputs: Any
+    tree: Any  # of the outputs
     trace: Trace  # in evaluation mode
     layers: list[Layer]
 
     @property
-    def answers(self) -> np.ndarray | None:
+    def outputs(self) -> np.ndarray | None:
         """The outputs, where they are one array with the rows first."""
-        leaves = jax.tree.leaves(self.outputs)
+        leaves = jax.tree.leaves(self.tree)
         if len(leaves) != 1 or np.shape(leaves[0])[:1] != (len(self.x),):
             return None
         return np.asarray(leaves[0], np.float64)
 
     @property
     def tail(self) -> tuple[Callable[[Any], Any], tuple[int, ...]] | None:
-        """The answers as a function of the last pre-activations, and the shape of these."""
-        outputs = self.trace.outputs[: len(jax.tree.leaves(self.outputs))]
-        found = [layer for layer in self.layers if not layer.looped]
-        if not found or len(outputs) != 1:
+        """The outputs as a function of the last pre-activations, and the shape of these."""
+        outputs = self.trace.outputs[: len(jax.tree.leaves(self.tree))]
+        layers = [layer for layer in self.layers if not layer.looped]
+        if not layers or len(outputs) != 1:
             return None
-        cut = found[-1].before
+        cut = layers[-1].before
         data = set(self.trace.arguments[2])
         if data & self.trace.needed(outputs, [cut]) or cut not in self.trace.needed(outputs):
             return None
@@ -123,10 +126,10 @@ def kind_of(y: Any, answers: np.ndarray, told: str | None) -> Kind:
 
 @dataclass(frozen=True)
 class Range:
-    """What the answers can be.
+    """What the outputs can be.
 
-    `low` and `high` bound them, infinite where nothing does; `floor` tells a bound below that a
-    good part of all pre-activations meets exactly, as with ReLU.
+    `low` and `high` bound them, infinite where nothing does; `floor` says that a good part of all
+    pre-activations gives exactly the lower bound, as with ReLU.
     """
 
     low: float
@@ -146,34 +149,40 @@ def range_of(tail: Callable[[Any], Any], shape: tuple[int, ...]) -> Range:
     """Probe a tail with pre-activations small and huge.
 
     Args:
-        tail: answers of pre-activations.
-        shape: of these.
+        tail: outputs as a function of pre-activations.
+        shape: of the pre-activations.
     """
     random = np.random.default_rng(0)
     drawn = random.normal(size=(4, *shape))
     levels = np.ones((4, *shape)) * np.array([-1.0, 0.0, 0.5, 1.0]).reshape(-1, *[1] * len(shape))
     scales = (1.0, 30.0, 900.0)
     stack = np.concatenate([scale * part for scale in scales for part in (drawn, levels)])
-    given = np.asarray(jax.jit(jax.vmap(tail))(stack.astype(np.float32)), np.float64)
-    given = np.where(np.isfinite(given), given, np.sign(np.nan_to_num(given)) * 1e30)
-    small, middle, large = np.split(given, len(scales))
+    values = np.asarray(jax.jit(jax.vmap(tail))(stack.astype(np.float32)), np.float64)
+    values = np.where(np.isfinite(values), values, np.sign(np.nan_to_num(values)) * 1e30)
+    small, middle, large = np.split(values, len(scales))
     grows = max(1.0, 3 * np.abs(middle).max())
-    low = -np.inf if large.min() < -grows else float(given.min())
-    high = np.inf if large.max() > grows else float(given.max())
-    width = given.shape[-1] if given.ndim > 2 else 1
-    sums = given.sum(-1) if given.ndim > 2 else given
+    low = -np.inf if large.min() < -grows else float(values.min())
+    high = np.inf if large.max() > grows else float(values.max())
+    width = values.shape[-1] if values.ndim > 2 else 1
+    sums = values.sum(-1) if values.ndim > 2 else values
     ordinary = small[:4]
     return Range(
         low=low,
         high=high,
-        constant=bool(np.ptp(given) <= 1e-6),
-        floor=bool(high == np.inf and low > -np.inf and np.mean(ordinary == ordinary.min()) > 0.2),
-        sums_to_one=bool(width > 1 and low >= 0 and np.abs(sums - 1).max() < 1e-3),
+        constant=bool(np.ptp(values) <= 1e-6),
+        floor=bool(
+            high == np.inf
+            and low > -np.inf
+            and np.mean(ordinary == ordinary.min()) > bound("floor")
+        ),
+        sums_to_one=bool(
+            width > 1 and low >= 0 and np.abs(sums - 1).max() < bound("probabilities")
+        ),
         sums_over_batch=bool(
             shape[0] > 1
             and low >= 0
-            and np.abs(given.sum(1) - 1).max() < 1e-3
-            and not (width > 1 and np.abs(sums - 1).max() < 1e-3)
+            and np.abs(values.sum(1) - 1).max() < bound("probabilities")
+            and not (width > 1 and np.abs(sums - 1).max() < bound("probabilities"))
         ),
     )
 
@@ -184,37 +193,37 @@ def range_of(tail: Callable[[Any], Any], shape: tuple[int, ...]) -> Range:
 def row_by_row(loss: Callable[[Any, Any], Any], outputs: Any, y: Any) -> bool:
     """Whether the loss of some rows is the mean, or sum, of the losses of each by itself.
 
-    One that holds rows against each other, as contrastive losses do, is neither: what it wants of
-    an answer is not to be told from its target.
+    One that holds rows against each other, as contrastive losses do, is neither: the target of a
+    row does not say which output is the best one.
     """
     outputs, loss = np.asarray(outputs, np.float32), jax.jit(loss)
     alone = [float(loss(outputs[i : i + 1], y[i : i + 1])) for i in range(len(y))]
-    told = float(loss(outputs, y)), np.mean(alone), np.sum(alone)
-    return bool(np.isclose(told[0], told[1:], rtol=1e-3).any())
+    together, tolerance = float(loss(outputs, y)), bound("doubled")
+    return bool(np.isclose(together, (np.mean(alone), np.sum(alone)), rtol=tolerance).any())
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a loss does with answers, found by asking it.
+    """What a loss does with outputs, found by asking it.
 
     Attributes:
-        flat: it does not depend on the answers.
+        flat: it does not depend on the outputs.
         reads_targets: it depends on the targets.
-        pairs: it matters which answer stands beside which target.
+        pairs: it matters which output stands beside which target.
         softmax: it applies a softmax over the last axis.
-        softmax_over_batch: or over the batch.
-        margin: it rewards large answers of the right sign without end, as a logistic loss does.
-        logarithm: it takes the logarithm of answers.
+        softmax_over_batch: it applies one over the rows of the batch.
+        margin: it rewards large outputs of the right sign without end, as a logistic loss does.
+        logarithm: it takes the logarithm of outputs.
         renormalizes: it divides each row by its sum.
-        only_true: only the answer for the true class counts.
-        positive: it is finite for positive answers and not for negative ones.
-        beyond_one: where it takes the logarithm, answers above one are judged too.
-        rises: it rises as answers move towards the targets.
-        collapses: share of the targets' range within which the best answer is the same.
+        only_true: only the output for the true class counts.
+        positive: it is finite for positive outputs and not for negative ones.
+        beyond_one: it rises for outputs above one, too.
+        rises: it rises as outputs move towards the targets.
+        collapses: share of the targets' range within which the best output is the same.
         weights: how unequally targets weigh, the heaviest over the lightest.
-        blind: of two classes, the one whose rows have the same loss whatever the answer.
-        bottomless: it falls without end as all answers grow, or fall.
-        distance: it is least where the answer is the target.
+        blind: of two classes, the one whose rows have the same loss whatever the output.
+        bottomless: it falls without end as all outputs grow, or fall.
+        distance: it is least where the output is the target.
     """
 
     flat: bool = False
@@ -241,138 +250,210 @@ class Expectation:
         return self.softmax or self.margin
 
 
+class Probe:
+    """Asks a loss of many outputs at once: first all are collected, then one program runs.
+
+    `ask` gives the number under which `losses` has the loss afterwards.
+    """
+
+    def __init__(self, loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: Any) -> None:
+        """Take a loss of outputs and targets, targets of a few rows, and the outputs' shape."""
+        self.loss = jax.jit(jax.vmap(lambda outputs, y: jnp.asarray(loss(outputs, y)).sum()))
+        self.y, self.shape = np.asarray(y), shape
+        self.kind: Kind = kind
+        self.width = shape[-1] if len(shape) > 1 else 1
+        self.goal = goal_of(self.y, kind, shape)
+        values = kind == "values"
+        self.spread = max(float(np.ptp(np.asarray(y, np.float64))), 1e-6) if values else 1.0
+        self.middle = float(np.mean(y)) if values else 0.5
+        self.outputs: list[np.ndarray] = []
+        self.targets: list[np.ndarray] = []
+        self.losses = np.zeros(0)
+        self.flat = self.linear = False  # known once `outputs_within_range` has read its losses
+
+    def ask(self, outputs: Any, targets: Any = None) -> int:
+        """Ask for the loss of some outputs, for the targets of the rows or others."""
+        self.outputs.append(np.broadcast_to(np.asarray(outputs, np.float32), self.shape))
+        self.targets.append(self.y if targets is None else targets)
+        return len(self.outputs) - 1
+
+    def run(self) -> None:
+        """Compute all losses that were asked for."""
+        parts = [
+            self.loss(np.stack(self.outputs[i : i + 512]), np.stack(self.targets[i : i + 512]))
+            for i in range(0, len(self.outputs), 512)
+        ]
+        self.losses = np.concatenate([np.asarray(part) for part in parts]).astype(np.float64)
+
+    def same(self, first: list[int], second: list[int]) -> bool:
+        """Whether two lists of outputs have the same losses."""
+        a, b = self.losses[first], self.losses[second]
+        tolerance = 1e-7 * self.spread**2
+        return bool(np.isfinite(a).all() and np.allclose(a, b, rtol=1e-4, atol=tolerance))
+
+
 def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: Any) -> Expectation:
-    """Ask a loss what it expects of answers.
+    """Ask a loss what it expects of outputs.
 
     Args:
-        loss: of answers and targets.
+        loss: of outputs and targets.
         y: targets, a few rows.
         kind: what they are.
-        shape: of the answers.
+        shape: of the outputs.
     """
-    random = np.random.default_rng(0)
-    many = jax.jit(jax.vmap(lambda outputs, y: jnp.asarray(loss(outputs, y)).sum()))
-    y = np.asarray(y)
-    asked: list[np.ndarray] = []
-    targets: list[np.ndarray] = []
+    probe = Probe(loss, y, kind, shape)
+    drawn, *readers = outputs_within_range(probe)
+    readers += [right_and_wrong(probe), without_end(probe), best_outputs(probe)]
+    probe.run()
+    fields: dict[str, Any] = {}
+    for read in readers:
+        fields |= read()
+    if probe.goal is not None and not probe.flat and kind != "classes":
+        fields["weights"] = weights_of(loss, probe.y, drawn, probe.goal)
+    return Expectation(**fields)
 
-    def ask(answer: Any, target: Any = y) -> int:
-        asked.append(np.broadcast_to(np.asarray(answer, np.float32), shape))
-        targets.append(target)
-        return len(asked) - 1
 
-    width = shape[-1] if len(shape) > 1 else 1
+def outputs_within_range(probe: Probe) -> tuple[np.ndarray, Reader]:
+    """Outputs drawn within the range of the targets, and the same moved, turned and scaled."""
+    random, spread, shape = np.random.default_rng(0), probe.spread, probe.shape
     column = (*shape[:-1], 1) if len(shape) > 1 else shape
-    goal = goal_of(y, kind, shape)
-    spread = max(float(np.ptp(np.asarray(y, np.float64))), 1e-6) if kind == "values" else 1.0
-    middle = float(np.mean(y)) if kind == "values" else 0.5
-    # Any answers, within the range of the targets.
-    drawn = [middle + spread * random.uniform(-0.45, 0.45, shape) for _ in range(3)]
-    any_answers = [ask(answers) for answers in drawn]
-    added = [ask(answers + spread * random.normal(size=column)) for answers in drawn]
-    beside = [ask(answers + spread * random.normal(size=(1, *shape[1:]))) for answers in drawn]
-    mirrored = ask(2 * drawn[0] - drawn[1])
-    turned = [ask(np.roll(answers, 1, 0)) for answers in drawn]
-    scaled = (
-        [ask(np.abs(answers)) for answers in drawn],
-        [ask(2.5 * np.abs(answers)) for answers in drawn],
+    drawn = [probe.middle + spread * random.uniform(-0.45, 0.45, shape) for _ in range(3)]
+    plain = [probe.ask(outputs) for outputs in drawn]
+    by_row = [probe.ask(outputs + spread * random.normal(size=column)) for outputs in drawn]
+    by_column = [
+        probe.ask(outputs + spread * random.normal(size=(1, *shape[1:]))) for outputs in drawn
+    ]
+    mirrored = probe.ask(2 * drawn[0] - drawn[1])
+    turned = [probe.ask(np.roll(outputs, 1, 0)) for outputs in drawn]
+    positive = [probe.ask(np.abs(outputs)) for outputs in drawn]
+    scaled = [probe.ask(2.5 * np.abs(outputs)) for outputs in drawn]
+    signs = [probe.ask(sign * (np.abs(drawn[0]) + 0.1 * spread)) for sign in (1, -1)]
+    other_targets = [probe.ask(outputs, np.roll(probe.y, 1, 0)) for outputs in drawn]
+
+    def read() -> dict[str, Any]:
+        losses, y, wide = probe.losses, probe.y, probe.width > 1
+        values = np.array([losses[plain], losses[positive]])
+        size = np.abs(values).max()
+        # A cost that is linear in the outputs may be blind to what is added without a softmax, and
+        # has its best outputs at infinity.
+        on_a_line = 2 * losses[plain[0]] - losses[plain[1]]
+        linear = np.isclose(losses[mirrored], on_a_line, rtol=1e-4, atol=1e-4 * size)
+        probe.linear = bool(linear)
+        probe.flat = bool(np.isfinite(values).all() and np.ptp(values) <= 1e-5 * size)
+        curved = not probe.flat and not probe.linear
+        softmax = wide and curved and probe.same(plain, by_row)
+        over_batch = curved and len(y) > 2 and probe.same(plain, by_column)
+        return {
+            "flat": probe.flat,
+            "positive": bool(np.array_equal(np.isfinite(losses[signs]), [True, False])),
+            "reads_targets": not probe.same(plain, other_targets)
+            or len(y) == 1
+            or np.all(y == y[:1]),
+            "pairs": not probe.same(plain, turned) or len(y) < 3,
+            "softmax": softmax,
+            # Where all that is added is lost, no softmax runs over the batch.
+            "softmax_over_batch": over_batch and not softmax,
+            "renormalizes": wide and not probe.flat and probe.same(positive, scaled),
+        }
+
+    return drawn[0], read
+
+
+def right_and_wrong(probe: Probe) -> Reader:
+    """For classes and labels: outputs that answer them surely or hardly, rightly or wrongly."""
+    goal, kind, width = probe.goal, probe.kind, probe.width
+    if kind == "values" or goal is None:
+        return dict
+
+    def sure(share: float) -> int:
+        return probe.ask(probability(goal, kind, width, share))
+
+    tenths = [sure(10.0**-power) for power in (1, 2, 3, 4, 5)]
+    toward, away = (
+        [sure(share) for share in some] for some in ((0.6, 0.75, 0.9), (0.4, 0.25, 0.1))
     )
-    signs_of = [ask(sign * (np.abs(drawn[0]) + 0.1 * spread)) for sign in (1, -1)]
-    other_targets = [ask(answers, np.roll(y, 1, 0)) for answers in drawn]
-    tenths: list[int] = []
-    toward = away = ones = level = right = wrong = above = tenths
-    if kind != "values" and goal is not None:
-        tenths = [ask(probability(goal, kind, width, 10.0**-power)) for power in (1, 2, 3, 4, 5)]
-        toward, away = [
-            [ask(probability(goal, kind, width, p)) for p in some]
-            for some in ((0.6, 0.75, 0.9), (0.4, 0.25, 0.1))
-        ]
-        ones = [ask(np.full(shape, 0.999))]
-        level = [ask(np.full(shape, 1 / max(width, 2)))]
-        signs = 2 * goal - 1
-        right = [ask(size * signs) for size in (10.0, 20.0, 40.0)]
-        wrong = [ask(-size * signs) for size in (10.0, 20.0, 40.0)]
-        above = [ask(np.where(goal > 0.5, size, 0.5)) for size in (0.999, 1.5, 2.5)]
-    far = [[ask(sign * size * spread) for size in (1e2, 1e4)] for sign in (1, -1)]
-    curve: list[list[int]] = []
-    grid, quantiles = np.zeros(0), np.zeros(0)
-    if kind in ("values", "binary", "flags") and goal is not None:
-        quantiles, grid = calibration(y, goal.size)
-        curve = [[ask(g, np.full_like(y, v)) for g in grid] for v in quantiles]
-    losses = np.concatenate(
-        [
-            np.asarray(many(np.stack(asked[i : i + 512]), np.stack(targets[i : i + 512])))
-            for i in range(0, len(asked), 512)
-        ]
-    ).astype(np.float64)
+    ones = probe.ask(np.full(probe.shape, 0.999))
+    level = probe.ask(np.full(probe.shape, 1 / max(width, 2)))
+    signs = 2 * goal - 1
+    right, wrong = (
+        [probe.ask(sign * size * signs) for size in (10.0, 20.0, 40.0)] for sign in (1, -1)
+    )
+    above = [probe.ask(np.where(goal > 0.5, size, 0.5)) for size in (0.999, 1.5, 2.5)]
 
-    def same(first: Any, second: Any) -> bool:
-        a, b = losses[list(first)], losses[list(second)]
-        return bool(np.isfinite(a).all() and np.allclose(a, b, rtol=1e-4, atol=1e-7 * spread**2))
-
-    told = np.array([losses[list(any_answers)], losses[list(scaled[0])]])
-    # A cost that is linear in the answers may be blind to what is added without a softmax, and has
-    # its best answers at infinity.
-    on_a_line = 2 * losses[any_answers[0]] - losses[any_answers[1]]
-    linear = np.isclose(losses[mirrored], on_a_line, rtol=1e-4, atol=1e-4 * np.abs(told).max())
-    flat = np.isfinite(told).all() and np.ptp(told) <= 1e-5 * np.abs(told).max()
-    found: dict[str, Any] = {
-        "flat": bool(flat),
-        "positive": bool(np.array_equal(np.isfinite(losses[signs_of]), [True, False])),
-        "reads_targets": not same(any_answers, other_targets) or len(y) == 1 or np.all(y == y[:1]),
-        "pairs": not same(any_answers, turned) or len(y) < 3,
-        "softmax": width > 1 and not flat and not linear and same(any_answers, added),
-        "softmax_over_batch": not flat and not linear and len(y) > 2 and same(any_answers, beside),
-        "renormalizes": width > 1 and not flat and same(*scaled),
-    }
-    if found["softmax"] and found["softmax_over_batch"]:  # all that is added is lost: no softmax
-        found["softmax_over_batch"] = False
-    if tenths and not flat:
-        steps = np.diff(losses[list(tenths)])[1:]
-        found["logarithm"] = bool(
-            np.isfinite(steps).all() and steps[0] > 1e-6 and np.ptp(steps) < 0.1 * steps.mean()
-        )
-        found["only_true"] = bool(losses[ones[0]] < 0.05 * losses[level[0]])
-        least, most = losses[list(right)], losses[list(wrong)]
-        found["margin"] = bool(
-            not found["logarithm"]
-            and np.isfinite(most).all()
-            and np.isfinite(least).all()
-            and least[-1] < 1e-3 * most[-1]
-            and abs(most[2] / most[1] - 2) < 0.2
-        )
-        higher = losses[list(above)]
-        found["beyond_one"] = bool(np.isfinite(higher).all() and (np.diff(higher) > 0).all())
-        towards, backwards = losses[list(toward)], losses[list(away)]
+    def read() -> dict[str, Any]:
+        if probe.flat:
+            return {}
+        losses = probe.losses
+        steps = np.diff(losses[tenths])[1:]
+        even = np.isfinite(steps).all() and steps[0] > 1e-6
+        logarithm = bool(even and np.ptp(steps) < bound("even steps") * steps.mean())
+        least, most, higher = losses[right], losses[wrong], losses[above]
+        towards, backwards = losses[toward], losses[away]
         # A loss that is above 0 was not turned: its answers may be distances, least for a match.
-        turned = min(towards.min(), backwards.min()) < 0
-        found["rises"] = bool(
-            turned and (towards > backwards).all() and (np.diff(towards) > 0).all()
-        )
-    if kind in ("values", "binary", "flags") and not flat and not linear:
-        ends = losses[np.array(far)]
-        found["bottomless"] = bool(((ends[:, 1] < 20 * ends[:, 0]) & (ends[:, 0] < 0)).any())
-    if curve and not flat and not linear:
-        table = losses[np.array(curve)]
+        negative = min(towards.min(), backwards.min()) < 0
+        return {
+            "logarithm": logarithm,
+            "only_true": bool(losses[ones] < bound("only true") * losses[level]),
+            "margin": bool(
+                not logarithm
+                and np.isfinite(most).all()
+                and np.isfinite(least).all()
+                and least[-1] < 1e-3 * most[-1]
+                and abs(most[2] / most[1] - 2) < bound("margin")
+            ),
+            "beyond_one": bool(np.isfinite(higher).all() and (np.diff(higher) > 0).all()),
+            "rises": bool(
+                negative and (towards > backwards).all() and (np.diff(towards) > 0).all()
+            ),
+        }
+
+    return read
+
+
+def without_end(probe: Probe) -> Reader:
+    """Outputs far beyond the targets, on both sides."""
+    far = [[probe.ask(sign * size * probe.spread) for size in (1e2, 1e4)] for sign in (1, -1)]
+
+    def read() -> dict[str, Any]:
+        if probe.kind not in ("values", "binary", "flags") or probe.flat or probe.linear:
+            return {}
+        near, beyond = probe.losses[np.array(far)].T
+        return {"bottomless": bool(((beyond < 20 * near) & (near < 0)).any())}
+
+    return read
+
+
+def best_outputs(probe: Probe) -> Reader:
+    """For targets over their whole range: the output for which the loss is least."""
+    kind, goal = probe.kind, probe.goal
+    if kind not in ("values", "binary", "flags") or goal is None:
+        return dict
+    quantiles, grid = calibration(probe.y, goal.size)
+    curve = [[probe.ask(g, np.full_like(probe.y, v)) for g in grid] for v in quantiles]
+
+    def read() -> dict[str, Any]:
+        if probe.flat or probe.linear:
+            return {}
+        fields: dict[str, Any] = {}
+        table, near = probe.losses[np.array(curve)], bound("calibrated") * probe.spread
         if kind == "binary" and np.isfinite(table).all():
             still = np.ptp(table, axis=1) <= 1e-6 * np.ptp(table)
-            found["blind"] = float(quantiles[still][0]) if still.sum() == 1 else None
+            fields["blind"] = float(quantiles[still][0]) if still.sum() == 1 else None
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
-        gaps, moves = np.diff(quantiles), np.diff(best)
+        gaps, still = np.diff(quantiles), np.abs(np.diff(best)) <= 1e-6 * probe.spread
         if len(gaps):
-            still = np.abs(moves) <= 1e-6 * spread
-            found["collapses"] = float(gaps[still].sum() / gaps.sum())
+            fields["collapses"] = float(gaps[still].sum() / gaps.sum())
+            fields["distance"] = bool(np.abs(best - quantiles).max() <= near)
             if kind == "values":  # what is worst at the target is a loss with its sign reversed
                 worst = grid[np.where(np.isfinite(table), table, -np.inf).argmax(1)]
-                found["rises"] = bool(np.abs(worst - quantiles).max() <= 0.02 * spread)
-            found["distance"] = bool(np.abs(best - quantiles).max() <= 0.02 * spread)
-    if goal is not None and not flat and kind != "classes":
-        found["weights"] = weights_of(loss, y, np.asarray(drawn[0]), np.asarray(goal))
-    return Expectation(**found)
+                fields["rises"] = bool(np.abs(worst - quantiles).max() <= near)
+        return fields
+
+    return read
 
 
 def goal_of(y: np.ndarray, kind: Kind, shape: Any) -> np.ndarray | None:
-    """The targets in the shape of the answers, one-hot for classes; None where none fits."""
+    """The targets in the shape of the outputs, one-hot for classes; None where none fits."""
     width = shape[-1] if len(shape) > 1 else 1
     if kind == "classes":
         labels = np.asarray(y).astype(int)
@@ -391,13 +472,13 @@ def goal_of(y: np.ndarray, kind: Kind, shape: Any) -> np.ndarray | None:
 
 
 def probability(goal: np.ndarray, kind: Kind, width: int, true: float) -> np.ndarray:
-    """Answers that give the truth this probability and share the rest."""
+    """Outputs that give the true class this probability; the others share the rest equally."""
     rest = (1 - true) / (width - 1) if kind in ("one-hot", "classes") else 1 - true
     return goal * true + (1 - goal) * rest
 
 
 def calibration(y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Targets over their whole range, and answers to try for each."""
+    """Targets over their whole range, and outputs to try for each."""
     values = np.asarray(y, np.float64)
     quantiles = np.unique(np.quantile(values, [0.02, 0.15, 0.3, 0.5, 0.7, 0.85, 0.98]))
     if len(np.unique(values)) == 2:
@@ -413,7 +494,7 @@ def calibration(y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def weights_of(
     loss: Callable[[Any, Any], Any], y: np.ndarray, drawn: np.ndarray, goal: np.ndarray
 ) -> float:
-    """How much more the heaviest kind of target weighs than the lightest, in the gradient.
+    """How much more targets of 0 weigh in the gradient than others, or others than they.
 
     Zeros are held against all others, because a relative error divides by them.
     """

@@ -1,6 +1,6 @@
-"""A step and an evaluation, asked with a few numbers: state, keys, rows, updates, edges."""
+"""A step and an evaluation tried with a few numbers: state, keys, rows, updates, domains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -9,8 +9,8 @@ import numpy as np
 
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.targets import exclusive
-from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.program.at_start import Look, LossLook, drawn_like
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
@@ -19,11 +19,11 @@ from nnref.internals import last_rows, reduced_axes
 DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
 
-def statistics(look: Look) -> list[Finding]:
+def statistics(start: AtStart) -> Iterator[Finding]:
     """Running statistics that evaluation reads and training never writes."""
-    training, evaluation = look.training, look.sample.trace
-    new = training.outputs[1 + len(jax.tree.leaves(look.sample.outputs)) :]
-    results = len(jax.tree.leaves(look.sample.outputs))
+    training, evaluation = start.training, start.sample.trace
+    results = len(jax.tree.leaves(start.sample.tree))
+    new = training.outputs[1 + results :]
     read = evaluation.needed(evaluation.outputs[:results])
     written = training.needed(training.outputs[: 1 + results])
     still = [
@@ -33,48 +33,38 @@ def statistics(look: Look) -> list[Finding]:
         )
         if old == result and place in read and old not in written
     ]
-    if not still or len(new) != len(training.arguments[1]):
-        return []
-    return [
-        Finding(
+    if still and len(new) == len(training.arguments[1]):
+        yield fault(
             "batch_statistics_not_updated",
-            "fault",
             ", ".join(still),
             f"evaluation reads {', '.join(still)}; training uses the batch instead, and hands them "
             "back as they came",
-            measured="unchanged by a training step",
-            healthy="a running mean of the batches",
-            remedy="return the new state from apply and carry it to the next step",
+            "unchanged by a training step",
         )
-    ]
 
 
-def randomness(look: Look) -> list[Finding]:
+def randomness(start: AtStart) -> Iterator[Finding]:
     """Random numbers in evaluation; random numbers that are the same at every step."""
-    evaluation = look.sample.trace
-    results = len(jax.tree.leaves(look.sample.outputs))
-    found = []
+    evaluation = start.sample.trace
+    results = len(jax.tree.leaves(start.sample.tree))
     reading = evaluation.needed(evaluation.outputs[:results])
     drawn = [op for op in evaluation.operations if op.name in DRAWS and reading & set(op.outputs)]
-    if drawn and look.subject.modes:
-        found.append(
-            Finding(
-                "excessive_dropout",
-                "note",
-                drawn[-1].where,
-                "evaluation draws random numbers: dropout or noise acts there too",
-                measured="outputs depend on a key",
-                healthy="evaluation is the same each time",
-                remedy="leave dropout out where train is False",
-                confidence=0.7,
-            )
+    if drawn and start.subject.modes:
+        yield note(
+            "excessive_dropout",
+            drawn[-1].where,
+            "evaluation draws random numbers: dropout or noise acts there too",
+            "outputs depend on a key",
+            healthy="evaluation is the same each time",
+            remedy="leave dropout out where train is False",
+            confidence=0.7,
         )
-    return found + one_draw(look)
+    yield from random_key(start)
 
 
-def one_draw(look: Look | LossLook) -> list[Finding]:
+def random_key(start: AtStart | LossAtStart) -> Iterator[Finding]:
     """Random numbers that are the same at every step."""
-    training = look.training
+    training = start.training
     reading = training.needed(training.outputs[:1])
     fresh = training.reached(training.arguments[4] + training.arguments[1])
     stale = [
@@ -82,156 +72,139 @@ def one_draw(look: Look | LossLook) -> list[Finding]:
         for op in training.operations
         if op.name in DRAWS and reading & set(op.outputs) and not fresh & set(op.inputs)
     ]
-    if not stale:
-        return []
-    return [
-        Finding(
+    if stale:
+        yield note(
             "excessive_dropout",
-            "note",
             stale[-1].where,
             "the random numbers of training come from a key that never changes: the same units "
             "are dropped at every step",
-            measured="no path from the step's key",
+            "no path from the step's key",
             healthy="another key at every step",
             remedy="take a key as argument, and draw with it",
             confidence=0.7,
         )
-    ]
 
 
-def mates(look: Look) -> list[Finding]:
-    """Rows whose answer depends on the other rows of their batch, in evaluation."""
-    s = look.sample
-    if len(s.x) < 3 or s.answers is None:
-        return []
+def batch_dependence(start: AtStart) -> Iterator[Finding]:
+    """Rows whose outputs depend on the other rows of their batch, in evaluation."""
+    s = start.sample
+    if len(s.x) < 3 or s.outputs is None:
+        return
     others = np.array(s.x)
     others[1:] = np.roll(np.asarray(s.x), 1, 0)[1:] + others.std(0).astype(others.dtype)
-    apply = jax.jit(look.subject.apply, static_argnums=4)
-    key = jax.random.key(0)
-    first, second = (
-        np.asarray(apply(look.params, look.state, x, key, False)[0], np.float64)[0]
-        for x in (s.x, others)
-    )
-    scale = max(float(np.abs(look.answers).max()), 1e-30)
+    first, second = (np.asarray(evaluated(start, x), np.float64)[0] for x in (s.x, others))
+    scale = max(float(np.abs(start.outputs).max()), 1e-30)
     moved = float(np.abs(first - second).max()) / scale
-    if not moved > bound("mates"):
-        return []
-    rows = len(s.x)
-    over_rows = [
-        op
-        for op in s.trace.operations
-        if op.name in ("reduce_sum", "reduce_max")
-        and 0 in reduced_axes(op.equation)
-        and s.trace.shape(op.inputs[0])[:1] == (rows,)
-        and any(
-            before.name == "exp" and op.inputs[0] in before.outputs for before in s.trace.operations
-        )
-    ]
-    return [
-        Finding(
-            "loss_axis_error",
-            "fault" if over_rows else "note",
-            over_rows[0].where if over_rows else look.last,
-            "in evaluation the answer for a row changes with the other rows of its batch"
-            + (": a softmax runs over the batch" if over_rows else ""),
-            measured=f"by {moved:.2g} of the largest output",
-            healthy="0",
-            remedy="axis=-1 instead of axis=0"
-            if over_rows
-            else "use running statistics in evaluation",
-            confidence=0.9 if over_rows else 0.5,
-        )
-    ]
+    if not moved > bound("batch dependence"):
+        return
+    softmax = softmax_over_rows(start)
+    yield (fault if softmax else note)(
+        "loss_axis_error",
+        softmax.where if softmax else start.last,
+        "in evaluation the output for a row changes with the other rows of its batch"
+        + (": a softmax runs over the batch" if softmax else ""),
+        f"by {moved:.2g} of the largest output",
+        healthy="0",
+        remedy="axis=-1 instead of axis=0" if softmax else "use running statistics in evaluation",
+        confidence=0.9 if softmax else 0.5,
+    )
 
 
-def ahead(look: Look) -> list[Finding]:
-    """Answers along a sequence that change with what comes later, where that is the target."""
-    s, answers = look.sample, look.sample.answers
+def evaluated(start: AtStart, x: Any) -> Any:
+    """The outputs for other rows, in evaluation mode."""
+    apply = jax.jit(start.subject.apply, static_argnums=4)
+    return apply(start.params, start.state, x, jax.random.key(0), False)[0]
+
+
+def softmax_over_rows(start: AtStart) -> Operation | None:
+    """The reduction over the rows of a batch that a softmax over them has."""
+    traced, rows = start.sample.trace, len(start.sample.x)
+    exponentials = {out for op in traced.operations if op.name == "exp" for out in op.outputs}
+    for op in traced.operations:
+        if (
+            op.name in ("reduce_sum", "reduce_max")
+            and 0 in reduced_axes(op.equation)
+            and traced.shape(op.inputs[0])[:1] == (rows,)
+            and op.inputs[0] in exponentials
+        ):
+            return op
+    return None
+
+
+def future_leakage(start: AtStart) -> Iterator[Finding]:
+    """Outputs along a sequence that change with what comes later, where that is the target."""
+    s, outputs = start.sample, start.sample.outputs
     x, y = np.asarray(s.x), np.asarray(s.y)
     if y.ndim == x.ndim + 1 and exclusive(y):
         y = y.argmax(-1)
-    if answers is None or x.ndim < 2 or y.shape != x.shape or answers.shape[:2] != x.shape[:2]:
-        return []
+    if outputs is None or x.ndim < 2 or y.shape != x.shape or outputs.shape[:2] != x.shape[:2]:
+        return
     steps = x.shape[1]
-    following = np.mean(y[:, :-1] == x[:, 1:])
-    if steps < 4 or following < bound("shift by one") or np.mean(x[:, 1:] == x[:, :-1]) > 0.5:
-        return []
+    following, same = np.mean(y[:, :-1] == x[:, 1:]), np.mean(x[:, 1:] == x[:, :-1])
+    if steps < 4 or following < bound("shift by one") or same > bound("still steps"):
+        return
     half = steps // 2
     other = np.array(x)
     other[:, half:] = np.roll(x, 1, 0)[:, half:]
-    apply = jax.jit(look.subject.apply, static_argnums=4)
-    told = apply(look.params, look.state, other, jax.random.key(0), False)[0]
-    moved = np.abs(np.asarray(jax.tree.leaves(told)[0], np.float64) - answers)[:, :half]
-    share = float(moved.max()) / max(float(np.abs(answers).max()), 1e-30)
-    if not share > bound("mates"):
-        return []
-    return [
-        Finding(
+    changed = np.asarray(jax.tree.leaves(evaluated(start, other))[0], np.float64)
+    moved = np.abs(changed - outputs)[:, :half]
+    share = float(moved.max()) / max(float(np.abs(outputs).max()), 1e-30)
+    if share > bound("batch dependence"):
+        yield fault(
             "leaked_targets",
-            "fault",
-            look.last,
-            "each target is the next step of the inputs, and the answers before it change with "
-            "it: the network reads what it is to tell, and knows nothing where that is not there",
-            measured=f"by {share:.2g} of the largest output",
+            start.last,
+            "each target is the next step of the inputs, and the outputs before it change with "
+            "it: the network reads what it is to predict, and knows nothing where that is missing",
+            f"by {share:.2g} of the largest output",
             healthy="0",
             remedy="a causal mask, jnp.tril(jnp.ones((steps, steps))), one direction, or padding "
             "on the left alone",
             confidence=0.95,
         )
-    ]
 
 
-def batch_scale(look: Look) -> list[Finding]:
+def batch_scale(start: AtStart) -> Iterator[Finding]:
     """A loss that grows with the batch."""
-    s, loss = look.sample, look.subject.loss
-    drawn = np.random.default_rng(0).uniform(0.2, 0.8, look.answers.shape).astype(np.float32)
+    s, loss = start.sample, start.subject.loss
+    drawn = np.random.default_rng(0).uniform(0.2, 0.8, start.outputs.shape).astype(np.float32)
     single = float(jnp.asarray(jax.jit(loss)(drawn, s.y)).sum())
     twice = jax.jit(loss)(np.concatenate([drawn, drawn]), np.concatenate([s.y, s.y]))
     ratio = float(jnp.asarray(twice).sum()) / single if single else 1.0
-    if abs(ratio - 2) > 0.01:
-        return []
-    width = look.answers.shape[-1] if look.answers.ndim > 1 else 1
-    wrong = axis_swapped(look, width)
-    if wrong is not None:
-        return [
-            Finding(
-                "loss_axis_error",
-                "fault",
-                wrong.where or look.loss_line,
-                f"the loss sums over the rows of the batch and divides by the {width} outputs: the "
-                "two axes are swapped",
-                measured="repeating the batch doubles the loss",
-                healthy="the same loss",
-                remedy="jnp.mean(jnp.sum(..., axis=-1))",
-                confidence=0.85,
-            )
-        ]
-    rate, curvature = steepness(look)
-    rows = min(look.subject.batch_size, len(look.subject.train[0]))
-    unstable = rate * curvature > bound("curvature") and rows >= bound("summed rows")
-    return [
-        Finding(
-            "loss_summed_over_batch",
-            "fault" if unstable else "note",
-            look.loss_line,
-            f"repeating the batch doubles the loss: it is a sum over {rows} rows"
-            + (
-                f", and learning rate times curvature is {rate * curvature:.3g}; steps diverge "
-                "above 2"
-                if unstable
-                else ""
-            ),
-            measured=f"{ratio:.3g} times the loss",
+    if abs(ratio - 2) > bound("twice the loss"):
+        return
+    swapped = axis_swapped(start)
+    if swapped is not None:
+        yield fault(
+            "loss_axis_error",
+            swapped.where or start.loss_line,
+            f"the loss sums over the rows of the batch and divides by the {start.width} outputs: "
+            "the two axes are swapped",
+            "repeating the batch doubles the loss",
             healthy="the same loss",
-            remedy="jnp.mean over the rows, not jnp.sum",
-            confidence=0.9 if unstable else 0.4,
+            remedy="jnp.mean(jnp.sum(..., axis=-1))",
+            confidence=0.85,
         )
-    ]
+        return
+    rate, curvature = steepness(start)
+    rows = min(start.subject.batch_size, len(start.subject.train[0]))
+    unstable = rate * curvature > bound("curvature") and rows >= bound("summed rows")
+    diverges = (
+        f", and learning rate times curvature is {rate * curvature:.3g}; steps diverge above "
+        f"{bound('curvature'):g}"
+    )
+    yield (fault if unstable else note)(
+        "loss_summed_over_batch",
+        start.loss_line,
+        f"repeating the batch doubles the loss: it is a sum over {rows} rows"
+        + (diverges if unstable else ""),
+        f"{ratio:.3g} times the loss",
+        confidence=0.9 if unstable else 0.4,
+    )
 
 
-def axis_swapped(look: Look, width: int) -> Operation | None:
+def axis_swapped(start: AtStart) -> Operation | None:
     """A sum over the batch alone, the result of which is averaged over the outputs."""
-    traced = look.loss
+    traced, width = start.loss, start.width
     outputs = traced.reached(traced.arguments[0])
     if width < 2:
         return None
@@ -245,33 +218,33 @@ def axis_swapped(look: Look, width: int) -> Operation | None:
             and traced.shape(op.outputs[0])[-1:] == (width,)
         ):
             after = traced.reached(op.outputs)
-            divided = [
-                float(traced.constants[place.inputs[1]])
-                for place in traced.operations
-                if place.name == "div"
-                and place.inputs[0] in after
-                and np.size(traced.constants.get(place.inputs[1], ())) == 1
+            divisors = [
+                float(traced.constants[other.inputs[1]])
+                for other in traced.operations
+                if other.name == "div"
+                and other.inputs[0] in after
+                and np.size(traced.constants.get(other.inputs[1], ())) == 1
             ]
-            if any(by == width for by in divided) and len(look.sample.x) != width:
+            if width in divisors and len(start.sample.x) != width:
                 return op
     return None
 
 
-def steepness(look: Look) -> tuple[float, float]:
+def steepness(start: AtStart) -> tuple[float, float]:
     """The rate of plain gradient steps, 0 where the optimizer takes others, and the curvature.
 
     The curvature is the largest of the loss of a batch, by power iteration on its Hessian, at the
     first parameters or at a tenth of them: what starts saturated is flat only where it starts.
     """
-    subject = look.subject
-    first, second = (-ratio_of(look.step(scale), drawn_like(look.params)) for scale in (1.0, 2.0))
+    subject = start.subject
+    first, second = (-ratio_of(start.step(scale), drawn_like(start.params)) for scale in (1.0, 2.0))
     if first <= 0 or not np.isclose(second, 2 * first, rtol=1e-3):
         return 0.0, 0.0
     x, y = (np.asarray(part)[: subject.batch_size] for part in subject.train)
     key = jax.random.key(0)
 
     def loss(params: Any) -> Any:
-        outputs, _ = subject.apply(params, look.state, x, key, True)
+        outputs, _ = subject.apply(params, start.state, x, key, True)
         return jnp.asarray(subject.loss(outputs, y)).sum()
 
     def curvature(params: Any) -> Any:
@@ -281,9 +254,9 @@ def steepness(look: Look) -> tuple[float, float]:
 
         return length(jax.lax.fori_loop(0, 12, turn, drawn_like(params)))
 
-    smaller = jax.tree.map(lambda leaf: leaf / 10, look.params)
-    found = [float(jax.jit(curvature)(params)) for params in (look.params, smaller)]
-    return first, max((c for c in found if np.isfinite(c)), default=0.0)
+    smaller = jax.tree.map(lambda leaf: leaf / 10, start.params)
+    curvatures = [float(jax.jit(curvature)(params)) for params in (start.params, smaller)]
+    return first, max((c for c in curvatures if np.isfinite(c)), default=0.0)
 
 
 def length(tree: Any) -> Any:
@@ -294,91 +267,83 @@ def length(tree: Any) -> Any:
 def ratio_of(update: Any, gradient: Any) -> float:
     """The part of an update along a gradient, in units of the gradient."""
     pairs = list(zip(jax.tree.leaves(update), jax.tree.leaves(gradient), strict=True))
-    along = sum(float(np.vdot(np.asarray(u, float), np.asarray(g, float))) for u, g in pairs)
-    return along / max(sum(float((np.asarray(g, float) ** 2).sum()) for _, g in pairs), 1e-30)
+    product = sum(float(np.vdot(np.asarray(u, float), np.asarray(g, float))) for u, g in pairs)
+    return product / max(sum(float((np.asarray(g, float) ** 2).sum()) for _, g in pairs), 1e-30)
 
 
-def optimizer(look: Look) -> list[Finding]:
+def optimizer(start: AtStart) -> Iterator[Finding]:
     """An optimizer that climbs, stands still, or makes NaN of a gradient of zero."""
-    if look.subject.optimizer is None:
-        return []
-    along = ratio_of(look.step(1.0), drawn_like(look.params))
-    found = []
-    if along > 0 or (along == 0 and not look.waits):
-        found.append(
-            Finding(
-                "gradient_ascent" if along > 0 else "parameters_not_updated",
-                "fault",
-                "optimizer",
-                "the first update points along the gradient: the loss is climbed"
-                if along > 0
-                else "a hundred updates are 0 for a gradient that is not",
-                measured=f"{along:+.3g} of the gradient",
-                healthy="negative",
-                remedy="a positive learning rate, and one sign change: optax.scale(-rate)"
-                if along > 0
-                else "check the learning rate, its schedule at step 0 and masks",
-                confidence=0.95 if along > 0 else 0.4,
-            )
+    if start.subject.optimizer is None:
+        return
+    ratio = ratio_of(start.step(1.0), drawn_like(start.params))
+    measured = f"{ratio:+.3g} of the gradient"
+    if ratio > 0:
+        yield fault(
+            "gradient_ascent",
+            "optimizer",
+            "the first update points along the gradient: the loss is climbed",
+            measured,
+            remedy="a positive learning rate, and one sign change: optax.scale(-rate)",
+            confidence=0.95,
         )
-    for scale, said in ((0.0, "0"), (1e-6, "1e-6")):
-        update = look.step(scale)
+    elif ratio == 0 and not start.warms_up:
+        yield fault(
+            "parameters_not_updated",
+            "optimizer",
+            "a hundred updates are 0 for a gradient that is not",
+            measured,
+            remedy="check the learning rate, its schedule at step 0 and masks",
+            confidence=0.4,
+        )
+    for scale in (0.0, 1e-6):
+        update = start.step(scale)
         if not all(np.isfinite(np.asarray(u, float)).all() for u in jax.tree.leaves(update)):
-            dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(look.params)})
-            found.append(
-                Finding(
-                    "numerical_instability",
-                    "fault",
-                    "optimizer",
-                    f"for gradients of {said} in {', '.join(dtypes)} the first update is not "
-                    "finite: the epsilon in its denominator is rounded to 0",
-                    measured="NaN or infinity",
-                    healthy="finite",
-                    remedy="parameters in float32, or a larger eps: optax.adam(rate, eps=1e-4)",
-                )
+            dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(start.params)})
+            yield fault(
+                "numerical_instability",
+                "optimizer",
+                f"for gradients of {scale:g} in {', '.join(dtypes)} the first update is not "
+                "finite: the epsilon in its denominator is rounded to 0",
+                "NaN or infinity",
+                remedy="parameters in float32, or a larger eps: optax.adam(rate, eps=1e-4)",
             )
-            break
-    return found
+            return
 
 
-def guards(look: Look) -> list[Finding]:
-    """Logarithms, roots and divisions that answers within reach carry to the edge."""
-    tail = look.sample.tail
-    answers = look.answers
-    goal = goal_of(look.sample.y, look.kind, answers.shape)
-    if tail is None or goal is None or look.kind == "values" and not binary(look.sample.y):
-        return []
+def domain_errors(start: AtStart) -> Iterator[Finding]:
+    """Logarithms, roots and divisions that outputs within reach carry to the edge."""
+    tail, y, outputs = start.sample.tail, start.sample.y, start.outputs
+    goal = goal_of(y, start.kind, outputs.shape)
+    if tail is None or goal is None or start.kind == "values" and not binary(y):
+        return
     make, shape = tail
-    if shape != answers.shape:
-        return []
+    if shape != outputs.shape:
+        return
     sizes = np.array([2.0, 10.0, 20.0, 50.0, 120.0, 500.0])
-    stack = sizes.reshape(-1, *[1] * answers.ndim) * (2 * goal - 1)
+    stack = sizes.reshape(-1, *[1] * outputs.ndim) * (2 * goal - 1)
     stack = np.concatenate([stack, -stack]).astype(np.float32)
 
     def loss(z: Any) -> Any:
-        return jnp.asarray(look.subject.loss(make(z), look.sample.y)).sum().astype(jnp.float32)
+        return jnp.asarray(start.subject.loss(make(z), y)).sum().astype(jnp.float32)
 
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss)))(stack)
     fine = np.isfinite(values) & np.isfinite(slopes).reshape(len(stack), -1).all(1)
     fine = fine.reshape(2, -1).all(0)
     if fine.all() or not fine[0]:
-        return []
+        return
     first = sizes[~fine][0]
-    line, name = edge(look, make, stack[np.flatnonzero(~fine)[0]])
-    return [
-        Finding(
-            "numerical_instability",
-            "note",
-            line or look.loss_line,
-            f"where the last layer gives {first:g} the loss or its gradient is not finite"
-            + (f": {name} meets the edge of its domain" if name else ""),
-            measured=f"finite up to {sizes[fine][-1]:g}",
-            healthy="finite at 500",
-            remedy="a loss of logits (optax.softmax_cross_entropy, "
-            "optax.sigmoid_binary_cross_entropy), or jnp.clip(p, 1e-7, 1 - 1e-7)",
-            confidence=0.6 if first <= 50 else 0.3,
-        )
-    ]
+    line, name = edge(start, make, stack[np.flatnonzero(~fine)[0]])
+    yield note(
+        "numerical_instability",
+        line or start.loss_line,
+        f"where the last layer gives {first:g} the loss or its gradient is not finite"
+        + (f": {name} meets the edge of its domain" if name else ""),
+        f"finite up to {sizes[fine][-1]:g}",
+        healthy=f"finite at {sizes[-1]:g}",
+        remedy="a loss of logits (optax.softmax_cross_entropy, "
+        "optax.sigmoid_binary_cross_entropy), or jnp.clip(p, 1e-7, 1 - 1e-7)",
+        confidence=0.6 if first <= bound("domain") else 0.3,
+    )
 
 
 def binary(y: np.ndarray) -> bool:
@@ -386,10 +351,10 @@ def binary(y: np.ndarray) -> bool:
     return bool(np.isin(y, (0, 1)).all())
 
 
-def edge(look: Look, make: Callable[[Any], Any], z: np.ndarray) -> tuple[str, str]:
+def edge(start: AtStart, make: Callable[[Any], Any], z: np.ndarray) -> tuple[str, str]:
     """Line and name of the first operation of the loss that gives something not finite."""
-    traced = look.loss
-    leaves = [make(z), *jax.tree.leaves(look.sample.y)]
+    traced = start.loss
+    leaves = [make(z), *jax.tree.leaves(start.sample.y)]
     wanted = [op.outputs[0] for op in traced.operations]
     for op, value in zip(traced.operations, traced.evaluate(leaves, wanted), strict=True):
         if jnp.issubdtype(value.dtype, jnp.inexact) and not np.isfinite(value).all():
@@ -397,42 +362,39 @@ def edge(look: Look, make: Callable[[Any], Any], z: np.ndarray) -> tuple[str, st
     return "", ""
 
 
-def tables(look: Look) -> list[Finding]:
-    """Rows of a table that are asked for and are not there."""
-    subject = look.subject
-    traced = look.sample.trace
-    owners = [op for op, *_ in products(traced) if op.name == "gather"]
-    found = []
-    for op in owners:
-        kept = [traced.paths[v] for v in traced.arguments[0] if op.inputs[0] in traced.reached([v])]
-        rows_of_table = traced.shape(op.inputs[0])[0]
+def tables(start: AtStart) -> Iterator[Finding]:
+    """Indices into tables of parameters that lie outside of them."""
+    traced = start.sample.trace
+    for op in [op for op, *_ in products(traced) if op.name == "gather"]:
+        names = [
+            traced.paths[v] for v in traced.arguments[0] if op.inputs[0] in traced.reached([v])
+        ]
         limits = np.array(last_rows(op.equation))
-        apply = jax.jit(
-            lambda x, place=op.inputs[1]: traced.evaluate(
-                jax.tree.leaves((look.params, look.state, x, jax.random.key(0))), [place]
-            )[0]
-        )
-        rows = len(look.sample.x)
-        x = np.asarray(subject.train[0])
-        asked = np.concatenate(
-            [
-                np.asarray(apply(x[i : i + rows])).reshape(-1, len(limits))
-                for i in range(0, min(len(x), 256 * rows) - rows + 1, rows)
-            ]
-        )
-        outside = float(((asked < 0) | (asked > limits)).any(1).mean())
+        indices = indices_into(start, op, len(limits))
+        outside = float(((indices < 0) | (indices > limits)).any(1).mean())
         if outside:
-            found.append(
-                Finding(
-                    "insufficient_capacity",
-                    "fault",
-                    op.where,
-                    f"{outside:.1%} of the indices into {', '.join(kept)} lie outside its "
-                    f"{rows_of_table} rows: they are clipped or become NaN without a word",
-                    measured=f"indices {asked.min()} to {asked.max()}",
-                    healthy=f"0 to {limits[0]}",
-                    remedy=f"a table of {int(asked.max()) + 1} rows",
-                    confidence=0.9,
-                )
+            yield fault(
+                "insufficient_capacity",
+                op.where,
+                f"{outside:.1%} of the indices into {', '.join(names)} lie outside its "
+                f"{traced.shape(op.inputs[0])[0]} rows: they are clipped or become NaN without a word",
+                f"indices {indices.min()} to {indices.max()}",
+                healthy=f"0 to {limits[0]}",
+                remedy=f"a table of {int(indices.max()) + 1} rows",
+                confidence=0.9,
             )
-    return found
+
+
+def indices_into(start: AtStart, op: Operation, axes: int) -> np.ndarray:
+    """The indices with which training rows ask a table, (indices, axes)."""
+    traced, rows = start.sample.trace, len(start.sample.x)
+
+    def indices(x: Any) -> Any:
+        leaves = jax.tree.leaves((start.params, start.state, x, jax.random.key(0)))
+        return traced.evaluate(leaves, [op.inputs[1]])[0]
+
+    x, compiled = np.asarray(start.subject.train[0]), jax.jit(indices)
+    batches = range(0, min(len(x), 256 * rows) - rows + 1, rows)
+    return np.concatenate(
+        [np.asarray(compiled(x[i : i + rows])).reshape(-1, axes) for i in batches]
+    )

@@ -1,6 +1,6 @@
-"""What reaches what: results that are not used, gradients that stop, layers that are one."""
+"""Dependence in the traced program: unused results, gradients that stop, layers that are one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -8,144 +8,165 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.program.at_start import Look, LossLook
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.layers import Layer, affine, bends, products
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 from nnref.diagnosis.recipe import Subject
 
-# What a gradient does not pass.
+# Operations that a gradient does not pass.
 STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}
+HELD_OUT = 20  # rows: with fewer, none are held out to compare fits
 
 
-def unused(look: Look | LossLook) -> list[Finding]:
+def unused(start: AtStart | LossAtStart) -> Iterator[Finding]:
     """Results that reach neither the loss nor the new state, and parameters that reach nothing."""
-    traced = look.training
+    traced = start.training
     needed = traced.needed(traced.outputs)
-    data = traced.reached(traced.arguments[2])
-    flowing = [op for op in traced.operations if not data.isdisjoint(op.outputs)]
-    dead = [op for op in flowing if needed.isdisjoint(op.outputs)]
-    alive = {line for op in flowing if not needed.isdisjoint(op.outputs) for line in op.frames}
-    read = {value for op in dead for value in op.inputs}
-    found = []
-    lost: set[int] = set()
-    for end in reversed(dead):
-        if not read.isdisjoint(end.outputs):  # what reads it is told
-            continue
-        before = traced.needed(end.outputs)
-        # Outermost first: a function that others call, too, is not the line that drops its result.
-        line = next((line for line in reversed(end.frames) if line not in alive), "")
-        parameters = set(traced.arguments[0]) & before - needed - lost
-        cone = [op for op in dead if not before.isdisjoint(op.outputs)]
-        bent = [op.name for op in cone if bends(op, data) and op.name not in COMPARISONS]
+    dropped: set[int] = set()  # parameters of the results below
+    for end, parameters, bent in unused_results(traced, needed):
+        line = line_that_drops(traced, needed, end)
+        parameters = parameters - dropped
         if parameters:
-            lost |= parameters
-            names = ", ".join(sorted(traced.paths[p] for p in parameters))
-            line = line or end.where
-            found.append(
-                Finding(
-                    "parameters_not_updated",
-                    "fault",
-                    line,
-                    f"what {line} computes is used nowhere, and with it {names}",
-                    measured="result unused",
-                    healthy="every layer's result is used",
-                    remedy=f"feed the result of {line} to the next layer, or delete the layer",
-                    confidence=0.9,
-                )
+            dropped |= parameters
+            names, line = named(traced, parameters), line or end.where
+            yield fault(
+                "parameters_not_updated",
+                line,
+                f"the result of {line} is used nowhere, and with it {names}",
+                "result unused",
+                healthy="every layer's result is used",
+                remedy=f"feed the result of {line} to the next layer, or delete the layer",
+                confidence=0.9,
             )
         elif line and bent:
-            found.append(
-                Finding(
-                    "hidden_activation_missing",
-                    "note",
-                    line,
-                    f"what {line} computes ({bent[0]}) is used nowhere",
-                    measured="result unused",
-                    healthy="every result is used",
-                    remedy=f"assign the result of {line} to what is used below it",
-                    confidence=0.7,
-                )
+            yield note(
+                "hidden_activation_missing",
+                line,
+                f"the result of {line} ({bent}) is used nowhere",
+                "result unused",
+                healthy="every result is used",
+                remedy=f"assign the result of {line} to what is used below it",
+                confidence=0.7,
             )
-    never = set(traced.arguments[0]) - needed - lost
+    never = set(traced.arguments[0]) - needed - dropped
     if never:
-        names = ", ".join(sorted(traced.paths[p] for p in never))
-        found.append(
-            Finding(
-                "parameters_not_updated",
-                "note",
-                names,
-                f"{names}: no result that is used depends on it",
-                remedy="call the layer, or delete it",
-                confidence=0.6,
-            )
+        names = named(traced, never)
+        yield note(
+            "parameters_not_updated",
+            names,
+            f"{names}: no result that is used depends on it",
+            healthy="every layer's result is used",
+            remedy="call the layer, or delete it",
+            confidence=0.6,
         )
     if traced.arguments[2] and not needed & set(traced.arguments[2]):
-        found.append(
-            Finding(
-                "no_signal",
-                "fault",
-                look.last,
-                "the outputs do not depend on the inputs: no operation leads from one to the other",
-                measured="no path",
-                healthy="a path from the inputs to the loss",
-                remedy="feed x to the first layer",
-            )
+        yield fault(
+            "no_signal",
+            start.last,
+            "the outputs do not depend on the inputs: no operation leads from one to the other",
+            "no path",
+            healthy="a path from the inputs to the loss",
+            remedy="feed x to the first layer",
         )
-    return found
 
 
-def blocked(look: Look | LossLook) -> list[Finding]:
-    """Parameters whose only ways to the loss are ways that a gradient does not pass."""
-    traced = look.training
-    loss = traced.outputs[0]
-    needed = traced.needed([loss])
-    stuck = []
-    for parameter in traced.arguments[0]:
-        if parameter in needed and loss not in traced.reached([parameter], differentiable(traced)):
-            stuck.append(parameter)
-    if not stuck:
-        return []
-    params, state, x, y = look.given
+def named(traced: Trace, parameters: set[int]) -> str:
+    """The paths of some parameters."""
+    return ", ".join(sorted(traced.paths[parameter] for parameter in parameters))
 
-    def objective(params: Any) -> Any:
-        return look.objective(params, state, x, y, jax.random.key(0))[0]
 
-    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
-    still = {
-        value for value, slope in zip(traced.arguments[0], slopes, strict=True) if not slope.any()
+def unused_results(traced: Trace, needed: set[int]) -> Iterator[tuple[Operation, set[int], str]]:
+    """Each last operation whose result is used nowhere.
+
+    With it the parameters that lead to it alone, and the first nonlinear operation before it.
+    """
+    data = traced.reached(traced.arguments[2])
+    dead = [
+        op
+        for op in traced.operations
+        if not data.isdisjoint(op.outputs) and needed.isdisjoint(op.outputs)
+    ]
+    read = {value for op in dead for value in op.inputs}
+    for end in reversed(dead):
+        if read.isdisjoint(end.outputs):
+            before = traced.needed(end.outputs)
+            cone = [op for op in dead if not before.isdisjoint(op.outputs)]
+            bent = [op.name for op in cone if bends(op, data) and op.name not in COMPARISONS]
+            yield end, set(traced.arguments[0]) & before - needed, bent[0] if bent else ""
+
+
+def line_that_drops(traced: Trace, needed: set[int], end: Operation) -> str:
+    """The line that drops the result of an operation; "" where all lines have other results.
+
+    The outermost first: a function that others call, too, does not drop its result itself.
+    """
+    data = traced.reached(traced.arguments[2])
+    alive = {
+        line
+        for op in traced.operations
+        if not data.isdisjoint(op.outputs) and not needed.isdisjoint(op.outputs)
+        for line in op.frames
     }
-    stuck = [value for value in stuck if value in still]  # a custom gradient may lead around
+    return next((line for line in reversed(end.frames) if line not in alive), "")
+
+
+def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Parameters all of whose paths to the loss lead through what a gradient does not pass."""
+    traced = start.training
+    needed, passes = traced.needed([traced.outputs[0]]), differentiable(traced)
+    stuck = without_gradient(start)
     if not stuck:
-        return []
-    passes = differentiable(traced)
+        return
+    reached = traced.reached(stuck, passes)
     walls = [
         op
         for op in traced.operations
         if not passes(op)
         and not needed.isdisjoint(op.outputs)
-        and not traced.reached(stuck, passes).isdisjoint(op.inputs)
+        and not reached.isdisjoint(op.inputs)
     ]
     stopped = all(op.name == "stop_gradient" for op in walls)
-    names = ", ".join(traced.paths[value] for value in stuck)
-    trained = set(traced.arguments[0]) & needed - set(stuck)
+    frozen = stopped and bool(set(traced.arguments[0]) & needed - set(stuck))
     walls_named = " or ".join(sorted({op.name for op in walls})) or "integers"
-    where = next((op.where for op in walls if op.where), look.loss_line)
-    frozen = stopped and trained
-    return [
-        Finding(
-            "parameters_not_updated" if stopped else "vanishing_gradients",
-            "note" if frozen else "fault",
-            where,
-            f"the only ways from {names} to the loss lead through {walls_named}: the gradient is 0",
-            measured="gradient exactly 0",
-            healthy="a differentiable path to the loss",
-            remedy="leave out the stop_gradient if the layer is to learn"
-            if stopped
-            else f"something smooth instead of {walls_named}, or a straight-through gradient",
-            confidence=0.5 if frozen else 0.95,
-        )
+    names = ", ".join(traced.paths[value] for value in stuck)
+    yield (note if frozen else fault)(
+        "parameters_not_updated" if stopped else "vanishing_gradients",
+        next((op.where for op in walls if op.where), start.loss_line),
+        f"the only ways from {names} to the loss lead through {walls_named}: the gradient is 0",
+        "gradient exactly 0",
+        healthy="a differentiable path to the loss",
+        remedy="leave out the stop_gradient if the layer is to learn"
+        if stopped
+        else f"something smooth instead of {walls_named}, or a straight-through gradient",
+        confidence=0.5 if frozen else 0.95,
+    )
+
+
+def without_gradient(start: AtStart | LossAtStart) -> list[int]:
+    """Parameters that the loss depends on, but by no differentiable path, and whose gradient is 0.
+
+    (A gradient that is not 0 is a custom one, which leads around.)
+    """
+    traced = start.training
+    loss, passes = traced.outputs[0], differentiable(traced)
+    needed = traced.needed([loss])
+    stuck = [
+        parameter
+        for parameter in traced.arguments[0]
+        if parameter in needed and loss not in traced.reached([parameter], passes)
     ]
+    if not stuck:
+        return []
+    params, state, x, y = start.arguments
+
+    def objective(params: Any) -> Any:
+        return start.objective(params, state, x, y, jax.random.key(0))[0]
+
+    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
+    pairs = zip(traced.arguments[0], slopes, strict=True)
+    zero = {parameter for parameter, slope in pairs if not slope.any()}
+    return [parameter for parameter in stuck if parameter in zero]
 
 
 def differentiable(traced: Trace) -> Callable[[Operation], bool]:
@@ -162,52 +183,57 @@ def differentiable(traced: Trace) -> Callable[[Operation], bool]:
 # What stands between layers
 
 
-def between_layers(look: Look) -> list[Finding]:
+def between_layers(start: AtStart) -> Iterator[Finding]:
     """Layers with nothing nonlinear between them."""
-    traced = look.sample.trace
-    needed = traced.needed(traced.outputs)
+    traced = start.sample.trace
     data = traced.reached(traced.arguments[2])
-    found = [layer for layer in look.sample.layers if not layer.looped and layer.kind != "gather"]
-    if len(found) < 2:
-        return []
+    layers = [each for each in start.sample.layers if not each.looped and each.kind != "gather"]
     entrance = {op.outputs[0]: entering for op, entering, *_ in products(traced)}
-    own = {layer.product for layer in found}
-    pairs = []
-    for upper in found:
-        for lower in found:
-            if upper.product >= lower.product:
-                continue
-            ahead = traced.reached([upper.product]) & traced.needed([entrance[lower.product]])
-            between = [
-                op for op in traced.operations if ahead & set(op.outputs) and ahead & set(op.inputs)
-            ]
-            if entrance[lower.product] not in ahead or any(own & set(op.outputs) for op in between):
-                continue
-            if all(affine(op, ahead, data) for op in between):
-                pairs.append((upper, lower))
+    pairs = affine_pairs(traced, layers, entrance, data)
     if not pairs:
-        return []
-    flow = data & traced.needed([found[-1].before])
+        return
+    needed = traced.needed(traced.outputs)
+    flow = data & traced.needed([layers[-1].before])
     whole = all(
         affine(op, flow, set()) for op in traced.operations if flow & set(op.outputs) & needed
     )
     if whole:
-        return [collapsed(look, pairs)]
-    wide = [pair for pair in pairs if not squeezes(traced, entrance, *pair)]
-    return [
-        Finding(
+        yield collapsed(start, pairs)
+        return
+    for upper, lower in [pair for pair in pairs if not squeezes(traced, entrance, *pair)][:1]:
+        yield note(
             "hidden_activation_missing",
-            "note",
-            f"{upper.name}, {upper.where}",
+            upper.place,
             f"nothing nonlinear stands between {upper.name} and {lower.name}: together they are "
             "one affine layer",
-            measured="affine",
-            healthy="an activation after each hidden layer",
+            "affine",
             remedy=f"x = jax.nn.relu(x) between {upper.name} and {lower.name}",
             confidence=0.5,
         )
-        for upper, lower in wide[:1]
-    ]
+
+
+def affine_pairs(
+    traced: Trace, layers: list[Layer], entrance: dict[int, int], data: set[int]
+) -> list[tuple[Layer, Layer]]:
+    """Layers that follow each other by affine operations alone.
+
+    `entrance` is the value of the data that enters each product.
+    """
+    own = {layer.product for layer in layers}
+
+    def together(upper: Layer, lower: Layer) -> bool:
+        if upper.product >= lower.product:
+            return False
+        enters = entrance[lower.product]
+        path = traced.reached([upper.product]) & traced.needed([enters])
+        between = [
+            op for op in traced.operations if path & set(op.outputs) and path & set(op.inputs)
+        ]
+        if enters not in path or any(own & set(op.outputs) for op in between):
+            return False
+        return all(affine(op, path, data) for op in between)
+
+    return [(upper, lower) for upper in layers for lower in layers if together(upper, lower)]
 
 
 def squeezes(traced: Trace, entrance: dict[int, int], upper: Layer, lower: Layer) -> bool:
@@ -220,22 +246,22 @@ def squeezes(traced: Trace, entrance: dict[int, int], upper: Layer, lower: Layer
     return middle < min(features(entrance[upper.product]), features(lower.product))
 
 
-def collapsed(look: Look, pairs: list[tuple[Layer, Layer]]) -> Finding:
+def collapsed(start: AtStart, pairs: list[tuple[Layer, Layer]]) -> Finding:
     """A whole network that is affine in its inputs: a fault where a curved fit does better."""
-    straight, curved = fits(look.subject)
-    better = curved - straight
+    straight, curved = fits(start.subject)
+    misses = curved - straight > bound("curved")
     names = " -> ".join(dict.fromkeys(layer.name for pair in pairs for layer in pair))
-    return Finding(
+    first = pairs[0][0]
+    return (fault if misses else note)(
         "hidden_activation_missing",
-        "fault" if better > bound("curved") else "note",
-        f"{pairs[0][0].name}, {pairs[0][0].where}",
+        first.place,
         f"nothing nonlinear stands between {names}: the network is one affine map; on held-out "
         f"rows an affine fit explains {max(straight, 0):.0%} of the targets, a curved one "
         f"{max(curved, 0):.0%}",
-        measured=f"{max(straight, 0):.2f} of the variance",
+        f"{max(straight, 0):.2f} of the variance",
         healthy=f"{max(curved, 0):.2f}",
-        remedy=f"x = jax.nn.relu(x) after {pairs[0][0].name}",
-        confidence=0.8 if better > bound("curved") else 0.5,
+        remedy=f"x = jax.nn.relu(x) after {first.name}",
+        confidence=0.8 if misses else 0.5,
     )
 
 
@@ -251,11 +277,13 @@ def fits(subject: Subject, rows: int = 600) -> tuple[float, float]:
     y = y.reshape(len(y), -1)[chosen, :16]
     if y.shape[1] == 1 and subject.kind == "multiclass":
         y = (y == np.unique(y)).astype(float)
-    if len(x) < 20:  # too few to hold any out: whether an affine map can fit them at all
+    if len(x) < HELD_OUT:  # none are held out: can an affine map fit the rows at all?
         design = np.c_[x, np.ones(len(x))]
         residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
         fitted = 1 - float(residual.var() / max(y.var(), 1e-30))
-        return fitted, 1.0 if fitted < 0.3 and len(np.unique(x, axis=0)) == len(x) else fitted
+        return fitted, 1.0 if fitted < bound("affine") and len(np.unique(x, axis=0)) == len(
+            x
+        ) else fitted
     half = 2 * len(x) // 3
     deviation = x[:half].std(0)
     x = (x - x[:half].mean(0)) / np.where(deviation > 0, deviation, 1)

@@ -1,0 +1,255 @@
+"""Outputs against targets and loss: a program that triggers each check, and a near miss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import (
+    BITS,
+    binary_cross_entropy,
+    ends,
+    identity,
+    judged,
+    mean_squared_error,
+    softmax_cross_entropy,
+)
+
+from nnref.diagnosis.program.outputs import outputs
+
+
+def cross_entropy(probabilities, y):
+    return -jnp.mean(jnp.sum(y * jnp.log(jnp.clip(probabilities, 1e-7, 1)), -1))
+
+
+def logistic_cross_entropy(logits, y):
+    return jnp.mean(jax.nn.softplus(logits) - y * logits)
+
+
+def cross_entropy_of_numbers(logits, y):
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
+
+
+def contrastive(distance, same):
+    """Near where two are the same, else beyond a margin (Hadsell, Chopra, LeCun 2006)."""
+    apart = jnp.maximum(0, 1.5 - distance) ** 2
+    return jnp.mean(same * distance**2 + (1 - same) * apart)
+
+
+def poisson(rate, y):
+    return jnp.mean(rate - y * jnp.log(rate))
+
+
+def ranked(scores, y):
+    """A logistic loss of all pairs of rows (RankNet, Burges et al. 2005)."""
+    ahead = (y - y.T > 0) * jax.nn.softplus(scores.T - scores)
+    return ahead.sum() / jnp.maximum((y - y.T > 0).sum(), 1)
+
+
+def matched(outputs, y):
+    """Each answer has to find its target among those of the batch (van den Oord et al. 2018)."""
+    unit = [part / jnp.linalg.norm(part + 1e-6, axis=-1, keepdims=True) for part in (outputs, y)]
+    return -jnp.mean(jnp.diag(jax.nn.log_softmax(10 * unit[0] @ unit[1].T)))
+
+
+RANDOM = np.random.default_rng(1)
+CLASSES = np.arange(12) % 3
+ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
+FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
+VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
+COUNTS = (3 + np.arange(12) % 5).astype(np.float32).reshape(-1, 1)
+PAIRS = RANDOM.normal(size=(12, 5)).astype(np.float32)
+SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
+PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
+NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
+
+PROGRAMS = {
+    "softmax over one unit": (
+        ends(jax.nn.softmax, BITS, mean_squared_error),
+        "softmax_on_single_unit",
+        ends(jax.nn.sigmoid, BITS, mean_squared_error),
+    ),
+    "softmax over one unit in the loss": (
+        ends(identity, BITS, softmax_cross_entropy),
+        "softmax_on_single_unit",
+        ends(identity, np.eye(2, dtype=np.float32)[CLASSES % 2], softmax_cross_entropy),
+    ),
+    "one unit for three classes": (
+        ends(jax.nn.sigmoid, NUMBERS, binary_cross_entropy, kind="multiclass"),
+        "output_width_mismatch",
+        ends(jax.nn.softmax, ONE_HOT, cross_entropy, kind="multiclass"),
+    ),
+    "one unit for three targets": (
+        ends(identity, FLAGS, mean_squared_error, width=1),
+        "output_width_mismatch",
+        ends(jax.nn.sigmoid, FLAGS, mean_squared_error),
+    ),
+    "a class beyond the last": (
+        ends(
+            identity,
+            CLASSES + 1,
+            cross_entropy_of_numbers,
+            width=3,
+        ),
+        "output_width_mismatch",
+        ends(
+            identity,
+            CLASSES,
+            cross_entropy_of_numbers,
+            width=3,
+        ),
+    ),
+    "two softmaxes": (
+        ends(jax.nn.softmax, ONE_HOT, softmax_cross_entropy),
+        "double_softmax",
+        ends(jax.nn.log_softmax, ONE_HOT, softmax_cross_entropy),
+    ),
+    "sigmoid on the logits": (
+        ends(jax.nn.sigmoid, ONE_HOT, softmax_cross_entropy),
+        "output_activation_mismatch",
+        ends(lambda z: 30 * jnp.tanh(z / 30), ONE_HOT, softmax_cross_entropy),
+    ),
+    "no probabilities": (
+        ends(identity, ONE_HOT, cross_entropy),
+        "output_activation_missing",
+        ends(jax.nn.softmax, ONE_HOT, cross_entropy),
+    ),
+    "no probability": (
+        ends(identity, BITS, binary_cross_entropy),
+        "output_activation_missing",
+        ends(identity, BITS, lambda z, y: jnp.mean(jax.nn.softplus(z) - y * z)),
+    ),
+    "independent answers for one class": (
+        ends(jax.nn.sigmoid, ONE_HOT, cross_entropy),
+        "output_activation_mismatch",
+        ends(jax.nn.sigmoid, ONE_HOT, binary_cross_entropy),
+    ),
+    "one class for independent labels": (
+        ends(jax.nn.softmax, FLAGS, mean_squared_error),
+        "output_activation_mismatch",
+        ends(jax.nn.softmax, ONE_HOT, mean_squared_error),
+    ),
+    "a softmax for values of other sums": (
+        ends(jax.nn.softmax, PARTS, mean_squared_error),
+        "output_activation_mismatch",
+        ends(jax.nn.softmax, PARTS / PARTS.sum(1, keepdims=True), mean_squared_error),
+    ),
+    "tanh into a logarithm": (
+        ends(jnp.tanh, BITS, binary_cross_entropy),
+        "output_activation_mismatch",
+        ends(lambda z: (1 + jnp.tanh(z)) / 2, BITS, binary_cross_entropy),
+    ),
+    "relu on logits": (
+        ends(jax.nn.relu, ONE_HOT, softmax_cross_entropy),
+        "relu_output",
+        ends(jax.nn.leaky_relu, ONE_HOT, softmax_cross_entropy),
+    ),
+    "relu for negative values": (
+        ends(jax.nn.relu, VALUES, mean_squared_error),
+        "relu_output",
+        ends(jax.nn.relu, VALUES + 2, mean_squared_error),
+    ),
+    "sigmoid for values beyond it": (
+        ends(jax.nn.sigmoid, VALUES, mean_squared_error),
+        "output_range_excludes_targets",
+        ends(jax.nn.sigmoid, SHARES, mean_squared_error),
+    ),
+    "a loss that rises": (
+        ends(identity, VALUES, lambda outputs, y: -mean_squared_error(outputs, y)),
+        "gradient_ascent",
+        ends(identity, VALUES, lambda outputs, y: jnp.mean(jnp.abs(outputs - y))),
+    ),
+    "a distance that rises": (
+        ends(identity, VALUES, lambda outputs, y: -jnp.mean(jnp.abs(outputs - y))),
+        "gradient_ascent",
+        ends(identity, VALUES, lambda outputs, y: jnp.mean(outputs * y)),  # a linear cost
+    ),
+    "a likelihood that rises": (
+        ends(jax.nn.softmax, ONE_HOT, lambda p, y: -cross_entropy(p, y)),
+        "gradient_ascent",
+        ends(identity, ONE_HOT, softmax_cross_entropy),
+    ),
+    "cross-entropy for values": (
+        ends(identity, VALUES, cross_entropy),
+        "loss_mismatch",
+        ends(identity, VALUES + 3, lambda z, y: jnp.mean(jnp.exp(z) - y * z)),
+    ),
+    "a relative error of zeros": (
+        ends(
+            jax.nn.sigmoid,
+            BITS,
+            lambda p, y: jnp.mean(jnp.abs(p - y) / jnp.maximum(jnp.abs(y), 1e-7)),
+        ),
+        "loss_mismatch",
+        ends(
+            identity,
+            VALUES + 4,
+            lambda z, y: jnp.mean(jnp.abs(z - y) / jnp.maximum(jnp.abs(y), 1e-7)),
+        ),
+    ),
+    "one of two classes that does not count": (
+        ends(identity, BITS, lambda z, y: jnp.mean(jnp.maximum(0, 1 - y * z))),
+        "loss_mismatch",
+        ends(identity, BITS, lambda z, y: jnp.mean(jnp.maximum(0, 1 - (2 * y - 1) * z))),
+    ),
+    "a cross-entropy of targets beyond 1": (
+        ends(identity, 255 * FLAGS, logistic_cross_entropy),
+        "loss_mismatch",
+        ends(identity, FLAGS, logistic_cross_entropy),
+    ),
+    "a loss that is masked everywhere": (
+        ends(identity, ONE_HOT, lambda z, y: jnp.mean((y > 1) * jax.nn.softplus(z))),
+        "loss_mismatch",
+        ends(identity, ONE_HOT, lambda z, y: jnp.mean((y < 1) * jax.nn.softplus(z))),
+    ),
+    "rows against columns": (
+        ends(identity, VALUES[:, 0], mean_squared_error),
+        "loss_broadcast",
+        ends(lambda z: z[:, 0], VALUES[:, 0], mean_squared_error),
+    ),
+    "softmax over the batch": (
+        ends(lambda z: jax.nn.softmax(z, 0), ONE_HOT, cross_entropy),
+        "loss_axis_error",
+        ends(lambda z: jax.nn.softmax(z, 1), ONE_HOT, cross_entropy),
+    ),
+    "softmax over the batch in the loss": (
+        ends(identity, ONE_HOT, lambda z, y: -jnp.mean(jnp.sum(y * jax.nn.log_softmax(z, 0), -1))),
+        "loss_axis_error",
+        ends(identity, ONE_HOT, softmax_cross_entropy),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_answers_trigger_and_near_miss(name):
+    triggers, cause, misses = PROGRAMS[name]
+    assert judged(outputs, triggers) == [("fault", cause)]
+    assert "fault" not in dict(judged(outputs, misses))
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        (ends(identity, VALUES, lambda z, y: jnp.mean(z**2)), [("note", "loss_mismatch")]),
+        (ends(identity, VALUES, mean_squared_error), []),
+        (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
+        (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
+        (ends(jax.nn.softplus, BITS, contrastive), []),
+        (ends(identity, COUNTS, poisson), [("note", "output_activation_missing")]),
+        (ends(jax.nn.softplus, COUNTS, poisson), []),
+        (ends(identity, VALUES, ranked), [("note", "loss_axis_error")]),
+        (ends(identity, PAIRS, matched, width=5), []),
+    ],
+    ids=[
+        "no targets",
+        "targets",
+        "a distance of raw values",
+        "a distance of probabilities",
+        "a distance of two codes",
+        "a rate below 0",
+        "a rate",
+        "a ranking",
+        "pairs",
+    ],
+)
+def test_losses_that_are_worth_a_note(asked, found):
+    assert judged(outputs, asked) == found

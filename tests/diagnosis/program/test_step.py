@@ -1,0 +1,211 @@
+"""State, keys, rows, the batch, the optimizer, domains, tables, sequences."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import (
+    BITS,
+    affine,
+    binary_cross_entropy,
+    dense,
+    ends,
+    judged,
+    learns,
+    line_of,
+    mean_squared_error,
+    subject,
+)
+
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.step import (
+    batch_dependence,
+    batch_scale,
+    domain_errors,
+    future_leakage,
+    optimizer,
+    randomness,
+    statistics,
+    tables,
+)
+from nnref.diagnosis.recipe import Subject
+
+
+def normalizing(written, frozen=False):
+    """A network with batch statistics."""
+
+    def init(key):
+        return dense(key, 3, 2), {"mean": jnp.zeros(2)}
+
+    def apply(params, state, x, key, train):
+        z = affine(params["dense0"], x)
+        if not train or frozen:
+            return z - state["mean"], state
+        new = {"mean": 0.9 * state["mean"] + 0.1 * z.mean(0)} if written else state
+        return z - z.mean(0), new
+
+    return dataclasses.replace(subject(learns, (3, 2)), init=init, apply=apply)
+
+
+def test_running_statistics_that_are_not_written():
+    (finding,) = statistics(AtStart(normalizing(written=False)))
+    assert (finding.cause, finding.severity) == ("batch_statistics_not_updated", "fault")
+    assert finding.where == "mean"
+    assert list(statistics(AtStart(normalizing(written=True)))) == []
+    assert list(statistics(AtStart(normalizing(written=False, frozen=True)))) == []
+
+
+def dropping(fresh, trains_only):
+    def apply(params, state, x, key, train):
+        if train or not trains_only:
+            key = key if fresh else jax.random.key(7)
+            x = x * jax.random.bernoulli(key, 0.5, x.shape)
+        return learns(params, x), state
+
+    return dataclasses.replace(subject(learns), apply=apply)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "trains_only", "said"),
+    [(True, False, "evaluation draws"), (False, True, "never changes"), (True, True, None)],
+)
+def test_dropout_in_evaluation_and_with_one_key(fresh, trains_only, said):
+    found = list(randomness(AtStart(dropping(fresh, trains_only))))
+    assert [finding.severity for finding in found] == ["note"] * (said is not None)
+    assert all(said in finding.evidence for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("mix", "severities"),
+    [
+        (lambda z: jax.nn.softmax(z, 0), ["fault"]),
+        (lambda z: z - z.mean(0), ["note"]),
+        (lambda z: jax.nn.softmax(z, 1), []),
+    ],
+)
+def test_rows_that_look_at_each_other(mix, severities):
+    def network(params, x):
+        return affine(params["dense1"], mix(affine(params["dense0"], x)))
+
+    found = list(batch_dependence(AtStart(subject(network))))
+    assert [finding.severity for finding in found] == severities
+    assert {finding.cause for finding in found} <= {"loss_axis_error"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "rate", "found"),
+    [
+        (lambda o, y: jnp.sum((o - y) ** 2), 1e-4, [("note", "loss_summed_over_batch")]),
+        (lambda o, y: jnp.sum((o - y) ** 2), 1.0, [("fault", "loss_summed_over_batch")]),
+        (lambda o, y: jnp.mean(jnp.sum((o - y) ** 2, 0)), 1e-4, [("fault", "loss_axis_error")]),
+        (lambda o, y: jnp.mean(jnp.sum((o - y) ** 2, 1)), 1.0, []),
+    ],
+)
+def test_a_loss_that_grows_with_the_batch(loss, rate, found):
+    asked = subject(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
+    assert judged(batch_scale, asked) == found
+
+
+@pytest.mark.parametrize(
+    ("chain", "cause"),
+    [
+        (optax.sgd(0.1), None),
+        (optax.adam(1e-3), None),
+        (optax.sgd(-0.1), "gradient_ascent"),
+        (optax.chain(optax.adam(1e-3), optax.scale(-1.0)), "gradient_ascent"),
+        (optax.set_to_zero(), "parameters_not_updated"),
+        (optax.adam(1e-3, eps=0.0), "numerical_instability"),
+    ],
+)
+def test_the_direction_of_the_first_update(chain, cause):
+    asked = subject(learns, optimizer=chain)
+    expected = [] if cause is None else [("fault", cause)]
+    assert judged(optimizer, asked) == expected
+
+
+def test_a_warm_up_from_0_is_no_standstill():
+    warm = optax.adam(optax.linear_schedule(0.0, 0.1, 20))
+    assert list(optimizer(AtStart(subject(learns, optimizer=warm)))) == []
+    still = subject(learns, optimizer=optax.set_to_zero())
+    assert [f.cause for f in optimizer(AtStart(still))] == ["parameters_not_updated"]
+
+
+def test_an_epsilon_that_half_precision_rounds_away():
+    asked = subject(learns, optimizer=optax.adam(1e-3, eps=1e-8))
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), asked.init(jax.random.key(0))[0])
+    (finding,) = optimizer(AtStart(asked, half, {}))
+    assert finding.cause == "numerical_instability"
+    assert "float16" in finding.evidence
+
+
+def unguarded_cross_entropy(p, y):
+    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))  # unguarded
+
+
+def test_a_logarithm_without_a_guard_is_noted_with_its_line():
+    asked = ends(jax.nn.sigmoid, BITS, unguarded_cross_entropy)
+    (finding,) = domain_errors(AtStart(asked))
+    assert (finding.cause, finding.severity) == ("numerical_instability", "note")
+    assert finding.where.endswith(f"{Path(__file__).name}:{line_of(__file__, 'unguarded')}")
+    assert list(domain_errors(AtStart(ends(jax.nn.sigmoid, BITS, binary_cross_entropy)))) == []
+
+
+@pytest.mark.parametrize(("rows", "causes"), [(5, ["insufficient_capacity"]), (12, [])])
+def test_indices_beyond_a_table(rows, causes):
+    asked = Subject(
+        init=lambda key: ({"table": jnp.ones((rows, 2))}, {}),
+        apply=lambda params, state, x, key, train: (params["table"][x].sum(1), state),
+        loss=mean_squared_error,
+        train=(np.arange(24).reshape(12, 2) // 2, np.ones((12, 2), np.float32)),
+    )
+    found = list(tables(AtStart(asked)))
+    assert [finding.cause for finding in found] == causes
+
+
+def reader(ahead):
+    """The mean of what stands before; where it reads ahead, of all. Tokens are one-hot."""
+
+    def apply(params, state, x, key, train):
+        one_hot = jax.nn.one_hot(x, 5)
+        steps = x.shape[1]
+        sees = jnp.ones((steps, steps)) if ahead else jnp.tril(jnp.ones((steps, steps)))
+        seen = jnp.einsum("ts,nsv->ntv", sees / sees.sum(1, keepdims=True), one_hot)
+        return seen @ params["w"], state
+
+    return apply
+
+
+def of_text(apply, shift=1):
+    text = np.random.default_rng(0).integers(0, 5, (16, 13))
+    x, y = text[:, :-1], text[:, 1:]
+    return Subject(
+        lambda key: ({"w": jax.random.normal(key, (5, 5))}, {}),
+        apply,
+        lambda outputs, y: optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(),
+        train=(x, y if shift else x % 3),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("ahead", "shift", "causes"),
+    [(True, 1, ["leaked_targets"]), (False, 1, []), (True, 0, [])],
+)
+def test_answers_that_read_their_targets(ahead, shift, causes):
+    found = list(future_leakage(AtStart(of_text(reader(ahead), shift))))
+    assert [f.cause for f in found] == causes
+
+
+def test_a_leak_is_seen_where_targets_are_one_hot():
+    subject = of_text(reader(True))
+    x, y = subject.train
+
+    def loss(outputs, y):
+        return optax.softmax_cross_entropy(outputs, y).mean()
+
+    made = dataclasses.replace(subject, train=(x, np.eye(5, dtype=np.float32)[y]), loss=loss)
+    assert [f.cause for f in future_leakage(AtStart(made))] == ["leaked_targets"]

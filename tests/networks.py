@@ -1,0 +1,81 @@
+"""Small networks and data that the tests of the diagnosis share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.recipe import Subject
+
+BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
+
+
+def line_of(file, text):
+    """The line of a file that holds a text, and nothing else of it."""
+    with open(file) as lines:
+        return 1 + [line.split("#")[-1].strip() for line in lines].index(text)
+
+
+def dense(key, *sizes):
+    keys = jax.random.split(key, len(sizes))
+    return {
+        f"dense{i}": {
+            "kernel": jax.random.normal(keys[i], (sizes[i], sizes[i + 1])) / sizes[i] ** 0.5,
+            "bias": jnp.zeros(sizes[i + 1]),
+        }
+        for i in range(len(sizes) - 1)
+    }
+
+
+def affine(layer, x):
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def mean_squared_error(outputs, y):
+    return jnp.mean((outputs - y) ** 2)
+
+
+def subject(network, sizes=(3, 5, 2), *, y=None, loss=mean_squared_error, rows=12, **others):
+    """A network of parameters and rows, without state, key or modes."""
+    x = np.random.default_rng(0).normal(size=(rows, sizes[0])).astype(np.float32)
+    if y is None:
+        y = np.tanh(x @ np.ones((sizes[0], sizes[-1]), np.float32))
+    return Subject(
+        init=lambda key: (dense(key, *sizes), {}),
+        apply=lambda params, state, x, key, train: (network(params, x), state),
+        loss=loss,
+        train=(x, y),
+        **others,
+    )
+
+
+def learns(params, x):
+    return affine(params["dense1"], jax.nn.relu(affine(params["dense0"], x)))
+
+
+def softmax_cross_entropy(logits, y):
+    return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(logits), -1))
+
+
+def binary_cross_entropy(p, y):
+    p = jnp.clip(p, 1e-7, 1 - 1e-7)
+    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
+
+
+def ends_in(activation):
+    return lambda params, x: activation(learns(params, x))
+
+
+def identity(z):
+    return z
+
+
+def ends(activation, y, loss, width=None, **others):
+    width = width or (y.shape[-1] if y.ndim > 1 else 1)
+    return subject(ends_in(activation), (3, 5, width), y=y, loss=loss, **others)
+
+
+def judged(check, asked):
+    """Causes of the faults and notes of one check."""
+    found = check(AtStart(asked))
+    return [(finding.severity, finding.cause) for finding in found]

@@ -113,8 +113,6 @@ def headline(subject: Subject) -> Headline:
         facts.append((f"{kind} loss in the end{of}", figure(median_loss(finals(records, loss)))))
         lowest = median_loss([record.best(loss) for record in records])
         facts.append((f"lowest{of}", figure(lowest)))
-            (f"lowest{of}", figure(median_loss([record.best(loss) for record in records])))
-        )
         facts.append((f"epochs{of}", f"{np.median([record.epochs for record in records]):g}"))
     facts.append(("started", subject.pages[0].facts.get("started", "–")[:16]))
     return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)

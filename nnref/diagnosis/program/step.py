@@ -377,7 +377,8 @@ def tables(start: AtStart) -> Iterator[Finding]:
                 "insufficient_capacity",
                 op.where,
                 f"{outside:.1%} of the indices into {', '.join(names)} lie outside its "
-                f"{traced.shape(op.inputs[0])[0]} rows: they are clipped or become NaN without a word",
+                f"{traced.shape(op.inputs[0])[0]} rows: they are clipped or become NaN "
+                "without a word",
                 f"indices {indices.min()} to {indices.max()}",
                 healthy=f"0 to {limits[0]}",
                 remedy=f"a table of {int(indices.max()) + 1} rows",

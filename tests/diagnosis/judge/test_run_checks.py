@@ -1,0 +1,170 @@
+"""What the run shows: measurements that name each cause, and the nearest that do not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from invented_runs import (
+    BORN,
+    CLIMBS,
+    DEAD,
+    ENDS,
+    FALLS,
+    GROWN,
+    LEVEL,
+    SPIKE,
+    STEPS,
+    blown,
+    case,
+    faults,
+    history,
+    kernel,
+    look,
+    params,
+)
+
+from nnref.diagnosis.judge.judge import decide
+from nnref.diagnosis.judge.run_checks import nonfinite
+
+# What speaks for a cause, and the nearest measurement that does not: a network that learns all the
+# same, or the same symptom with another history.
+TABLE = {
+    "learning_rate_too_high, by divergence": (
+        "learning_rate_too_high",
+        {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS))},
+        {"steps": history(FALLS, finite=blown(50, "loss", FALLS))},
+    ),
+    "numerical_instability": (
+        "numerical_instability",
+        {"steps": history(FALLS, finite=blown(50, "gradient", FALLS))},
+        {"steps": history(CLIMBS, finite=blown(50, "gradient", CLIMBS))},
+    ),
+    "exploding_gradients": (
+        "exploding_gradients",
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(GROWN)},
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(BORN)},
+    ),
+    "numerical_instability, in the outputs": (
+        "numerical_instability",
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(BORN)},
+        {"steps": history(FALLS, finite=blown(0, "outputs", FALLS)), "start": look(GROWN)},
+    ),
+    "gradient_ascent": (
+        "gradient_ascent",
+        {"steps": history(np.linspace(1, 2, STEPS), along=0.9)},
+        {"steps": history(np.linspace(1, 2, STEPS), along=-0.1)},
+    ),
+    "parameters_not_updated": (
+        "parameters_not_updated",
+        {"steps": history(np.ones(STEPS), update=0.0)},
+        {"steps": history(np.ones(STEPS), update=0.0, gradient=0.0)},
+    ),
+    "batch_statistics_not_updated": (
+        "batch_statistics_not_updated",
+        {"reached": 0.1, "mode": 0.9},
+        {"reached": 0.1, "mode": 0.2},
+    ),
+    "constant_initialization": (
+        "constant_initialization",
+        {"first": params(constant=True)},
+        {"first": params(constant=True), "last": params()},
+    ),
+    "constant_initialization, though it learns": (
+        "constant_initialization",
+        {"first": params(constant=True), "reached": 0.89},
+        {"first": params(), "reached": 0.89},
+    ),
+    "exploding_gradients, of a run that blows up": (
+        "exploding_gradients",
+        {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS)), "start": look(GROWN)},
+        {
+            "steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS)),
+            "start": look(GROWN),
+            "rate_x0.1": 0.9,
+        },
+    ),
+    "dying_relu": (
+        "dying_relu",
+        {"end": look(levels=DEAD)},
+        {"end": look(levels=(LEVEL, replace(LEVEL, dead=0.9), LEVEL))},
+    ),
+    "dying_relu, of a network that learns": (
+        "dying_relu",
+        {"end": look(levels=DEAD)},
+        {"end": look(levels=DEAD), "reached": 0.9},
+    ),
+    "learning_rate_too_high, by a step that kills": (
+        "learning_rate_too_high",
+        {"end": look(levels=DEAD), "steps": SPIKE},
+        {"end": look(levels=DEAD)},
+    ),
+    "parameters_not_updated, rounded away": (
+        "parameters_not_updated",
+        {"last": params()},
+        {"last": params() | {"a": {"kernel": 1.01 * kernel(0)}, "b": {"kernel": kernel(7)}}},
+    ),
+    "metric_mismatch": (
+        "metric_mismatch",
+        {"misjudged": 0.9},
+        {"misjudged": 0.5},
+    ),
+    "learning_rate_too_low, of a schedule that ends": (
+        "learning_rate_too_low",
+        {"steps": ENDS},
+        {"steps": ENDS._replace(gradient=np.where(ENDS.update > 0, 1.0, 1e-9))},
+    ),
+    "hidden_activation_mismatch": (
+        "hidden_activation_mismatch",
+        {"activation": ("exp", "div")},
+        {"activation": ("exp", "div"), "reached": 0.9},
+    ),
+    "numerical_instability, in evaluation": (
+        "numerical_instability",
+        {"end": replace(look(), outputs=np.array([[1.0], [np.nan]]))},
+        {"end": look()},
+    ),
+    "corrupted_labels, memorized": (
+        "corrupted_labels",
+        {"reference": 0.0, "reached": 0.9, "kept": 0.0},
+        {"reference": 0.0, "reached": 0.9, "kept": 0.5},
+    ),
+    "corrupted_labels, half memorized": (
+        "corrupted_labels",
+        {"reference": 0.0, "reached": 0.6, "kept": 0.0},
+        {"reference": 0.0, "reached": 0.6, "kept": 0.5},
+    ),
+    "corrupted_labels": (
+        "corrupted_labels",
+        {"reference": 0.0, "valid": 0.0},
+        {"reference": 0.0, "valid": 0.9, "reached": 0.9},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_speaks_for_a_cause_names_it(name):
+    cause, trigger, _ = TABLE[name]
+    assert faults(trigger) == [cause]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_near_miss_does_not(name):
+    cause, _, near = TABLE[name]
+    assert cause not in faults(near)
+
+
+@pytest.mark.parametrize(
+    ("tried", "cause"),
+    [({}, "exploding_gradients"), ({"rate_x0.1": 0.9}, "learning_rate_too_high")],
+)
+def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps(tried, cause):
+    steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
+    (found,) = nonfinite(case(steps=steps, start=look(GROWN), **tried))
+    assert found.cause == cause
+
+
+def test_a_softmax_that_weighs_other_data_is_attention():
+    made = case(activation=("exp", "div"))
+    made.measurements.layers = [each._replace(weighs=True) for each in made.measurements.layers]
+    causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
+    assert causes == ["insufficient_capacity"]

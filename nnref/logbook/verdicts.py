@@ -82,6 +82,7 @@ def stacked(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def padded(values: np.ndarray, length: int) -> np.ndarray:
+    """Values with NaN behind them, up to a length."""
     return np.pad(values, (0, length - len(values)), constant_values=np.nan)
 
 
@@ -114,18 +115,18 @@ def judge(
         twin: gives the history of another experiment, by name, for the same seeds.
     """
     diverged = tuple(record.seed for record in records if record.diverged)
-    told, held = summary(records), None
+    sentence, held = summary(records), None
     counted = next((c for c in experiment.claim if isinstance(c, CountClaim)), None)
     if counted is not None and counted.of != len(records):
-        told += f"; the claim, about {counted.of} seeds, was not judged"
+        sentence += f"; the claim, about {counted.of} seeds, was not judged"
     elif experiment.claim:
         each = [judge_claim(claim, records, twin) for claim in experiment.claim]
         held = all(one for one, _ in each)
-        words = "; ".join(sentence for _, sentence in each)
-        told = f"the claim {'held' if held else 'did not hold'}: {words}"
+        words = "; ".join(words for _, words in each)
+        sentence = f"the claim {'held' if held else 'did not hold'}: {words}"
     if diverged:
-        told += f"; {seeds_in_words(diverged)} diverged"
-    return Verdict(held, diverged, told)
+        sentence += f"; {seeds_in_words(diverged)} diverged"
+    return Verdict(held, diverged, sentence)
 
 
 def judge_claim(
@@ -156,6 +157,7 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:
+    """Some seeds as the subject of a sentence: by number, or how many they are."""
     if len(seeds) == 1:
         return f"seed {seeds[0]}"
     if len(seeds) > 6:

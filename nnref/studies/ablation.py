@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nnref.errors import UserError, nearest
+from nnref.errors import UserError
 from nnref.experiment.axes import Setting, kind_of_axis, value_in_words
 from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import set_path
@@ -35,7 +35,7 @@ from nnref.studies.comparison import (
 )
 from nnref.studies.groups import Variant, groups_of
 from nnref.studies.listeners import SweepListener
-from nnref.studies.run import measures_of
+from nnref.studies.run import measures_of, refuse_unknown
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_page import known
 from nnref.studies.sweep_record import SweepPlan, SweepResult, plan_sweep
@@ -128,10 +128,7 @@ def main_axis(plan: SweepPlan) -> str:
     axes, compare = plan.experiment.sweep.axes, plan.experiment.sweep.compare
     if compare is None:
         return next(iter(axes))
-    if compare not in axes:
-        raise UserError(
-            f'sweep.compare: "{compare}" given; allowed: {", ".join(axes)}{nearest(compare, axes)}'
-        )
+    refuse_unknown("sweep.compare", compare, axes)
     return compare
 
 
@@ -230,16 +227,10 @@ def metric_of(plan: SweepPlan) -> str:
     known = [name for name in measures_of(plan.groups[0].task) if name != "epochs"]
     default = next(name for name in ("test_loss", "valid_loss", "train_loss") if name in known)
     metric = sweep.metric or default
-    if metric not in known:
-        raise UserError(
-            f'sweep.metric: "{metric}" given; allowed: {", ".join(known)}{nearest(metric, known)}'
-        )
-    seen = [name for name in known if not name.startswith("test_")]
-    if sweep.target is not None and sweep.target.metric not in seen:
-        raise UserError(
-            f'sweep.target.metric: "{sweep.target.metric}" given; allowed: {", ".join(seen)}'
-            f"{nearest(sweep.target.metric, seen)}"
-        )
+    refuse_unknown("sweep.metric", metric, known)
+    if sweep.target is not None:
+        seen = [name for name in known if not name.startswith("test_")]
+        refuse_unknown("sweep.target.metric", sweep.target.metric, seen)
     return metric
 
 

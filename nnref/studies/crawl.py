@@ -4,7 +4,6 @@ Linear first, then one hidden layer of 1, 2, 4, ... units, then more layers of t
 best. The smallest network that reaches the claim is the one to begin with.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,10 @@ from nnref.errors import UserError
 from nnref.experiment.claims import TwinClaim
 from nnref.experiment.experiment import Experiment, read
 from nnref.logbook.verdicts import judge
-from nnref.studies.groups import Group, groups_of, parse_sweep
+from nnref.studies.groups import Group
 from nnref.studies.listeners import SweepListener
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import SweepPlan, SweepResult
+from nnref.studies.sweep_record import SweepResult, plan_of_content
 
 HELPS = 0.9  # a larger network helps where its loss is less than this share of the best before
 
@@ -33,7 +32,7 @@ class Rung:
     parameters: int
     loss: float  # median over seeds, infinite where they diverged
     held: bool | None  # the claim; None where there is none to judge
-    told: str  # what came of it
+    told: str  # how it ended, in words (a key of the JSON output)
 
     @property
     def name(self) -> str:
@@ -57,7 +56,7 @@ class Crawl:
 
     @property
     def enough(self) -> Rung:
-        """Where growing stops to help: no larger network has much less loss."""
+        """The size beyond which no larger network has much less loss."""
         best = self.rungs[0]
         for rung in sorted(self.rungs, key=lambda rung: rung.parameters):
             best = rung if rung.loss < HELPS * best.loss else best
@@ -65,7 +64,7 @@ class Crawl:
 
     @property
     def sentence(self) -> str:
-        """What was found."""
+        """The smallest size that reaches the claim, and the size that is enough, in words."""
         last = f"growing beyond {self.enough.name} does not help ({self.measure} "
         last += f"{self.enough.loss:.4g})"
         if all(rung.held is None for rung in self.rungs):
@@ -106,14 +105,14 @@ def crawl(
         model = {"name": "mlp"}
     widths = [2**k for k in range(widest.bit_length()) if 2**k <= widest]
     first = [None, *((width,) for width in widths)]
-    swept, groups = grown(path, experiment, model, first, listener)
-    rungs = rungs_of(swept, groups, first)
+    result, groups = grown(path, experiment, model, first, listener)
+    rungs = rungs_of(result, groups, first)
     best = min(rungs[1:], key=lambda rung: rung.loss).layers
     assert best is not None, "it has a hidden layer"
     deeper = [best * depth for depth in range(2, deepest + 1)]
     if deeper:
         rungs += rungs_of(*grown(path, experiment, model, deeper, listener), deeper)
-    return Crawl(Path(path).stem, swept.loss, tuple(rungs))
+    return Crawl(Path(path).stem, result.loss, tuple(rungs))
 
 
 def grown(
@@ -122,27 +121,25 @@ def grown(
     model: Mapping[str, Any],
     sizes: Sequence[tuple[int, ...] | None],
     listener: SweepListener | None,
-) -> tuple[SweepResult, list[Group]]:
+) -> tuple[SweepResult, Sequence[Group]]:
     """Networks of some sizes, trained."""
     models = ["linear" if size is None else {**model, "hidden": list(size)} for size in sizes]
     content = experiment.model_dump(mode="json", by_alias=True)
     content |= {"model": models[0], "sweep": {"axes": {"model": models}}}
-    base, variants = parse_sweep(json.dumps(content))
-    groups = groups_of(variants, base.seeds)
-    plan = SweepPlan(Path(path).stem, base, variants, groups, base.seeds)
-    return sweep(plan, logbook=None, listener=listener), groups
+    plan = plan_of_content(Path(path).stem, content)
+    return sweep(plan, logbook=None, listener=listener), plan.groups
 
 
 def rungs_of(
-    swept: SweepResult, groups: list[Group], sizes: Sequence[tuple[int, ...] | None]
+    result: SweepResult, groups: Sequence[Group], sizes: Sequence[tuple[int, ...] | None]
 ) -> list[Rung]:
-    """What came of each size."""
+    """How the networks of each size ended."""
     group_of = {job.variant: group for group in groups for job in group.jobs}
     rungs = []
     for number, size in enumerate(sizes):
-        records = swept.of(number)
+        records = result.of(number)
         weights = jax.tree.leaves(group_of[number].like.params)
-        verdict = judge(swept.variants[number].experiment, records, lambda name: {})
+        verdict = judge(result.variants[number].experiment, records, lambda name: {})
         parameters = sum(int(np.prod(leaf.shape)) for leaf in weights)
-        rungs.append(Rung(size, parameters, swept.final(number), verdict.held, verdict.sentence))
+        rungs.append(Rung(size, parameters, result.final(number), verdict.held, verdict.sentence))
     return rungs

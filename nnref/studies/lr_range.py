@@ -5,7 +5,6 @@ rate also tells what the rates before it have left, and a spike misleads. Here e
 network of its own, from the same first weights and on the same batches, all in one program.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,18 +12,17 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import read
-from nnref.studies.groups import groups_of, parse_sweep
 from nnref.studies.listeners import SweepListener
 from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import SweepPlan
+from nnref.studies.sweep_record import plan_of_content
 
 STEPS = 100  # updates, at least
 
 
 @dataclass(frozen=True)
 class LrRange:
-    """What came of each rate.
+    """The losses of each rate, and the two rates that they show.
 
     `losses` is the training loss of the last epoch, infinite where it was not finite; `start` the
     loss before the first step.
@@ -41,7 +39,7 @@ class LrRange:
 
     @property
     def sentence(self) -> str:
-        """What was found."""
+        """Both rates in words."""
         return (
             f"after {self.steps} steps the loss is lowest at a learning rate of {self.steepest}; "
             f"it still falls at {self.stable}"
@@ -89,28 +87,23 @@ def lr_range(
     }
     content = base.model_dump(mode="json", by_alias=True) | varies
 
-    def plan_for(epochs: int) -> SweepPlan:
-        experiment, variants = parse_sweep(json.dumps(content | {"epochs": epochs}))
-        groups = groups_of(variants, experiment.seeds)
-        return SweepPlan(Path(path).stem, experiment, variants, groups, experiment.seeds)
-
-    plan = plan_for(epochs or 1)
+    name = Path(path).stem
+    plan = plan_of_content(name, content | {"epochs": epochs or 1})
     per_epoch = plan.groups[0].setup.steps_per_epoch
     if epochs is None and per_epoch < STEPS:
-        plan = plan_for(-(-STEPS // per_epoch))
-    swept = sweep(plan, logbook=None, listener=listener)
-    rates = np.array([v.experiment.optimizer.learning_rate for v in swept.variants])
-    ends = [[record.final("train_loss") for record in swept.of(n)] for n in range(len(rates))]
+        plan = plan_of_content(name, content | {"epochs": -(-STEPS // per_epoch)})
+    result = sweep(plan, logbook=None, listener=listener)
+    rates = np.array([v.experiment.optimizer.learning_rate for v in result.variants])
+    ends = [[record.final("train_loss") for record in result.of(n)] for n in range(len(rates))]
     losses = np.where(np.isfinite(ends), ends, np.inf).T
-    start = np.array([record.history["train_loss"][0] for record in swept.of(0)], float)
-    steps = plan.groups[0].setup.steps
-    return found(plan.name, rates, losses, start, steps)
+    start = np.array([record.history["train_loss"][0] for record in result.of(0)], float)
+    return range_of(name, rates, losses, start, plan.groups[0].setup.steps)
 
 
-def found(
+def range_of(
     name: str, rates: np.ndarray, losses: np.ndarray, start: np.ndarray, steps: int
 ) -> LrRange:
-    """The steepest and the largest stable rate, from the losses in the end, (seeds, rates)."""
+    """The steepest and the largest stable rate, from the last losses, (seeds, rates)."""
     best = np.argmin(losses, axis=1)
     last = np.array([last_stable(*each) for each in zip(losses, start, best, strict=True)])
     warnings = []
@@ -143,5 +136,5 @@ def over_seeds(rates: np.ndarray) -> Interval:
     logs = np.log10(rates)
     if np.ptp(logs) == 0:  # the bootstrap of equal values warns, and has nothing to say
         return Interval(float(rates[0]), float(rates[0]), float(rates[0]))
-    found = bootstrap(interquartile_mean, logs)
-    return Interval(*(float(10**value) for value in found[:3]))
+    interval = bootstrap(interquartile_mean, logs)
+    return Interval(*(float(10**value) for value in interval[:3]))

@@ -33,15 +33,6 @@ class AlreadyRun(UserError):
         )
 
 
-def checkpoint_place(
-    experiment: Experiment, seeds: Sequence[int], writers: Mapping[int, Writer]
-) -> Path | None:
-    """The folder of the checkpoints of some seeds trained together; None without a logbook."""
-    if not writers:
-        return None
-    return checkpoint_folder(experiment, seeds, next(iter(writers.values())).path.parent)
-
-
 def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path) -> Path:
     """The folder of the checkpoints of some seeds trained together, beside their pages."""
     group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]

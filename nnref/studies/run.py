@@ -1,7 +1,7 @@
 """Runs: the one way through, from an experiment to its verdict."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,6 @@ from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import (
     AlreadyRun,
     checkpoint_folder,
-    checkpoint_place,
     chunk_from_pages,
     finished,
     history_of,
@@ -102,26 +101,18 @@ def run(
         AlreadyRun: where the logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
-    changes = dict(settings or {})
-    changes |= {"seeds": list(seeds)} if seeds is not None else {}
-    changes |= {"epochs": epochs} if epochs is not None else {}
-    name, experiment, page, beside = source_of(experiment, changes)
+    source = source_of(experiment, settings, seeds, epochs)
+    name, experiment, page, _ = source
     task, setup, dataset = from_experiment(experiment)
     check_measures(experiment, task)
-    seeds = experiment.seeds
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else finished(folder, experiment, facts["data"])
-    records = {seed: record_of(page) for seed, page in known.items()}
-    if folder is not None and len(known) == len(seeds):
-        ordered = tuple(records[seed] for seed in seeds)
-        past = Run(name, experiment, ordered, verdict_of(experiment, ordered, beside), task)
-        outcome = f"{name} ({experiment.identity}) was run before, on "
-        outcome += f"{known[seeds[0]].facts['started']}: {past.verdict.sentence}"
-        raise AlreadyRun(past, outcome, folder)
-    todo = tuple(seed for seed in seeds if seed not in known)
+    if folder is not None and len(known) == len(experiment.seeds):
+        raise already_run(source, known, task, folder)
+    todo = tuple(seed for seed in experiment.seeds if seed not in known)
     # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
-    together = todo if page is None or seeds != page.experiment.seeds else page.together
+    together = todo if page is None or page.experiment.seeds != experiment.seeds else page.together
     facts["together"] = " ".join(map(str, together))
     listener = listener or Listener()
     began = time.perf_counter()
@@ -134,18 +125,18 @@ def run(
         listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:
-            of_todo, states = train_seeds(experiment, task, setup, together, writers, listener)
+            records, states = train_seeds(experiment, task, setup, together, writers, listener)
         except Interrupted as interrupted:
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
         seconds = time.perf_counter() - began
-        records |= of_todo
-        ordered = tuple(records[seed] for seed in seeds)
-        verdict = verdict_of(experiment, ordered, beside)
+        records |= {seed: record_of(page) for seed, page in known.items()}
+        ordered = tuple(records[seed] for seed in experiment.seeds)
+        verdict = verdict_of(source, ordered)
         for seed, writer in writers.items():
             writer.facts(facts_at_end(records[seed], verdict, seconds))
-    params, model_state = train.networks(states)
-    return Run(name, experiment, ordered, verdict, task, together, params, model_state, seconds)
+    kept = train.networks(states)
+    return Run(name, experiment, ordered, verdict, task, together, *kept, seconds)
 
 
 class Source(NamedTuple):
@@ -157,12 +148,20 @@ class Source(NamedTuple):
     folder: Path  # of the files of its twins
 
 
-def source_of(experiment: Experiment | str | Path, changes: Mapping[str, Any]) -> Source:
-    """The experiment of a file, a page or an object, with some keys changed.
+def source_of(
+    experiment: Experiment | str | Path,
+    settings: Mapping[str, Any] | None,
+    seeds: Sequence[int] | None,
+    epochs: int | None,
+) -> Source:
+    """The experiment of a file, a page or an object, with some keys changed as `run` says.
 
     Raises:
         UserError: for every mistake in a file or in the changes, and for a sweep.
     """
+    changes = dict(settings or {})
+    changes |= {"seeds": list(seeds)} if seeds is not None else {}
+    changes |= {"epochs": epochs} if epochs is not None else {}
     if isinstance(experiment, Experiment):
         changed = experiment.replaced(changes) if changes else experiment
         source = Source("unnamed", changed, None, Path("experiments"))
@@ -181,19 +180,24 @@ def source_of(experiment: Experiment | str | Path, changes: Mapping[str, Any]) -
     return source
 
 
-def verdict_of(experiment: Experiment, records: Sequence[Record], beside: Path) -> Verdict:
-    """The verdict over all seeds; a twin that a claim names is trained for it.
-
-    Args:
-        experiment: with its claim.
-        records: of all seeds.
-        beside: folder of the files of its twins.
-    """
+def verdict_of(source: Source, records: Sequence[Record]) -> Verdict:
+    """The verdict over the records of all seeds; a twin that a claim names is trained for it."""
 
     def twin(name: str) -> dict[str, np.ndarray]:
-        return run(beside / f"{name}.json", seeds=experiment.seeds, logbook=None).history
+        seeds = source.experiment.seeds
+        return run(source.folder / f"{name}.json", seeds=seeds, logbook=None).history
 
-    return judge(experiment, records, twin)
+    return judge(source.experiment, records, twin)
+
+
+def already_run(source: Source, known: Mapping[int, Page], task: Task, folder: Path) -> AlreadyRun:
+    """The error that says how a run ended whose pages are all known, by seed."""
+    name, experiment = source.name, source.experiment
+    records = tuple(record_of(known[seed]) for seed in experiment.seeds)
+    past = Run(name, experiment, records, verdict_of(source, records), task)
+    started = known[experiment.seeds[0]].facts["started"]
+    outcome = f"{name} ({experiment.identity}) was run before, on {started}: "
+    return AlreadyRun(past, outcome + past.verdict.sentence, folder)
 
 
 def resume(path: str | Path, listener: Listener | None = None) -> Run:
@@ -240,7 +244,8 @@ def train_seeds(
         Interrupted: after Ctrl-C, a checkpoint having been written where there are pages.
     """
     plan = plan_of(experiment)
-    place = checkpoint_place(experiment, seeds, writers)
+    folder = next((writer.path.parent for writer in writers.values()), None)
+    place = None if folder is None else checkpoint_folder(experiment, seeds, folder)
     resume = resumed(place, experiment, setup, plan, seeds, task, writers)
     chunks: list[loop.Chunk] = []
     states: Any = None
@@ -431,11 +436,20 @@ def check_measures(experiment: Experiment, task: Task) -> None:
         seen = [name for name in known if not name.startswith(("test_", "epochs"))]
         watched.append(("stop", experiment.stop.metric, seen))
     for path, metric, allowed in watched:
-        if metric not in allowed:
-            raise UserError(
-                f'{path}.metric: "{metric}" given; allowed: {", ".join(allowed)}'
-                f"{nearest(metric, allowed)}"
-            )
+        refuse_unknown(f"{path}.metric", metric, allowed)
+
+
+def refuse_unknown(path: str, name: str, allowed: Iterable[str]) -> None:
+    """Refuse a name, given at a path of the file, that is not among the allowed ones.
+
+    Raises:
+        UserError: naming those that are allowed, and the nearest.
+    """
+    allowed = list(allowed)
+    if name not in allowed:
+        raise UserError(
+            f'{path}: "{name}" given; allowed: {", ".join(allowed)}{nearest(name, allowed)}'
+        )
 
 
 def test_measures(

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from nnref.experiment.experiment import Experiment
 from nnref.experiment.text import read_text
 from nnref.logbook.pages import SweepPage, page_in
 from nnref.logbook.verdicts import Record, watched_loss
-from nnref.studies.groups import Group, Job, Variant, groups_of, read_sweep
+from nnref.studies.groups import Group, Job, Variant, groups_of, parse_sweep, read_sweep
 from nnref.studies.run import check_measures
 
 
@@ -140,6 +140,17 @@ class SweepResult:
         best += f"{self.loss} {self.final(first):.4g}{seeds}"
         runs = f"{self.diverged} of {len(self.records)} runs"
         return f"{best}; {runs} diverged" if self.diverged else best
+
+
+def plan_of_content(name: str, content: Mapping[str, Any]) -> SweepPlan:
+    """The plan of a sweep that stands in no file, from its keys as a file would have them.
+
+    Raises:
+        UserError: for every mistake in the content, and for data that do not fit.
+    """
+    experiment, variants = parse_sweep(json.dumps(content))
+    groups = groups_of(variants, experiment.seeds)
+    return SweepPlan(name, experiment, variants, groups, experiment.seeds)
 
 
 def median_loss(values: Iterable[float]) -> float:

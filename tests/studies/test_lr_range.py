@@ -7,7 +7,7 @@ import pytest
 
 from nnref import cli
 from nnref.errors import UserError
-from nnref.studies.lr_range import found, last_stable, lr_range
+from nnref.studies.lr_range import last_stable, lr_range, range_of
 
 XOR = {
     "about": "for the tests",
@@ -75,17 +75,18 @@ def test_stable_is_what_falls_up_to_the_first_that_does_not(losses, last):
 def test_the_interval_is_over_seeds_and_the_edges_are_told():
     rates = np.array([0.1, 1.0, 10.0])
     falls = np.array([[0.9, 0.5, 2.0], [0.9, 0.2, 2.0], [0.9, 0.8, 0.1], [0.9, 0.3, 2.0]])
-    result = found("x", rates, falls, np.ones(4), 100)
+    result = range_of("x", rates, falls, np.ones(4), 100)
     assert result.steepest.low == 1
     assert 1 <= result.steepest.estimate < 10
     assert result.steepest.high > 1
     assert not result.warnings
     assert (
-        "--high" in found("x", rates, falls[:, [0, 1, 1]] / [1, 1, 2], np.ones(4), 100).warnings[0]
+        "--high"
+        in range_of("x", rates, falls[:, [0, 1, 1]] / [1, 1, 2], np.ones(4), 100).warnings[0]
     )
-    low = found("x", rates, np.array([[0.1, 0.5, 2.0]] * 4), np.ones(4), 100)
+    low = range_of("x", rates, np.array([[0.1, 0.5, 2.0]] * 4), np.ones(4), 100)
     assert "--low" in low.warnings[0]
-    told = found("x", rates, falls + 1, np.ones(4), 100).warnings
+    told = range_of("x", rates, falls + 1, np.ones(4), 100).warnings
     assert "at no rate did the loss fall" in told[-1]
 
 

@@ -130,13 +130,11 @@ def run(
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
         seconds = time.perf_counter() - began
-        records |= {seed: record_of(page) for seed, page in known.items()}
-        ordered = tuple(records[seed] for seed in experiment.seeds)
+        ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
         for seed, writer in writers.items():
             writer.facts(facts_at_end(records[seed], verdict, seconds))
-    kept = train.networks(states)
-    return Run(name, experiment, ordered, verdict, task, together, *kept, seconds)
+    return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
 
 
 class Source(NamedTuple):

@@ -19,6 +19,7 @@ from nnref.data.prepare import (
     warn,
     worst,
 )
+from nnref.data.targets import is_one_hot
 from nnref.errors import UserError, nearest
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
@@ -286,7 +287,7 @@ def targets(
     refuse_nonfinite(name, "targets", y, ())
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if kind != "values" and is_one_hot(y):
+    if kind != "values" and y.ndim == 2 and is_one_hot(y):
         y = y.argmax(axis=1)
         kind = "classes"
     if kind == "auto":
@@ -319,13 +320,6 @@ def look_like_classes(y: np.ndarray) -> bool:
         return False
     different = len(np.unique(y))
     return different <= 20 and 2 * different <= len(y)
-
-
-def is_one_hot(y: np.ndarray) -> bool:
-    """Whether targets are rows with a single 1 among zeros."""
-    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind == "U":
-        return False
-    return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def class_name(value: np.generic) -> str:

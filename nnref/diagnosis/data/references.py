@@ -2,12 +2,10 @@
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
 from nnref.diagnosis.data.targets import Target, chance, score, skill
 
 ROWS = 1200  # that a reference is fitted to

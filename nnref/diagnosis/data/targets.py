@@ -1,11 +1,10 @@
-"""Targets: what is to be learned, and how well an answer does."""
+"""Targets as a score takes them, and how well answers do: accuracy or R², and the skill."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from nnref.data.targets import is_one_hot
 
 Rows = tuple[np.ndarray, np.ndarray]  # inputs and targets
 
@@ -23,38 +22,16 @@ class Target(NamedTuple):
     classes: int
 
 
-def infer_kind(y: np.ndarray, shape: tuple[int, ...]) -> str:
-    """The kind of task that targets and the shape of the outputs speak of."""
-    width = shape[-1] if len(shape) > 1 else 1
-    if len(shape) > 2 and width > 1:
-        numbered = y.dtype.kind in "iu" and y.shape == shape[:-1]
-        if numbered or (y.shape == shape and exclusive(y)):
-            return "places"
-    values = np.unique(y[np.isfinite(y)]) if y.dtype.kind == "f" else np.unique(y)
-    if y.ndim >= 2 and y.shape[-1] > 1:
-        if set(values) <= {0, 1}:
-            return "multiclass" if y.ndim == 2 and exclusive(y) else "multilabel"
-        inside = len(values) and values[0] >= 0 and values[-1] <= 1
-        if y.ndim == 2 and inside and np.allclose(y.sum(-1), 1, atol=1e-3):
-            return "multiclass"
-        return "regression"
-    if len(values) <= 2 and (set(values) <= {0, 1} or set(values) <= {-1, 1}):
-        return "multiclass" if width > 1 else "binary"
-    return (
-        "multiclass" if y.dtype.kind in "iub" and (width > 1 or len(values) <= 50) else "regression"
-    )
-
-
-def exclusive(y: np.ndarray) -> bool:
-    """Whether targets are one-hot over their last axis."""
-    return bool(np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all())
-
-
 def target_of(y: np.ndarray, kind: str) -> Target:
-    """The targets of so many rows as classes, labels or values."""
+    """Targets as classes, labels or values.
+
+    Args:
+        y: targets, (rows, ...).
+        kind: of task: "binary", "multiclass", "multilabel", "places" or "regression".
+    """
     y = np.asarray(y)
     if kind == "places":
-        labels = y.argmax(-1) if y.ndim > 2 and exclusive(y) else y
+        labels = y.argmax(-1) if y.ndim > 2 and is_one_hot(y) else y
         labels = labels.reshape(len(y), -1).astype(int)
         return Target(kind, labels, int(labels.max()) + 1)
     if kind == "multiclass":
@@ -63,7 +40,8 @@ def target_of(y: np.ndarray, kind: str) -> Target:
         return Target(kind, labels.astype(int), int(labels.max()) + 1)
     if kind in ("binary", "multilabel"):
         flat = y.reshape(len(y), -1)
-        middle = (flat.min() + flat.max()) / 2 if flat.min() < flat.max() else 0.5
+        low, high = float(flat.min()), float(flat.max())  # the sum of two int8 overflows
+        middle = (low + high) / 2 if low < high else 0.5
         answers = (flat > middle).astype(int)
         if answers.shape[1] == 1:
             return Target("binary", answers[:, 0], 2)

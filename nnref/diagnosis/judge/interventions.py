@@ -112,7 +112,8 @@ class Interventions:
             spread = float(np.std(y.astype(float)))
             if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:
                 scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)
-                targets.append(scaled.astype(y.dtype))
+                dtype = y.dtype if y.dtype.kind == "f" else np.float32  # fractions are no integers
+                targets = [y.astype(dtype), scaled.astype(dtype)]
                 first["targets"] = Change(targets=1)
                 if "inputs" in first:
                     first["inputs and targets"] = Change(inputs=1, targets=1)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.data.targets import Target, chance, infer_kind, score, skill, target_of
+from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.program.expectation import row_by_row
+from nnref.diagnosis.program.loss_facts import kind_of, where_least
 from nnref.diagnosis.recipe import Subject
 from nnref.diagnosis.run.snapshot import looked_at
 
@@ -58,14 +59,8 @@ class Skill:
 
     @cached_property
     def kind(self) -> str:
-        """The kind of task, given or inferred; two classes in two columns are classes."""
-        y = np.asarray(self.subject.train[1])
-        kind = self.subject.kind
-        shape = () if self.outputs is None else (len(y), *self.outputs.shape[1:])
-        inferred = infer_kind(y, shape)
-        columns = y.ndim > 1 and y.shape[-1] > 1
-        finer = kind == "binary" and columns or kind == "multiclass" and inferred == "places"
-        return inferred if kind is None or finer else kind
+        """The task: what the user says, or what targets, outputs and loss speak of."""
+        return kind_of(self.subject, self.first_outputs, self.wanted).task
 
     @cached_property
     def target(self) -> Target:
@@ -94,6 +89,9 @@ class Skill:
             return classes or output.size == 1 or self.row_by_row
         if self.kind == "binary" and output.size == 2:
             return True
+        least = where_least(self.subject.loss, (2, *output.shape), y)
+        if self.kind == "regression" and least == "elsewhere":
+            return False  # no output is to be its target, as where outputs are logarithms of rates
         return self.kind == "places" or output.size == y[0].size
 
     @cached_property

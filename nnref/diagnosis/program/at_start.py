@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.data.targets import Form
 from nnref.diagnosis.program.expectation import (
     Expectation,
-    Kind,
     Range,
     Sample,
     expectation_of,
-    kind_of,
     range_of,
     row_by_row,
     sample,
 )
+from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import Trace, trace
 from nnref.diagnosis.recipe import Subject, updated
 
@@ -65,9 +65,9 @@ class AtStart:
         return np.asarray(self.subject.train[1])
 
     @cached_property
-    def kind(self) -> Kind:
-        """What the targets are."""
-        return kind_of(self.subject.train[1], self.outputs, self.subject.kind)
+    def kind(self) -> Form:
+        """How the targets say what is asked: as classes, flags or values."""
+        return kind_of(self.subject, self.outputs, self.sample.y).form
 
     @cached_property
     def range(self) -> Range | None:

@@ -8,19 +8,19 @@ probability is divided by ten takes its logarithm; and so on.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.data.targets import Form, is_distribution, is_sharp
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.program.layers import Layer, forward, layers_of
 from nnref.diagnosis.program.tracing import Trace
 from nnref.diagnosis.recipe import Subject
 
 ROWS = 8  # of a probe
-Kind = Literal["one-hot", "classes", "binary", "flags", "values"]
 # Reads losses once they are computed, and gives fields of an `Expectation`.
 Reader = Callable[[], dict[str, Any]]
 
@@ -87,38 +87,7 @@ def sample(subject: Subject, params: Any, state: Any, rows: int = ROWS) -> Sampl
 def target_order(y: Any) -> np.ndarray:
     """A number for each row by which to sort: the class of a one-hot row, or the first target."""
     flat = np.asarray(y, np.float64).reshape(len(y), -1)
-    return flat.argmax(1) if flat.shape[1] > 1 and is_one_hot(np.asarray(y)) else flat[:, 0]
-
-
-def is_one_hot(y: np.ndarray) -> bool:
-    """Rows that are distributions over the last axis, sharp or smoothed."""
-    y = np.asarray(y, np.float64)
-    return bool(
-        y.ndim > 1
-        and y.shape[-1] > 1
-        and y.min() >= 0
-        and np.abs(y.sum(-1) - 1).max() < 1e-3
-        and np.mean(y.max(-1) > 0.5) > 0.9
-    )
-
-
-def kind_of(y: Any, answers: np.ndarray, told: str | None) -> Kind:
-    """What targets are, from their values and from what the user tells of the task."""
-    y = np.asarray(y)
-    if told == "regression" or not np.isfinite(np.asarray(y, np.float64)).all():
-        return "values"
-    if is_one_hot(y):
-        return "one-hot"
-    integral = bool((np.rint(y) == y).all())
-    width = answers.shape[-1] if answers.ndim > 1 else 1
-    numbered = width > 1 and y.shape[1:] in (answers.shape[1:-1], (*answers.shape[1:-1], 1))
-    if integral and np.issubdtype(y.dtype, np.integer) and numbered:
-        return "classes"
-    if integral and y.min() >= 0 and y.max() <= 1:
-        return "flags" if y.ndim > 1 and y.shape[-1] > 1 else "binary"
-    if integral and told == "multiclass" and y.min() >= 0:
-        return "classes"
-    return "values"
+    return flat.argmax(1) if is_distribution(np.asarray(y)) and is_sharp(y) else flat[:, 0]
 
 
 # The tail
@@ -256,11 +225,11 @@ class Probe:
     `ask` gives the number under which `losses` has the loss afterwards.
     """
 
-    def __init__(self, loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: Any) -> None:
+    def __init__(self, loss: Callable[[Any, Any], Any], y: Any, kind: Form, shape: Any) -> None:
         """Take a loss of outputs and targets, targets of a few rows, and the outputs' shape."""
         self.loss = jax.jit(jax.vmap(lambda outputs, y: jnp.asarray(loss(outputs, y)).sum()))
         self.y, self.shape = np.asarray(y), shape
-        self.kind: Kind = kind
+        self.kind: Form = kind
         self.width = shape[-1] if len(shape) > 1 else 1
         self.goal = goal_of(self.y, kind, shape)
         values = kind == "values"
@@ -292,7 +261,7 @@ class Probe:
         return bool(np.isfinite(a).all() and np.allclose(a, b, rtol=1e-4, atol=tolerance))
 
 
-def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Kind, shape: Any) -> Expectation:
+def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Form, shape: Any) -> Expectation:
     """Ask a loss what it expects of outputs.
 
     Args:
@@ -452,7 +421,7 @@ def best_outputs(probe: Probe) -> Reader:
     return read
 
 
-def goal_of(y: np.ndarray, kind: Kind, shape: Any) -> np.ndarray | None:
+def goal_of(y: np.ndarray, kind: Form, shape: Any) -> np.ndarray | None:
     """The targets in the shape of the outputs, one-hot for classes; None where none fits."""
     width = shape[-1] if len(shape) > 1 else 1
     if kind == "classes":
@@ -471,7 +440,7 @@ def goal_of(y: np.ndarray, kind: Kind, shape: Any) -> np.ndarray | None:
     return y
 
 
-def probability(goal: np.ndarray, kind: Kind, width: int, true: float) -> np.ndarray:
+def probability(goal: np.ndarray, kind: Form, width: int, true: float) -> np.ndarray:
     """Outputs that give the true class this probability; the others share the rest equally."""
     rest = (1 - true) / (width - 1) if kind in ("one-hot", "classes") else 1 - true
     return goal * true + (1 - goal) * rest
@@ -480,7 +449,10 @@ def probability(goal: np.ndarray, kind: Kind, width: int, true: float) -> np.nda
 def calibration(y: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Targets over their whole range, and outputs to try for each."""
     values = np.asarray(y, np.float64)
-    quantiles = np.unique(np.quantile(values, [0.02, 0.15, 0.3, 0.5, 0.7, 0.85, 0.98]))
+    # Between two whole numbers there is no target: an array of integers would cut it off.
+    method = "linear" if np.asarray(y).dtype.kind == "f" else "nearest"
+    shares = [0.02, 0.15, 0.3, 0.5, 0.7, 0.85, 0.98]
+    quantiles = np.unique(np.quantile(values, shares, method=method))
     if len(np.unique(values)) == 2:
         quantiles = np.unique(values)
     low, high = values.min(), values.max()

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.data.targets import is_one_hot
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.data.targets import exclusive
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
@@ -135,7 +135,7 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
     """Outputs along a sequence that change with what comes later, where that is the target."""
     s, outputs = start.sample, start.sample.outputs
     x, y = np.asarray(s.x), np.asarray(s.y)
-    if y.ndim == x.ndim + 1 and exclusive(y):
+    if y.ndim == x.ndim + 1 and is_one_hot(y):
         y = y.argmax(-1)
     if outputs is None or x.ndim < 2 or y.shape != x.shape or outputs.shape[:2] != x.shape[:2]:
         return

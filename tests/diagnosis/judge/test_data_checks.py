@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnref.diagnosis.data.references import Reference, lookup, references, scales, standardized
-from nnref.diagnosis.data.targets import chance, infer_kind, score, skill, target_of
+from nnref.diagnosis.data.targets import chance, score, skill, target_of
 from nnref.diagnosis.judge.data_checks import check
 from nnref.diagnosis.judge.skill import Outcome
 
@@ -198,27 +198,6 @@ def test_data_that_trigger_a_check(name):
 def test_data_that_nearly_do(name):
     _, expected, near = TABLE[name]
     assert expected not in found(**near)
-
-
-@pytest.mark.parametrize(
-    ("y", "width", "kind"),
-    [
-        (CLASSES[:, :2].astype(int), (2, 5), "places"),
-        (CLASSES.reshape(100, 3, 3), (3, 3), "places"),
-        (CLASSES[:, :2].astype(int), (2, 1), "multilabel"),
-        (CLASSES, 3, "multiclass"),
-        (0.9 * CLASSES + 0.1 / 3, 3, "multiclass"),
-        (np.array([[1, 1], [0, 0], [1, 0]]), 2, "multilabel"),
-        (X, 4, "regression"),
-        (X[:, :1], 1, "regression"),
-        (CLASSES[:, :1], 1, "binary"),
-        (2 * CLASSES[:, 0] - 1, 1, "binary"),
-        (CLASSES.argmax(1), 3, "multiclass"),
-        (CLASSES.argmax(1).astype(np.float32), 1, "regression"),
-    ],
-)
-def test_the_kind_of_task_is_read_from_targets_and_outputs(y, width, kind):
-    assert infer_kind(y, (len(y), *np.atleast_1d(width))) == kind
 
 
 def test_references_find_what_is_there_and_nothing_where_nothing_is():

@@ -1,0 +1,121 @@
+"""How a loss reads targets, found by asking it: as values that it is a distance to, or as classes.
+
+The dtype of targets tells neither: ages are often integers, and labels are often floats.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.data.targets import Kind, LossFacts, is_whole, kind_of_targets
+from nnref.diagnosis.program.expectation import ROWS, target_order
+from nnref.diagnosis.recipe import Subject
+
+
+def kind_of(subject: Subject, outputs: Any, y: Any) -> Kind:
+    """What the targets of a subject are.
+
+    Args:
+        subject: with its targets, its loss, and what the user says of the task.
+        outputs: of the network for a few rows.
+        y: targets of these rows.
+    """
+    targets = np.asarray(subject.train[1])
+    leaves = jax.tree.leaves(outputs)
+    if len(leaves) != 1 or np.shape(leaves[0])[:1] != (len(y),):
+        facts = LossFacts(indices=takes_indices(subject.loss, outputs, y))
+        return kind_of_targets(targets, (), facts, subject.kind)
+    order = np.argsort(target_order(y), kind="stable")
+    few = order[np.linspace(0, len(order) - 1, min(ROWS, len(order))).round().astype(int)]
+    shape = np.shape(leaves[0])[1:]
+    facts = LossFacts(
+        where_least(subject.loss, (2, *shape), targets) == "target",
+        takes_indices(subject.loss, np.zeros((len(few), *shape), np.float32), np.asarray(y)[few]),
+    )
+    return kind_of_targets(targets, (len(targets), *shape), facts, subject.kind)
+
+
+def where_least(
+    loss: Callable[[Any, Any], Any], shape: tuple[int, ...], y: np.ndarray
+) -> Literal["target", "elsewhere", "nowhere"]:
+    """Where a loss is least: at the target, at another output, or nowhere.
+
+    It is asked with one number for all outputs and one for all targets; most of five targets
+    decide. Squared and absolute error are least at the target and rise alike on both sides of it;
+    so does a cross-entropy of probabilities, asked between 0 and 1. Of a Poisson loss of log rates
+    the best output is the logarithm of the target; a quantile loss is steeper on one side. A loss
+    that falls without end, such as a cross-entropy of logits asked about counts, is least nowhere.
+
+    Args:
+        loss: of outputs and targets.
+        shape: of the outputs for as many rows as it is to be asked with.
+        y: all targets; what is asked lies in their range.
+    """
+    values = np.asarray(y, np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return "nowhere"
+    targets = np.unique(np.quantile(values, [0.15, 0.3, 0.5, 0.7, 0.85], method="nearest"))
+    span = float(np.ptp(values)) or max(abs(float(values[0])), 1.0)
+    wide = np.geomspace(0.05, 1e4, 60)
+    steps = span * np.array([0.0, 0.02, -0.02, 0.2, -0.2, 0.5, -0.5, 1.0, -1.0])
+    near = targets[:, None] + steps
+    far = np.broadcast_to(np.concatenate([-wide[::-1], [0.0], wide]), (len(targets), 121))
+
+    def asked(output: Any, target: Any) -> Any:
+        targets = jnp.full((shape[0], *y.shape[1:]), target)
+        return jnp.asarray(loss(jnp.full(shape, output), targets)).sum()
+
+    try:
+        losses = jax.jit(jax.vmap(jax.vmap(asked, in_axes=(0, None))))(
+            np.concatenate([near, far], 1).astype(np.float32), targets.astype(np.float32)
+        )
+    except Exception:  # whatever a loss raises that takes no fractions as targets
+        return "nowhere"
+    losses = np.asarray(losses, np.float64)
+    losses = np.where(np.isnan(losses), np.inf, losses)
+    near, far = losses[:, : len(steps)], losses[:, len(steps) :]
+    asked_at = np.isfinite(near[:, 0])  # a relative error cannot be asked at 0
+    if asked_at.any():
+        rises = near[asked_at] - near[asked_at, :1]
+        rounding = 1e-6 * np.abs(near[asked_at, 0])
+        low, high = rises[:, 1:3].min(1), rises[:, 1:3].max(1)
+        least = (rises[:, 3:] > rounding[:, None]).all(1) & (low >= -rounding)
+        if np.mean(least & (high <= 1.5 * low + rounding)) > 0.5:
+            return "target"
+    place = far.argmin(1)
+    return "elsewhere" if np.mean((place > 0) & (place < 120)) > 0.5 else "nowhere"
+
+
+def takes_indices(loss: Callable[[Any, Any], Any], outputs: Any, y: np.ndarray) -> bool:
+    """Whether a loss takes targets as numbers of classes.
+
+    Beyond the last class all numbers are the same to it: they are clipped, or one-hot rows of
+    zeros. A loss of values tells them apart.
+
+    Args:
+        loss: of outputs and targets.
+        outputs: arrays of the shapes that the network gives for these rows.
+        y: targets of a few rows.
+    """
+    y = np.asarray(y)
+    if not is_whole(y):
+        return False
+    random = np.random.default_rng(0)
+    outputs = jax.tree.map(  # probabilities or logits
+        lambda leaf: random.uniform(0.05, 0.95, np.shape(leaf)).astype(np.float32), outputs
+    )
+    widths = [np.shape(leaf)[-1] for leaf in jax.tree.leaves(outputs) if np.ndim(leaf)]
+    last = float(max([*widths, np.max(np.abs(y.astype(float)))]))
+    dtype = np.float32 if y.dtype.kind == "f" else np.int32
+    asked = [y.astype(dtype), np.roll(y.astype(dtype), 1, 0)]
+    asked += [np.full(y.shape, beyond, dtype) for beyond in (last + 3, 2 * last + 9)]
+    try:
+        many = jax.jit(jax.vmap(lambda y: jnp.asarray(loss(outputs, y)).sum()))
+        here, rolled, beyond, further = np.asarray(many(np.stack(asked)), np.float64)
+    except Exception:  # whatever the user's loss raises is told where it is called
+        return False
+    return bool(here != rolled and np.isclose(beyond, further, rtol=1e-6, equal_nan=True))

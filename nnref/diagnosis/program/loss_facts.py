@@ -47,7 +47,8 @@ def where_least(
     decide. Squared and absolute error are least at the target and rise alike on both sides of it;
     so does a cross-entropy of probabilities, asked between 0 and 1. Of a Poisson loss of log rates
     the best output is the logarithm of the target; a quantile loss is steeper on one side. A loss
-    that falls without end, such as a cross-entropy of logits asked about counts, is least nowhere.
+    that falls without end, such as a cross-entropy of logits asked about counts, is least nowhere,
+    and so is one that has the same best output for several targets.
 
     Args:
         loss: of outputs and targets.
@@ -60,10 +61,12 @@ def where_least(
         return "nowhere"
     targets = np.unique(np.quantile(values, [0.15, 0.3, 0.5, 0.7, 0.85], method="nearest"))
     span = float(np.ptp(values)) or max(abs(float(values[0])), 1.0)
-    wide = np.geomspace(0.05, 1e4, 60)
+    wide = np.geomspace(8, 1e4, 30)
+    wide = [-wide[::-1], np.linspace(-8, 8, 321), np.linspace(values.min(), values.max(), 61), wide]
+    wide = np.unique(np.concatenate(wide))
     steps = span * np.array([0.0, 0.02, -0.02, 0.2, -0.2, 0.5, -0.5, 1.0, -1.0])
     near = targets[:, None] + steps
-    far = np.broadcast_to(np.concatenate([-wide[::-1], [0.0], wide]), (len(targets), 121))
+    far = np.broadcast_to(wide, (len(targets), len(wide)))
 
     def asked(output: Any, target: Any) -> Any:
         targets = jnp.full((shape[0], *y.shape[1:]), target)
@@ -87,7 +90,9 @@ def where_least(
         if np.mean(least & (high <= 1.5 * low + rounding)) > 0.5:
             return "target"
     place = far.argmin(1)
-    return "elsewhere" if np.mean((place > 0) & (place < 120)) > 0.5 else "nowhere"
+    inside = (place > 0) & (place < len(wide) - 1)
+    apart = np.diff(place) != 0  # another target, another best output
+    return "elsewhere" if np.mean(inside) > 0.5 and apart.size and apart.all() else "nowhere"
 
 
 def takes_indices(loss: Callable[[Any, Any], Any], outputs: Any, y: np.ndarray) -> bool:

@@ -218,38 +218,31 @@ def against_each_column(o, y):
 
 
 WIDTHS[against_each_column] = 3
-SHUFFLED = RANDOM.permutation(ROWS)
+SHUFFLED = np.random.default_rng(1).permutation(ROWS)
 
-FAULTY = {  # inputs, targets, loss; what is wrong
-    "counts that belong to other rows": (
-        *(X, COUNTS[SHUFFLED].astype(np.int32), squared),
-        "corrupted_labels",
-    ),
-    "classes that belong to other rows": (
-        *(X, CLASSES[SHUFFLED].astype(np.int32), softmax_of_indices),
-        "corrupted_labels",
-    ),
-    "counts, and a squared error of the wrong sign": (
-        *(X, COUNTS.astype(np.int32), reversed_sign),
-        "gradient_ascent",
-    ),
-    "counts in a cross-entropy of logits": (X, COUNTS.astype(np.int32), bce, "loss_mismatch"),
+STRANGERS = COUNTS[SHUFFLED].astype(np.int32), CLASSES[SHUFFLED].astype(np.int32)
+WHOLE = COUNTS.astype(np.int32)
+NUMBERS = CLASSES.astype(np.int32)
+
+FAULTY = {  # targets, loss; what is wrong
+    "counts of other rows": (STRANGERS[0], squared, "corrupted_labels"),
+    "classes of other rows": (STRANGERS[1], softmax_of_indices, "corrupted_labels"),
+    "counts, and an error of the wrong sign": (WHOLE, reversed_sign, "gradient_ascent"),
+    "counts in a cross-entropy of logits": (WHOLE, bce, "loss_mismatch"),
+    "more classes than outputs": (2 * NUMBERS, softmax_of_indices, "output_width_mismatch"),
     # Three outputs learn the number of the class, each by itself: the largest says nothing.
-    "numbers of classes against one column for each": (
-        *(X, CLASSES[:, None].astype(np.int32), against_each_column),
+    "numbers against a column for each class": (
+        NUMBERS[:, None],
+        against_each_column,
         "insufficient_capacity",
-    ),
-    "more classes than outputs": (
-        *(X, 2 * CLASSES.astype(np.int32), softmax_of_indices),
-        "output_width_mismatch",
     ),
 }
 
 
 @pytest.mark.parametrize("name", FAULTY)
 def test_a_fault_is_found_whatever_the_targets(name):
-    x, y, loss, cause = FAULTY[name]
-    found = nnref.diagnose(task(x, y, loss), optimizer=optax.adam(0.03), batch_size=30, epochs=60)
+    y, loss, cause = FAULTY[name]
+    found = nnref.diagnose(task(X, y, loss), optimizer=optax.adam(0.03), batch_size=30, epochs=60)
     assert [f.cause for f in found.faults][:1] == [cause]
 
 

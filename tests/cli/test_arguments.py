@@ -1,7 +1,21 @@
 """What words on the command line mean, and what is said of those that mean nothing."""
 
+from pathlib import Path
+
 import pytest
 from commands import call
+from logbooks import EXPERIMENT, write_page
+
+from nnref.cli.arguments import (
+    PICTURES,
+    experiment_names,
+    experiment_path,
+    output_path,
+    page_of,
+    settings,
+)
+from nnref.errors import UserError
+from nnref.experiment.experiment import Experiment
 
 
 @pytest.mark.parametrize(
@@ -31,3 +45,39 @@ def test_a_broken_file_is_told_with_its_name_and_lines(folder, capsys):
     code, _, err = call(capsys, "run", "broken")
     assert code == 2
     assert "broken.json: epochs (line 3): given twice, also in line 2" in err
+
+
+def test_a_name_is_a_file_among_the_experiments_unless_there_is_such_a_file(folder):
+    by_name = Path("experiments/small.json")
+    assert experiment_path("small") == experiment_path("experiments/small.json") == by_name
+    (folder / "small").write_text("{}")
+    assert experiment_path("small") == Path("small")
+    assert experiment_names() == ["small"]
+
+
+def test_values_of_settings_are_json_where_they_can_be():
+    pairs = ["epochs=3", "optimizer=adam", "stop=null", "model.hidden=[4, 4]", "about=a=b"]
+    expected = {"epochs": 3, "optimizer": "adam", "stop": None, "model.hidden": [4, 4]}
+    assert settings(pairs) == expected | {"about": "a=b"}
+
+
+@pytest.mark.parametrize("name", ["x.pdf", "x", "x.PNG"])
+def test_output_of_another_kind_is_refused(name):
+    with pytest.raises(UserError, match=r"give a file that ends in \.png or \.svg"):
+        output_path(name, PICTURES)
+    assert output_path("a/x.svg", PICTURES) == Path("a/x.svg")
+
+
+def test_the_page_of_a_name_is_the_newest_that_is_complete(folder):
+    facts = {"verdict": "well"}
+    experiment = Experiment(**EXPERIMENT | {"seeds": [0, 1]})
+    (folder / "experiments" / "a.json").write_text(experiment.to_json())
+    logbook = folder / "logbook"
+    with pytest.raises(UserError, match="has no run of a .* that has ended; first: nnref run a"):
+        page_of("a", logbook)
+    write_page(logbook, "a", {"train_loss": [1.0]}, 0)
+    second = write_page(logbook, "a", {"train_loss": [1.0]}, 1, facts=facts)
+    assert page_of("a", logbook) == second, "the first seed was cut short"
+    first = write_page(logbook, "a", {"train_loss": [1.0]}, 0, facts=facts)
+    assert page_of("a", logbook) == first
+    assert page_of(str(second), logbook) == second

@@ -1,8 +1,15 @@
 """Commands that show what is there."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from commands import call, write
+from logbooks import write_page
+
+import nnref
 
 
 def test_list_and_show(folder, capsys):
@@ -33,3 +40,15 @@ def test_schema_is_json(folder, capsys):
     code, out, _ = call(capsys, "schema")
     assert code == 0
     assert json.loads(out)["properties"].keys() >= {"data", "model", "claim"}
+
+
+def test_the_logbook_is_listed_without_jax(folder):
+    """It takes a fifth of a second so; JAX alone would take one and a half."""
+    write_page(folder / "logbook", "some", {"train_loss": [1.0, 0.5]})
+    code = "import sys; from nnref.cli import main; main(['log']); print('jax' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(Path(nnref.__file__).parents[1])}
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "some" in said.stdout
+    assert said.stdout.endswith("False\n")

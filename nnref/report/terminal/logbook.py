@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from nnref.experiment.experiment import read
 from nnref.logbook.index import (
     Attempt,
     Change,
@@ -82,6 +81,9 @@ def side_of(
         return Side(word, settings_of(page.text), own, [page.history])
     runs = [e for e in entries if word == e.name or e.identity.startswith(word)]
     if path.exists() or not runs:
+        # Only here is JAX needed: importing it takes ten times as long as listing a logbook.
+        from nnref.experiment.experiment import read
+
         experiment = read(file_of(word))
         settings = settings_of(experiment.to_json())
         runs = [e for e in entries if e.identity == experiment.identity]

@@ -55,7 +55,7 @@ def train_and_show(
     from rich.console import Console
 
     from nnref.report.terminal.terminal import TerminalListener, run_as_json, show
-    from nnref.studies.run import AlreadyRun
+    from nnref.studies.resuming import AlreadyRun
     from nnref.training.compilation import use_cache
 
     use_cache()

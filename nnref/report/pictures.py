@@ -37,11 +37,11 @@ def draw_losses(run: Run, path: Path) -> Path:
             x = np.tile(np.append(epochs, np.nan), len(values))
             lines = np.concatenate([values, gap], axis=1).ravel()
             axes.plot(x, lines, color=COLOURS[name], linewidth=0.6, alpha=0.3)
-        middle = np.nanmedian(values, axis=0)
+        median = np.nanmedian(values, axis=0)
         kind = name.replace("_loss", "")
         label = f"{kind}, median of {len(values)} seeds" if many else kind
         dash = "-" if name == "train_loss" else "--"
-        axes.plot(epochs, middle, dash, color=COLOURS[name], linewidth=2, label=label)
+        axes.plot(epochs, median, dash, color=COLOURS[name], linewidth=2, label=label)
     if all(np.nanmin(values) > 0 for values in losses.values()):
         axes.set_yscale("log")
     axes.set_xlabel("epoch")

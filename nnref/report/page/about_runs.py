@@ -111,8 +111,9 @@ def headline(subject: Subject) -> Headline:
         of = ", median" if len(records) > 1 else ""
         kind = SPLITS[loss.removesuffix("_loss")]
         facts.append((f"{kind} loss in the end{of}", figure(median_loss(finals(records, loss)))))
-        lowest = median_loss([record.best(loss) for record in records])
-        facts.append((f"lowest{of}", figure(lowest)))
+        facts.append(
+            (f"lowest{of}", figure(median_loss([record.best(loss) for record in records])))
+        )
         facts.append((f"epochs{of}", f"{np.median([record.epochs for record in records]):g}"))
     facts.append(("started", subject.pages[0].facts.get("started", "–")[:16]))
     return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)

@@ -36,7 +36,7 @@ import nnref
 from nnref.data import DataWarning
 from nnref.experiment.experiment import Experiment, read
 from nnref.studies.run import plan_of
-from nnref.training import loop
+from nnref.training import loop, probing
 from nnref.training.compilation import compile_tiny_loops_whole
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
@@ -194,7 +194,7 @@ def bare_program(work: Work) -> Contender:
         work.experiment.epochs,
     )
     seed, plan = first_seed(work.experiment), plan_of(work.experiment)
-    data |= jax.device_put(loop.probe_data(plan, work.task))
+    data |= jax.device_put(probing.probe_data(plan, work.task))
 
     def run() -> Curves:
         states, _ = loop.start_runs(work.setup, plan, hyperparameters, seed, data)

@@ -1,32 +1,17 @@
 """The chain: every part of a step, in one fixed order, as one optax transformation."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from nnref.errors import UserError
-from nnref.parts.optimizers.rule import Array, Number, Optimizer, Tree, quotient
+from nnref.parts.optimizers.rule import Array, Number, Optimizer, Tree
+from nnref.parts.optimizers.schedule_free import schedule_free_step
 from nnref.parts.regularizers import is_kernel
-from nnref.parts.schedules import PlateauState, Progress, Schedule, plateau
-
-
-class RateState(NamedTuple):
-    """Where the schedule stands, with what it remembers."""
-
-    step: Array
-    plateau: PlateauState | None
-
-
-class ScheduleFreeState(NamedTuple):
-    """The sequences of schedule-free learning beside y, which are the parameters."""
-
-    rate: RateState
-    weight_sum: Array
-    z: Tree
-    average: Tree  # x, where the network is evaluated
+from nnref.parts.schedules import Progress, RateState, Schedule, plateau
 
 
 def chain(
@@ -121,53 +106,6 @@ def descend(
 
     def init(params: Tree) -> Any:
         return start
-
-    return optax.GradientTransformation(init, update)
-
-
-def schedule_free_step(
-    learning_rate: Number,
-    interpolation: Number,
-    factor: Callable[[RateState], Array],
-    start: RateState,
-    projection: optax.GradientTransformation | None,
-) -> optax.GradientTransformation:
-    """The schedule-free step: z <- z - gamma d; x <- (1 - c) x + c z; y <- (1 - beta) z + beta x.
-
-    gamma_t = alpha s(t), c_t = gamma_t^2 / sum_{i<=t} gamma_i^2 (Defazio et al. 2024, equations 3
-    to 5 and algorithm 1). The parameters are y, where d is taken; x is kept as `average`.
-    A projection applies to z: x and y are averages of projected points.
-
-    Batch normalization's statistics belong to y and not to x, where the network is evaluated.
-
-    Args:
-        learning_rate: alpha.
-        interpolation: beta.
-        factor: s, the schedule; a warm-up suits it, a decay does not.
-        start: of the schedule.
-        projection: of z.
-    """
-
-    def init(params: Tree) -> Any:
-        # Copies: three names of one buffer could not be given away to a jitted step.
-        z, x = jax.tree.map(jnp.copy, params), jax.tree.map(jnp.copy, params)
-        return ScheduleFreeState(start, jnp.zeros((), float), z, x)
-
-    def update(updates: Tree, state: Any, params: Tree = None) -> Any:
-        s = factor(state.rate)
-        move = jax.tree.map(lambda d: -learning_rate * s * d, updates)
-        if projection is not None:
-            move, _ = projection.update(move, projection.init(state.z), state.z)
-        z = jax.tree.map(jnp.add, state.z, move)
-        # alpha is the same at every step, so it cancels in the weights.
-        weight_sum = state.weight_sum + s**2
-        c = quotient(s**2, weight_sum)
-        x = jax.tree.map(lambda x, z: (1 - c) * x + c * z, state.average, z)
-        step = jax.tree.map(
-            lambda y, z, x: (1 - interpolation) * z + interpolation * x - y, params, z, x
-        )
-        rate = state.rate._replace(step=state.rate.step + 1)
-        return step, ScheduleFreeState(rate, weight_sum, z, x)
 
     return optax.GradientTransformation(init, update)
 

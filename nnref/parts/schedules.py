@@ -299,7 +299,7 @@ def reduce_on_plateau(
     return reduced * constant(progress)  # of the shape of the steps
 
 
-# --- the memory of reduce_on_plateau ------------------------------------------------------------
+# --- the state of a schedule --------------------------------------------------------------------
 
 
 class PlateauState(NamedTuple):
@@ -310,6 +310,13 @@ class PlateauState(NamedTuple):
     reductions: Array
     patience: Array
     threshold: Array
+
+
+class RateState(NamedTuple):
+    """Where the schedule stands, with what it remembers."""
+
+    step: Array
+    plateau: PlateauState | None
 
 
 def plateau(schedule: Callable[..., Any]) -> PlateauState | None:

@@ -31,7 +31,7 @@ from nnref.studies.resuming import (
     save_checkpoint,
     states_like,
 )
-from nnref.training import checkpoint, loop, probes, stream, train
+from nnref.training import checkpoint, loop, probes, probing, stream, train
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
 
@@ -322,7 +322,7 @@ class LayerMeasures:
         x = task.train.x
         batch = jax.ShapeDtypeStruct((min(plan.batch_size, len(x)), *x.shape[1:]), x.dtype)
         hyperparameters = tuple(experiment.hyperparameters.items())
-        self.layers = loop.measured_layers(setup, hyperparameters, batch)
+        self.layers = probing.measured_layers(setup, hyperparameters, batch)
         done = sum(len(chunk.active) for chunk in before) - 1
         for seed, writer in writers.items() if before else ():
             table = probe_table(writer.path)

@@ -2,15 +2,21 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.training import probes
 from nnref.training.compilation import TINY, tiny_options
+from nnref.training.probing import (
+    epochs_between_probes,
+    probe,
+    probe_data,
+    probe_every,
+    trained_epochs,
+)
 from nnref.training.task import Task
 from nnref.training.train import (
     Array,
@@ -19,65 +25,11 @@ from nnref.training.train import (
     Plan,
     TrainState,
     Tree,
-    called_layers,
     evaluate,
-    gradient,
     networks,
     one_epoch,
-    restart,
     start,
-    when,
 )
-
-
-def probe(
-    setup: Builder,
-    plan: Plan,
-    hyperparameters: Hyperparameters,
-    state: TrainState,
-    data: Mapping[str, Any],
-    epoch: Array,
-) -> Array:
-    """Measures of each layer before an epoch, on a batch that is always the same.
-
-    Nothing of it reaches the state.
-
-    Returns:
-        (MEASURES, layers); without those of a step where every step is measured.
-    """
-    functions, optimizer = setup(hyperparameters)
-    x, y = data["probe"]
-    params = state.params
-    begun = state._replace(model_state=restart(functions, params, state.model_state))
-    calls = {} if functions.layers is None else functions.layers(params, begun.model_state, x)
-    shares = probes.of_outputs(params, calls)
-    if plan.probes == "step":
-        return shares
-    key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
-    grads, _ = gradient(functions, begun, x, y, key)
-    updates, _ = optimizer.update(grads, state.opt_state, params)
-    return jnp.concatenate([probes.of_step(params, grads, updates, list(calls)), shares])
-
-
-def probe_every(plan: Plan, rows: int) -> int:
-    """Epochs from one measurement of the layers to the next."""
-    return probes.stride(plan.epochs, -(-rows // plan.batch_size))
-
-
-@lru_cache(maxsize=64)
-def measured_layers(
-    setup: Builder, hyperparameters: tuple[tuple[str, float], ...], x: Any
-) -> list[str]:
-    """The names of the layers that are measured, in the order of the measures.
-
-    Args:
-        setup: builds functions.
-        hyperparameters: hyperparameters, as they are hashed.
-        x: a batch, or a `jax.ShapeDtypeStruct` of it.
-    """
-    functions, _ = setup(dict(hyperparameters))
-    params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
-    return probes.layer_names(params, called_layers(functions, params, model_state, x))
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -193,53 +145,6 @@ def epoch_loop(
         return jax.lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[1].running), body, carry)
 
     return list(rows), blanks, epochs_until
-
-
-def epochs_between_probes(
-    measure: Callable[..., Array],
-    every: int,
-    capacity: int,
-    epochs_until: Callable[[Array, Any], Any],
-    carry: tuple[Array, TrainState, Tree],
-    data: Any,
-    first: Array,
-    count: Array,
-) -> tuple[Any, Array]:
-    """Epochs with a measurement of the layers before every so many of them.
-
-    Args:
-        measure: `probe` of all runs.
-        every: epochs from one measurement to the next, counted from the first of the run.
-        capacity: the most epochs that can be recorded.
-        epochs_until: see `epoch_loop`.
-        carry: of `epochs_until`, before the first epoch.
-        data: on the device.
-        first: number of the first epoch, from 1.
-        count: epochs to train.
-
-    Returns:
-        The last carry, and what was measured, (times, ...).
-    """
-    _, states, _ = carry
-    figures = jax.eval_shape(measure, states, data, first)
-    times = jnp.zeros((1 + (capacity - 1) // every, *figures.shape))
-
-    def measured(carry: tuple[Any, Array]) -> Any:
-        """A measurement, if one is due, and the epochs up to the next."""
-        (done, states, written), times = carry
-        before = first + done - 1  # epochs
-        due = before % every == 0
-        place = before // every - (first - 1 + every - 1) // every
-        figures = when(due, lambda: measure(states, data, first + done))
-        times = times.at[jnp.where(due, place, len(times))].set(figures, mode="drop")
-        end = jnp.minimum(count, (before // every + 1) * every - (first - 1))
-        return epochs_until(end, (done, states, written)), times
-
-    def unfinished(carry: tuple[Any, Array]) -> Array:
-        (done, states, _), _ = carry
-        return (done < count) & jnp.any(states.running)
-
-    return jax.lax.while_loop(unfinished, measured, (carry, times))
 
 
 def is_tiny(*trees: Tree) -> bool:
@@ -364,37 +269,9 @@ def fit(
         count = max(1, min(rate, capacity, end - done))
 
 
-def probe_data(plan: Plan, task: Task) -> dict[str, Any]:
-    """The batch that layers are measured on; rows that go on from one another come as they are."""
-    if plan.probes == "off":
-        return {}
-    count = min(plan.batch_size, len(task.train.x))
-    goes_on = task.functions.restart is not None
-    rows = slice(count) if goes_on else probes.spread_rows(len(task.train.x), count)
-    return {"probe": tuple(part[rows] for part in task.train)}
-
-
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:
     others = {"active", "bad_step"}
     losses_first = sorted(rows.keys() - others, key=lambda n: ("loss" not in n, n))
     history = {name: rows[name] for name in losses_first}
     active, bad_step = rows["active"] == 1, rows["bad_step"].astype(int)
     return Chunk(first, history, active, bad_step, states)
-
-
-def trained_epochs(
-    measures: Mapping[str, np.ndarray], first: int, last: int, every: int
-) -> dict[str, np.ndarray]:
-    """Cut the measures of the layers to the epochs that were trained, and number them.
-
-    Args:
-        measures: arrays as long as a chunk's capacity, see `chunk_of_epochs`; empty without probes.
-        first: number of the first epoch of the chunk, from 1.
-        last: number of its last epoch.
-        every: epochs from one measurement to the next.
-    """
-    if not measures:
-        return {}
-    at = np.arange(first + -(first - 1) % every, last + 1, every)
-    steps = {"step": measures["step"][: last + 1 - first]} if "step" in measures else {}
-    return {"at": at, "epoch": measures["epoch"][: len(at)]} | steps

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data import Split, Stored
-from nnref.training import loop, train
+from nnref.training import loop, probing, train
 from nnref.training.loop import Chunk
 from nnref.training.probes import OF_OUTPUTS
 from nnref.training.task import Task
@@ -117,7 +117,7 @@ def train_group(
     return state, sums
 
 
-probe_run = jax.jit(loop.probe, static_argnames=("setup", "plan"))
+probe_run = jax.jit(probing.probe, static_argnames=("setup", "plan"))
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -273,7 +273,7 @@ def epoch_by_shares(
 ) -> Iterator[float]:
     """Train all runs to the end of an epoch; yields about every 0.2 s what share of it is done."""
     steps, count = -(-stored.rows // plan.batch_size), len(runs.states)
-    due = plan.probes != "off" and (epoch - 1) % loop.probe_every(plan, stored.rows) == 0
+    due = plan.probes != "off" and (epoch - 1) % probing.probe_every(plan, stored.rows) == 0
     for run in range(runs.run, count):
         runs.run = run
         if not runs.states[run].running:
@@ -353,7 +353,7 @@ def fit(
     done, position = resume
     runs = Runs(position)
     data = jax.device_put(validation(task))
-    probe_data = jax.device_put(loop.probe_data(plan, task))
+    probe_data = jax.device_put(probing.probe_data(plan, task))
     nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
     for epoch in range(done + 1, plan.epochs + 1):
         shares = epoch_by_shares(setup, plan, hyperparameters, stored, probe_data, runs, epoch)

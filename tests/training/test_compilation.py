@@ -9,7 +9,7 @@ import pytest
 
 from nnref.experiment.experiment import parse
 from nnref.studies.run import plan_of
-from nnref.training import loop
+from nnref.training import loop, probing
 from nnref.training.compilation import LOOPS, compile_tiny_loops_whole, tiny_options
 from nnref.training.setup import from_experiment
 
@@ -21,7 +21,7 @@ def chunk_in_hlo(hidden, optimizer="sgd"):
     experiment = parse(json.dumps(content))
     task, setup, _ = from_experiment(experiment)
     plan, numbers = plan_of(experiment), experiment.hyperparameters
-    data = jax.tree.map(jax.numpy.asarray, task.arrays | loop.probe_data(plan, task))
+    data = jax.tree.map(jax.numpy.asarray, task.arrays | probing.probe_data(plan, task))
     states, _ = loop.start_runs(setup, plan, numbers, np.array([0], np.uint32), data)
     program = loop.chunk_program(loop.is_tiny(states, data))
     lowered = program.lower(setup, plan, 9, numbers, states, data, np.int32(1), np.int32(9))

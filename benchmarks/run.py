@@ -186,7 +186,7 @@ def public_door(work: Work, logbook: Path) -> Contender:
     return prepare
 
 
-def bare_program(work: Work) -> Contender:
+def bare_program(work: Work, program: Callable[..., Any] = loop.train_chunk) -> Contender:
     """The compiled program alone, data on the device, from the seed to the history on the host."""
     data, hyperparameters, epochs = (
         on(work.task),
@@ -199,7 +199,7 @@ def bare_program(work: Work) -> Contender:
     def run() -> Curves:
         states, _ = loop.start_runs(work.setup, plan, hyperparameters, seed, data)
         first, last = np.int32(1), np.int32(epochs)
-        _, history, _ = loop.train_chunk(
+        _, history, _ = program(
             work.setup, plan, epochs, hyperparameters, states, data, first, last
         )
         history = jax.device_get(history)
@@ -330,6 +330,35 @@ def measure(work: Work, rounds: int, logbook: Path, console: Console) -> Result:
             f" ({min(beneath) / medians[PUBLIC_DOOR]:.1f} times its {PRIVATE} called directly)"
         )
     return Result(title, columns, rows, target, ratio >= work.target if best else None)
+
+
+# --- tiny loops ---------------------------------------------------------------------------------
+
+WHOLE = 1.5  # times as fast as in pieces, at least: three to eight times where the options work
+
+
+def whole_and_in_pieces(work: Work, rounds: int, console: Console) -> Result:
+    """The loop over a tiny network as one piece of machine code, beside the same with options off.
+
+    Nothing else would tell that XLA still accepts the options and does nothing with them.
+    """
+    console.print(f"{work.experiment.about}: measuring the loop whole and in pieces", style="dim")
+    there = {
+        "one piece of machine code": bare_program(work, loop.chunk_program(tiny=True)),
+        "in pieces, the options off": bare_program(work, loop.chunk_program(tiny=False)),
+    }
+    for prepare in there.values():
+        prepare()()  # compiles
+    taken = seconds(there, rounds)
+    columns = ("", "µs an epoch, median", "fastest", "slowest")
+    epochs = work.experiment.epochs
+    rows = [
+        (name, *(f"{1e6 * f(values) / epochs:.2f}" for f in (median, min, max)))
+        for name, values in taken.items()
+    ]
+    whole, pieces = map(median, taken.values())
+    told = f"at least {WHOLE:g} times as fast in one piece: {pieces / whole:.1f} times"
+    return Result("XOR: the loop over epochs", columns, rows, told, pieces >= WHOLE * whole)
 
 
 # --- probes -------------------------------------------------------------------------------------
@@ -515,6 +544,8 @@ def main() -> int:
             measured.append(work(content, folder, tolerance=tolerance, target=target))
             results.append(measure(measured[-1], rounds, folder / "logbook", console))
             show(results[-1], console)
+        results.append(whole_and_in_pieces(measured[0], rounds, console))
+        show(results[-1], console)
         results.append(cost_of_probes(measured, rounds, folder, console))
         show(results[-1], console)
         for name, sizes in (("xor_small", (64, 1024)), ("digits_mlp", (64,))):

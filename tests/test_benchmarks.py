@@ -48,3 +48,14 @@ def test_where_curves_differ_no_ratio_is_given(benchmark, monkeypatch, theirs):
     assert result.held is None
     assert all(len(row) == 2 for row in result.rows)
     assert "times" not in result.columns
+
+
+@pytest.mark.parametrize(("pieces", "held"), [(3.0, True), (1.1, False)])
+def test_options_that_do_nothing_are_noticed(benchmark, monkeypatch, pieces, held):
+    work = SimpleNamespace(experiment=SimpleNamespace(about="a work", epochs=1000))
+    monkeypatch.setattr(benchmark, "bare_program", lambda *_: lambda: lambda: None)
+    times = dict(zip("ab", ([2e-3], [2e-3 * pieces]), strict=True))
+    monkeypatch.setattr(benchmark, "seconds", lambda *_: times)
+    result = benchmark.whole_and_in_pieces(work, 1, Console(quiet=True))
+    assert [row[1] for row in result.rows] == ["2.00", f"{2 * pieces:.2f}"]
+    assert result.held is held

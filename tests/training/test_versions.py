@@ -1,7 +1,8 @@
 """Losses do not depend on the version of JAX.
 
-The curves that are kept come from jax 0.10.2 on an x86 CPU: `python tests/training/test_versions.py` with
-that version writes them anew.
+The kept curves come from jax 0.10.2 on an x86 CPU. To write them anew, with that version:
+
+    python tests/training/test_versions.py
 """
 
 import json

@@ -10,20 +10,19 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnref.bounds import Index, Probability
-from nnref.data.files import averaged
 from nnref.data.prepare import (
     Dataset,
     Split,
     Stored,
-    mean_and_deviation,
-    shortened,
+    first_five,
+    scale_of,
     split_rows,
     warn,
 )
@@ -64,8 +63,8 @@ def known() -> list[str]:
 
 def versions(folder: Path) -> list[Path]:
     """The prepared versions in a folder, oldest first."""
-    there = folder.iterdir() if folder.is_dir() else ()
-    complete = [p for p in there if VERSION.fullmatch(p.name) and (p / "features.json").is_file()]
+    entries = folder.iterdir() if folder.is_dir() else ()
+    complete = [p for p in entries if VERSION.fullmatch(p.name) and (p / "features.json").is_file()]
     return sorted(complete, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
@@ -83,16 +82,17 @@ def prepared(dataset: str, data_dir: Path) -> Path | None:
             allowed = ", ".join(f"{name}/{one}" for one in configs)
             raise UserError(f"data.dataset: {name} is prepared in several configs: {allowed}")
         folder = folder / configs[0] if configs else folder
-    there = [path for path in versions(folder) if version in ("", path.name)]
-    if not there:
+    candidates = [path for path in versions(folder) if version in ("", path.name)]
+    if not candidates:
         return None
-    stored = json.loads((there[-1] / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
+    newest = candidates[-1]
+    stored = json.loads((newest / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
     if stored != "array_record":
         raise UserError(
-            f"data: {there[-1]} is in the format {stored}, which cannot be read row by row; "
+            f"data: {newest} is in the format {stored}, which cannot be read row by row; "
             "prepare it in array_record, in another data_dir"
         )
-    return there[-1]
+    return newest
 
 
 def prepare(dataset: str, data_dir: Path, manual_dir: Path | None = None) -> Path:
@@ -102,9 +102,9 @@ def prepare(dataset: str, data_dir: Path, manual_dir: Path | None = None) -> Pat
         DataMissing: where there are neither files nor a network.
         UserError: for an unknown name, and what the files are refused for.
     """
-    there = prepared(dataset, data_dir)
-    if there is not None:
-        return there
+    folder = prepared(dataset, data_dir)
+    if folder is not None:
+        return folder
     name, _, version = parsed(dataset)
     if name in OWN:
         if version not in ("", OWN[name].version):
@@ -114,9 +114,9 @@ def prepare(dataset: str, data_dir: Path, manual_dir: Path | None = None) -> Pat
         prepare_own(name, data_dir, manual_dir)
     else:
         prepare_stock(dataset, data_dir, manual_dir)
-    there = prepared(dataset, data_dir)
-    assert there is not None, "what was just prepared is there"
-    return there
+    folder = prepared(dataset, data_dir)
+    assert folder is not None, "what was just prepared is there"
+    return folder
 
 
 def prepare_stock(dataset: str, data_dir: Path, manual_dir: Path | None) -> None:
@@ -128,10 +128,10 @@ def prepare_stock(dataset: str, data_dir: Path, manual_dir: Path | None) -> None
             f'data.dataset: "{name}" is not in the catalogue and not prepared in {data_dir}'
             f"{nearest(name, names)}; nnref data list shows all names"
         )
-    here = f"data: {dataset} is not prepared in {data_dir}"
+    unprepared = f"data: {dataset} is not prepared in {data_dir}"
     if importlib.util.find_spec("tensorflow") is None:
         raise DataMissing(
-            f"{here}, and to prepare it needs TensorFlow: "
+            f"{unprepared}, and to prepare it needs TensorFlow: "
             f'pip install "nnref[prepare]", then nnref data prepare {dataset}'
         )
     import tensorflow_datasets as tfds
@@ -139,7 +139,7 @@ def prepare_stock(dataset: str, data_dir: Path, manual_dir: Path | None) -> None
     reason = unreachable("https://storage.googleapis.com/tfds-data/")
     if reason and manual_dir is None:
         raise DataMissing(
-            f"{here}, and {reason}; name the folder of its raw files: "
+            f"{unprepared}, and {reason}; name the folder of its raw files: "
             f"nnref data prepare {dataset} --manual-dir DIR"
         )
     try:
@@ -159,10 +159,9 @@ def listed(data_dir: Path) -> list[tuple[str, str, Path | None]]:
     }
     for folder in sorted(data_dir.iterdir()) if data_dir.is_dir() else ():
         for place in [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]:
-            there = versions(place)
-            if there:
+            for newest in versions(place)[-1:]:
                 name = place.relative_to(data_dir).as_posix()
-                rows[name] = (name, f"{there[-1].name}, {splits_in_words(there[-1])}", there[-1])
+                rows[name] = (name, f"{newest.name}, {splits_in_words(newest)}", newest)
     return [rows[name] for name in sorted(rows)]
 
 
@@ -197,7 +196,7 @@ class Records(NamedTuple):
         shapes = sorted({array.shape for array in x})
         if len(shapes) > 1:
             raise UserError(
-                f"data.dataset: {self.inputs} has shapes {shortened(list(map(str, shapes)))}; "
+                f"data.dataset: {self.inputs} has shapes {first_five(list(map(str, shapes)))}; "
                 "a network takes one shape, and nothing is cut or scaled here"
             )
         return Split(np.stack(x), np.stack([np.asarray(each[self.target]) for each in examples]))
@@ -237,14 +236,14 @@ def chosen(builder: Any, inputs: str | None, target: str | None) -> tuple[str, s
     target = target or (labels[0] if len(labels) == 1 else None)
     others = [n for n in arrays if n != target]
     inputs = inputs or (others[0] if len(others) == 1 else None)
-    told = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
-    for name, given in (("inputs", inputs), ("target", target)):
-        if given is None:
-            raise UserError(f"data.{name}: which feature? There are {told}")
-        if given not in arrays:
+    listing = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in features.items())
+    for name, feature in (("inputs", inputs), ("target", target)):
+        if feature is None:
+            raise UserError(f"data.{name}: which feature? There are {listing}")
+        if feature not in arrays:
             raise UserError(
-                f'data.{name}: "{given}" given; images, tensors and class labels are allowed, '
-                f"there are {told}{nearest(given, arrays)}"
+                f'data.{name}: "{feature}" given; images, tensors and class labels are allowed, '
+                f"there are {listing}{nearest(feature, arrays)}"
             )
     assert inputs is not None
     assert target is not None
@@ -283,27 +282,7 @@ def identified(folder: Path) -> str:
     return hashlib.sha256(f"{sizes} {said}".encode()).hexdigest()
 
 
-class Scale(NamedTuple):
-    """What is taken from inputs, and what they are divided by."""
-
-    shift: Any
-    divisor: Any
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        # Bytes lose nothing in float32; the numbers of a clock would.
-        exact = np.float32 if x.dtype == np.uint8 else np.float64
-        shift, divisor = np.asarray(self.shift, exact), np.asarray(self.divisor, exact)
-        return ((x.astype(exact) - shift) / divisor).astype(np.float32)
-
-
-def scale_of(sample: np.ndarray, standardized: bool) -> Scale:
-    """How the inputs of a data set are scaled, from some of its training examples."""
-    if standardized:
-        return Scale(*mean_and_deviation(sample, averaged(sample)))
-    return Scale(0, 255 if sample.dtype == np.uint8 else 1)
-
-
-# --- the member of the family, and texts --------------------------------------------------------
+# --- the member of the family -------------------------------------------------------------------
 
 
 def tfds(
@@ -337,63 +316,95 @@ def tfds(
             than half of the memory.
         seed: of the split.
     """
-    root = data_folder(data_dir)
-    folder = prepare_now(dataset, root)
+    source = source_of(dataset, data_folder(data_dir), inputs, target, stream)
+    # Numbers of rows are dealt out, so that the rows themselves may stay where they are.
+    dealt = split_rows(
+        np.arange(len(source.train)),
+        source.labels(),
+        valid=0.0 if "valid" in source.splits else valid,
+        test=0.0 if "test" in source.splits else test,
+        seed=seed,
+        stratify=bool(source.classes),
+    )
+    trained = dealt.train.x
+    sample = source.read(trained[looked_at(len(trained), source.train)])
+    scale = scale_of(sample.x, standardized)
+    rows_of = {part: split.x for part, split in dealt._asdict().items() if split}
+    splits = {part: source.read(rows) for part, rows in rows_of.items() if part != "train"}
+    splits |= {part: source.whole(part) for part in source.splits if part != "train"}
+    splits["train"] = sample if source.from_disk else source.read(trained)
+    scaled = {part: Split(scale(x), y) for part, (x, y) in splits.items()}
+
+    def read_scaled(rows: np.ndarray) -> Split:
+        x, y = source.read(trained[rows])
+        return Split(scale(x), y)
+
+    what = f"{identified(source.folder)} {source.names} {valid} {test} {standardized} {seed}"
+    stored = Stored(len(trained), read_scaled, what) if source.from_disk else None
+    return Dataset(**scaled, classes=source.classes, stored=stored)  # pyright: ignore[reportArgumentType]
+
+
+class Source:
+    """A prepared data set, whose training rows are in memory or stay on disk.
+
+    Args:
+        folder: of the prepared data set.
+        builder: its features and records.
+        names: of the features to learn from and to predict.
+        splits: its records, by what they are for.
+        stream: whether training rows stay on disk; None for whether they are too large.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        builder: Any,
+        names: tuple[str, str],
+        splits: Mapping[str, Records],
+        stream: bool | None,
+    ):
+        self.folder, self.builder, self.names, self.splits = folder, builder, names, splits
+        self.classes = tuple(getattr(builder.info.features[names[1]], "names", None) or ())
+        self.train = splits["train"]
+        self.from_disk = too_large(self.train) if stream is None else stream
+        self.in_memory = None if self.from_disk else self.whole("train")
+
+    def typed(self, split: Split) -> Split:
+        """The split with targets in the dtype of classes or values."""
+        return Split(split.x, split.y.astype(np.int32 if self.classes else np.float32))
+
+    def whole(self, part: str) -> Split:
+        """All rows of a split."""
+        name = f"{part} {self.names}"
+        return self.typed(cached(self.folder, name, lambda: joined(self.splits[part])))
+
+    def read(self, rows: np.ndarray) -> Split:
+        """Some training rows, in that order."""
+        if self.in_memory is None:
+            return self.typed(self.train.read(rows))
+        return Split(self.in_memory.x[rows], self.in_memory.y[rows])
+
+    def labels(self) -> np.ndarray:
+        """The labels of all training rows, (rows,); on disk, zeros where they are values."""
+        if self.in_memory is not None:
+            return self.in_memory.y
+        if not self.classes:
+            return np.zeros(len(self.train))
+        return labels_of(self.folder, self.builder, self.train)
+
+
+def source_of(
+    dataset: str, data_dir: Path, inputs: str | None, target: str | None, stream: bool | None
+) -> Source:
+    """The data set of this name, prepared now where it was not."""
+    folder = prepare_now(dataset, data_dir)
     builder = opened(folder)
     names = chosen(builder, inputs, target)
-    feature = builder.info.features[names[1]]
-    classes = tuple(getattr(feature, "names", None) or ())
     splits = {
         part: Records(builder.as_data_source(name), *names)
         for part, name in splits_of(dataset, builder).items()
     }
-    train = splits["train"]
-    from_disk = too_large(train) if stream is None else stream
-
-    def typed(split: Split) -> Split:
-        return Split(split.x, split.y.astype(np.int32 if classes else np.float32))
-
-    def whole(part: str) -> Split:
-        return typed(cached(folder, f"{part} {names}", lambda: joined(splits[part])))
-
-    if from_disk:
-        everything = None
-        labels = labels_of(folder, builder, train) if classes else np.zeros(len(train))
-    else:
-        everything = whole("train")
-        labels = everything.y
-
-    def read(rows: np.ndarray) -> Split:
-        if everything is None:
-            return typed(train.read(rows))
-        return Split(everything.x[rows], everything.y[rows])
-
-    # Numbers of rows are dealt out, so that the rows themselves may stay where they are.
-    dealt = split_rows(
-        np.arange(len(train)),
-        labels,
-        valid=0.0 if "valid" in splits else valid,
-        test=0.0 if "test" in splits else test,
-        seed=seed,
-        stratify=bool(classes),
-    )
-    trained = dealt.train.x
-    some = read(trained[looked_at(len(trained), train)])
-    scale = scale_of(some.x, standardized)
-    found = {
-        part: read(split.x) for part, split in dealt._asdict().items() if part != "train" and split
-    }
-    found |= {part: whole(part) for part in splits if part != "train"}
-    found["train"] = some if from_disk else read(trained)
-    scaled = {part: Split(scale(x), y) for part, (x, y) in found.items()}
-
-    def read_scaled(rows: np.ndarray) -> Split:
-        x, y = read(trained[rows])
-        return Split(scale(x), y)
-
-    what = f"{identified(folder)} {names} {valid} {test} {standardized} {seed}"
-    stored = Stored(len(trained), read_scaled, what) if from_disk else None
-    return Dataset(**scaled, classes=classes, stored=stored)  # pyright: ignore[reportArgumentType]
+    return Source(folder, builder, names, splits, stream)
 
 
 def too_large(records: Records) -> bool:
@@ -447,12 +458,12 @@ def joined(records: Records) -> Split:
 
 def prepare_now(dataset: str, data_dir: Path) -> Path:
     """`prepare`, with a word where that takes its time."""
-    there = prepared(dataset, data_dir)
-    if there is not None:
-        return there
-    there = prepare(dataset, data_dir)
-    warn(f"data: {dataset} was not prepared yet, and is now, in {there}")
-    return there
+    folder = prepared(dataset, data_dir)
+    if folder is not None:
+        return folder
+    folder = prepare(dataset, data_dir)
+    warn(f"data: {dataset} was not prepared yet, and is now, in {folder}")
+    return folder
 
 
 SPLITS = {"train": ("train",), "valid": ("validation", "valid", "val"), "test": ("test",)}
@@ -464,34 +475,8 @@ def splits_of(dataset: str, builder: Any) -> dict[str, str]:
     Raises:
         UserError: for one without training rows.
     """
-    there = list(builder.info.splits)
-    found = {p: next((n for n in names if n in there), None) for p, names in SPLITS.items()}
-    if found["train"] is None:
-        raise UserError(f"data.dataset: {dataset} has no split train, only {', '.join(there)}")
-    return {part: name for part, name in found.items() if name is not None}
-
-
-def text_of(dataset: str, data_dir: str | None = None) -> dict[str, str]:
-    """The text of each split of a data set that holds text, "train" first.
-
-    Raises:
-        DataMissing: where it is neither prepared nor can be.
-        UserError: for a data set with no text, or several.
-    """
-    import tensorflow_datasets
-
-    builder = opened(prepare_now(dataset, data_folder(data_dir)))
-    features = builder.info.features
-    texts = [n for n, f in features.items() if isinstance(f, tensorflow_datasets.features.Text)]
-    if len(texts) != 1:
-        raise UserError(
-            f"data.dataset: {dataset} has {len(texts)} texts in an example, one is needed; "
-            f"its features are {', '.join(sorted(features))}"
-        )
-
-    def whole(split: str) -> str:
-        source = builder.as_data_source(split)
-        examples = source.__getitems__(list(range(len(source))))
-        return "\n".join(example[texts[0]].decode() for example in examples)
-
-    return {part: whole(name) for part, name in splits_of(dataset, builder).items()}
+    splits = list(builder.info.splits)
+    chosen = {p: next((n for n in names if n in splits), None) for p, names in SPLITS.items()}
+    if chosen["train"] is None:
+        raise UserError(f"data.dataset: {dataset} has no split train, only {', '.join(splits)}")
+    return {part: name for part, name in chosen.items() if name is not None}

@@ -11,9 +11,10 @@ import numpy as np
 from nnref.bounds import Index, Probability
 from nnref.data.prepare import (
     Dataset,
+    averaged,
     column_name,
+    first_five,
     refuse_nonfinite,
-    shortened,
     split_rows,
     standardize,
     warn,
@@ -55,7 +56,7 @@ def read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
         named = [f'"{name}" ({len(cells)} like "{cells[0]}")' for name, cells in text.items()]
         raise UserError(
             f"data.path: {len(text)} columns of {path} hold cells that are no numbers: "
-            f"{shortened(named)}; encode them as numbers, or remove the columns"
+            f"{first_five(named)}; encode them as numbers, or remove the columns"
         )
     x = np.stack([as_numbers(cells) for cells in columns.values()], axis=1)
     return x, y, tuple(columns)
@@ -256,15 +257,6 @@ def file(
     return Dataset(*parts, classes=classes, columns=columns)
 
 
-def averaged(x: np.ndarray) -> tuple[int, ...] | int:
-    """The axes over which statistics are taken, by what the inputs look like."""
-    if x.ndim == 2:
-        return 0
-    if x.ndim == 3 and x.dtype == np.uint8:
-        return (0, 1, 2)
-    return tuple(range(x.ndim - 1))
-
-
 def targets(
     name: str, y: np.ndarray, kind: Literal["auto", "classes", "values"]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -352,7 +344,7 @@ def warn_coarse(name: str, part: str, array: np.ndarray, columns: Sequence[str])
         names = [column_name(int(c), array.shape[1:], columns) for c in coarse]
         warn(
             f"data: {part} of {name} vary by less than 1/10000 of their size in column "
-            f"{shortened(names)}; computed in float32, little of that is left: subtract an offset"
+            f"{first_five(names)}; computed in float32, little of that is left: subtract an offset"
         )
 
 
@@ -365,5 +357,5 @@ def warn_constant(name: str, x: np.ndarray, columns: Sequence[str]) -> None:
         names = [column_name(int(c), x.shape[1:], columns) for c in constant]
         warn(
             f"data: {len(constant)} columns of {name} are the same in every training row: "
-            f"{shortened(names)}; nothing can be learned from them"
+            f"{first_five(names)}; nothing can be learned from them"
         )

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -214,7 +214,7 @@ def warn_untrained_classes(dataset: Dataset) -> None:
             names = [dataset.classes[k] for k in np.unique(split.y[unknown])]
             warn(
                 f"data: {unknown.sum()} of {split.y.size} labels of {name} are of classes that "
-                f"train has no example of: {shortened(names)}; they cannot be learned"
+                f"train has no example of: {first_five(names)}; they cannot be learned"
             )
 
 
@@ -246,7 +246,7 @@ def warn(message: str) -> None:
     warnings.warn(message, DataWarning, stacklevel=2)
 
 
-def shortened(names: Sequence[str]) -> str:
+def first_five(names: Sequence[str]) -> str:
     """Up to five names, and how many there are more."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more
@@ -385,3 +385,32 @@ def mean_and_deviation(x: np.ndarray, axis: tuple[int, ...] | int) -> tuple[np.n
     constant = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
     mean = np.where(constant, x.max(axis=axis, keepdims=True), mean)
     return mean, np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
+
+
+def averaged(x: np.ndarray) -> tuple[int, ...] | int:
+    """The axes over which statistics are taken, by what the inputs look like."""
+    if x.ndim == 2:
+        return 0
+    if x.ndim == 3 and x.dtype == np.uint8:
+        return (0, 1, 2)
+    return tuple(range(x.ndim - 1))
+
+
+class Scale(NamedTuple):
+    """What is taken from inputs, and what they are divided by."""
+
+    shift: Any
+    divisor: Any
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        # Bytes lose nothing in float32; the numbers of a clock would.
+        exact = np.float32 if x.dtype == np.uint8 else np.float64
+        shift, divisor = np.asarray(self.shift, exact), np.asarray(self.divisor, exact)
+        return ((x.astype(exact) - shift) / divisor).astype(np.float32)
+
+
+def scale_of(sample: np.ndarray, standardized: bool) -> Scale:
+    """How the inputs of a data set are scaled, from some of its training examples."""
+    if standardized:
+        return Scale(*mean_and_deviation(sample, averaged(sample)))
+    return Scale(0, 255 if sample.dtype == np.uint8 else 1)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nnref.bounds import Count, Fraction
+from nnref.data.catalog import data_folder, opened, prepare_now, splits_of
 from nnref.data.prepare import Dataset, Split, Unit
 from nnref.errors import UserError
 
@@ -76,8 +77,6 @@ def text(
     if (path is None) == (dataset is None):
         raise UserError("data: give either path, a file of yours, or dataset, a name of TFDS")
     if dataset is not None:
-        from nnref.data.catalog import text_of
-
         return language(
             "".join(text_of(dataset, data_dir).values()), unit, window, streams, valid, test
         )
@@ -228,3 +227,29 @@ def read(dataset: Dataset, given: str) -> np.ndarray:
             f"learned from, which are {''.join(dataset.classes)!r}"
         )
     return np.array([place[character] for character in given], np.int32)
+
+
+def text_of(dataset: str, data_dir: str | None = None) -> dict[str, str]:
+    """The text of each split of a data set that holds text, "train" first.
+
+    Raises:
+        DataMissing: where it is neither prepared nor can be.
+        UserError: for a data set with no text, or several.
+    """
+    import tensorflow_datasets
+
+    builder = opened(prepare_now(dataset, data_folder(data_dir)))
+    features = builder.info.features
+    texts = [n for n, f in features.items() if isinstance(f, tensorflow_datasets.features.Text)]
+    if len(texts) != 1:
+        raise UserError(
+            f"data.dataset: {dataset} has {len(texts)} texts in an example, one is needed; "
+            f"its features are {', '.join(sorted(features))}"
+        )
+
+    def whole(split: str) -> str:
+        source = builder.as_data_source(split)
+        examples = source.__getitems__(list(range(len(source))))
+        return "\n".join(example[texts[0]].decode() for example in examples)
+
+    return {part: whole(name) for part, name in splits_of(dataset, builder).items()}

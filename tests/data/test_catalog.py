@@ -9,6 +9,7 @@ import pytest
 
 from nnref.cli import main
 from nnref.data import DATA, DataWarning, catalog, raw
+from nnref.data.text import text_of
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.training.setup import from_experiment
@@ -372,7 +373,7 @@ def test_a_set_without_training_rows_or_text_is_refused(place):
     assert refused(DATA["tfds"], dataset="made_up") == (
         "data.dataset: made_up has no split train, only test"
     )
-    assert refused(catalog.text_of, "made_up") == (
+    assert refused(text_of, "made_up") == (
         "data.dataset: made_up has 0 texts in an example, one is needed; its features are x, y"
     )
 

@@ -18,6 +18,7 @@ import pytest
 
 from nnref.cli import main
 from nnref.data import DATA, catalog, raw
+from nnref.data.text import text_of
 from nnref.errors import UserError
 
 SHARED = Path(os.environ.get("NNREF_SHARED_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -127,7 +128,7 @@ def test_a_text_is_cut_in_three_and_nothing_is_lost(place, monkeypatch):
     text = "To be, or not to be: «that» is the question.\n" * 50
     publish(monkeypatch, place / "raw", {"input.txt": text.encode()})
     catalog.prepare("tiny_shakespeare", place / "data", place / "raw")
-    parts = catalog.text_of("tiny_shakespeare")
+    parts = text_of("tiny_shakespeare")
     assert list(parts) == ["train", "valid", "test"]
     assert "".join(parts.values()) == text
     assert len(parts["train"]) == int(0.9 * len(text))
@@ -156,7 +157,7 @@ def test_the_real_raw_files_are_those_that_are_registered(dataset, place):
 def test_tiny_shakespeare_is_prepared_from_its_real_file(place):
     folder = shared("tiny_shakespeare")
     catalog.prepare("tiny_shakespeare", place / "data", folder)
-    parts = catalog.text_of("tiny_shakespeare")
+    parts = text_of("tiny_shakespeare")
     assert "".join(parts.values()) == (folder / "input.txt").read_text()
     assert parts["train"].startswith("First Citizen:\nBefore we proceed any further")
 

@@ -1,4 +1,4 @@
-"""What nnref reads of the insides of JAX and Flax: all of it stands here, and nothing elsewhere.
+"""What nnref uses of the insides of JAX, XLA and Flax: all of it stands here, and nowhere else.
 
 These are no promises of the libraries, and they do change: from JAX 0.11 on a scan no longer says
 how many values it carries. So each function has a test in `tests/test_internals.py`, which says by
@@ -8,14 +8,32 @@ name what changed, and with which version. All were seen in jax 0.10.2 and 0.12.
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, NamedTuple
 
+import jax
 from flax import nnx
 from jax.core import Tracer
 from jax.extend import core
 
 Tree = Any
 Equation = Any  # an operation of a traced program (`jax.extend.core.JaxprEqn`)
+
+
+# --- XLA's options for its CPU backend
+
+# Bytes of state up to which the body of a loop becomes one function; to be set in XLA_FLAGS.
+WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
+# A call of a library keeps a loop in pieces. So neither YNNPACK, which takes products together with
+# what is around them, nor Eigen's threads are to have the products of a tiny network. From jaxlib
+# 0.12 on that alone is not enough: products need the form of `parts/models/layers.product` as well.
+WITHOUT_LIBRARIES = {
+    "xla_cpu_experimental_ynn_fusion_type": "",
+    "xla_cpu_multi_thread_eigen": False,
+}
+
+
+# --- the programs that JAX traces
 
 
 def is_traced(value: Any) -> bool:
@@ -123,6 +141,15 @@ def function_file(program: core.Jaxpr) -> str:
     return getattr(getattr(program, "debug_info", None), "func_filename", None) or ""
 
 
+def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
+    """What an equation gives for values of its inputs; it can be jitted."""
+    results = equation.primitive.bind(*values, **equation.params)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+# --- the modules of Flax
+
+
 def plain_arrays(state: Any) -> Tree:
     """The state of an NNX module as nested dicts of arrays.
 
@@ -131,7 +158,12 @@ def plain_arrays(state: Any) -> Tree:
     return nnx.to_pure_dict(nnx.as_pure(state))
 
 
-def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
-    """What an equation gives for values of its inputs; it can be jitted."""
-    results = equation.primitive.bind(*values, **equation.params)
-    return list(results) if equation.primitive.multiple_results else [results]
+def counted_rngs(key: jax.Array) -> nnx.Rngs:
+    """Streams "params" and "dropout" for a module that is built from a key.
+
+    The n-th draw of "params" is `fold_in(key, n)`, as in NNX's own stream. There the counter is an
+    array; counted in Python, a model is traced much faster.
+    """
+    streams, draws = nnx.Rngs(dropout=key), count()
+    streams.params = lambda: jax.random.fold_in(key, next(draws))  # pyright: ignore
+    return streams

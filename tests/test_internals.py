@@ -183,3 +183,11 @@ def test_the_state_of_a_module_becomes_plain_arrays():
     leaves = jax.tree.leaves(internals.plain_arrays(rest))
     assert leaves
     assert all(isinstance(leaf, jax.Array) for leaf in leaves), f"nnx.as_pure, {SEEN}"
+
+
+def test_the_streams_of_a_module_draw_what_nnx_would():
+    key = jax.random.key(3)
+    ours, theirs = internals.counted_rngs(key), nnx.Rngs(params=key, dropout=key)
+    for _ in range(3):
+        assert (ours.params() == theirs.params()).all(), f"nnx.Rngs, {SEEN}"
+        assert (ours.dropout() == theirs.dropout()).all(), f"nnx.Rngs, {SEEN}"

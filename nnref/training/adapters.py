@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nnref.errors import UserError
+from nnref.internals import plain_arrays
 
 Tree = Any
 # The names under which people pass what an argument of theirs may mean.
@@ -200,7 +201,7 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
     Plain, because differentiation through NNX's own variables loses updates of the state.
     """
     graph, params, state = nnx.split(module, nnx.Param, ...)
-    return graph, nnx.to_pure_dict(nnx.as_pure(params)), nnx.to_pure_dict(nnx.as_pure(state))
+    return graph, plain_arrays(params), plain_arrays(state)
 
 
 class SplitModule:

@@ -6,12 +6,9 @@ from typing import Any
 
 import jax
 
+from nnref.internals import WHOLE_LOOPS, WITHOUT_LIBRARIES
+
 TINY = 8192  # bytes of state and data, up to which a loop becomes one piece of machine code
-LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold"
-# A call of a library keeps a loop in pieces. So neither YNNPACK, which takes products together with
-# what is around them, nor Eigen's threads are to have those of a tiny network. From jaxlib 0.12 on
-# that alone is not enough: it needs the form that `nnref.models.layers.product` gives them as well.
-PIECES = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_multi_thread_eigen": False}
 
 
 def compile_tiny_loops_whole() -> None:
@@ -24,7 +21,7 @@ def compile_tiny_loops_whole() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "--xla_backend_extra_options" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {LOOPS}={2 * TINY}".lstrip()
+        os.environ["XLA_FLAGS"] = f"{flags} {WHOLE_LOOPS}={2 * TINY}".lstrip()
 
 
 def tiny_options() -> dict[str, Any]:
@@ -32,10 +29,10 @@ def tiny_options() -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     try:
-        jax.jit(lambda: 0, compiler_options=PIECES).lower().compile()
+        jax.jit(lambda: 0, compiler_options=WITHOUT_LIBRARIES).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return PIECES
+    return WITHOUT_LIBRARIES
 
 
 def use_cache() -> None:

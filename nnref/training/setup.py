@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import count
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from nnref.data import Dataset, Split
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
+from nnref.internals import counted_rngs
 from nnref.parts.chain import chain
 from nnref.parts.losses import LOSSES, takes_smoothing
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
@@ -106,10 +106,7 @@ class Setup:
         build = bind(self.experiment, "model", hyperparameters)
 
         def model(key: Array) -> nnx.Module:
-            streams, draws = nnx.Rngs(dropout=key), count()
-            # As nnx's own stream, whose counter is an array: counting in Python traces much faster.
-            streams.params = lambda: jax.random.fold_in(key, next(draws))  # type: ignore
-            return build(self.inputs, self.outputs, streams, regularization)
+            return build(self.inputs, self.outputs, counted_rngs(key), regularization)
 
         return model
 

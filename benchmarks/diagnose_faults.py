@@ -3,13 +3,13 @@
 python score.py --adapter benchmarks.diagnose_faults:adapter
 """
 
-from nnref.diagnosis.api import diagnose_subject
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.api import diagnose_recipe
+from nnref.diagnosis.recipe import Recipe
 
 
-def subject_of(program):
-    """A program of the collection as a subject: its functions have the same form."""
-    return Subject(
+def recipe_of(program):
+    """A program of the collection as a recipe: its functions have the same form."""
+    return Recipe(
         program.init,
         program.apply,
         program.loss,
@@ -22,10 +22,9 @@ def subject_of(program):
         shuffle=program.shuffle,
         kind=program.task,
         metric=program.metric,
-        hyperparameters=program.hyperparameters,
     )
 
 
 def adapter(program):
     """Findings as plain values, the most important first."""
-    return diagnose_subject(subject_of(program)).to_json()["found"]
+    return diagnose_recipe(recipe_of(program)).to_json()["found"]

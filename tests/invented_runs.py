@@ -19,7 +19,7 @@ from nnref.diagnosis.run.trials import Change, Run, Step
 
 STEPS = 400
 ROWS = 200
-LEVEL = Level(8, 1.0, 0.7, 0.0, 0.0, 0.0, 3.0, 0.0)
+LEVEL = Level(8, 1.0, 0.0, 0.0)
 
 
 def layer(name, activation):
@@ -37,7 +37,7 @@ def params(scale=0.5, constant=False):
     return {name: {"kernel": k} for name, k in zip("abc", kernels, strict=True)}
 
 
-def history(loss, *, update=1e-3, along=-0.9, largest=1.0, finite=None, gradient=1.0, penalty=0.0):
+def history(loss, *, update=1e-3, cosine=-0.9, largest=1.0, finite=None, gradient=1.0, penalty=0.0):
     loss = np.asarray(loss, float)
     n = len(loss)
     return Step(
@@ -47,7 +47,7 @@ def history(loss, *, update=1e-3, along=-0.9, largest=1.0, finite=None, gradient
         gradient=np.full((n, 3), gradient),
         update=np.full((n, 3), update),
         weight=np.ones((n, 3)),
-        along=np.full(n, along),
+        update_gradient_cosine=np.full(n, cosine),
         finite=np.ones((n, 4), bool) if finite is None else finite,
     )
 

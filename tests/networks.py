@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.program.at_start import AtStart
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 BITS = (np.arange(12) % 2).astype(np.float32).reshape(-1, 1)
 
@@ -40,7 +40,7 @@ def subject(network, sizes=(3, 5, 2), *, y=None, loss=mean_squared_error, rows=1
     x = np.random.default_rng(0).normal(size=(rows, sizes[0])).astype(np.float32)
     if y is None:
         y = np.tanh(x @ np.ones((sizes[0], sizes[-1]), np.float32))
-    return Subject(
+    return Recipe(
         init=lambda key: (dense(key, *sizes), {}),
         apply=lambda params, state, x, key, train: (network(params, x), state),
         loss=loss,

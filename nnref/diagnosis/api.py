@@ -1,11 +1,14 @@
-"""The doors: whatever somebody has becomes a subject, and is diagnosed."""
+"""What a user calls: a task, an experiment or a bare loss is diagnosed."""
 
 import importlib
-import inspect
+import os
+import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, Findings, under_their_cause
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, measures
@@ -22,9 +24,9 @@ from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.tracing import is_library, name_of
-from nnref.diagnosis.recipe import Subject, for_any_rows, no_penalty, updated
-from nnref.diagnosis.run.trials import norms
+from nnref.diagnosis.program.tracing import is_library
+from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty, updated
+from nnref.diagnosis.run import bare_loss
 from nnref.diagnosis.run.watch import diagnose_history
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
@@ -32,8 +34,17 @@ from nnref.training import setup
 from nnref.training.task import Functions, Task
 
 SECONDS = 30.0  # that the user's own run may take
-BARE_STEPS = 200
 KINDS = ("binary", "multiclass", "multilabel", "regression")
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
+# The functions of nnref that do nothing but call what the user gave, by file and name: what a
+# library's own function raises there (a loss of optax, a layer of Flax) is the user's.
+CALLS_OF_THE_USERS = {
+    *(("adapters.py", name) for name in ("called", "start", "scalar", "build", "init", "apply")),
+    ("chain.py", "updated"),
+    ("api.py", "penalty_and_update"),
+    ("at_start.py", "objective"),
+    ("bare_loss.py", "steps"),
+}
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -75,42 +86,58 @@ def diagnose(
     Raises:
         UserError: for arguments that do not fit together.
     """
-    if isinstance(task, Subject):
-        return diagnose_subject(task, seconds, history)
     if loss is not None or params is not None or batch is not None:
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
+    training = {
+        "penalty": penalty or no_penalty,
+        "optimizer": optax.adam(1e-3) if optimizer is None else optimizer,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "shuffle": shuffle,
+        "kind": kind,
+        "metric": metric,
+    }
+    return diagnose_recipe(recipe_from(task, training), seconds, history)
+
+
+def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
+    """The recipe of whatever `diagnose` takes; `training` says how a task is trained.
+
+    Raises:
+        UserError: for what is none of these.
+    """
+    if isinstance(task, Recipe):
+        return task
     if isinstance(task, (str, Path, Experiment)):
-        return diagnose_subject(from_experiment(task), seconds, history)
+        return from_experiment(task)
     if not isinstance(task, Task):
         raise UserError(
             f"diagnose: {type(task).__name__} is no task; give nnref.Task(init=, apply=, loss=, "
             "train=(x, y)), an experiment file, or loss=, params=, batch="
         )
-    functions = task.functions
-    if not isinstance(functions, Functions):
+    if not isinstance(task.functions, Functions):
         raise UserError(
             "diagnose: a module goes into nnref.Task(model=..., loss=..., train=(x, y))"
         )
-    subject = Subject(
+    return recipe_of(task, task.functions, **training)
+
+
+def recipe_of(task: Task, functions: Functions, **training: Any) -> Recipe:
+    """The recipe of a task: its functions, its arrays, and how it is trained."""
+    splits = {"valid": task.valid, "test": task.test}
+    return Recipe(
         functions.init,
         functions.apply,
         functions.training_loss or functions.loss,
-        penalty or no_penalty,
         train=arrays(task.train),
-        optimizer=optax.adam(1e-3) if optimizer is None else optimizer,
-        batch_size=batch_size,
-        epochs=epochs,
-        shuffle=shuffle,
-        kind=kind,
-        metric=metric,
         random=functions.random,
         modes=functions.modes,
         restart=functions.restart,
-        **held_out(task),
+        **{name: arrays(split) for name, split in splits.items() if split is not None},
+        **training,
     )
-    return diagnose_subject(subject, seconds, history)
 
 
 def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -129,33 +156,28 @@ def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(jnp.asarray(x)), np.asarray(jnp.asarray(y))
 
 
-def held_out(task: Task) -> dict[str, Any]:
-    """The splits of a task that are not trained on, by name."""
-    splits = {"valid": task.valid, "test": task.test}
-    return {name: arrays(split) for name, split in splits.items() if split is not None}
-
-
-def from_experiment(given: Any) -> Subject:
-    """The subject of an experiment: its own functions, data, optimizer and length.
+def from_experiment(given: Any) -> Recipe:
+    """The recipe of an experiment: its own functions, data, optimizer and length.
 
     Raises:
         UserError: for a mistake in the file, or data that are not here.
     """
     experiment = read(Path(given)) if isinstance(given, (str, Path)) else given
     task, build, _ = setup.from_experiment(experiment)
-    functions, optimizer = build(dict(experiment.hyperparameters))
-    return Subject(
-        functions.init,
-        functions.apply,
-        functions.training_loss or functions.loss,
-        train=arrays(task.train),
+    hyperparameters = dict(experiment.hyperparameters)
+    functions, optimizer = build(hyperparameters)
+    return recipe_of(
+        task,
+        functions,
         optimizer=optimizer,
         batch_size=experiment.batch_size,
         epochs=experiment.epochs,
         shuffle=experiment.shuffle,
-        hyperparameters=dict(experiment.hyperparameters),
-        restart=functions.restart,
-        **held_out(task),
+        evaluate_every=experiment.evaluate_every,
+        stop=experiment.stop,
+        seed=experiment.seeds[0],
+        setup=build,
+        hyperparameters=hyperparameters,
     )
 
 
@@ -175,7 +197,7 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
         sys.path.pop(0)
     made = make()
     task, arguments = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
-    if isinstance(task, Task | Subject) and isinstance(arguments, dict):
+    if isinstance(task, Task | Recipe) and isinstance(arguments, dict):
         return task, arguments
     raise UserError(
         f"{given} gave a {type(made).__name__}; it must give an nnref.Task, or a pair of one and a "
@@ -183,38 +205,38 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def refuse(subject: Subject) -> None:
+def refuse(recipe: Recipe) -> None:
     """What no training can be made of.
 
     Raises:
         UserError: what was given, and what is allowed.
     """
-    rows = len(subject.train[0])
+    rows = len(recipe.train[0])
     if rows < 2:
         raise UserError(f"diagnose: {rows} training row; two different ones are the least")
-    for name, given in (("batch_size", subject.batch_size), ("epochs", subject.epochs)):
+    for name, given in (("batch_size", recipe.batch_size), ("epochs", recipe.epochs)):
         if not isinstance(given, int | np.integer) or given < 1:
             raise UserError(f"diagnose: {name} is {given!r}; it is a whole number from 1 up")
-    if subject.kind not in (None, *KINDS):
-        raise UserError(f"diagnose: kind is {subject.kind!r}; it is one of {', '.join(KINDS)}")
-    if not all(callable(getattr(subject.optimizer, part, None)) for part in ("init", "update")):
+    if recipe.kind not in (None, *KINDS):
+        raise UserError(f"diagnose: kind is {recipe.kind!r}; it is one of {', '.join(KINDS)}")
+    if not all(callable(getattr(recipe.optimizer, part, None)) for part in ("init", "update")):
         raise UserError(
-            f"diagnose: optimizer is {subject.optimizer!r}, no optax transformation; give "
+            f"diagnose: optimizer is {recipe.optimizer!r}, no optax transformation; give "
             "optax.adam(1e-3), say"
         )
 
 
-def diagnose_subject(subject: Subject, seconds: float = SECONDS, history: Any = None) -> Findings:
-    """Look at a subject, train it as told, and say what keeps it from learning.
+def diagnose_recipe(recipe: Recipe, seconds: float = SECONDS, history: Any = None) -> Findings:
+    """Look at a recipe, train it as told, and say what keeps it from learning.
 
     Raises:
         UserError: for what no training can be made of.
     """
-    refuse(subject)
+    refuse(recipe)
     own = None if history is None else diagnose_history(history)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
-        found = looked_at(subject, seconds)
+        found = looked_at(recipe, seconds)
     return found if own is None else beside(found, own)
 
 
@@ -247,20 +269,25 @@ def beside(found: Findings, own: Findings) -> Findings:
     )
 
 
-def looked_at(subject: Subject, seconds: float) -> Findings:
-    """All checks of a subject, and the verdict."""
+def penalty_and_update(recipe: Recipe, params: Any) -> tuple[Any, Any]:
+    """The user's penalty and first update; of a gradient as large as the parameters."""
+    optimizer = recipe.optimizer
+    return recipe.penalty(params), updated(optimizer, params, optimizer.init(params), params)
+
+
+def looked_at(recipe: Recipe, seconds: float) -> Findings:
+    """All checks of a recipe, and the verdict."""
     try:
-        measured = Measurements(for_any_rows(subject), seconds)
+        measured = Measurements(for_any_rows(recipe), seconds)
         _ = measured.start
-        params, optimizer = measured.initial[0], measured.subject.optimizer
-        state = jax.eval_shape(optimizer.init, params)
-        jax.eval_shape(lambda *given: updated(optimizer, *given), params, state, params)
-        jax.eval_shape(measured.subject.penalty, params)
+        penalty, _ = jax.eval_shape(partial(penalty_and_update, recipe), measured.initial[0])
         if measured.subject.valid is not None:
             x, y = measured.subject.valid
             _ = measured.skill.outcome(*measured.initial, (x[:8], y[:8]))
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
+    if penalty.shape:
+        raise UserError(f"diagnose: penalty(params) has shape {penalty.shape}; it is one number")
     refused: list[str] = []
     structural = program.check(measured.subject, *measured.initial, refused)
     signals = Signals(measured, Interventions(measured))
@@ -282,32 +309,15 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         raise UserError(
             f"diagnose: {' and '.join(missing)} missing; loss(params, batch, key) needs all"
         )
-    look = LossAtStart(loss, params, batch, bare_arguments(loss) > 2)
-    _, none, x, y = look.arguments
-    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-
-    def step(carry: Any, key: Any) -> Any:
-        params, state = carry
-
-        def at(params: Any) -> Any:
-            return look.objective(params, none, x, y, key)[0]
-
-        value, gradient = jax.value_and_grad(at)(params)
-        updates, state = updated(optimizer, gradient, state, params, at, value)
-        told = (value, norms(gradient), norms(updates), norms(params))
-        return (optax.apply_updates(params, updates), state), told
-
+    look = LossAtStart(loss, params, batch, bare_loss.arguments_of(loss) > 2)
     try:
-        start = (params, optimizer.init(params))
-        keys = jax.random.split(jax.random.key(0), BARE_STEPS)
-        run = jax.jit(lambda start: jax.lax.scan(step, start, keys)[1])
-        values, gradients, updates, _ = jax.device_get(run(start))
-    except Exception as error:  # whatever the user's function raises is what was found
+        steps = bare_loss.steps_of(look, optax.adam(1e-3) if optimizer is None else optimizer)
+    except Exception as error:  # whatever the user's function raises is a finding
         return Findings((broken(error),), ("that the loss runs",))
     refused: list[str] = []
     found = program.check_loss(look, refused)
-    found += bare_findings(params, values, gradients, updates, {f.cause for f in found})
-    checked = (*program.CHECKS_OF_A_LOSS, f"{BARE_STEPS} steps on the one batch")
+    found += bare_loss.check(params, steps, {finding.cause for finding in found})
+    checked = (*program.CHECKS_OF_A_LOSS, f"{bare_loss.STEPS} steps on the one batch")
     impossible = (
         *refused,
         "what the outputs are, and what the targets ask for: give nnref.Task(apply=..., loss=...)",
@@ -317,87 +327,29 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
     return Findings(tuple(under_their_cause(found)), checked, impossible)
 
 
-def bare_arguments(loss: Callable[..., Any]) -> int:
-    """How many of params, batch and key a loss takes.
+def broken(error: Exception) -> Finding:
+    """A user's exception as a finding, with the user's own file and line.
 
     Raises:
-        UserError: where it takes others.
+        UserError: where that is what it is.
+        Exception: the same one, where nnref itself has raised it, with a note that says so.
     """
-    try:
-        arguments = inspect.signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return 3
-    needed = [a for a in arguments if a.default is a.empty and a.kind <= a.POSITIONAL_OR_KEYWORD]
-    if not 1 <= len(needed) <= 3:
-        names = ", ".join(argument.name for argument in needed)
-        raise UserError(f"diagnose: loss takes ({names}); it is called as loss(params, batch, key)")
-    return len(needed)
-
-
-def bare_findings(
-    params: Any, values: Any, gradients: Any, updates: Any, known: set[str]
-) -> Iterator[Finding]:
-    """What a few steps on one batch show of a bare loss, beside the causes that are known."""
-    paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
-    finite = np.isfinite(values) & np.isfinite(gradients).all(1)
-    if not finite.all():
-        at = int(np.flatnonzero(~finite)[0])
-        grew = at > 1 and values[at - 1] > bound("growth") * abs(values[0])
-        born = "loss" if not np.isfinite(values[at]) else "gradient"
-        yield Finding(
-            "learning_rate_too_high" if grew else "numerical_instability",
-            "fault",
-            born,
-            f"the first non-finite number is born in the {born} of step {at + 1}"
-            + (", after a loss that grew" if grew else ", while everything before it is moderate"),
-            measured=f"loss {values[0]:.3g} at first",
-            healthy="finite",
-            remedy="divide the learning rate by 10"
-            if grew
-            else "jnp.clip before jnp.log, / or sqrt",
-        )
-        return
-    silent = [path for path, gradient in zip(paths, gradients.T, strict=True) if not gradient.any()]
-    if silent and "parameters_not_updated" not in known:
-        everything = len(silent) == len(paths)
-        yield Finding(
-            "parameters_not_updated",
-            "fault" if everything else "note",
-            ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else ""),
-            "no gradient reaches these parameters at any step",
-            measured="gradient exactly 0",
-            healthy="above 0",
-            remedy="look for stop_gradient, rounding, argmax or a result that is never used",
-        )
-        if everything:
-            return
-    if not updates.any():
-        yield Finding(
-            "parameters_not_updated",
-            "fault",
-            "optimizer",
-            "there is a gradient, and every update is exactly 0",
-            remedy="a learning rate above 0",
-        )
-    elif values[-1] > values[0]:
-        yield Finding(
-            "learning_rate_too_high",
-            "fault",
-            "optimizer",
-            f"{BARE_STEPS} steps on one batch raise its loss from {values[0]:.3g}",
-            measured=f"{values[-1]:.3g}",
-            healthy="a loss that falls on a batch that is seen again and again",
-            remedy="divide the learning rate by 10",
-            confidence=0.7,
-        )
-
-
-def broken(error: Exception) -> Finding:
-    """A user's exception as a finding, with the user's own file and line."""
+    if isinstance(error, UserError):
+        raise error
     frames = traceback.extract_tb(error.__traceback__)
-    rooms = str(Path(__file__).parents[1])
-    mine = [f for f in frames if not is_library(f.filename) and not f.filename.startswith(rooms)]
-    frame = (mine or frames)[-1]
+    ours = [frame.filename.startswith(PACKAGE) for frame in frames]
+    outside = [o or not is_library(f.filename) for f, o in zip(frames, ours, strict=True)]
+    innermost = max(at for at, is_outside in enumerate(outside) if is_outside)
+    frame = frames[innermost]
+    if ours[innermost]:
+        if (Path(frame.filename).name, frame.name) not in CALLS_OF_THE_USERS:
+            error.add_note(
+                "This is a mistake in nnref, not in your program. Please report it with the lines "
+                f"above, nnref {version('nnref')}, JAX {jax.__version__}, "
+                f"Python {platform.python_version()}."
+            )
+            raise error
+        frame = frames[-1]  # what the user gave is a library's own function
     message = str(error).strip().splitlines() or [type(error).__name__]
     return Finding(
         "broken_program",

@@ -1,4 +1,4 @@
-"""What is diagnosed: a user's functions, data and optimizer, brought to one form."""
+"""What is diagnosed: the functions of a task, its data, and how it is trained, in one form."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -7,17 +7,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+
+from nnref.experiment.claims import Stop
+from nnref.parts.chain import updated
+from nnref.training.task import Functions
+from nnref.training.train import Plan
+
+__all__ = ["Recipe", "for_any_rows", "no_penalty", "updated"]
 
 
 def no_penalty(params: Any) -> float:
-    """Of a loss that has no penalty."""
+    """The penalty of a loss without one."""
     return 0.0
 
 
 @dataclass(frozen=True)
-class Subject:
-    """The user's functions in one form; nothing of the user's is changed in place.
+class Recipe:
+    """A task and how it is trained; nothing of the user's is changed in place.
 
     `init(key)` gives `(params, state)`; `apply(params, state, x, key, train)` gives `(outputs,
     state)`; `loss(outputs, y)` and `penalty(params)` are scalars, whose sum is descended. `train`,
@@ -25,6 +31,10 @@ class Subject:
     at all, `modes` whether it knows training from evaluation. `restart(params, state)` gives the
     state before the first batch, where one goes on from batch to batch. `rows` is the number of
     rows that `apply` was written for, where it takes no other: see `for_any_rows`.
+
+    An experiment brings the `setup` that builds its functions and optimizer from `hyperparameters`:
+    it is trained with these, as arguments of the program, so that its losses are those of
+    `nnref run`. Where one of the functions or the optimizer is replaced, `setup` must be None.
     """
 
     init: Callable[[Any], tuple[Any, Any]]
@@ -38,39 +48,39 @@ class Subject:
     batch_size: int = 32
     epochs: int = 20
     shuffle: bool = True
+    evaluate_every: int = 1
+    stop: Stop | None = None
+    seed: int = 0
     kind: str | None = None
     metric: Callable[[Any, Any], Any] | None = None
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     random: bool = True
     modes: bool = True
     restart: Callable[[Any, Any], Any] | None = None
     rows: int | None = None
+    setup: Callable[[Mapping[str, Any]], tuple[Functions, Any]] | None = None
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     def begun(self, params: Any, state: Any) -> Any:
         """The state before the first batch of a split."""
         return state if self.restart is None else self.restart(params, state)
 
+    def build(self, hyperparameters: Mapping[str, Any]) -> tuple[Functions, Any]:
+        """Functions and optimizer as training calls them."""
+        if self.setup is not None:
+            return self.setup(hyperparameters)
+        penalty = None if self.penalty is no_penalty else self.penalty
+        functions = Functions(
+            self.init, self.apply, self.loss, restart=self.restart, penalty=penalty
+        )
+        return functions, self.optimizer
 
-def updated(
-    optimizer: Any, gradient: Any, opt_state: Any, params: Any, loss: Any = None, value: Any = None
-) -> tuple[Any, Any]:
-    """What an optimizer adds to the parameters, and its new state.
-
-    Line searches and schedules that watch the loss are given it: a function of the parameters, and
-    its value. Without one it is the linear function that has this gradient.
-    """
-
-    def linear(params: Any) -> Any:
-        products = jax.tree.map(lambda g, p: jnp.sum(g * p), gradient, params)
-        return sum(jax.tree.leaves(products))
-
-    loss = linear if loss is None else loss
-    value = loss(params) if value is None else value
-    told = {"value": value, "grad": gradient, "value_fn": loss}
-    return optax.with_extra_args_support(optimizer).update(gradient, opt_state, params, **told)
+    @property
+    def plan(self) -> Plan:
+        """The structure of its training."""
+        return Plan(self.batch_size, self.epochs, self.evaluate_every, self.stop, self.shuffle)
 
 
-def for_any_rows(subject: Subject) -> Subject:
+def for_any_rows(subject: Recipe) -> Recipe:
     """The same subject; an `apply` that takes whole batches alone then takes any number of rows.
 
     Such are a first state of a batch's shape, or a reshape to it. Rows are filled up with copies of

@@ -126,6 +126,38 @@ def keeping_dtypes(inner: optax.GradientTransformation) -> optax.GradientTransfo
     return optax.GradientTransformation(inner.init, update)
 
 
+def updated(
+    optimizer: Any,
+    gradient: Tree,
+    opt_state: Tree,
+    params: Tree,
+    loss: Callable[[Tree], Array] | None = None,
+    value: Array | None = None,
+) -> tuple[Tree, Tree]:
+    """The updates of an optimizer, which are added to the parameters, and its new state.
+
+    Args:
+        optimizer: line searches and schedules that watch the loss get it, too; others do not.
+        gradient: of the loss.
+        opt_state: before the step.
+        params: before the step.
+        loss: the loss as a function of the parameters; if it is not given, the linear function that
+            has this gradient.
+        value: of the loss at `params`.
+    """
+
+    def linear(params: Tree) -> Array:
+        products = jax.tree.map(lambda g, p: jnp.sum(g * p), gradient, params)
+        return sum(jax.tree.leaves(products), jnp.zeros(()))
+
+    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return optimizer.update(gradient, opt_state, params)
+    loss = linear if loss is None else loss
+    value = loss(params) if value is None else value
+    extra = {"value": value, "grad": gradient, "value_fn": loss}
+    return optimizer.update(gradient, opt_state, params, **extra)
+
+
 def evaluation_params(opt_state: Tree, params: Tree) -> Tree:
     """Where the network is evaluated: at the `average` that the state keeps, or at the parameters.
 

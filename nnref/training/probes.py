@@ -4,6 +4,7 @@ A row of measures has one figure for each layer. Layers are the modules that a m
 arrays of plain functions are grouped by where they lie in `params`.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -102,28 +103,77 @@ def layer_names(params: Tree, layers: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*(name for name in layers if name in owning), *owning]))
 
 
+class StepParts(NamedTuple):
+    """One step of training, as it is measured before its updates are applied."""
+
+    params: Tree  # before the step
+    outputs: Tree
+    loss: Array  # without the penalty
+    penalty: Any
+    gradient: Tree  # of loss and penalty together
+    updates: Tree  # what is added to `params`
+
+
+def squares(tree: Tree) -> list[Array]:
+    """The squared Euclidean norm of each array."""
+    return [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)]
+
+
 def norms(tree: Tree, layers: Sequence[str]) -> Array:
     """The Euclidean norm of the arrays of each layer, (layers,)."""
     names = layer_names(tree, layers)
-    squares: dict[str, Any] = dict.fromkeys(names, 0.0)
-    for name, leaf in zip(owners(tree, layers), jax.tree.leaves(tree), strict=True):
-        squares[name] += jnp.vdot(leaf, leaf)
-    return jnp.sqrt(jnp.stack(list(squares.values())))
+    of_layers: dict[str, Any] = dict.fromkeys(names, 0.0)
+    for name, square in zip(owners(tree, layers), squares(tree), strict=True):
+        of_layers[name] += square
+    return jnp.sqrt(jnp.stack(list(of_layers.values())))
 
 
-def of_step(params: Tree, grads: Tree, updates: Tree, layers: Sequence[str]) -> Array:
+def leaf_norms(tree: Tree) -> Array:
+    """The Euclidean norm of each array in single precision, (arrays,)."""
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+    return jnp.sqrt(jnp.stack(squares(single)))
+
+
+def update_gradient_cosine(step: StepParts) -> Array:
+    """The cosine of the angle between all updates and the whole gradient: -1 descends straight."""
+    products = jax.tree.map(
+        lambda u, g: jnp.vdot(u.astype(jnp.float32), g.astype(jnp.float32)),
+        step.updates,
+        step.gradient,
+    )
+    lengths = (jnp.linalg.norm(leaf_norms(tree)) for tree in (step.updates, step.gradient))
+    return sum(jax.tree.leaves(products)) / jnp.maximum(math.prod(lengths), 1e-30)
+
+
+def update_ratio(update: Any, weight: Any, least: float = 0.0) -> Any:
+    """The norm of an update over the norm of the parameters, which counts as `least` at least.
+
+    Biases start at 0, and so may a layer: then any update is infinitely large.
+    """
+    return update / weight.clip(least)
+
+
+def all_finite(*trees: Tree) -> Array:
+    """Of each tree, whether all of its numbers are finite, (trees,)."""
+    return jnp.stack(
+        [
+            jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+            for tree in trees
+        ]
+    )
+
+
+def of_step(step: StepParts, layers: Sequence[str]) -> Array:
     """The measures of one step, (OF_STEP, layers).
 
     Args:
-        params: before the step.
-        grads: of the loss.
-        updates: what is added to `params`.
+        step: to be measured.
         layers: names of the layers that the model calls.
     """
-    weights = norms(params, layers)
-    # Biases start at 0, and so may a layer: then any update is infinitely large.
-    ratio = norms(updates, layers) / weights
-    return jnp.stack([norms(grads, layers), weights, ratio])
+    gradient, weight, update = (
+        norms(tree, layers) for tree in (step.gradient, step.params, step.updates)
+    )
+    return jnp.stack([gradient, weight, update_ratio(update, weight)])
 
 
 def of_outputs(params: Tree, calls: Mapping[str, Layer]) -> Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.parts.chain import updated
 from nnref.training import probes
 from nnref.training.task import Task
 from nnref.training.train import (
@@ -21,7 +22,7 @@ from nnref.training.train import (
     TrainState,
     Tree,
     called_layers,
-    gradient,
+    objective_of,
     restart,
     when,
 )
@@ -51,9 +52,11 @@ def probe(
     if plan.probes == "step":
         return shares
     key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
-    grads, _ = gradient(functions, begun, x, y, key)
-    updates, _ = optimizer.update(grads, state.opt_state, params)
-    return jnp.concatenate([probes.of_step(params, grads, updates, list(calls)), shares])
+    objective = objective_of(functions, begun, x, y, key)
+    grads, (outputs, _, *terms) = jax.grad(objective, has_aux=True)(params)
+    updates, _ = updated(optimizer, grads, state.opt_state, params)
+    step = probes.StepParts(params, outputs, *terms, grads, updates)
+    return jnp.concatenate([probes.of_step(step, list(calls)), shares])
 
 
 def probe_every(plan: Plan, rows: int) -> int:

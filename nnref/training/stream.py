@@ -106,12 +106,12 @@ def train_group(
     key = jax.random.fold_in(state.key, epoch)
 
     state = state._replace(model_state=model_state)
-    layers = None
+    measure = None
     if plan.probes == "step":
-        layers = train.called_layers(functions, state.params, model_state, group.x[0])
+        measure = train.measure_of_layers(functions, state, group.x[0])
 
     def step(carry: tuple[TrainState, Array], batch: Any) -> tuple[Any, dict[str, Any]]:
-        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y, layers)
+        return train.numbered_step(functions, optimizer, key, carry, batch.x, batch.y, measure)
 
     (state, _), sums = jax.lax.scan(step, (state, number), group)
     return state, sums

@@ -24,7 +24,8 @@ class Functions(NamedTuple):
     `training_loss` is what is descended where that is another one (label smoothing); `adapt(params,
     model_state, x)` fits the first parameters to a batch (LSUV); `restart(params, model_state)`
     gives the state before the first row of a split, where a model goes on from batch to batch;
-    `layers(params, model_state, x)` tells what each layer gives, in evaluation mode.
+    `layers(params, model_state, x)` tells what each layer gives, in evaluation mode;
+    `penalty(params)` is added to the loss that is descended.
     """
 
     init: Callable[[Array], tuple[Tree, Tree]]
@@ -37,6 +38,7 @@ class Functions(NamedTuple):
     random: bool = True  # whether `apply` draws random numbers at all
     modes: bool = True  # whether it knows training from evaluation
     layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
+    penalty: Callable[[Tree], Any] | None = None
 
 
 class Task:

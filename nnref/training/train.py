@@ -3,7 +3,7 @@
 `loop.py` makes one XLA program of many epochs of many runs, and calls it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from nnref.experiment.claims import Stop
-from nnref.parts.chain import evaluation_params
+from nnref.parts.chain import evaluation_params, updated
 from nnref.parts.clipping import clipped_share
 from nnref.parts.metrics import lower_is_better
 from nnref.parts.schedules import observe
@@ -124,6 +124,9 @@ def adapting_rows(functions: Functions, plan: Plan, rows: int) -> slice:
 # --- step -----------------------------------------------------------------------------------------
 
 
+Measure = Callable[[probes.StepParts], Tree]
+
+
 def train_step(
     functions: Functions,
     optimizer: optax.GradientTransformation,
@@ -131,7 +134,7 @@ def train_step(
     x: Array,
     y: Array,
     key: Array,
-    layers: Sequence[str] | None = None,
+    measure: Measure | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """One update from one batch.
 
@@ -142,35 +145,49 @@ def train_step(
         x: inputs, (batch, ...).
         y: targets, (batch, ...).
         key: for whatever is random in the model.
-        layers: to be measured in the step; None for none.
+        measure: what to measure of the step; None for nothing.
 
     Returns:
         The state after the step, and the sums of the batch before it: `loss` (times the number of
-        examples) and those of every metric.
+        examples), those of every metric, and under `probes` what was measured.
     """
-    grads, (outputs, model_state) = gradient(functions, state, x, y, key)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    objective = objective_of(functions, state, x, y, key)
+    (total, (outputs, model_state, *terms)), grads = jax.value_and_grad(objective, has_aux=True)(
+        state.params
+    )
+    updates, opt_state = updated(
+        optimizer, grads, state.opt_state, state.params, lambda params: objective(params)[0], total
+    )
     params = optax.apply_updates(state.params, updates)
     sums = batch_sums(functions, outputs, y)
     share = clipped_share(opt_state)
     if share is not None:
         sums["clipped"] = share
-    if layers is not None:
-        sums["probes"] = probes.of_step(state.params, grads, updates, layers)
+    if measure is not None:
+        sums["probes"] = measure(probes.StepParts(state.params, outputs, *terms, grads, updates))
     return state._replace(params=params, model_state=model_state, opt_state=opt_state), sums
 
 
-def gradient(
+def objective_of(
     functions: Functions, state: TrainState, x: Array, y: Array, key: Array
-) -> tuple[Tree, tuple[Array, Tree]]:
-    """The gradient of the loss over a batch, with the outputs and the model's state after it."""
-    loss = functions.training_loss or functions.loss
+) -> Callable[[Tree], tuple[Array, tuple[Any, Tree, Array, Any]]]:
+    """The function of the parameters that a step descends: loss over a batch, plus penalty.
 
-    def objective(params: Tree) -> tuple[Array, tuple[Array, Tree]]:
+    Beside its value it gives the outputs, the model's state after the batch, the loss and the
+    penalty.
+    """
+    training_loss = functions.training_loss or functions.loss
+
+    def objective(params: Tree) -> tuple[Array, tuple[Any, Tree, Array, Any]]:
         outputs, model_state = functions.apply(params, state.model_state, x, key, True)
-        return loss(outputs, y), (outputs, model_state)
+        loss = training_loss(outputs, y)
+        if functions.penalty is None:
+            return loss, (outputs, model_state, loss, 0.0)
+        penalty = functions.penalty(params)
+        total = jnp.asarray(loss + penalty, loss.dtype)
+        return total, (outputs, model_state, loss, penalty)
 
-    return jax.grad(objective, has_aux=True)(state.params)
+    return objective
 
 
 def numbered_step(
@@ -180,12 +197,12 @@ def numbered_step(
     carry: tuple[TrainState, Array],
     x: Array,
     y: Array,
-    layers: Sequence[str] | None = None,
+    measure: Measure | None = None,
 ) -> tuple[tuple[TrainState, Array], dict[str, Any]]:
     """`train_step` with the key of its number in the epoch of `key`; carries state and number."""
     state, number = carry
     key = jax.random.fold_in(key, number)
-    state, sums = train_step(functions, optimizer, state, x, y, key, layers)
+    state, sums = train_step(functions, optimizer, state, x, y, key, measure)
     return (state, number + 1), sums
 
 
@@ -290,7 +307,7 @@ def train_epoch(
     epoch: Array,
     batch_size: int,
     shuffle: bool = True,
-    layers: Sequence[str] | None = None,
+    measure: Measure | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """One pass over the training data, in an order drawn for this epoch where it is shuffled.
 
@@ -304,8 +321,8 @@ def train_epoch(
     order = epoch_order(key, len(x), batch_size, shuffle)
 
     def step(carry: tuple[TrainState, Array], rows: Array) -> tuple[Any, dict[str, Any]]:
-        batch = (x, y) if len(rows) == len(x) else (x[rows], y[rows])
-        return numbered_step(functions, optimizer, key, carry, *batch, layers)
+        chosen = slice(None) if len(rows) == len(x) else rows
+        return numbered_step(functions, optimizer, key, carry, x[chosen], y[chosen], measure)
 
     (state, _), sums = over_batches(step, (state, jnp.int32(1)), order, batch_size)
     return state, epoch_measures(functions, sums)
@@ -332,13 +349,22 @@ def one_epoch(
     state: TrainState,
     data: Mapping[str, Any],
     epoch: Array,
+    measure: Measure | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Train one epoch, validate where it is due, and stop where that is due."""
+    """Train one epoch, validate where it is due, and stop where that is due.
+
+    Args:
+        setup: builds functions and optimizer.
+        plan: the structure of the run.
+        hyperparameters: hyperparameters, traced.
+        state: before the epoch.
+        data: the splits, and the batch `probe` where the plan measures the layers in each step.
+        epoch: its number, from 1.
+        measure: what to measure of each step, instead of what the plan says.
+    """
     functions, optimizer = setup(hyperparameters)
-    layers = None
     if plan.probes == "step":
-        x, _ = data["probe"]
-        layers = called_layers(functions, state.params, state.model_state, x)
+        measure = measure_of_layers(functions, state, data["probe"][0])
     after, row = train_epoch(
         functions,
         optimizer,
@@ -347,13 +373,19 @@ def one_epoch(
         epoch,
         plan.batch_size,
         plan.shuffle,
-        layers,
+        measure,
     )
     after, row = end_of_epoch(functions, plan, after, row, data, epoch)
     if plan.stop is not None:
         # A run that has stopped keeps the state it stopped with, while its neighbours go on.
         after = jax.tree.map(partial(jnp.where, state.running), after, state)
     return after, row
+
+
+def measure_of_layers(functions: Functions, state: TrainState, x: Any) -> Measure:
+    """What is measured of a step, layer by layer, of the layers that a model calls for x."""
+    layers = called_layers(functions, state.params, state.model_state, x)
+    return partial(probes.of_step, layers=layers)
 
 
 def called_layers(functions: Functions, params: Tree, model_state: Tree, x: Any) -> list[str]:

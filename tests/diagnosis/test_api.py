@@ -1,6 +1,8 @@
 """The doors of `nnref.diagnose`: whatever somebody has, and mistakes of all kinds."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +21,8 @@ from nnref.diagnosis.causes import THRESHOLDS
 from nnref.diagnosis.findings import Finding, Findings
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.recipe import Subject, for_any_rows
-from nnref.diagnosis.run.trials import Change, Trainer
+from nnref.diagnosis.recipe import Recipe, for_any_rows
+from nnref.diagnosis.run import snapshot
 from nnref.training.adapters import plain
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -177,6 +179,47 @@ def test_a_users_exception_is_a_finding_with_its_own_line():
     assert "params" in found[0].measured
 
 
+def test_what_raises_inside_a_library_is_the_users_where_the_user_called_or_gave_it():
+    def apply(params, x):
+        return optax.incremental_update(params, x, 0.1)  # trees of two structures
+
+    line = apply.__code__.co_firstlineno + 1
+    found = nnref.diagnose(task(apply=apply))
+    assert found[0].cause == "broken_program"
+    assert found[0].where == f"{__file__}:{line}"
+    given = optax.softmax_cross_entropy_with_integer_labels  # of targets that are no integers
+    assert nnref.diagnose(task(loss=given))[0].cause == "broken_program"
+    frozen = optax.masked(optax.sgd(0.1), {"no such layer": True})
+    assert nnref.diagnose(task(), optimizer=frozen)[0].cause == "broken_program"
+
+
+def test_what_raises_inside_nnref_is_no_fault_of_the_users_program(monkeypatch):
+    monkeypatch.setattr(snapshot, "activations", None)
+    with pytest.raises(TypeError, match="not callable") as raised:
+        nnref.diagnose(task())
+    sentence = raised.value.__notes__[-1]  # JAX adds one of its own
+    assert "a mistake in nnref, not in your program" in sentence
+    assert f"JAX {jax.__version__}" in sentence
+
+
+def test_the_command_ends_with_a_traceback_where_nnref_itself_raises(tmp_path):
+    """Exit code 1, the lines to be reported, and no finding."""
+    program = (
+        "from nnref.cli import main; from nnref.diagnosis.run import snapshot; "
+        "snapshot.activations = None; main(['diagnose', 'experiments/xor_small.json'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr
+    assert "Please report it" in ended.stderr
+    assert "broken_program" not in ended.stdout
+
+
+def test_a_penalty_of_many_numbers_is_refused():
+    with pytest.raises(UserError, match="it is one number"):
+        nnref.diagnose(task(), penalty=lambda params: params["w"] ** 2)
+
+
 def two_layers(key):
     a, b, c = jax.random.split(key, 3)
     shapes = {"a": (a, (3, 8)), "b": (b, (8, 8)), "c": (c, (8, 1))}
@@ -271,7 +314,7 @@ def test_targets_may_be_true_and_false():
 
 def test_two_classes_in_two_columns_are_classes():
     y = np.concatenate([Y > 0, Y <= 0], 1).astype(np.float32)
-    subject = Subject(
+    subject = Recipe(
         lambda key: ({"w": jnp.zeros((3, 2))}, {}),
         lambda params, state, x, key, train: (x @ params["w"], state),
         lambda outputs, y: optax.softmax_cross_entropy(outputs, y).mean(),
@@ -298,7 +341,7 @@ def test_an_apply_for_whole_batches_alone_takes_any_number_of_rows():
     def init(key):
         return {"w": jnp.ones((3, 1))}, {"sums": jnp.zeros((8, 1))}
 
-    subject = Subject(init, apply, squared, train=(X, Y), optimizer=optax.sgd(0.1), batch_size=8)
+    subject = Recipe(init, apply, squared, train=(X, Y), optimizer=optax.sgd(0.1), batch_size=8)
     made = for_any_rows(subject)
     assert made.rows == 8
     sums = X.sum(1, keepdims=True)
@@ -321,26 +364,6 @@ def test_a_network_written_for_its_batch_alone_is_diagnosed():
     found = nnref.diagnose(task(apply=apply), optimizer=optax.adam(0.1), batch_size=16, epochs=40)
     assert not found.faults
     assert found.measures["skill on training rows"] > 0.9
-
-
-def test_a_state_is_restarted_in_each_epoch_and_before_an_evaluation():
-    def apply(params, state, x, key, train):
-        return x @ params["w"], {"batches": state["batches"] + 1}
-
-    subject = Subject(
-        lambda key: (init(key), {"batches": jnp.zeros(())}),
-        apply,
-        lambda outputs, y: jnp.mean(squared(outputs, y)),
-        train=(X, Y),
-        optimizer=optax.sgd(0.1),
-        batch_size=16,
-        epochs=3,
-        restart=lambda params, state: {"batches": jnp.zeros(())},
-    )
-    assert Trainer(subject).run(KEY, seconds=30).state["batches"] == 4
-    assert Trainer(subject, stepwise=True).run(KEY, seconds=30).state["batches"] == 4
-    onwards = replace(subject, restart=None)
-    assert Trainer(onwards).run(KEY, seconds=30).state["batches"] == 12
 
 
 def test_a_language_model_whose_state_goes_on_is_diagnosed(tmp_path):
@@ -512,7 +535,7 @@ def test_tokens_are_not_standardized():
     """Places in a table of forty, of a network that does not learn: what else is tried."""
     tokens = np.random.default_rng(1).integers(0, 40, (200, 3))
     wanted = (tokens.sum(1, keepdims=True) % 7).astype(np.float32)
-    subject = Subject(
+    subject = Recipe(
         lambda key: ({"table": 0.1 * jax.random.normal(key, (40, 4)), "w": jnp.ones((4, 1))}, {}),
         lambda params, state, x, key, train: (
             jnp.tanh(params["table"][x].sum(1)) @ params["w"],
@@ -531,21 +554,6 @@ def test_tokens_are_not_standardized():
         apply=lambda params, state, x, key, train: (x @ params["w"], state),
     )
     assert "inputs" in tried(dense).trials
-
-
-def test_runs_one_after_the_other_end_where_they_end_together():
-    subject = replace(linear(), epochs=10)
-    trainer = Trainer(subject)
-    start = trainer.run(KEY, seconds=30.0).snapshots[0][1:]
-    x, y = (np.stack([part, 2 * part]) for part in subject.train)
-    changes = [Change(), Change(rate=0.1), Change(inputs=1), Change(targets=1)]
-    ended = []
-    for compiling in (1e9, 0.0):
-        trainer.compiling = compiling
-        ended.append(trainer.trials(KEY, x, y, changes, [start] * len(changes), 30.0))
-    for alone, together in zip(*ended, strict=True):
-        np.testing.assert_allclose(alone[0]["w"], together[0]["w"], rtol=1e-5)
-    assert len({str(alone[0]["w"]) for alone in ended[0]}) == len(changes)
 
 
 def test_a_penalty_of_either_sign_is_tried_without():
@@ -609,7 +617,7 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
         right = (outputs > 0) == (y > 0.5)
         return (right[y > 0.5].mean() + right[y < 0.5].mean()) / 2
 
-    subject = Subject(
+    subject = Recipe(
         lambda key: ({"w": jnp.zeros((4, 1)), "b": jnp.zeros(1)}, {}),
         lambda params, state, x, key, train: (x @ params["w"] + params["b"], state),
         lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(),
@@ -671,84 +679,12 @@ def test_costs_of_one_answer_to_all_rows_are_no_targets():
 
 def subject_of(task):
     init, apply, loss, *_ = task.functions
-    return Subject(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))
-
-
-def bare(params, batch):
-    x, y = batch
-    return jnp.mean((x @ params["w"] - y) ** 2)
-
-
-def test_a_bare_loss_is_looked_at_and_says_what_was_not_possible():
-    params = init(KEY) | {"unused": jnp.ones(2)}
-    found = nnref.diagnose(loss=bare, params=params, batch=(X, Y), optimizer=optax.sgd(0.1))
-    assert not found.faults
-    assert [(note.cause, note.where) for note in found.notes] == [
-        ("parameters_not_updated", "unused")
-    ]
-    assert any("train=(x, y)" in told for told in found.impossible)
-
-
-@pytest.mark.parametrize(
-    ("loss", "optimizer", "cause"),
-    [
-        (bare, optax.sgd(100.0), "learning_rate_too_high"),
-        (bare, optax.sgd(0.0), "parameters_not_updated"),
-        (lambda p, b, key: bare(jax.lax.stop_gradient(p), b), None, "parameters_not_updated"),
-        (lambda p, b: jnp.sqrt(bare(p, b) * 0), None, "numerical_instability"),
-    ],
-)
-def test_faults_of_a_bare_loss(loss, optimizer, cause):
-    found = nnref.diagnose(loss=loss, params=init(KEY), batch=(X, Y), optimizer=optimizer)
-    assert [finding.cause for finding in found.faults] == [cause]
-
-
-def drops_a_layer(params, batch, key):
-    x, y = batch
-    hidden = jnp.tanh(x @ params["u"])
-    hidden = x
-    return jnp.mean((hidden @ params["w"] - y) ** 2)
-
-
-def with_one_draw(params, batch):
-    x, y = batch
-    return jnp.mean((x @ params["w"] * jax.random.bernoulli(KEY, 0.9, x[:, :1].shape) - y) ** 2)
-
-
-@pytest.mark.parametrize(
-    ("loss", "cause", "severity"),
-    [
-        (drops_a_layer, "parameters_not_updated", "fault"),
-        (with_one_draw, "excessive_dropout", "note"),
-        (lambda p, b: bare({"w": by_hand(p["w"])}, b), "gradient_ascent", "fault"),
-    ],
-)
-def test_the_program_of_a_bare_loss_is_read(loss, cause, severity):
-    params = init(KEY) | ({"u": jnp.ones((3, 3))} if loss is drops_a_layer else {})
-    found = nnref.diagnose(loss=loss, params=params, batch=(X, Y), optimizer=optax.sgd(0.01))
-    assert (found[0].cause, found[0].severity) == (cause, severity)
-    assert Path(__file__).name in found[0].where
-    drawn = nnref.diagnose(
-        loss=lambda p, b, key: bare(p, (b[0] * jax.random.bernoulli(key, 0.9, X.shape), b[1])),
-        params=init(KEY),
-        batch=(X, Y),
-    )
-    assert len(drawn) == 0
-
-
-@jax.custom_jvp
-def by_hand(w):
-    return w
-
-
-@by_hand.defjvp
-def _(primals, tangents):
-    return primals[0], -tangents[0]
+    return Recipe(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"loss": bare}, {"task": 3}, {"loss": lambda a, b, c, d: 0, "params": {}, "batch": X}],
+    [{}, {"loss": squared}, {"task": 3}, {"loss": lambda a, b, c, d: 0, "params": {}, "batch": X}],
 )
 def test_a_diagnosis_of_nothing_is_refused(arguments):
     with pytest.raises(UserError):
@@ -897,8 +833,3 @@ def test_the_page_of_the_diagnosis_has_every_threshold():
     table = page.partition("## Every threshold")[2]
     rows = [f"| {name} | {value:g} | {why} |" for name, (value, why) in THRESHOLDS.items()]
     assert table.strip().splitlines()[2:] == rows
-
-
-def test_a_bare_loss_is_given_to_an_optimizer_that_looks_at_it():
-    found = nnref.diagnose(loss=bare, params=init(KEY), batch=(X, Y), optimizer=optax.lbfgs())
-    assert not found.faults

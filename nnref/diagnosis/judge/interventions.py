@@ -70,7 +70,6 @@ class Interventions:
             # One after the other, as far as the time goes: the likeliest first.
             changes = {name: changes[name] for name in self.likeliest(changes)}
         ends = measured.trainer.trials(
-            measured.key,
             np.stack(inputs),
             np.stack(targets),
             list(changes.values()),
@@ -193,7 +192,7 @@ class Interventions:
         )
         start = self.start_of("" if trial is None else trial.name)
         (end,) = Trainer(subject, measured.trainer.stepwise).trials(
-            measured.key, x[rows][None], y[rows][None], [change], [start], measured.budget()
+            x[rows][None], y[rows][None], [change], [start], measured.budget()
         )
         rest = x[held_out], y[held_out]
         return 1.0 if end is None else measured.skill.outcome(*end, rest).skill
@@ -207,10 +206,8 @@ class Interventions:
         seconds = measured.budget()
         if seconds < SHORTEST:
             return None
-        subject = replace(self.subject, apply=self.without_noise)
-        run = Trainer(subject, measured.trainer.stepwise).run(
-            measured.key, seconds=seconds, start=measured.initial
-        )
+        subject = replace(self.subject, apply=self.without_noise, setup=None, stop=None)
+        run = Trainer(subject, measured.trainer.stepwise).run(measured.initial, seconds=seconds)
         skill = measured.skill.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 
@@ -250,6 +247,8 @@ class Interventions:
                 batch_size=rows,
                 epochs=STEPS_ON_A_BATCH,
                 shuffle=False,
+                setup=None,
+                stop=None,
             ),
             measured.trainer.stepwise,
         )
@@ -257,7 +256,7 @@ class Interventions:
         changes = [Change(inputs=i, targets=i) for i in range(len(sizes))]
         starts = [measured.initial] * len(sizes)
         skills = {}
-        ends = learner.trials(measured.key, *sets, changes, starts, seconds)
+        ends = learner.trials(*sets, changes, starts, seconds)
         for size, batch, end in zip(sizes, batches, ends, strict=True):
             target = target_of(y[batch], measured.skill.kind)
             alike = bool((target.answers == target.answers[:1]).all())

@@ -16,9 +16,9 @@ from nnref.diagnosis.judge.skill import Outcome, Skill
 from nnref.diagnosis.program.at_start import drawn_like
 from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
-from nnref.diagnosis.recipe import Subject, updated
+from nnref.diagnosis.recipe import Recipe, updated
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
-from nnref.diagnosis.run.trials import Run, Trainer, lengths
+from nnref.diagnosis.run.trials import Run, Trainer, first_network, lengths
 
 CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
 ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
@@ -28,9 +28,8 @@ ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
 class Measurements:
     """A subject and what is measured of it."""
 
-    subject: Subject
+    subject: Recipe
     seconds: float
-    key: jax.Array = field(default_factory=lambda: jax.random.key(0))
     began: float = field(default_factory=time.perf_counter)
 
     def budget(self, share: float = 1.0) -> float:
@@ -43,7 +42,7 @@ class Measurements:
     @cached_property
     def initial(self) -> tuple[Any, Any]:
         """Parameters and state before the first step, the same that the run starts from."""
-        return jax.jit(self.subject.init)(jax.random.split(self.key)[0])
+        return first_network(self.subject)
 
     @cached_property
     def layers(self) -> list[Layer]:
@@ -108,7 +107,7 @@ class Measurements:
             update, leaf = np.asarray(update, float), np.asarray(leaf, float)
             share = -float((update * leaf).sum() / max((leaf**2).sum(), 1e-30))
             shares.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
-        steps = self.subject.epochs * max(len(self.subject.train[0]) // self.subject.batch_size, 1)
+        steps = self.subject.epochs * -(-len(self.subject.train[0]) // self.subject.batch_size)
         return tuple(shares) if steps * max(shares) > bound("decayed") else ()
 
     @cached_property
@@ -165,7 +164,7 @@ class Measurements:
     @cached_property
     def run(self) -> Run:
         """The user's own training."""
-        return self.trainer.run(self.key, seconds=self.seconds, start=self.initial)
+        return self.trainer.run(self.initial, seconds=self.seconds)
 
     # How well it does
 

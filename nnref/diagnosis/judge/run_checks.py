@@ -113,7 +113,7 @@ def nonfinite_outputs(signals: Signals) -> Iterator[Finding]:
 
 def ascent(signals: Signals) -> Iterator[Finding]:
     """Updates along the gradient."""
-    cosines = signals.steps.along[:FIRST_STEPS]
+    cosines = signals.steps.update_gradient_cosine[:FIRST_STEPS]
     if np.isfinite(cosines).all() and np.median(cosines) > bound("ascent"):
         yield climbing(float(np.median(cosines)))
 
@@ -124,7 +124,8 @@ def updates(signals: Signals) -> Iterator[Finding]:
     if (steps.gradient.sum(1) > 0).all() and not steps.update.any():
         yield zero_updates()
         return
-    before, after = (jax.tree.leaves(tree) for tree in (measured.initial[0], measured.run.params))
+    last = measured.run.snapshots[-1][1]  # where a rule to stop keeps the best network, another one
+    before, after = (jax.tree.leaves(tree) for tree in (measured.initial[0], last))
     kernels = [i for i, leaf in enumerate(before) if leaf.ndim > 1 and steps.update[:, i].all()]
     still = [i for i in kernels if np.array_equal(before[i], after[i])]
     if still and len(still) > len(kernels) / 2:

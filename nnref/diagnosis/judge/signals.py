@@ -10,6 +10,7 @@ from nnref.diagnosis.data.references import Scales, scales
 from nnref.diagnosis.judge.interventions import WORDS, Interventions, Trial
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.run.trials import Step
+from nnref.training.probes import update_ratio
 
 
 class Signals:
@@ -201,7 +202,7 @@ class Signals:
         # steps are held against the longest that it becomes.
         longest = np.nanmax(np.where(np.isfinite(weight), weight, 0), axis=0, keepdims=True)
         length = np.where(weight[:1] > 0, weight, longest)
-        return self.steps.update[:, kernels] / np.maximum(length, 1e-12)
+        return update_ratio(self.steps.update[:, kernels], length, 1e-12)
 
     @cached_property
     def update_ratio(self) -> float:

@@ -12,7 +12,7 @@ from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.program.expectation import row_by_row
 from nnref.diagnosis.program.loss_facts import kind_of, where_least
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import looked_at
 
 ROWS = 1024  # rows whose outputs are scored
@@ -34,7 +34,7 @@ class Skill:
     `metric_refused` says why the user's metric was not asked, once it was not.
     """
 
-    def __init__(self, subject: Subject, first_outputs: Any) -> None:
+    def __init__(self, subject: Recipe, first_outputs: Any) -> None:
         """Take the outputs before the first step for the rows that a snapshot looks at."""
         self.subject = subject
         self.first_outputs = first_outputs

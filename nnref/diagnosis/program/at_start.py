@@ -20,7 +20,7 @@ from nnref.diagnosis.program.expectation import (
 )
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import Trace, trace
-from nnref.diagnosis.recipe import Subject, updated
+from nnref.diagnosis.recipe import Recipe, updated
 
 
 class SeveralOutputs(ValueError):
@@ -30,7 +30,7 @@ class SeveralOutputs(ValueError):
 class AtStart:
     """A subject before its first step, with what several checks measure of it."""
 
-    def __init__(self, subject: Subject, params: Any = None, state: Any = None) -> None:
+    def __init__(self, subject: Recipe, params: Any = None, state: Any = None) -> None:
         """Start the subject, unless parameters and state are given."""
         self.subject = subject
         if params is None:

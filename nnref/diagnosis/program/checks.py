@@ -23,11 +23,11 @@ from nnref.diagnosis.program.step import (
     tables,
 )
 from nnref.diagnosis.program.wiring import between_layers, blocked, unused
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 
 def check(
-    subject: Subject,
+    subject: Recipe,
     params: Any = None,
     state: Any = None,
     impossible: list[str] | None = None,

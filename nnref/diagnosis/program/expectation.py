@@ -18,7 +18,7 @@ from nnref.data.targets import Form, is_distribution, is_sharp
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.program.layers import Layer, forward, layers_of
 from nnref.diagnosis.program.tracing import Trace
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 ROWS = 8  # of a probe
 # Reads losses once they are computed, and gives fields of an `Expectation`.
@@ -33,7 +33,7 @@ class Sample:
     else of the data; None otherwise.
     """
 
-    subject: Subject
+    subject: Recipe
     params: Any
     state: Any
     x: Any
@@ -70,7 +70,7 @@ class Sample:
         return tail, self.trace.shape(cut)
 
 
-def sample(subject: Subject, params: Any, state: Any, rows: int = ROWS) -> Sample:
+def sample(subject: Recipe, params: Any, state: Any, rows: int = ROWS) -> Sample:
     """A few rows of a subject, chosen over the whole range of its targets."""
     x, y = subject.train
     rows = subject.rows or rows

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.program.tracing import PRODUCTS, Operation, Trace, trace
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 from nnref.internals import summed_terms
 
 # Operations that are linear in what flows through them, whatever stands beside it.
@@ -96,7 +96,7 @@ class Layer(NamedTuple):
         return NAMES.get(self.primitives, "+".join(self.primitives))
 
 
-def layers(subject: Subject, rows: int = 2) -> list[Layer]:
+def layers(subject: Recipe, rows: int = 2) -> list[Layer]:
     """The layers of a subject in the order in which data meet them, in evaluation mode.
 
     Of each: the paths of its parameters, file and line of the user's code, and the primitives of
@@ -107,7 +107,7 @@ def layers(subject: Subject, rows: int = 2) -> list[Layer]:
     return layers_of(forward(subject, params, state, x, loops=True))
 
 
-def activations(subject: Subject, params: Any, state: Any, x: Any) -> list[tuple[Any, Any]]:
+def activations(subject: Recipe, params: Any, state: Any, x: Any) -> list[tuple[Any, Any]]:
     """Pre-activation and activation of each layer on a batch, in evaluation mode; can be jitted.
 
     They come in the order of `layers`, without those in a loop, which have no one value. Where a
@@ -128,7 +128,7 @@ def activations(subject: Subject, params: Any, state: Any, x: Any) -> list[tuple
 
 
 def forward(
-    subject: Subject, params: Any, state: Any, x: Any, train: bool = False, loops: bool = False
+    subject: Recipe, params: Any, state: Any, x: Any, train: bool = False, loops: bool = False
 ) -> Trace:
     """The program of a network: arguments parameters, state, rows, key; result outputs, state."""
 

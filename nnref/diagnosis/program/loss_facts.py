@@ -12,30 +12,30 @@ import numpy as np
 
 from nnref.data.targets import Kind, LossFacts, is_whole, kind_of_targets
 from nnref.diagnosis.program.expectation import ROWS, target_order
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 
-def kind_of(subject: Subject, outputs: Any, y: Any) -> Kind:
-    """What the targets of a subject are.
+def kind_of(recipe: Recipe, outputs: Any, y: Any) -> Kind:
+    """What the targets of a recipe are.
 
     Args:
-        subject: with its targets, its loss, and what the user says of the task.
+        recipe: with its targets, its loss, and what the user says of the task.
         outputs: of the network for a few rows.
         y: targets of these rows.
     """
-    targets = np.asarray(subject.train[1])
+    targets = np.asarray(recipe.train[1])
     leaves = jax.tree.leaves(outputs)
     if len(leaves) != 1 or np.shape(leaves[0])[:1] != (len(y),):
-        facts = LossFacts(indices=takes_indices(subject.loss, outputs, y))
-        return kind_of_targets(targets, (), facts, subject.kind)
+        facts = LossFacts(indices=takes_indices(recipe.loss, outputs, y))
+        return kind_of_targets(targets, (), facts, recipe.kind)
     order = np.argsort(target_order(y), kind="stable")
     few = order[np.linspace(0, len(order) - 1, min(ROWS, len(order))).round().astype(int)]
     shape = np.shape(leaves[0])[1:]
     facts = LossFacts(
-        where_least(subject.loss, (2, *shape), targets) == "target",
-        takes_indices(subject.loss, np.zeros((len(few), *shape), np.float32), np.asarray(y)[few]),
+        where_least(recipe.loss, (2, *shape), targets) == "target",
+        takes_indices(recipe.loss, np.zeros((len(few), *shape), np.float32), np.asarray(y)[few]),
     )
-    return kind_of_targets(targets, (len(targets), *shape), facts, subject.kind)
+    return kind_of_targets(targets, (len(targets), *shape), facts, recipe.kind)
 
 
 def where_least(

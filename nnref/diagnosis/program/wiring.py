@@ -12,7 +12,7 @@ from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.layers import Layer, affine, bends, products
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 # Operations that a gradient does not pass.
 STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}
@@ -265,7 +265,7 @@ def collapsed(start: AtStart, pairs: list[tuple[Layer, Layer]]) -> Finding:
     )
 
 
-def fits(subject: Subject, rows: int = 600) -> tuple[float, float]:
+def fits(subject: Recipe, rows: int = 600) -> tuple[float, float]:
     """Share of the variance of held-out targets that an affine and a curved fit explain.
 
     Ridge regression, and kernel ridge regression with Gaussian kernels of three widths; the

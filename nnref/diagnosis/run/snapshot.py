@@ -10,7 +10,7 @@ import numpy as np
 
 from nnref.diagnosis.program.layers import Layer, activations, forward
 from nnref.diagnosis.program.tracing import name_of
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 ROWS = 256  # that a measure of activations looks at
 
@@ -21,11 +21,7 @@ class Level:
 
     units: int
     size: float  # root mean square
-    spread: float  # root mean square over units of the deviation over rows
-    dead: float  # share of units that are exactly 0 for every row
-    still: float  # share of units that hardly depend on the row
-    twins: float  # share of units that equal another one for every row
-    largest: float
+    dead: float  # share of units that no row activates: exactly 0 for each
     saturated: float  # share of units whose slope is lost: the activation is still, its input not
 
 
@@ -43,27 +39,13 @@ class Snapshot:
 
 def level_of(before: np.ndarray, after: np.ndarray) -> Level:
     """Describe one level; axes before the last are rows and places."""
-    flat = np.asarray(after, np.float64).reshape(-1, after.shape[-1] if after.ndim > 1 else 1)
+    units = after.shape[-1] if after.ndim > 1 else 1
+    flat, moved = (np.asarray(part, np.float64).reshape(-1, units) for part in (after, before))
     with np.errstate(all="ignore"):
-        deviation = flat.std(0)
-        size = float(np.sqrt(np.mean(flat**2)))
-        still = deviation <= 1e-6 * max(size, 1e-30)
-        dead = ~flat.any(0)
-        alive, twins = np.flatnonzero(~dead), 0.0
-        if len(alive) > 1 and np.isfinite(flat).all():
-            sample = np.round(flat[:64, alive] / max(size, 1e-30), 5)
-            twins = 1 - np.unique(sample, axis=1).shape[1] / len(alive)
-        moved = np.asarray(before, np.float64).reshape(-1, flat.shape[1])
-        slopes = deviation / np.maximum(moved.std(0), 1e-30)
+        slopes = flat.std(0) / np.maximum(moved.std(0), 1e-30)
+        size = np.sqrt(np.mean(flat**2))
         return Level(
-            flat.shape[1],
-            size,
-            float(np.sqrt(np.mean(deviation**2))),
-            float(dead.mean()),
-            float(still.mean()),
-            twins,
-            float(np.abs(flat).max()),
-            float((slopes < 1e-2).mean()),
+            units, float(size), float((~flat.any(0)).mean()), float((slopes < 1e-2).mean())
         )
 
 
@@ -72,13 +54,13 @@ def leaf_index(params: Any) -> dict[str, int]:
     return {name_of(path): i for i, (path, _) in enumerate(jax.tree.leaves_with_path(params))}
 
 
-def looked_at(subject: Subject) -> np.ndarray:
+def looked_at(subject: Recipe) -> np.ndarray:
     """Which of the training rows a look at the network sees."""
     return np.random.default_rng(0).permutation(len(subject.train[0]))[: subject.rows or ROWS]
 
 
 def at_tokens(
-    subject: Subject, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
+    subject: Recipe, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
 ) -> list[Any]:
     """The gradient of the loss in each embedded token, (rows, steps, width), if there are any."""
     tables = [layer for layer in layers if layer.kind == "gather" and len(layer.shape) == 3]
@@ -95,7 +77,7 @@ def at_tokens(
     return [jax.grad(loss)(*traced.evaluate(leaves, [embedded]))]
 
 
-def watcher(subject: Subject, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
+def watcher(subject: Recipe, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
     """`look(params, state)`, compiled once: the network on rows of the training data."""
     chosen = looked_at(subject)
     x, y = jnp.asarray(subject.train[0][chosen]), jnp.asarray(subject.train[1][chosen])

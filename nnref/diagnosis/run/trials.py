@@ -1,7 +1,9 @@
-"""A short run with the subject's own optimizer, in one compiled program, and what it shows."""
+"""The user's training, in the steps of `nnref run`, and the same with one thing changed."""
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,27 +12,36 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.recipe import Subject, updated
+from nnref.diagnosis.recipe import Recipe
+from nnref.parts.schedules import PlateauState
+from nnref.training import train
+from nnref.training.probes import StepParts, all_finite, leaf_norms, update_gradient_cosine
+from nnref.training.task import Functions
+from nnref.training.train import TrainState
 
 Tree = Any
 SNAPSHOTS = 20  # parameter snapshots over a run, for what changes slowly
-WORTH = 4.0  # times the compiling of a run: further runs that last less are not worth a program
+# One program for all trials must be compiled. It is, where the trials one after the other, in the
+# program of the run, would take longer than this many times the compiling of that program.
+WORTH = 4.0
 
 
 class Change(NamedTuple):
     """What a run does differently: factors on updates and penalty, and which of the data sets.
 
-    The penalty is that of the loss and the decay of the weights in the optimizer.
+    The penalty is the one in the loss, and the decay of the weights in the optimizer. An
+    experiment's rule to stop holds for the first data set, to which the validation rows belong.
     """
 
     rate: Any = 1.0
     penalty: Any = 1.0
     inputs: Any = 0
     targets: Any = 0
+    stops: Any = True
 
 
 class Step(NamedTuple):
-    """What one step shows; norms by leaf of the parameters."""
+    """The measures of one step; norms by leaf of the parameters."""
 
     loss: Any
     penalty: Any
@@ -38,8 +49,15 @@ class Step(NamedTuple):
     gradient: Any
     update: Any
     weight: Any
-    along: Any  # cosine between update and gradient: -1 descends
+    update_gradient_cosine: Any  # -1 descends straight
     finite: Any  # of outputs, loss, gradient, updates: the first False is where it was born
+
+
+class Carry(NamedTuple):
+    """Where a run stands."""
+
+    state: TrainState
+    epoch: Any  # the number of the next one, from 1
 
 
 @dataclass
@@ -47,20 +65,22 @@ class Run:
     """A run as recorded: a Step of arrays over steps, and parameters now and then."""
 
     steps: Step
-    snapshots: list[tuple[int, Tree, Tree]]
+    snapshots: list[tuple[int, Tree, Tree]]  # steps taken, parameters, state of the network
     carry: Any
-    planned: int
+    planned: int  # steps that the user asked for; fewer where the experiment says when to stop
     seconds: float
+    network: tuple[Tree, Tree] | None = None  # that training leaves, where it is not the last one
+    losses: Any = ()  # of the epochs, as `nnref run` shows them
 
     @property
     def params(self) -> Tree:
-        """Where the run ended."""
-        return self.snapshots[-1][1]
+        """The parameters that the run leaves."""
+        return self.snapshots[-1][1] if self.network is None else self.network[0]
 
     @property
     def state(self) -> Tree:
-        """The state of the network there."""
-        return self.snapshots[-1][2]
+        """The state of the network that goes with them."""
+        return self.snapshots[-1][2] if self.network is None else self.network[1]
 
     @property
     def complete(self) -> bool:
@@ -68,28 +88,22 @@ class Run:
         return len(self.steps.loss) >= self.planned
 
 
-def norms(tree: Tree) -> jax.Array:
-    """The Euclidean norm of every leaf, in single precision."""
-    return jnp.stack(
-        [jnp.linalg.norm(leaf.astype(jnp.float32).ravel()) for leaf in jax.tree.leaves(tree)]
-    )
+class DataSets:
+    """Stacked arrays of which one is read, row by row: a program of many runs copies none."""
+
+    def __init__(self, stacked: jax.Array, number: Any) -> None:
+        self.stacked, self.number = stacked, number
+
+    def __len__(self) -> int:
+        return self.stacked.shape[1]
+
+    def __getitem__(self, rows: Any) -> jax.Array:
+        return self.stacked[self.number, rows]
 
 
 def lengths(norms: Any) -> np.ndarray:
-    """Norms of whole trees, in double precision, from those of their leaves: (steps, leaves)."""
+    """Norms of whole trees, in double precision, from those of their leaves, (steps, leaves)."""
     return np.sqrt((np.asarray(norms, np.float64) ** 2).sum(1))
-
-
-def inner_product(a: Tree, b: Tree) -> jax.Array:
-    """Of two trees, in single precision."""
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    products = [jnp.sum(x.astype(jnp.float32) * y.astype(jnp.float32)) for x, y in pairs]
-    return jnp.sum(jnp.stack(products))
-
-
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether every number of a tree is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def largest(tree: Tree) -> jax.Array:
@@ -98,202 +112,353 @@ def largest(tree: Tree) -> jax.Array:
     return jnp.max(jnp.stack(leaves))
 
 
+def by_leaf(step: StepParts) -> Step:
+    """The measures of a step that a diagnosis looks at."""
+    return Step(
+        loss=step.loss.astype(jnp.float32),
+        penalty=jnp.asarray(step.penalty, jnp.float32),
+        largest_output=largest(step.outputs),
+        gradient=leaf_norms(step.gradient),
+        update=leaf_norms(step.updates),
+        weight=leaf_norms(step.params),
+        update_gradient_cosine=update_gradient_cosine(step),
+        finite=all_finite(step.outputs, step.loss, step.gradient, step.updates),
+    )
+
+
+def first_network(recipe: Recipe) -> tuple[Tree, Tree]:
+    """Parameters and state before the first step, the same that `nnref run` starts from."""
+    plan = recipe.plan._replace(stop=None)
+    data = {"train": tuple(map(jnp.asarray, recipe.train))}
+
+    def setup(hyperparameters: Any) -> tuple[Functions, Any]:
+        return recipe.build(hyperparameters)[0], optax.identity()  # no optimizer is asked yet
+
+    def start(seed: Any, hyperparameters: Any, data: Any) -> tuple[Tree, Tree]:
+        state, _ = train.start(setup, plan, hyperparameters, seed, data)
+        return state.params, state.model_state
+
+    # XLA rounds a fit to a batch (LSUV) differently without the axis of the runs.
+    program = jax.jit(jax.vmap(start, in_axes=(0, None, None)))
+    runs = program(jnp.uint32([recipe.seed]), dict(recipe.hyperparameters), data)
+    return jax.tree.map(lambda leaf: leaf[0], runs)
+
+
+def goes_on(state: TrainState, change: Change) -> TrainState:
+    """The state of a run that goes on whatever happens, unless the rule to stop holds for it."""
+    return state._replace(running=state.running | ~change.stops)
+
+
+def scaled(hyperparameters: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """The hyperparameters of an experiment with factors on its rates and its penalties."""
+    factors = {"learning_rate": change.rate, "adam_learning_rate": change.rate}
+    factors |= dict.fromkeys(("weight_decay", "l1", "l2"), change.penalty)
+    return {
+        path: number * factors.get(path.rpartition(".")[2], 1)
+        for path, number in hyperparameters.items()
+    }
+
+
+def changed(
+    functions: Functions, optimizer: Any, change: Change, decay: Sequence[float]
+) -> tuple[Functions, Any]:
+    """A user's functions and optimizer with factors on what it adds to the weights and to the loss.
+
+    Args:
+        functions: of the run.
+        optimizer: of the run.
+        change: what is different, as numbers or traced.
+        decay: the share of each parameter that a step takes away, whatever the gradient; () where
+            it takes nothing.
+    """
+    penalty = functions.penalty
+    if penalty is not None:
+        functions = functions._replace(penalty=lambda params: change.penalty * penalty(params))
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(gradient: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
+        updates, state = inner.update(gradient, state, params, **extra)
+        if decay:
+            shares = jax.tree.unflatten(jax.tree.structure(params), decay)
+            updates = jax.tree.map(
+                lambda u, share, p: u + ((1 - change.penalty) * share * p).astype(u.dtype),
+                updates,
+                shares,
+                params,
+            )
+        return jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates), state
+
+    return functions, optax.GradientTransformationExtraArgs(optimizer.init, update)
+
+
 class Trainer:
-    """The training of a subject, compiled once for every change of it."""
+    """The training of a recipe, compiled once for every change of it."""
 
     def __init__(
-        self, subject: Subject, stepwise: bool = False, decay: tuple[float, ...] = ()
+        self, recipe: Recipe, stepwise: bool = False, decay: tuple[float, ...] = ()
     ) -> None:
-        self.subject = subject
+        self.recipe = recipe
+        self.plan = recipe.plan
         self.stepwise = stepwise
         self.decay = decay  # what a step of the optimizer takes of each parameter, gradient or not
-        self.rows = len(subject.train[0])
-        self.batch = min(subject.batch_size, self.rows)
-        self.steps_per_epoch = self.rows // self.batch
-        epochs = subject.epochs
+        self.rows = len(recipe.train[0])
+        self.batch = min(recipe.batch_size, self.rows)
+        self.steps_per_epoch = -(-self.rows // self.batch)
+        self.planned = recipe.epochs * self.steps_per_epoch
         # The largest divisor that still leaves enough snapshots: one compiled chunk serves all.
-        fewest = min(epochs, SNAPSHOTS // 2)
-        self.chunk_epochs = max(d for d in range(1, epochs // fewest + 1) if epochs % d == 0)
+        fewest = min(recipe.epochs, SNAPSHOTS // 2)
+        most = recipe.epochs // fewest
+        self.chunk_epochs = max(d for d in range(1, most + 1) if recipe.epochs % d == 0)
         self.chunk: Any = jax.jit(self._chunk)
+        self.begin = jax.jit(self._start)
+        self.begin_epoch = jax.jit(self._begin_epoch)
         self.step = jax.jit(self._step)
-        self.order = jax.jit(self._order)
+        self.end_epoch = jax.jit(self._end_epoch)
         self.compiling = 0.0  # seconds that the chunk took to compile, once it is
         self.lasting = 0.0  # and about what a run of it lasts
 
-    def start(self, key: jax.Array, params: Tree = None, state: Tree = None) -> Any:
-        """Parameters, state, optimizer state and key, before the first step."""
-        init_key, key = jax.random.split(key)
-        if params is None:
-            params, state = self.subject.init(init_key)
-        return params, state, self.subject.optimizer.init(params), key
+    def _start(self, network: tuple[Tree, Tree], hyperparameters: Any, data: Any) -> Carry:
+        """Where a run of this network begins: key, patience and the optimizer's state are new."""
 
-    def _order(self, carry: Any) -> tuple[Any, jax.Array]:
-        """What an epoch begins with, and its batches of rows."""
-        params, state, opt_state, key = carry
-        key, order_key = jax.random.split(key)
-        rows = jnp.arange(self.rows)
-        if self.subject.shuffle:
-            rows = jax.random.permutation(order_key, self.rows)
-        kept = self.steps_per_epoch * self.batch
-        carry = params, self.subject.begun(params, state), opt_state, key
-        return carry, rows[:kept].reshape(-1, self.batch)
+        def setup(hyperparameters: Any) -> Any:
+            functions, optimizer = self.recipe.build(hyperparameters)
+            return functions._replace(init=lambda key: network, adapt=None), optimizer
 
-    def _step(self, carry: Any, rows: jax.Array, x: Any, y: Any, change: Change) -> Any:
-        params, state, opt_state, key = carry
-        key, apply_key = jax.random.split(key)
-        subject = self.subject
+        seed = jnp.uint32(self.recipe.seed)
+        state, _ = train.start(setup, self.plan, hyperparameters, seed, data)
+        return Carry(state, jnp.int32(1))
 
-        def objective(params: Tree) -> Any:
-            given, wanted = x[change.inputs, rows], y[change.targets, rows]
-            outputs, after = subject.apply(params, state, given, apply_key, True)
-            loss, penalty = subject.loss(outputs, wanted), subject.penalty(params)
-            total = loss + change.penalty * penalty
-            return jnp.asarray(total, loss.dtype), (after, outputs, loss, penalty)
+    def start(self, network: tuple[Tree, Tree]) -> Carry:
+        """Where a run of this network begins; a rule to stop sees what it measures there."""
+        splits = {"train": self.recipe.train, "valid": self.recipe.valid}
+        seen = {} if self.plan.stop is None else splits
+        data = {name: split for name, split in seen.items() if split is not None}
+        return self.begin(network, dict(self.recipe.hyperparameters), data)
 
-        (total, (state, outputs, loss, penalty)), gradient = jax.value_and_grad(
-            objective, has_aux=True
-        )(params)
-        updates, opt_state = updated(
-            subject.optimizer, gradient, opt_state, params, lambda p: objective(p)[0], total
-        )
-        if self.decay:
-            given_back = jax.tree.unflatten(jax.tree.structure(params), self.decay)
-            updates = jax.tree.map(
-                lambda u, d, p: u + ((1 - change.penalty) * d * p).astype(u.dtype),
-                updates,
-                given_back,
-                params,
+    def data(self, inputs: Any, targets: Any, state: TrainState) -> dict[str, Any]:
+        """The arrays of a program: stacked sets, and the validation rows where training asks."""
+        arrays = {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
+        leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+        watched = self.plan.stop or any(isinstance(leaf, PlateauState) for leaf in leaves)
+        if watched and self.recipe.valid is not None:
+            arrays["valid"] = tuple(map(jnp.asarray, self.recipe.valid))
+        return arrays | {"hyperparameters": dict(self.recipe.hyperparameters)}
+
+    def change(self, change: Change) -> Change:
+        """The same change, and whether the experiment's rule to stop holds with it."""
+        stops = self.plan.stop is not None and change.inputs == change.targets == 0
+        return change._replace(stops=stops)
+
+    def setup(self, change: Change, hyperparameters: Mapping[str, Any]) -> tuple[Functions, Any]:
+        """Functions and optimizer of a trial, whose hyperparameters are scaled already."""
+        built = self.recipe.build(hyperparameters)
+        # In the program of an experiment nothing is added: XLA would round differently.
+        return built if self.recipe.setup else changed(*built, change, self.decay)
+
+    def built(self, data: Any, change: Change) -> tuple[Functions, Any]:
+        """Functions and optimizer of a trial."""
+        return self.setup(change, scaled(data["hyperparameters"], change))
+
+    def _chunk(self, carry: Carry, data: Any, change: Change) -> tuple[Carry, Any]:
+        """Some epochs as one program: the measures of their steps, their losses, which are run."""
+        sets = DataSets(data["inputs"], change.inputs), DataSets(data["targets"], change.targets)
+        splits = {"train": sets} | ({"valid": data["valid"]} if "valid" in data else {})
+        setup = partial(self.setup, change)
+        hyperparameters = scaled(data["hyperparameters"], change)
+
+        def epoch(carry: Carry, _: None) -> Any:
+            state, number = carry
+            state, row = train.one_epoch(
+                setup, self.plan, hyperparameters, state, splits, number, by_leaf
             )
-        updates = jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates)
-        gradient_norms, update_norms = norms(gradient), norms(updates)
-        length = jnp.sqrt(jnp.sum(gradient_norms**2)) * jnp.sqrt(jnp.sum(update_norms**2))
-        shown = Step(
-            loss=loss.astype(jnp.float32),
-            penalty=jnp.asarray(penalty, jnp.float32),
-            largest_output=largest(outputs),
-            gradient=gradient_norms,
-            update=update_norms,
-            weight=norms(params),
-            along=inner_product(updates, gradient) / jnp.maximum(length, 1e-30),
-            finite=jnp.stack(
-                [all_finite(outputs), jnp.isfinite(loss), all_finite(gradient), all_finite(updates)]
-            ),
-        )
-        return (optax.apply_updates(params, updates), state, opt_state, key), shown
+            carry = Carry(goes_on(state, change), number + 1)
+            return carry, (row["probes"], row["train_loss"], row["active"])
 
-    def _chunk(self, carry: Any, x: Any, y: Any, change: Change) -> Any:
-        def epoch(carry: Any, _: None) -> Any:
-            carry, rows = self._order(carry)
-            return jax.lax.scan(lambda c, r: self._step(c, r, x, y, change), carry, rows)
+        return jax.lax.scan(epoch, carry, length=self.chunk_epochs)
 
-        carry, shown = jax.lax.scan(epoch, carry, length=self.chunk_epochs)
-        return carry, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), shown)
+    def _begin_epoch(self, carry: Carry, data: Any, change: Change) -> Any:
+        """The state before the first step of an epoch, the epoch's key, and its order of rows."""
+        functions, _ = self.built(data, change)
+        state = carry.state
+        begun = train.restart(functions, state.params, state.model_state)
+        key = jax.random.fold_in(state.key, carry.epoch)
+        order = train.epoch_order(key, self.rows, self.plan.batch_size, self.plan.shuffle)
+        return state._replace(model_state=begun), key, order
 
-    def advance(self, carry: Any, x: Any, y: Any, change: Change, deadline: float) -> Any:
-        """One chunk of epochs, or as many steps of it as the time allows."""
+    def _step(self, carry: Any, key: Any, rows: Any, data: Any, change: Change) -> Any:
+        """One step of an epoch; carries the state and the number of the step."""
+        functions, optimizer = self.built(data, change)
+        x, y = data["inputs"][change.inputs, rows], data["targets"][change.targets, rows]
+        return train.numbered_step(functions, optimizer, key, carry, x, y, by_leaf)
+
+    def _end_epoch(
+        self, state: TrainState, sums: Any, epoch: Any, data: Any, change: Change
+    ) -> Any:
+        """The state after an epoch, which may end in a validation, and the loss of the epoch."""
+        functions, _ = self.built(data, change)
+        splits = {"valid": data["valid"]} if "valid" in data else {}
+        row = train.epoch_measures(functions, sums)
+        state, row = train.end_of_epoch(functions, self.plan, state, row, splits, epoch)
+        return goes_on(state, change), row["train_loss"]
+
+    def advance(self, carry: Carry, data: Any, change: Change, deadline: float) -> Any:
+        """A chunk of epochs, or as many steps of it as the time allows.
+
+        Returns:
+            Where the run stands, the measures of its steps, (steps, ...), and the losses of its
+            epochs.
+        """
         if not self.stepwise:
-            return self.chunk(carry, x, y, change)
-        shown = []
+            carry, (steps, losses, active) = self.chunk(carry, data, change)
+            active = np.asarray(active)
+            steps = jax.tree.map(
+                lambda leaf: np.asarray(leaf)[active].reshape(-1, *leaf.shape[2:]), steps
+            )
+            return carry, steps, np.asarray(losses)[active]
+        steps, losses = [], []
         for _ in range(self.chunk_epochs):
-            carry, batches = self.order(carry)
-            for rows in batches:
-                carry, step = self.step(carry, rows, x, y, change)
-                shown.append(jax.device_get(step))
+            state, key, order = self.begin_epoch(carry, data, change)
+            inner, sums = (state, jnp.int32(1)), []
+            for first in range(0, self.rows, self.batch):
+                rows = order[first : first + self.batch]
+                inner, each = self.step(inner, key, rows, data, change)
+                sums.append(jax.device_get(each))
                 if time.perf_counter() > deadline:
                     break
-        return carry, jax.tree.map(lambda *parts: np.stack(parts), *shown)
+            steps += [each["probes"] for each in sums]
+            carry = Carry(inner[0], carry.epoch)
+            if len(sums) < self.steps_per_epoch:
+                break  # no time is left
+            sums = jax.tree.map(lambda *parts: np.stack(parts), *sums)
+            state, loss = self.end_epoch(inner[0], sums, carry.epoch, data, change)
+            carry = Carry(state, carry.epoch + 1)
+            losses.append(loss)
+            if not state.running or time.perf_counter() > deadline:
+                break
+        return carry, jax.tree.map(lambda *parts: np.stack(parts), *steps), np.array(losses)
 
-    def run(
-        self, key: jax.Array, *, seconds: float, start: tuple[Tree, Tree] = (None, None)
-    ) -> Run:
-        """Train as the user would, for so many seconds at most, from a start or from the user's."""
-        subject, began = self.subject, time.perf_counter()
-        x, y = (jnp.asarray(part)[None] for part in subject.train)
-        change = Change(jnp.float32(1), jnp.float32(1), jnp.int32(0), jnp.int32(0))
-        carry = self.start(key, *start)
-        snapshots = [(0, carry[0], carry[1])]
+    def run(self, network: tuple[Tree, Tree], *, seconds: float) -> Run:
+        """Train as the user would, for so many seconds at most, from this network."""
+        began = time.perf_counter()
+        carry, change = self.start(network), self.change(Change())
+        data = self.data(*(part[None] for part in self.recipe.train), carry.state)
+        snapshots = [(0, *network)]
         shown: list[Step] = []
-        taken, planned = 0, subject.epochs * self.steps_per_epoch
+        losses: list[np.ndarray] = []
+        taken, planned = 0, self.planned
         if not self.stepwise:
-            self.chunk = jax.jit(self._chunk).lower(carry, x, y, change).compile()
+            self.chunk = jax.jit(self._chunk).lower(carry, data, change).compile()
             self.compiling = time.perf_counter() - began
             began = time.perf_counter()  # compiling is not training
         while taken < planned and time.perf_counter() - began < seconds:
-            carry, part = self.advance(carry, x, y, change, began + seconds)
-            shown.append(jax.device_get(part))
-            if not taken and self.stepwise and len(shown[-1].loss) < bound("few steps"):
+            carry, part, of_epochs = self.advance(carry, data, change, began + seconds)
+            shown.append(part)
+            losses.append(of_epochs)
+            if not taken and self.stepwise and len(part.loss) < bound("few steps"):
                 began = time.perf_counter()  # the time went into compiling
-            taken += len(shown[-1].loss)
-            snapshots.append((taken, carry[0], carry[1]))
-            if not shown[-1].finite[-1].all():
+            taken += len(part.loss)
+            snapshots.append((taken, carry.state.params, carry.state.model_state))
+            if not part.finite[-1].all():
                 break  # nothing comes back from infinity
-        self.lasting = (time.perf_counter() - began) * planned / taken
+            if not carry.state.running:
+                planned = taken  # the experiment says when to stop
+        self.lasting = (time.perf_counter() - began) * self.planned / taken
         steps = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
-        return Run(steps, snapshots, carry, planned, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        network = train.networks(carry.state)
+        return Run(steps, snapshots, carry, planned, seconds, network, np.concatenate(losses))
 
     def longer(self, run: Run, factor: int, seconds: float) -> tuple[Tree, Tree, int]:
         """Parameters and state after `factor` times the run, and the steps that this took."""
-        subject, began = self.subject, time.perf_counter()
-        x, y = (jnp.asarray(part)[None] for part in subject.train)
-        change = Change(jnp.float32(1), jnp.float32(1), jnp.int32(0), jnp.int32(0))
-        carry, taken = run.carry, len(run.steps.loss)
+        began = time.perf_counter()
+        carry, change, taken = run.carry, self.change(Change()), len(run.steps.loss)
+        data = self.data(*(part[None] for part in self.recipe.train), carry.state)
         while taken < factor * run.planned and time.perf_counter() - began < seconds:
-            carry, part = self.advance(carry, x, y, change, began + seconds)
+            if not carry.state.running:
+                break
+            carry, part, _ = self.advance(carry, data, change, began + seconds)
             taken += len(part.loss)
-        return carry[0], carry[1], taken
+        return *train.networks(carry.state), taken
 
     def trials(
         self,
-        key: jax.Array,
-        x: Any,
-        y: Any,
+        inputs: Any,
+        targets: Any,
         changes: list[Change],
-        starts: list[Any],
+        networks: list[tuple[Tree, Tree]],
         seconds: float,
     ) -> list[tuple[Tree, Tree] | None]:
-        """Train once for every change; where each ended.
+        """Train once for every change, from the network that goes with it.
 
         All train in one program, unless to run them one after the other, by the program of the run,
-        is quicker than to compile another. `x` and `y` stack the data sets that a change names.
-        None stands for a run that was not made: one after the other, until the seconds are over.
+        is quicker than to compile another.
+
+        Args:
+            inputs: stacked data sets, of which a change names one.
+            targets: likewise.
+            changes: what is different in each run.
+            networks: where each begins, parameters and state.
+            seconds: that all of them may take together.
+
+        Returns:
+            The network where each ended. None stands for a run that was not made: one after the
+            other, until the seconds are over.
         """
-        began = time.perf_counter()
-        x, y = jnp.asarray(x), jnp.asarray(y)
-        carries = [self.start(key, *start) for start in starts]
-        chunks = self.subject.epochs // self.chunk_epochs
-        taken = [jnp.asarray(part[:1]).dtype for part in self.subject.train]
+        deadline = time.perf_counter() + seconds
+        carries = [self.start(network) for network in networks]
+        dtypes = [jnp.asarray(part[:1]).dtype for part in self.recipe.train]
+        same = [jnp.asarray(part[:1, :1]).dtype for part in (inputs, targets)] == dtypes
         quick = len(changes) * self.lasting < WORTH * self.compiling
-        if self.stepwise or (quick and [x.dtype, y.dtype] == taken):
-            ended: list[tuple[Tree, Tree] | None] = []
-            for c, carry in zip(changes, carries, strict=True):
-                own = x[c.inputs][None], y[c.targets][None]
-                change = Change(jnp.float32(c.rate), jnp.float32(c.penalty), *jnp.int32([0, 0]))
-                for _ in range(chunks):
-                    if time.perf_counter() - began < seconds:
-                        carry, shown = self.advance(carry, *own, change, began + seconds)
-                        if not shown.finite[-1].all():
-                            break  # nothing comes back from infinity
-                over = time.perf_counter() - began >= seconds
-                ended.append(None if over else (carry[0], carry[1]))
-            return ended
-        factors = [
-            Change(
-                jnp.float32(c.rate),
-                jnp.float32(c.penalty),
-                jnp.int32(c.inputs),
-                jnp.int32(c.targets),
-            )
-            for c in changes
-        ]
-        many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, None, 0)))
-        carry = jax.tree.map(lambda *parts: jnp.stack(parts), *carries)
-        change = jax.tree.map(lambda *parts: jnp.stack(parts), *factors)
-        for _ in range(chunks):
-            carry, _ = many(carry, x, y, change)
-            jax.block_until_ready(carry)
-            if time.perf_counter() - began > seconds:
-                break
+        each = self.one_by_one if self.stepwise or (quick and same) else self.together
+        ended = each(inputs, targets, changes, carries, deadline)
         return [
-            jax.tree.map(lambda leaf, i=i: leaf[i], (carry[0], carry[1]))
-            for i in range(len(changes))
+            None if carry is None else self.left(carry.state, change)
+            for carry, change in zip(ended, changes, strict=True)
         ]
+
+    def left(self, state: TrainState, change: Change) -> tuple[Tree, Tree]:
+        """The network that a trial leaves: of another data set there was no best one to keep."""
+        own = change.inputs == change.targets == 0
+        return train.networks(state if own else state._replace(kept=None))
+
+    def one_by_one(
+        self,
+        inputs: Any,
+        targets: Any,
+        changes: list[Change],
+        carries: list[Carry],
+        until: float,
+    ) -> list[Carry | None]:
+        """Trials by the program of the run; None for those that had no time."""
+        ended: list[Carry | None] = []
+        for change, carry in zip(changes, carries, strict=True):
+            own = inputs[change.inputs][None], targets[change.targets][None]
+            data = self.data(*own, carry.state)
+            factors = self.change(change)._replace(inputs=0, targets=0)
+            for _ in range(self.recipe.epochs // self.chunk_epochs):
+                if time.perf_counter() < until and carry.state.running:
+                    carry, steps, _ = self.advance(carry, data, factors, until)
+                    if not steps.finite[-1].all():
+                        break  # nothing comes back from infinity
+            ended.append(None if time.perf_counter() >= until else carry)
+        return ended
+
+    def together(
+        self,
+        inputs: Any,
+        targets: Any,
+        changes: list[Change],
+        carries: list[Carry],
+        until: float,
+    ) -> list[Carry]:
+        """Trials in one program; each ends where it is when the time is over."""
+        data = self.data(inputs, targets, carries[0].state)
+        many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, 0)))
+        stack = partial(jax.tree.map, lambda *parts: jnp.stack(list(map(jnp.asarray, parts))))
+        carry, change = stack(*carries), stack(*map(self.change, changes))
+        for _ in range(self.recipe.epochs // self.chunk_epochs):
+            carry, _ = many(carry, data, change)
+            jax.block_until_ready(carry)
+            if time.perf_counter() > until:
+                break
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], carry) for i in range(len(changes))]

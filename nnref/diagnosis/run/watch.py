@@ -19,7 +19,15 @@ import numpy as np
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, Findings, upstream
 from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.run import step_faults
 from nnref.errors import UserError
+from nnref.training.probes import (
+    StepParts,
+    all_finite,
+    leaf_norms,
+    update_gradient_cosine,
+    update_ratio,
+)
 
 Tree = Any
 BORN = ("loss", "gradient", "update", "parameters")
@@ -35,7 +43,7 @@ class Record(NamedTuple):
     update: dict[str, Any]
     weight: dict[str, Any]
     moved: dict[str, Any]  # distance from the start, before the step
-    along: Any  # cosine between updates and gradients: below 0 descends
+    update_gradient_cosine: Any  # below 0 descends
     finite: Any  # of loss, gradients, updates, parameters
 
 
@@ -74,34 +82,22 @@ def measure(start: Tree, params: Tree, loss: Any, gradients: Tree, updates: Tree
         gradients: tree like the parameters.
         updates: what is added to the parameters, with its sign.
     """
-    apart = jax.tree.map(lambda now, then: now - then, params, start)
-    slope, update = norms(gradients), norms(updates)
-    products = jax.tree.map(
-        lambda u, g: jnp.vdot(u.astype(jnp.float32), g.astype(jnp.float32)), updates, gradients
-    )
-    lengths = [jnp.sqrt(sum(norm**2 for norm in part.values())) for part in (slope, update)]
+    step = StepParts(params, (), jnp.asarray(loss, jnp.float32), 0.0, gradients, updates)
     return Record(
-        loss=jnp.asarray(loss, jnp.float32),
-        gradient=slope,
-        update=update,
-        weight=norms(params),
-        moved=norms(apart),
-        along=sum(jax.tree.leaves(products)) / jnp.maximum(lengths[0] * lengths[1], 1e-30),
-        finite=jnp.stack([all_finite(tree) for tree in (loss, gradients, updates, params)]),
+        loss=step.loss,
+        gradient=by_path(gradients),
+        update=by_path(updates),
+        weight=by_path(params),
+        moved=by_path(jax.tree.map(lambda now, then: now - then, params, start)),
+        update_gradient_cosine=update_gradient_cosine(step),
+        finite=all_finite(loss, gradients, updates, params),
     )
 
 
-def norms(tree: Tree) -> dict[str, Any]:
+def by_path(tree: Tree) -> dict[str, Any]:
     """The Euclidean norm of each leaf, by its path."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {
-        name_of(path): jnp.linalg.norm(jnp.asarray(leaf, jnp.float32).ravel())
-        for path, leaf in leaves
-    }
-
-
-def all_finite(tree: Tree) -> Any:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(tree)]
+    return dict(zip(paths, leaf_norms(tree), strict=True))
 
 
 # A whole run
@@ -216,17 +212,17 @@ def summarize(records: Any) -> dict[str, Any]:
 def ratios(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
     """By path; where a weight is 0, as biases are at the start, against 1e-8."""
     with np.errstate(invalid="ignore"):  # a run that ended in infinities has figures all the same
-        return {path: part / np.maximum(below[path], 1e-8) for path, part in above.items()}
+        return {path: update_ratio(part, below[path], 1e-8) for path, part in above.items()}
 
 
-def lengths(record: Record) -> np.ndarray:
-    """Of the update of each step, over that of all parameters together."""
+def update_ratios(record: Record) -> np.ndarray:
+    """The norm of each step's update over the norm of all parameters together, (steps,)."""
     update, weight = (
         np.sqrt(sum(np.square(norm) for norm in part.values()))
         for part in (record.update, record.weight)
     )
     with np.errstate(invalid="ignore"):
-        return update / np.maximum(weight, 1e-30)
+        return update_ratio(update, weight, 1e-30)
 
 
 def finite_steps(history: History) -> np.ndarray:
@@ -277,39 +273,25 @@ def nonfinite(history: History) -> Iterator[Finding]:
     if history.record is not None:
         flags = np.reshape(history.record.finite, (len(history.loss), -1))[at]
         born = BORN[int(np.flatnonzero(~flags)[0])] if not flags.all() else "loss"
-        steps = lengths(history.record)[max(at - 5, 0) : at]
+        steps = update_ratios(history.record)[max(at - 5, 0) : at]
         grew = grew or bool(steps.size and steps.max() > bound("leap"))
     before = f"{history.loss[at - 1]:.4g}" if at else "none"
-    yield Finding(
-        "learning_rate_too_high" if grew else "numerical_instability",
-        "fault",
-        f"step {at + 1}",
-        f"the first number that is not finite is in the {born} of step {at + 1}; the loss before "
-        f"it is {before}, the first loss {history.loss[0]:.4g}",
-        measured=f"not finite from step {at + 1}",
-        healthy="finite throughout",
-        remedy="a tenth of the learning rate, or optax.clip_by_global_norm(1.0) first"
-        if grew
-        else "jax.config.update('jax_debug_nans', True) names the line where it is born",
+    yield step_faults.first_nonfinite(
+        born,
+        at + 1,
+        f"loss {before} before, {history.loss[0]:.4g} at first",
+        grew=grew,
+        where=f"step {at + 1}",
         confidence=0.8 if grew else 0.7,
     )
 
 
 def climbing(history: History) -> Iterator[Finding]:
     """A loss that rises: along the gradient, or by overshooting."""
-    along = None if history.record is None else float(np.median(history.record.along))
-    if along is not None and along > bound("ascent"):
-        yield Finding(
-            "gradient_ascent",
-            "fault",
-            "updates",
-            f"the updates point along the gradient (median cosine {along:+.2f}): the loss is "
-            "climbed",
-            measured=f"{along:+.2f}",
-            healthy="below 0",
-            remedy="params - rate * gradient; with optax, apply_updates of what update gives",
-            confidence=0.95,
-        )
+    record = history.record
+    cosine = -1.0 if record is None else float(np.median(record.update_gradient_cosine))
+    if cosine > bound("ascent"):
+        yield step_faults.climbing(cosine, "updates", confidence=0.95)
         return
     if len(history.loss) < SHORTEST or not np.isfinite(history.loss).all():
         return
@@ -376,7 +358,7 @@ def stalled(history: History) -> Iterator[Finding]:
         )
     if history.record is None or fallen > bound("fallen") * abs(parts[0]):
         return
-    largest = float(np.median(lengths(history.record)))
+    largest = float(np.median(update_ratios(history.record)))
     if 0 < largest < bound("slow step"):
         yield Finding(
             "learning_rate_too_low",

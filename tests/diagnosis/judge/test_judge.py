@@ -62,7 +62,7 @@ def test_what_had_no_time_to_be_tried_is_not_said_not_to_help(clipped, causes):
 
 
 def test_a_cause_is_no_symptom_of_itself():
-    climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), along=0.9)
+    climbs = history(CLIMBS, finite=blown(50, "loss", CLIMBS), cosine=0.9)
     told = [Finding("gradient_ascent", "fault", "net.py:3", "the first update", confidence=0.95)]
     (found,) = decide(case(steps=climbs), told)
     assert found.cause == "gradient_ascent"

@@ -51,8 +51,8 @@ TABLE = {
     ),
     "gradient_ascent": (
         "gradient_ascent",
-        {"steps": history(np.linspace(1, 2, STEPS), along=0.9)},
-        {"steps": history(np.linspace(1, 2, STEPS), along=-0.1)},
+        {"steps": history(np.linspace(1, 2, STEPS), cosine=0.9)},
+        {"steps": history(np.linspace(1, 2, STEPS), cosine=-0.1)},
     ),
     "parameters_not_updated": (
         "parameters_not_updated",

@@ -11,7 +11,7 @@ import pytest
 
 from nnref.diagnosis.program.arithmetic import gradients, integers, measured
 from nnref.diagnosis.program.at_start import AtStart
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 HERE = Path(__file__).name
 RANDOM = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def started(activation=jnp.tanh, prepare=lambda x: x, x=X, dtype=jnp.float32, sc
         return mean_squared_error(outputs, y) * scale
 
     y = X[:, :1].astype(dtype)
-    return AtStart(Subject(start, apply, loss, train=(x, y), optimizer=optax.sgd(0.1)))
+    return AtStart(Recipe(start, apply, loss, train=(x, y), optimizer=optax.sgd(0.1)))
 
 
 def found_by(check, start):

@@ -32,7 +32,7 @@ from nnref.diagnosis.program.step import (
     statistics,
     tables,
 )
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 
 def normalizing(written, frozen=False):
@@ -156,7 +156,7 @@ def test_a_logarithm_without_a_guard_is_noted_with_its_line():
 
 @pytest.mark.parametrize(("rows", "causes"), [(5, ["insufficient_capacity"]), (12, [])])
 def test_indices_beyond_a_table(rows, causes):
-    asked = Subject(
+    asked = Recipe(
         init=lambda key: ({"table": jnp.ones((rows, 2))}, {}),
         apply=lambda params, state, x, key, train: (params["table"][x].sum(1), state),
         loss=mean_squared_error,
@@ -182,7 +182,7 @@ def reader(ahead):
 def of_text(apply, shift=1):
     text = np.random.default_rng(0).integers(0, 5, (16, 13))
     x, y = text[:, :-1], text[:, 1:]
-    return Subject(
+    return Recipe(
         lambda key: ({"w": jax.random.normal(key, (5, 5))}, {}),
         apply,
         lambda outputs, y: optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(),

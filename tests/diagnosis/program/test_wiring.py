@@ -21,7 +21,7 @@ from networks import (
 
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.wiring import between_layers, blocked, unused
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 # Unused results, with their lines
 
@@ -130,7 +130,7 @@ def convolved(x, kernel):
 
 def convnets():
     def of(init, apply):
-        return Subject(
+        return Recipe(
             init=lambda key: (init(key), {}),
             apply=lambda params, state, x, key, train: (apply(params, x), state),
             loss=softmax_cross_entropy,

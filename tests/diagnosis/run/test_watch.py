@@ -72,7 +72,7 @@ def test_records_are_what_numpy_computes():
             np.testing.assert_allclose(record.weight[path], np.linalg.norm(weight), rtol=1e-5)
             moved = np.linalg.norm(weight - np.asarray(pick(begun), np.float64))
             np.testing.assert_allclose(record.moved[path], moved, rtol=1e-4, atol=1e-7)
-        np.testing.assert_allclose(record.along, -1, rtol=1e-5)
+        np.testing.assert_allclose(record.update_gradient_cosine, -1, rtol=1e-5)
         assert record.finite.all()
         params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
 

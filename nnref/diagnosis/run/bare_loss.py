@@ -1,0 +1,103 @@
+"""A loss of parameters and a batch, without its network: a few steps on that batch."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
+from nnref.diagnosis.run.trials import Step, by_leaf
+from nnref.errors import UserError
+from nnref.training.task import Functions
+from nnref.training.train import TrainState, train_step
+
+STEPS = 200
+
+
+def steps_of(look: LossAtStart, optimizer: Any) -> Step:
+    """The measures of the first steps on the one batch, (steps, ...).
+
+    Args:
+        look: the loss, its parameters and its batch.
+        optimizer: any optax transformation.
+    """
+    params, none, batch, _ = look.arguments
+
+    def value(params: Any, state: Any, batch: Any, key: Any, train: bool) -> tuple[Any, Any]:
+        return look.objective(params, state, batch, (), key)[0], state
+
+    # The outputs of this network are its loss, whatever the targets.
+    functions = Functions(lambda key: (params, none), value, lambda loss, targets: loss)
+    no_targets = jnp.zeros(1)
+
+    def step(state: TrainState, key: Any) -> tuple[TrainState, Step]:
+        state, sums = train_step(functions, optimizer, state, batch, no_targets, key, by_leaf)
+        return state, sums["probes"]
+
+    def steps(params: Any) -> Step:
+        key, goes_on = jax.random.key(0), jnp.bool_(True)
+        begun = TrainState(params, none, optimizer.init(params), key, goes_on, 0.0, 0, None)
+        return jax.lax.scan(step, begun, jax.random.split(key, STEPS))[1]
+
+    return jax.device_get(jax.jit(steps)(params))
+
+
+def arguments_of(loss: Callable[..., Any]) -> int:
+    """How many of params, batch and key a loss takes.
+
+    Raises:
+        UserError: where it takes others.
+    """
+    try:
+        arguments = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return 3
+    needed = [a for a in arguments if a.default is a.empty and a.kind <= a.POSITIONAL_OR_KEYWORD]
+    if not 1 <= len(needed) <= 3:
+        names = ", ".join(argument.name for argument in needed)
+        raise UserError(f"diagnose: loss takes ({names}); it is called as loss(params, batch, key)")
+    return len(needed)
+
+
+def check(params: Any, steps: Step, known: set[str]) -> Iterator[Finding]:
+    """The faults that these steps show, beside the causes that are known."""
+    loss = steps.loss
+    if not steps.finite.all():
+        at = int(np.flatnonzero(~steps.finite.all(1))[0])
+        # The outputs of a bare loss are the loss.
+        born = ("loss", "loss", "gradient", "update")[int(np.flatnonzero(~steps.finite[at])[0])]
+        grew = at > 1 and loss[at - 1] > bound("growth") * abs(loss[0])
+        yield first_nonfinite(born, at + 1, f"loss {loss[0]:.3g} at first", grew=grew, where=born)
+        return
+    paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
+    silent = [name for name, norms in zip(paths, steps.gradient.T, strict=True) if not norms.any()]
+    if silent and "parameters_not_updated" not in known:
+        yield Finding(
+            "parameters_not_updated",
+            "fault" if len(silent) == len(paths) else "note",
+            ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else ""),
+            "no gradient reaches these parameters at any step",
+            measured="gradient exactly 0",
+            healthy="above 0",
+            remedy="look for stop_gradient, rounding, argmax or a result that is never used",
+        )
+        if len(silent) == len(paths):
+            return
+    if not steps.update.any():
+        yield zero_updates()
+    elif loss[-1] > loss[0]:
+        yield fault(
+            "learning_rate_too_high",
+            "optimizer",
+            f"{len(loss)} steps on one batch raise its loss from {loss[0]:.3g}",
+            f"{loss[-1]:.3g}",
+            healthy="a loss that falls on a batch that is seen again and again",
+            confidence=0.7,
+        )

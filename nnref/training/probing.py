@@ -53,9 +53,9 @@ def probe(
         return shares
     key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
     objective = objective_of(functions, begun, x, y, key)
-    grads, (outputs, _, *terms) = jax.grad(objective, has_aux=True)(params)
+    grads, (outputs, _, loss, penalty) = jax.grad(objective, has_aux=True)(params)
     updates, _ = updated(optimizer, grads, state.opt_state, params)
-    step = probes.StepParts(params, outputs, *terms, grads, updates)
+    step = probes.StepParts(params, outputs, loss, penalty, grads, updates)
     return jnp.concatenate([probes.of_step(step, list(calls)), shares])
 
 

@@ -152,9 +152,8 @@ def train_step(
         examples), those of every metric, and under `probes` what was measured.
     """
     objective = objective_of(functions, state, x, y, key)
-    (total, (outputs, model_state, *terms)), grads = jax.value_and_grad(objective, has_aux=True)(
-        state.params
-    )
+    descended = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (total, (outputs, model_state, loss, penalty)), grads = descended
     updates, opt_state = updated(
         optimizer, grads, state.opt_state, state.params, lambda params: objective(params)[0], total
     )
@@ -164,7 +163,8 @@ def train_step(
     if share is not None:
         sums["clipped"] = share
     if measure is not None:
-        sums["probes"] = measure(probes.StepParts(state.params, outputs, *terms, grads, updates))
+        step = probes.StepParts(state.params, outputs, loss, penalty, grads, updates)
+        sums["probes"] = measure(step)
     return state._replace(params=params, model_state=model_state, opt_state=opt_state), sums
 
 

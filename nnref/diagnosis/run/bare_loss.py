@@ -43,7 +43,9 @@ def steps_of(look: LossAtStart, optimizer: Any) -> Step:
 
     def steps(params: Any) -> Step:
         key, goes_on = jax.random.key(0), jnp.bool_(True)
-        begun = TrainState(params, none, optimizer.init(params), key, goes_on, 0.0, 0, None)
+        begun = TrainState(
+            params, none, optimizer.init(params), key, goes_on, jnp.float32(0), jnp.int32(0), None
+        )
         return jax.lax.scan(step, begun, jax.random.split(key, STEPS))[1]
 
     return jax.device_get(jax.jit(steps)(params))

@@ -176,8 +176,8 @@ def changed(
         functions = functions._replace(penalty=lambda params: change.penalty * penalty(params))
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(gradient: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
-        updates, state = inner.update(gradient, state, params, **extra)
+    def update(updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
+        updates, state = inner.update(updates, state, params, **extra)
         if decay:
             shares = jax.tree.unflatten(jax.tree.structure(params), decay)
             updates = jax.tree.map(
@@ -237,7 +237,10 @@ class Trainer:
 
     def data(self, inputs: Any, targets: Any, state: TrainState) -> dict[str, Any]:
         """The arrays of a program: stacked sets, and the validation rows where training asks."""
-        arrays = {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
+        arrays: dict[str, Any] = {
+            "inputs": jnp.asarray(inputs),
+            "targets": jnp.asarray(targets),
+        }
         leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
         watched = self.plan.stop or any(isinstance(leaf, PlateauState) for leaf in leaves)
         if watched and self.recipe.valid is not None:
@@ -341,7 +344,8 @@ class Trainer:
         """Train as the user would, for so many seconds at most, from this network."""
         began = time.perf_counter()
         carry, change = self.start(network), self.change(Change())
-        data = self.data(*(part[None] for part in self.recipe.train), carry.state)
+        x, y = self.recipe.train
+        data = self.data(x[None], y[None], carry.state)
         snapshots = [(0, *network)]
         shown: list[Step] = []
         losses: list[np.ndarray] = []
@@ -372,7 +376,8 @@ class Trainer:
         """Parameters and state after `factor` times the run, and the steps that this took."""
         began = time.perf_counter()
         carry, change, taken = run.carry, self.change(Change()), len(run.steps.loss)
-        data = self.data(*(part[None] for part in self.recipe.train), carry.state)
+        x, y = self.recipe.train
+        data = self.data(x[None], y[None], carry.state)
         while taken < factor * run.planned and time.perf_counter() - began < seconds:
             if not carry.state.running:
                 break

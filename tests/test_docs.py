@@ -1,0 +1,32 @@
+"""What the documents name is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+WALK = (ROOT / "docs" / "xor_small.md").read_text(encoding="utf-8")
+
+
+def test_the_walk_through_a_run_is_twenty_stations():
+    assert re.findall(r"^(\d+)\. ", WALK, re.MULTILINE) == [str(n) for n in range(1, 21)]
+
+
+@pytest.mark.parametrize(("name", "path"), re.findall(r"\[`(\w+)`\]\((\S+?)\)", WALK))
+def test_each_station_is_a_function_of_its_file(name, path):
+    module = ast.parse((ROOT / "docs" / path).read_text(encoding="utf-8"))
+    defined = {
+        node.name for node in module.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    assert name in defined, f"{path} has no {name}"
+
+
+def test_the_map_of_the_readme_has_every_wing():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    wings = {path.parent.name for path in (ROOT / "nnref").glob("*/__init__.py")}
+    drawing = readme.split("## How it is built")[1]
+    assert {wing for wing in wings if f"{wing}/" not in drawing} == set()
+    linked = re.findall(r"\]\((?!http|#)([^)#]+)", readme)
+    assert [path for path in linked if not (ROOT / path).exists()] == []

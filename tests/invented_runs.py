@@ -106,7 +106,7 @@ def case(
     first = params() if first is None else first
     last = jax.tree.map(lambda leaf: 1.01 * leaf, first) if last is None else last
     measurements = SimpleNamespace(
-        subject=SimpleNamespace(
+        recipe=SimpleNamespace(
             train=(
                 random.normal(size=(ROWS, 4)) if x is None else x,
                 y,

@@ -35,7 +35,7 @@ def mean_squared_error(outputs, y):
     return jnp.mean((outputs - y) ** 2)
 
 
-def subject(network, sizes=(3, 5, 2), *, y=None, loss=mean_squared_error, rows=12, **others):
+def recipe(network, sizes=(3, 5, 2), *, y=None, loss=mean_squared_error, rows=12, **others):
     """A network of parameters and rows, without state, key or modes."""
     x = np.random.default_rng(0).normal(size=(rows, sizes[0])).astype(np.float32)
     if y is None:
@@ -72,7 +72,7 @@ def identity(z):
 
 def ends(activation, y, loss, width=None, **others):
     width = width or (y.shape[-1] if y.ndim > 1 else 1)
-    return subject(ends_in(activation), (3, 5, width), y=y, loss=loss, **others)
+    return recipe(ends_in(activation), (3, 5, width), y=y, loss=loss, **others)
 
 
 def judged(check, asked):

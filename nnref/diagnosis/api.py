@@ -281,15 +281,15 @@ def looked_at(recipe: Recipe, seconds: float) -> Findings:
         measured = Measurements(for_any_rows(recipe), seconds)
         _ = measured.start
         penalty, _ = jax.eval_shape(partial(penalty_and_update, recipe), measured.initial[0])
-        if measured.subject.valid is not None:
-            x, y = measured.subject.valid
+        if measured.recipe.valid is not None:
+            x, y = measured.recipe.valid
             _ = measured.skill.outcome(*measured.initial, (x[:8], y[:8]))
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
     if penalty.shape:
         raise UserError(f"diagnose: penalty(params) has shape {penalty.shape}; it is one number")
     refused: list[str] = []
-    structural = program.check(measured.subject, *measured.initial, refused)
+    structural = program.check(measured.recipe, *measured.initial, refused)
     signals = Signals(measured, Interventions(measured))
     found = tuple(decide(signals, structural))
     checked = CHECKED if signals.ran else CHECKED[:-1]

@@ -80,20 +80,20 @@ class Recipe:
         return Plan(self.batch_size, self.epochs, self.evaluate_every, self.stop, self.shuffle)
 
 
-def for_any_rows(subject: Recipe) -> Recipe:
-    """The same subject; an `apply` that takes whole batches alone then takes any number of rows.
+def for_any_rows(recipe: Recipe) -> Recipe:
+    """The same recipe; an `apply` that takes whole batches alone then takes any number of rows.
 
     Such are a first state of a batch's shape, or a reshape to it. Rows are filled up with copies of
     the first one, whose answers are cut off again; many go batch by batch, the state with them.
     """
-    x = subject.train[0]
-    batch = min(subject.batch_size, len(x))
+    x = recipe.train[0]
+    batch = min(recipe.batch_size, len(x))
     other = batch - 1 if batch > 1 else 2
-    params, state = jax.eval_shape(subject.init, jax.random.key(0))
+    params, state = jax.eval_shape(recipe.init, jax.random.key(0))
 
     def takes(rows: int) -> bool:
         def trained(params: Any, state: Any, x: Any) -> Any:
-            return subject.apply(params, state, x, jax.random.key(0), True)
+            return recipe.apply(params, state, x, jax.random.key(0), True)
 
         try:
             jax.eval_shape(trained, params, state, x[:rows])
@@ -102,16 +102,16 @@ def for_any_rows(subject: Recipe) -> Recipe:
         return True
 
     if takes(other) or not takes(batch):
-        return subject
+        return recipe
 
     def apply(params: Any, state: Any, x: Any, key: Any, train: bool) -> tuple[Any, Any]:
         if len(x) == batch:
-            return subject.apply(params, state, x, key, train)
+            return recipe.apply(params, state, x, key, train)
         count = -(-len(x) // batch)
         filled = jnp.concatenate([x, jnp.repeat(x[:1], count * batch - len(x), 0)])
 
         def one(state: Any, part: Any) -> tuple[Any, Any]:
-            outputs, state = subject.apply(params, state, part, key, train)
+            outputs, state = recipe.apply(params, state, part, key, train)
             return state, outputs
 
         if count == 1:
@@ -127,4 +127,4 @@ def for_any_rows(subject: Recipe) -> Recipe:
 
         return jax.tree.map(joined, outputs), state
 
-    return replace(subject, apply=apply, rows=batch)
+    return replace(recipe, apply=apply, rows=batch)

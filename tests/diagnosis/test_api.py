@@ -40,7 +40,7 @@ def apply(params, x):
 
 def linear():
     """The same, as what the checks look at."""
-    return replace(subject_of(task()), optimizer=optax.sgd(0.05), epochs=5)
+    return replace(recipe_of(task()), optimizer=optax.sgd(0.05), epochs=5)
 
 
 def squared(outputs, y):
@@ -314,7 +314,7 @@ def test_targets_may_be_true_and_false():
 
 def test_two_classes_in_two_columns_are_classes():
     y = np.concatenate([Y > 0, Y <= 0], 1).astype(np.float32)
-    subject = Recipe(
+    recipe = Recipe(
         lambda key: ({"w": jnp.zeros((3, 2))}, {}),
         lambda params, state, x, key, train: (x @ params["w"], state),
         lambda outputs, y: optax.softmax_cross_entropy(outputs, y).mean(),
@@ -323,7 +323,7 @@ def test_two_classes_in_two_columns_are_classes():
         optimizer=optax.adam(0.1),
         kind="binary",
     )
-    found = nnref.diagnose(subject)
+    found = nnref.diagnose(recipe)
     assert not found.faults
     assert found.measures["skill on validation rows"] > 0.9
 
@@ -341,8 +341,8 @@ def test_an_apply_for_whole_batches_alone_takes_any_number_of_rows():
     def init(key):
         return {"w": jnp.ones((3, 1))}, {"sums": jnp.zeros((8, 1))}
 
-    subject = Recipe(init, apply, squared, train=(X, Y), optimizer=optax.sgd(0.1), batch_size=8)
-    made = for_any_rows(subject)
+    recipe = Recipe(init, apply, squared, train=(X, Y), optimizer=optax.sgd(0.1), batch_size=8)
+    made = for_any_rows(recipe)
     assert made.rows == 8
     sums = X.sum(1, keepdims=True)
     for rows in (1, 8, 20):
@@ -354,7 +354,7 @@ def test_an_apply_for_whole_batches_alone_takes_any_number_of_rows():
         )  # sums of three numbers in another order
         np.testing.assert_allclose(state["sums"], running[-1], rtol=1e-5, atol=1e-6)
         assert outputs["count"] == 1
-    assert for_any_rows(replace(subject, apply=subject_of(task()).apply)).rows is None
+    assert for_any_rows(replace(recipe, apply=recipe_of(task()).apply)).rows is None
 
 
 def test_a_network_written_for_its_batch_alone_is_diagnosed():
@@ -411,7 +411,7 @@ def test_several_outputs_are_judged_by_what_their_loss_falls():
     assert not found.faults
     assert found.measures["skill on training rows"] > 0.67
     assert sum("not one array" in told for told in found.impossible) == 1
-    measured = Measurements(subject_of(made), seconds=30.0)
+    measured = Measurements(recipe_of(made), seconds=30.0)
     # The best constant answer is the mean and deviation of the targets.
     wanted = measured.skill.wanted
     assert measured.skill.constant_loss == pytest.approx(0.5 + np.log(wanted.std()), rel=1e-3)
@@ -474,11 +474,11 @@ def test_optimizers_that_look_at_the_loss_or_wait_are_taken_as_they_are(optimize
     assert found.measures["skill on training rows"] > 0.9
 
 
-# What is measured of a subject, and what is tried
+# What is measured of a recipe, and what is tried
 
 
-def tried(subject):
-    return Interventions(Measurements(subject, seconds=30.0))
+def tried(recipe):
+    return Interventions(Measurements(recipe, seconds=30.0))
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def tried(subject):
 )
 def test_clipped_steps_are_counted_where_the_global_norm_is_clipped(optimizer, clips):
     measured = Measurements(
-        replace(subject_of(task()), optimizer=optimizer, epochs=40), seconds=30.0
+        replace(recipe_of(task()), optimizer=optimizer, epochs=40), seconds=30.0
     )
     lengths = np.sqrt((measured.run.steps.gradient.astype(float) ** 2).sum(1))
     share = float((lengths > 1).mean())
@@ -512,7 +512,7 @@ def test_steps_of_an_experiment_are_counted_too(tmp_path):
 def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
     """Noise that no line through three columns explains, and that of two rows one does."""
     noise = np.random.default_rng(1).normal(size=(64, 1)).astype(np.float32)
-    told = tried(subject_of(task(train=(X, noise)))).overfit_one_batch
+    told = tried(recipe_of(task(train=(X, noise)))).overfit_one_batch
     assert list(told) == [2, 16, 64]
     assert told[2] > 0.99
     assert told[64] < 0.3
@@ -520,7 +520,7 @@ def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
     def silent(params, x):
         return x @ params["w"] * 0
 
-    told = tried(subject_of(task(train=(X, noise), apply=silent))).overfit_one_batch
+    told = tried(recipe_of(task(train=(X, noise), apply=silent))).overfit_one_batch
     assert max(told.values()) <= 0.01
 
 
@@ -528,14 +528,14 @@ def test_by_heart_needs_no_dropout_and_has_none():
     def apply(params, x, key, training):
         return x @ params["w"] + 9.0 * training * jax.random.normal(key, (len(x), 1))
 
-    assert tried(subject_of(task(apply=apply))).overfit_one_batch[64] > 0.99
+    assert tried(recipe_of(task(apply=apply))).overfit_one_batch[64] > 0.99
 
 
 def test_tokens_are_not_standardized():
     """Places in a table of forty, of a network that does not learn: what else is tried."""
     tokens = np.random.default_rng(1).integers(0, 40, (200, 3))
     wanted = (tokens.sum(1, keepdims=True) % 7).astype(np.float32)
-    subject = Recipe(
+    recipe = Recipe(
         lambda key: ({"table": 0.1 * jax.random.normal(key, (40, 4)), "w": jnp.ones((4, 1))}, {}),
         lambda params, state, x, key, train: (
             jnp.tanh(params["table"][x].sum(1)) @ params["w"],
@@ -545,11 +545,11 @@ def test_tokens_are_not_standardized():
         train=(tokens, wanted),
         optimizer=optax.sgd(1e-6),
     )
-    trials = tried(subject).trials
+    trials = tried(recipe).trials
     assert "inputs" not in trials
     assert "rate x100" in trials
     dense = replace(
-        subject,
+        recipe,
         init=lambda key: ({"w": jnp.ones((3, 1))}, {}),
         apply=lambda params, state, x, key, train: (x @ params["w"], state),
     )
@@ -602,8 +602,8 @@ def test_what_the_loss_feels_of_early_tokens(size, forgets):
         embedded = params["table"][x].swapaxes(0, 1)
         return jax.lax.scan(turn, jnp.zeros((len(x), 4)), embedded)[0][:, :1], state
 
-    subject = replace(linear(), init=start, apply=network, train=(tokens, Y[:40]))
-    times = Measurements(subject, 30.0).start.times
+    recipe = replace(linear(), init=start, apply=network, train=(tokens, Y[:40]))
+    times = Measurements(recipe, 30.0).start.times
     assert len(times) == 10
     assert (times[0] < 1e-6 * times[-1]) == forgets
 
@@ -617,7 +617,7 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
         right = (outputs > 0) == (y > 0.5)
         return (right[y > 0.5].mean() + right[y < 0.5].mean()) / 2
 
-    subject = Recipe(
+    recipe = Recipe(
         lambda key: ({"w": jnp.zeros((4, 1)), "b": jnp.zeros(1)}, {}),
         lambda params, state, x, key, train: (x @ params["w"] + params["b"], state),
         lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(),
@@ -626,25 +626,25 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
         kind="binary",
         metric=balanced,
     )
-    measured = Measurements(subject, seconds=30.0)
+    measured = Measurements(recipe, seconds=30.0)
     half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
     assert measured.skill.outcome(half, {}).skill == 1
     assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
     assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
     assert measured.never_predicted == set()
-    still = Measurements(replace(subject, optimizer=optax.sgd(0.0)), seconds=30.0)
+    still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)), seconds=30.0)
     assert still.never_predicted == {1}
 
 
 def test_rows_are_looked_at_evenly_where_there_are_many():
     x = np.linspace(0, 1, 5000, dtype=np.float32)[:, None]
-    made = subject_of(task())
-    subject = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
-    outputs, y = Measurements(subject, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
+    made = recipe_of(task())
+    recipe = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
+    outputs, y = Measurements(recipe, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(outputs, y)
     assert len(y) == 1024
     assert (y[0], y[-1]) == (0, 1)
-    goes_on = replace(subject, restart=lambda params, state: state)
+    goes_on = replace(recipe, restart=lambda params, state: state)
     _, y = Measurements(goes_on, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(y, x[:1024])
 
@@ -653,10 +653,10 @@ def test_rows_are_looked_at_evenly_where_there_are_many():
 
 
 def test_a_slow_network_is_trained_step_by_step_within_its_time():
-    measured = Measurements(subject_of(task()), seconds=30.0)
+    measured = Measurements(recipe_of(task()), seconds=30.0)
     measured.seconds_of_a_step = 10.0  # measured once, and kept
     assert measured.trainer.stepwise
-    measured = Measurements(subject_of(task()), seconds=30.0)
+    measured = Measurements(recipe_of(task()), seconds=30.0)
     measured.seconds_of_a_step = 1e-5
     assert not measured.trainer.stepwise
 
@@ -668,16 +668,16 @@ def product(outputs, y):
 def test_costs_of_one_answer_to_all_rows_are_no_targets():
     """As in Reddi et al. 2018: a linear cost whose sign changes, and inputs that are all one."""
     same = np.ones_like(X)
-    assert Measurements(subject_of(task(loss=product, train=(same, Y))), seconds=30.0).skill.costs
+    assert Measurements(recipe_of(task(loss=product, train=(same, Y))), seconds=30.0).skill.costs
     for other in (
         task(loss=product),
         task(train=(same, Y)),
         task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
     ):
-        assert not Measurements(subject_of(other), seconds=30.0).skill.costs
+        assert not Measurements(recipe_of(other), seconds=30.0).skill.costs
 
 
-def subject_of(task):
+def recipe_of(task):
     init, apply, loss, *_ = task.functions
     return Recipe(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))
 

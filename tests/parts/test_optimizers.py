@@ -153,7 +153,7 @@ def test_oracles_name_their_versions():
     for library in ("torch", "optax", "keras"):
         content = oracle(library)
         assert library in content["versions"]
-        assert (ORACLES.parent.parent / content["made_by"]).exists()
+        assert (ORACLES.parents[2] / content["made_by"]).exists()
 
 
 # --- against the papers' equations, in NumPy ------------------------------------------------------

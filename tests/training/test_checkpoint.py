@@ -315,7 +315,7 @@ def test_orbax_is_imported_late_and_leaves_nothing_behind(tmp_path):
     script = """
 import sys, threading, time
 import jax.numpy as jnp
-from nnref import checkpoint
+from nnref.training import checkpoint
 assert "orbax.checkpoint" not in sys.modules
 assert checkpoint.restore(sys.argv[1], {"a": jnp.ones(5)}) is None
 assert "orbax.checkpoint" not in sys.modules

@@ -17,7 +17,7 @@ TABLE = 32  # columns: what has more is an image, where columns at the border sa
 
 def check(measured: Measurements) -> Iterator[Finding]:
     """What the data show before any network; faults only where no network could do without."""
-    x, y = (np.asarray(part) for part in measured.subject.train)
+    x, y = (np.asarray(part) for part in measured.recipe.train)
     yield from nonfinite(x, y)
     if not (finite(x) and finite(y)):
         return
@@ -29,7 +29,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     if measured.skill.kind in ("binary", "multiclass"):
         yield from balance(measured)
     yield from splits(measured)
-    if not measured.subject.shuffle:
+    if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
 
 
@@ -65,7 +65,7 @@ def still_columns(x: np.ndarray) -> Iterator[Finding]:
 def copies(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
     """Training rows that are copies of others, in a data set that looks larger than it is."""
     different = len({row.tobytes() for row in by_row(x)})
-    y = np.asarray(measured.subject.train[1])
+    y = np.asarray(measured.recipe.train[1])
     if different == 1 < len(x) and (y != y[:1]).any() and not measured.skill.costs:
         yield fault(
             "no_signal",
@@ -107,7 +107,7 @@ def constant_targets(measured: Measurements, y: np.ndarray) -> Iterator[Finding]
     """
     if len(y) > 1 and (y == y[:1]).all():
         if measured.skill.kind == "regression":
-            metric = measured.subject.metric is not None
+            metric = measured.recipe.metric is not None
             missed = metric and measured.trained.skill < bound("failed")
         else:
             missed = measured.skill.outputs is not None and bool(measured.never_predicted)
@@ -165,8 +165,8 @@ def balance(measured: Measurements) -> Iterator[Finding]:
     ]
     if drowned(measured, int(np.flatnonzero(train == rarest)[0])):
         clauses.append("the network never predicts it")
-    if measured.subject.valid is not None:
-        target = target_of(np.asarray(measured.subject.valid[1]), measured.skill.kind)
+    if measured.recipe.valid is not None:
+        target = target_of(np.asarray(measured.recipe.valid[1]), measured.skill.kind)
         asked = shares(target, max(classes, target.classes))[:classes][train == rarest].max()
         far = far_below(measured.validated, max(measured.trained.skill, 0))
         if far and asked > bound("imbalance") / 2 * rarest:
@@ -190,8 +190,8 @@ def far_below(outcome: Outcome | None, skill: float) -> bool:
 
 def splits(measured: Measurements) -> Iterator[Finding]:
     """Training against validation and test: the same rows, other classes, another scale."""
-    subject = measured.subject
-    for name, part in (("validation", subject.valid), ("test", subject.test)):
+    recipe = measured.recipe
+    for name, part in (("validation", recipe.valid), ("test", recipe.test)):
         if part is not None:
             rows = np.asarray(part[0]), np.asarray(part[1])
             yield from repeated(measured, name, rows[0])
@@ -201,7 +201,7 @@ def splits(measured: Measurements) -> Iterator[Finding]:
 
 def repeated(measured: Measurements, name: str, x: np.ndarray) -> Iterator[Finding]:
     """Rows of a split that are training rows."""
-    train = by_row(measured.subject.train[0])
+    train = by_row(measured.recipe.train[0])
     known = {row.tobytes() for row in train}
     same = np.mean([row.tobytes() in known for row in by_row(x)])
     if same > bound("leak") and len(known) > len(train) // 2:
@@ -223,7 +223,7 @@ def severity(measured: Measurements, name: str, rows: Rows) -> Callable[..., Fin
 
 def shifted(measured: Measurements, name: str, rows: Rows) -> Iterator[Finding]:
     """A split that is scaled otherwise than the training rows."""
-    x, other = np.asarray(measured.subject.train[0]), rows[0]
+    x, other = np.asarray(measured.recipe.train[0]), rows[0]
     if x.shape[1:] != other.shape[1:] or len(other) < FEW_ROWS:
         return
     train, held = scales(x), scales(other)
@@ -283,7 +283,7 @@ def sorted_rows(measured: Measurements) -> Iterator[Finding]:
         return
     changes = np.mean(target.answers[1:] != target.answers[:-1])
     expected = 1 - (shares(target, target.classes) ** 2).sum()
-    in_batches = measured.subject.batch_size < len(target.answers)
+    in_batches = measured.recipe.batch_size < len(target.answers)
     if changes < bound("sorted") * expected and in_batches:
         bad = far_below(measured.trained, max(measured.reference.best[1], 0))
         yield (fault if bad else note)(

@@ -52,12 +52,12 @@ class Trial(NamedTuple):
 
 
 class Interventions:
-    """The trainings of one subject with something changed, each made once, while time is left."""
+    """The trainings of one recipe with something changed, each made once, while time is left."""
 
     def __init__(self, measurements: Measurements) -> None:
         """Take the measurements of the user's own run; nothing is trained yet."""
         self.measurements = measurements
-        self.subject = measurements.subject
+        self.recipe = measurements.recipe
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
@@ -90,7 +90,7 @@ class Interventions:
 
     def planned(self) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Change]]:
         """The inputs, the targets, and what each trial changes, by its name."""
-        x, y = (np.asarray(part) for part in self.subject.train)
+        x, y = (np.asarray(part) for part in self.recipe.train)
         inputs, targets = [x], [y]
         rates = {
             "rate x0.1": Change(rate=0.1),
@@ -148,8 +148,8 @@ class Interventions:
         otherwise, it is not asked about them.
         """
         skill, valid = self.measurements.skill, None
-        if self.subject.valid is not None and not change.inputs and not change.targets:
-            valid = skill.outcome(*end, self.subject.valid).skill
+        if self.recipe.valid is not None and not change.inputs and not change.targets:
+            valid = skill.outcome(*end, self.recipe.valid).skill
         return Trial(name, change, skill.outcome(*end, rows).skill, valid)
 
     def likeliest(self, names: Iterable[str]) -> list[str]:
@@ -164,15 +164,15 @@ class Interventions:
     @cached_property
     def takes_fractions(self) -> bool:
         """Whether the inputs may be other numbers than whole ones, as tokens may not."""
-        x = np.asarray(self.subject.train[0])
+        x = np.asarray(self.recipe.train[0])
         if np.issubdtype(x.dtype, np.inexact):
             return True
         if any(layer.kind == "gather" for layer in self.measurements.layers):
             return False
-        rows = jax.ShapeDtypeStruct((self.subject.rows or 2, *x.shape[1:]), jnp.float32)
+        rows = jax.ShapeDtypeStruct((self.recipe.rows or 2, *x.shape[1:]), jnp.float32)
         params, state = self.measurements.initial
         try:
-            jax.eval_shape(lambda x: self.subject.apply(params, state, x, None, False), rows)
+            jax.eval_shape(lambda x: self.recipe.apply(params, state, x, None, False), rows)
         except Exception:  # whatever the user's function raises: it does not take them
             return False
         return True
@@ -182,16 +182,14 @@ class Interventions:
         measured = self.measurements
         if measured.budget() < SHORTEST:
             return 1.0  # no time to doubt it
-        x, y = (np.asarray(part) for part in self.subject.train)
+        x, y = (np.asarray(part) for part in self.recipe.train)
         order = np.random.default_rng(1).permutation(len(x))
         held_out, rows = np.split(order, [len(x) // 5])
         change = Change() if trial is None else trial.change._replace(inputs=0, targets=0)
         longer = LONGER if trial is not None and trial.name == "longer" else 1
-        subject = replace(
-            self.subject, train=(x[rows], y[rows]), epochs=longer * self.subject.epochs
-        )
+        recipe = replace(self.recipe, train=(x[rows], y[rows]), epochs=longer * self.recipe.epochs)
         start = self.start_of("" if trial is None else trial.name)
-        (end,) = Trainer(subject, measured.trainer.stepwise).trials(
+        (end,) = Trainer(recipe, measured.trainer.stepwise).trials(
             x[rows][None], y[rows][None], [change], [start], measured.budget()
         )
         rest = x[held_out], y[held_out]
@@ -201,21 +199,21 @@ class Interventions:
     def quiet(self) -> Trial | None:
         """The training again without anything drawn, where most of the signal is noise."""
         measured = self.measurements
-        if not self.subject.random or measured.noise < bound("noise") or measured.moded:
+        if not self.recipe.random or measured.noise < bound("noise") or measured.moded:
             return None
         seconds = measured.budget()
         if seconds < SHORTEST:
             return None
-        subject = replace(self.subject, apply=self.without_noise, setup=None, stop=None)
-        run = Trainer(subject, measured.trainer.stepwise).run(measured.initial, seconds=seconds)
+        recipe = replace(self.recipe, apply=self.without_noise, setup=None, stop=None)
+        run = Trainer(recipe, measured.trainer.stepwise).run(measured.initial, seconds=seconds)
         skill = measured.skill.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 
     def without_noise(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> Any:
         """The network without dropout, where leaving training mode loses no state."""
         if self.measurements.moded:
-            return self.subject.apply(params, state, x, key, train)
-        return self.subject.apply(params, state, x, None, False)
+            return self.recipe.apply(params, state, x, key, train)
+        return self.recipe.apply(params, state, x, None, False)
 
     @cached_property
     def overfit_one_batch(self) -> dict[int, float]:
@@ -226,9 +224,9 @@ class Interventions:
         repeated to the length of the largest, so that one program serves all.
         """
         measured = self.measurements
-        subject, seconds = self.subject, measured.budget(0.5)
-        x, y = (np.asarray(part) for part in subject.train)
-        rows = subject.rows or min(BATCHES[-1], len(x))
+        recipe, seconds = self.recipe, measured.budget(0.5)
+        x, y = (np.asarray(part) for part in recipe.train)
+        rows = recipe.rows or min(BATCHES[-1], len(x))
         sizes = [size for size in BATCHES if size <= rows]
         if seconds < SHORTEST or not sizes:
             return {}
@@ -239,7 +237,7 @@ class Interventions:
         batches = [np.resize(order[:size], rows) for size in sizes]
         learner = Trainer(
             replace(
-                subject,
+                recipe,
                 apply=self.without_noise,
                 penalty=no_penalty,
                 train=(x[batches[-1]], y[batches[-1]]),

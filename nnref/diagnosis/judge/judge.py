@@ -170,7 +170,7 @@ def impossible(signals: Signals) -> Iterator[str]:
     measured = signals.measurements
     if not measured.layers:
         yield "layers: no product with a parameter was found in the traced program"
-    if measured.subject.valid is None:
+    if measured.recipe.valid is None:
         yield "validation, leaks and memory: give valid=(x, y)"
     if measured.skill.metric_refused:
         yield f"your metric: {measured.skill.metric_refused}"

@@ -1,4 +1,4 @@
-"""What is measured of a subject, each figure once, in the order in which it is asked for."""
+"""What is measured of a recipe, each figure once, in the order in which it is asked for."""
 
 import time
 from collections.abc import Callable
@@ -26,9 +26,9 @@ ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
 
 @dataclass
 class Measurements:
-    """A subject and what is measured of it."""
+    """A recipe and what is measured of it."""
 
-    subject: Recipe
+    recipe: Recipe
     seconds: float
     began: float = field(default_factory=time.perf_counter)
 
@@ -42,17 +42,17 @@ class Measurements:
     @cached_property
     def initial(self) -> tuple[Any, Any]:
         """Parameters and state before the first step, the same that the run starts from."""
-        return first_network(self.subject)
+        return first_network(self.recipe)
 
     @cached_property
     def layers(self) -> list[Layer]:
         """Products with parameters that run once, in the order of the data."""
-        return [layer for layer in layers(self.subject) if not layer.looped]
+        return [layer for layer in layers(self.recipe) if not layer.looped]
 
     @cached_property
     def look(self) -> Callable[[Any, Any], Snapshot]:
         """Looks at the network at some parameters."""
-        return watcher(self.subject, self.layers)
+        return watcher(self.recipe, self.layers)
 
     @cached_property
     def start(self) -> Snapshot:
@@ -73,8 +73,8 @@ class Measurements:
     def noise(self) -> float:
         """How much of the variance of the first outputs is drawn at random in training mode."""
         params, state = self.initial
-        x = jnp.asarray(self.subject.train[0][:64])
-        apply = jax.jit(lambda p, s, x, key: self.subject.apply(p, s, x, key, True)[0])
+        x = jnp.asarray(self.recipe.train[0][:64])
+        apply = jax.jit(lambda p, s, x, key: self.recipe.apply(p, s, x, key, True)[0])
         outputs = [apply(params, state, x, jax.random.key(i)) for i in range(8)]
         drawn = np.stack([np.asarray(jax.tree.leaves(each)[0], float) for each in outputs])
         within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
@@ -85,7 +85,7 @@ class Measurements:
     @cached_property
     def optimizer(self) -> Trace:
         """The program of an update: arguments gradient, optimizer state, parameters."""
-        params, optimizer = self.initial[0], self.subject.optimizer
+        params, optimizer = self.initial[0], self.recipe.optimizer
         arguments = params, optimizer.init(params), params
         return trace(lambda *arguments: updated(optimizer, *arguments)[0], *arguments)
 
@@ -95,7 +95,7 @@ class Measurements:
 
         () where a whole run takes away next to nothing.
         """
-        params, optimizer = self.initial[0], self.subject.optimizer
+        params, optimizer = self.initial[0], self.recipe.optimizer
         if self.optimizer.reached(self.optimizer.arguments[2]).isdisjoint(self.optimizer.outputs):
             return ()
         zero = jax.tree.map(jnp.zeros_like, params)
@@ -107,7 +107,7 @@ class Measurements:
             update, leaf = np.asarray(update, float), np.asarray(leaf, float)
             share = -float((update * leaf).sum() / max((leaf**2).sum(), 1e-30))
             shares.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
-        steps = self.subject.epochs * -(-len(self.subject.train[0]) // self.subject.batch_size)
+        steps = self.recipe.epochs * -(-len(self.recipe.train[0]) // self.recipe.batch_size)
         return tuple(shares) if steps * max(shares) > bound("decayed") else ()
 
     @cached_property
@@ -116,7 +116,7 @@ class Measurements:
 
         None where its program compares the global norm of the gradient with nothing.
         """
-        params, optimizer = self.initial[0], self.subject.optimizer
+        params, optimizer = self.initial[0], self.recipe.optimizer
         drawn = drawn_like(params)
         traced = self.optimizer
         gradient = set(traced.arguments[0])
@@ -142,7 +142,7 @@ class Measurements:
         """The compiled training; step by step where a compiled chunk would outlast the time."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
         stepwise = convolves and jax.default_backend() == "cpu"
-        trainer = Trainer(self.subject, stepwise, self.decay)
+        trainer = Trainer(self.recipe, stepwise, self.decay)
         if not stepwise:
             chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
             trainer.stepwise = chunk > CHUNK * self.seconds
@@ -158,7 +158,7 @@ class Measurements:
         began = time.perf_counter()
         self.look(*self.initial)
         seconds = time.perf_counter() - began
-        rows = min(self.subject.batch_size, len(self.subject.train[0]))
+        rows = min(self.recipe.batch_size, len(self.recipe.train[0]))
         return seconds * rows / len(self.skill.wanted)
 
     @cached_property
@@ -171,7 +171,7 @@ class Measurements:
     @cached_property
     def skill(self) -> Skill:
         """Scores this network."""
-        return Skill(self.subject, self.start.outputs)
+        return Skill(self.recipe, self.start.outputs)
 
     @cached_property
     def trained(self) -> Outcome:
@@ -186,7 +186,7 @@ class Measurements:
     @cached_property
     def validated(self) -> Outcome | None:
         """At the end of the run, on the validation rows."""
-        return None if self.subject.valid is None else self.outcome_on(self.subject.valid)
+        return None if self.recipe.valid is None else self.outcome_on(self.recipe.valid)
 
     def outcome_on(self, rows: tuple[Any, Any]) -> Outcome | None:
         """At the end of the run, on rows that were not trained on.
@@ -200,7 +200,7 @@ class Measurements:
     @cached_property
     def recomputed(self) -> float | None:
         """The skill of the trained network by accuracy or R², where there is a user's metric."""
-        if self.subject.metric is None or self.skill.outputs is None:
+        if self.recipe.metric is None or self.skill.outputs is None:
             return None
         return self.skill.recomputed(*self.skill.outputs_at(self.run.params, self.run.state))
 
@@ -214,11 +214,11 @@ class Measurements:
         """What simple models reach on held-out rows."""
         if not self.skill.fits:
             return Reference({}, {}, 0)
-        return references(np.asarray(self.subject.train[0]), self.skill.target)
+        return references(np.asarray(self.recipe.train[0]), self.skill.target)
 
     @cached_property
     def shuffled(self) -> float:
         """The best skill of the same models where targets are dealt to the rows at random."""
-        x = np.asarray(self.subject.train[0])
+        x = np.asarray(self.recipe.train[0])
         shuffled = references(x, self.skill.target, shuffles=1).shuffled
         return max(shuffled.values(), default=0.0)

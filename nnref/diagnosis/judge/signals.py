@@ -88,10 +88,10 @@ class Signals:
     @property
     def comparable(self) -> bool:
         """Whether held-out rows can tell memory from learning: enough of them, no sequences."""
-        subject = self.measurements.subject
-        enough = len(subject.train[0]) >= bound("rows for no signal")
+        recipe = self.measurements.recipe
+        enough = len(recipe.train[0]) >= bound("rows for no signal")
         # Simple models do not see the order of a sequence, and may fail for that reason alone.
-        sequences = np.ndim(subject.train[0]) == 3 or subject.restart is not None
+        sequences = np.ndim(recipe.train[0]) == 3 or recipe.restart is not None
         return enough and self.measurements.skill.fits and not sequences
 
     @cached_property
@@ -173,7 +173,7 @@ class Signals:
     @cached_property
     def scales(self) -> Scales:
         """Location and spread of the inputs, column by column."""
-        return scales(np.asarray(self.measurements.subject.train[0]))
+        return scales(np.asarray(self.measurements.recipe.train[0]))
 
     @property
     def input_scale(self) -> tuple[float, float]:
@@ -244,7 +244,7 @@ class Signals:
         if skill.outputs is None:
             return False
         outputs, y = np.float32(skill.outputs[:8]), np.asarray(skill.wanted[:8])
-        loss = jax.jit(self.measurements.subject.loss)
+        loss = jax.jit(self.measurements.recipe.loss)
         one = float(loss(outputs, y))
         two = float(loss(np.concatenate([outputs] * 2), np.concatenate([y] * 2)))
         return bool(

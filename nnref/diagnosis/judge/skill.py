@@ -29,21 +29,21 @@ class Outcome(NamedTuple):
 
 
 class Skill:
-    """Scores the network of a subject, by the user's metric, by accuracy or R², or by its loss.
+    """Scores the network of a recipe, by the user's metric, by accuracy or R², or by its loss.
 
     `metric_refused` says why the user's metric was not asked, once it was not.
     """
 
-    def __init__(self, subject: Recipe, first_outputs: Any) -> None:
+    def __init__(self, recipe: Recipe, first_outputs: Any) -> None:
         """Take the outputs before the first step for the rows that a snapshot looks at."""
-        self.subject = subject
+        self.recipe = recipe
         self.first_outputs = first_outputs
         self.metric_refused = ""
 
     @cached_property
     def wanted(self) -> np.ndarray:
         """The targets of the rows of the first outputs."""
-        return np.asarray(self.subject.train[1])[looked_at(self.subject)]
+        return np.asarray(self.recipe.train[1])[looked_at(self.recipe)]
 
     @cached_property
     def outputs(self) -> np.ndarray | None:
@@ -60,18 +60,18 @@ class Skill:
     @cached_property
     def kind(self) -> str:
         """The task: what the user says, or what targets, outputs and loss speak of."""
-        return kind_of(self.subject, self.first_outputs, self.wanted).task
+        return kind_of(self.recipe, self.first_outputs, self.wanted).task
 
     @cached_property
     def target(self) -> Target:
         """The training targets."""
-        return target_of(np.asarray(self.subject.train[1]), self.kind)
+        return target_of(np.asarray(self.recipe.train[1]), self.kind)
 
     @cached_property
     def row_by_row(self) -> bool:
         """Whether the loss holds each output against its target, not rows against each other."""
         assert self.outputs is not None, "asked of outputs that are one array"
-        return row_by_row(self.subject.loss, self.outputs[:4], self.wanted[:4])
+        return row_by_row(self.recipe.loss, self.outputs[:4], self.wanted[:4])
 
     @cached_property
     def fits(self) -> bool:
@@ -79,17 +79,17 @@ class Skill:
 
         Where they cannot, skill is how far the loss falls below that of a constant answer.
         """
-        if self.subject.metric is not None:
+        if self.recipe.metric is not None:
             return not self.indifferent
         if self.outputs is None:
             return False
-        output, y = self.outputs[0], np.asarray(self.subject.train[1])
+        output, y = self.outputs[0], np.asarray(self.recipe.train[1])
         if self.kind == "multiclass":
             classes = output.ndim == 1 and output.size >= self.target.classes
             return classes or output.size == 1 or self.row_by_row
         if self.kind == "binary" and output.size == 2:
             return True
-        least = where_least(self.subject.loss, (2, *output.shape), y)
+        least = where_least(self.recipe.loss, (2, *output.shape), y)
         if self.kind == "regression" and least == "elsewhere":
             return False  # no output is to be its target, as where outputs are logarithms of rates
         return self.kind == "places" or output.size == y[0].size
@@ -114,14 +114,14 @@ class Skill:
 
         All inputs are the same, and the loss is linear in the outputs: no target can be met.
         """
-        x, y = (np.asarray(part) for part in self.subject.train)
+        x, y = (np.asarray(part) for part in self.recipe.train)
         if (x != x[:1]).any() or self.outputs is None:
             return False
         y = jnp.asarray(y[: len(self.outputs)])
         shape = 2, len(y), *self.outputs.shape[1:]
         a, b = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         one, other, beyond = (
-            np.sum(self.subject.loss(jnp.asarray(z), y)) for z in (a, b, 2 * a - b)
+            np.sum(self.recipe.loss(jnp.asarray(z), y)) for z in (a, b, 2 * a - b)
         )
         return bool(one != other and np.isclose(2 * one - other, beyond, rtol=1e-4))
 
@@ -141,7 +141,7 @@ class Skill:
                 constant,
                 by_row,
             )
-            return self.subject.loss(spread, y)
+            return self.recipe.loss(spread, y)
 
         def step(carry: Any, _: None) -> Any:
             constant, state = carry
@@ -161,12 +161,12 @@ class Skill:
     @cached_property
     def decision_threshold(self) -> float:
         """The output above which the larger of two targets is predicted: both cost the same."""
-        y = np.asarray(self.subject.train[1])
+        y = np.asarray(self.recipe.train[1])
         low, high = (np.full_like(y[:2], value) for value in (y.min(), y.max()))
         assert self.outputs is not None, "asked of outputs that are one array"
         shape = (2, *self.outputs.shape[1:])
         grid = np.linspace(-4, 4, 161)
-        loss = jax.jit(self.subject.loss)
+        loss = jax.jit(self.recipe.loss)
         costs = np.array(
             [
                 float(loss(jnp.full(shape, v, jnp.float32), low))
@@ -196,7 +196,7 @@ class Skill:
 
         def network(params: Any, state: Any, x: Any, train: bool) -> Any:
             key = jax.random.key(1) if train else None
-            return self.subject.apply(params, state, x, key, train)[0]
+            return self.recipe.apply(params, state, x, key, train)[0]
 
         return {
             mode: jax.jit(lambda p, s, x, m=mode: network(p, s, x, m)) for mode in (False, True)
@@ -211,7 +211,7 @@ class Skill:
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
         outputs, y = self.outputs_at(params, state, rows, train)
-        loss = float(jax.jit(self.subject.loss)(outputs, y))
+        loss = float(jax.jit(self.recipe.loss)(outputs, y))
         if not self.fits:
             return Outcome(loss, self.of_loss(loss))
         value = self.metric(outputs, y)
@@ -227,13 +227,13 @@ class Skill:
         Rows are taken evenly, as they may be sorted. Where the state goes on from batch to batch
         they are the first ones.
         """
-        x, y = (np.asarray(part) for part in (self.subject.train if rows is None else rows))
+        x, y = (np.asarray(part) for part in (self.recipe.train if rows is None else rows))
         many = ROWS if self.fits else AT_ONCE  # outputs without rows cannot be joined
         if len(x) > many:
             chosen = np.linspace(0, len(x) - 1, many).round().astype(int)
-            chosen = chosen if self.subject.restart is None else np.arange(many)
+            chosen = chosen if self.recipe.restart is None else np.arange(many)
             x, y = x[chosen], y[chosen]
-        state = self.subject.begun(params, state)
+        state = self.recipe.begun(params, state)
         parts = [
             self.network[train](params, state, jnp.asarray(x[i : i + AT_ONCE]))
             for i in range(0, len(x), AT_ONCE)
@@ -260,10 +260,10 @@ class Skill:
 
     def metric(self, outputs: Any, y: np.ndarray) -> float | None:
         """The value of the user's metric; None where there is none, or it raises."""
-        if self.subject.metric is None:
+        if self.recipe.metric is None:
             return None
         try:
-            return float(self.subject.metric(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+            return float(self.recipe.metric(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
         except Exception as error:  # whatever it raises, accuracy or R² goes on without it
             self.metric_refused = in_a_line(error)
             return None

@@ -34,7 +34,7 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
         )
     cure = signals.cured("targets") or (None if cure else signals.cured("inputs and targets"))
     if cure:
-        y = np.asarray(signals.measurements.subject.train[1], float)
+        y = np.asarray(signals.measurements.recipe.train[1], float)
         yield fault(
             "targets_not_scaled",
             "targets",

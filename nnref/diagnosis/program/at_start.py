@@ -1,4 +1,4 @@
-"""What several checks measure of a subject before its first step, each once."""
+"""What several checks measure of a recipe before its first step, each once."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -28,19 +28,19 @@ class SeveralOutputs(ValueError):
 
 
 class AtStart:
-    """A subject before its first step, with what several checks measure of it."""
+    """A recipe before its first step, with what several checks measure of it."""
 
-    def __init__(self, subject: Recipe, params: Any = None, state: Any = None) -> None:
-        """Start the subject, unless parameters and state are given."""
-        self.subject = subject
+    def __init__(self, recipe: Recipe, params: Any = None, state: Any = None) -> None:
+        """Start the recipe, unless parameters and state are given."""
+        self.recipe = recipe
         if params is None:
-            params, state = jax.jit(subject.init)(jax.random.key(0))
+            params, state = jax.jit(recipe.init)(jax.random.key(0))
         self.params, self.state = params, state
 
     @cached_property
     def sample(self) -> Sample:
         """A few rows, in evaluation mode."""
-        return sample(self.subject, self.params, self.state)
+        return sample(self.recipe, self.params, self.state)
 
     @property
     def outputs(self) -> np.ndarray:
@@ -62,12 +62,12 @@ class AtStart:
     @cached_property
     def targets(self) -> np.ndarray:
         """The targets of all training rows."""
-        return np.asarray(self.subject.train[1])
+        return np.asarray(self.recipe.train[1])
 
     @cached_property
     def kind(self) -> Form:
         """How the targets say what is asked: as classes, flags or values."""
-        return kind_of(self.subject, self.outputs, self.sample.y).form
+        return kind_of(self.recipe, self.outputs, self.sample.y).form
 
     @cached_property
     def range(self) -> Range | None:
@@ -77,12 +77,12 @@ class AtStart:
     @cached_property
     def expectation(self) -> Expectation:
         """What the loss expects of the outputs."""
-        return expectation_of(self.subject.loss, self.sample.y, self.kind, self.outputs.shape)
+        return expectation_of(self.recipe.loss, self.sample.y, self.kind, self.outputs.shape)
 
     @cached_property
     def row_by_row(self) -> bool:
         """Whether the loss holds each output against its target, not rows against each other."""
-        return row_by_row(self.subject.loss, self.outputs[:4], self.sample.y[:4])
+        return row_by_row(self.recipe.loss, self.outputs[:4], self.sample.y[:4])
 
     @property
     def arguments(self) -> tuple[Any, Any, Any, Any]:
@@ -91,8 +91,8 @@ class AtStart:
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss in training, without penalty; the outputs; the new state."""
-        outputs, state = self.subject.apply(params, state, x, key, True)
-        return jnp.asarray(self.subject.loss(outputs, y)).sum(), outputs, state
+        outputs, state = self.recipe.apply(params, state, x, key, True)
+        return jnp.asarray(self.recipe.loss(outputs, y)).sum(), outputs, state
 
     @cached_property
     def training(self) -> Trace:
@@ -102,12 +102,12 @@ class AtStart:
     @cached_property
     def loss(self) -> Trace:
         """The program of the loss alone: arguments outputs, targets."""
-        return trace(self.subject.loss, self.sample.tree, self.sample.y)
+        return trace(self.recipe.loss, self.sample.tree, self.sample.y)
 
     @cached_property
     def step(self) -> Callable[[float], Any]:
         """The first update of the optimizer for a drawn gradient times a scale."""
-        optimizer = self.subject.optimizer
+        optimizer = self.recipe.optimizer
         if optimizer is None:
             return lambda scale: jax.tree.map(jnp.zeros_like, self.params)
 
@@ -122,7 +122,7 @@ class AtStart:
     @property
     def warms_up(self) -> bool:
         """Whether an optimizer whose first update is 0 moves later, as in a warm-up."""
-        optimizer, params = self.subject.optimizer, self.params
+        optimizer, params = self.recipe.optimizer, self.params
         drawn = drawn_like(params)
 
         def turn(state: Any, _: None) -> tuple[Any, Any]:

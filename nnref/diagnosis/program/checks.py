@@ -1,6 +1,6 @@
 """Checks of the traced program: what the operations of a network and its loss do, never names.
 
-Each check takes a subject `AtStart` and gives findings. What a trace shows is read from the trace;
+Each check takes a recipe `AtStart` and gives findings. What a trace shows is read from the trace;
 for the rest the functions are called with a few numbers.
 """
 
@@ -27,7 +27,7 @@ from nnref.diagnosis.recipe import Recipe
 
 
 def check(
-    subject: Recipe,
+    recipe: Recipe,
     params: Any = None,
     state: Any = None,
     impossible: list[str] | None = None,
@@ -35,12 +35,12 @@ def check(
     """Findings of all checks of the program, the most upstream first.
 
     Args:
-        subject: what is diagnosed.
-        params: to start from; by default those of `subject.init` with key 0.
+        recipe: what is diagnosed.
+        params: to start from; by default those of `recipe.init` with key 0.
         state: that goes with them.
         impossible: takes a line for each check that these functions do not allow.
     """
-    return asked(AtStart(subject, params, state), CHECKS, impossible)
+    return asked(AtStart(recipe, params, state), CHECKS, impossible)
 
 
 def check_loss(start: LossAtStart, impossible: list[str]) -> list[Finding]:

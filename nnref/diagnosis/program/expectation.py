@@ -27,13 +27,13 @@ Reader = Callable[[], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Sample:
-    """A subject at its start, with a few rows.
+    """A recipe at its start, with a few rows.
 
     `tail` gives the outputs for pre-activations of the last layer, where they depend on nothing
     else of the data; None otherwise.
     """
 
-    subject: Recipe
+    recipe: Recipe
     params: Any
     state: Any
     x: Any
@@ -70,18 +70,16 @@ class Sample:
         return tail, self.trace.shape(cut)
 
 
-def sample(subject: Recipe, params: Any, state: Any, rows: int = ROWS) -> Sample:
-    """A few rows of a subject, chosen over the whole range of its targets."""
-    x, y = subject.train
-    rows = subject.rows or rows
+def sample(recipe: Recipe, params: Any, state: Any, rows: int = ROWS) -> Sample:
+    """A few rows of a recipe, chosen over the whole range of its targets."""
+    x, y = recipe.train
+    rows = recipe.rows or rows
     order = np.argsort(target_order(y), kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)]
     x, y = np.asarray(x)[chosen], np.asarray(y)[chosen]
-    traced = forward(subject, params, state, x)
-    outputs, _ = jax.jit(subject.apply, static_argnums=4)(
-        params, state, x, jax.random.key(0), False
-    )
-    return Sample(subject, params, state, x, y, outputs, traced, layers_of(traced))
+    traced = forward(recipe, params, state, x)
+    outputs, _ = jax.jit(recipe.apply, static_argnums=4)(params, state, x, jax.random.key(0), False)
+    return Sample(recipe, params, state, x, y, outputs, traced, layers_of(traced))
 
 
 def target_order(y: Any) -> np.ndarray:

@@ -96,30 +96,30 @@ class Layer(NamedTuple):
         return NAMES.get(self.primitives, "+".join(self.primitives))
 
 
-def layers(subject: Recipe, rows: int = 2) -> list[Layer]:
-    """The layers of a subject in the order in which data meet them, in evaluation mode.
+def layers(recipe: Recipe, rows: int = 2) -> list[Layer]:
+    """The layers of a recipe in the order in which data meet them, in evaluation mode.
 
     Of each: the paths of its parameters, file and line of the user's code, and the primitives of
     the activation that follows. Layers in a loop are listed once.
     """
-    params, state = jax.eval_shape(subject.init, jax.random.key(0))
-    x = subject.train[0][: subject.rows or rows]
-    return layers_of(forward(subject, params, state, x, loops=True))
+    params, state = jax.eval_shape(recipe.init, jax.random.key(0))
+    x = recipe.train[0][: recipe.rows or rows]
+    return layers_of(forward(recipe, params, state, x, loops=True))
 
 
-def activations(subject: Recipe, params: Any, state: Any, x: Any) -> list[tuple[Any, Any]]:
+def activations(recipe: Recipe, params: Any, state: Any, x: Any) -> list[tuple[Any, Any]]:
     """Pre-activation and activation of each layer on a batch, in evaluation mode; can be jitted.
 
     They come in the order of `layers`, without those in a loop, which have no one value. Where a
     layer has no activation, the two are the same.
 
     Args:
-        subject: whose network it is.
+        recipe: whose network it is.
         params: its parameters.
         state: what it carries.
         x: rows.
     """
-    traced = forward(subject, params, state, x)
+    traced = forward(recipe, params, state, x)
     found = [layer for layer in layers_of(traced) if not layer.looped]
     leaves = jax.tree.leaves((params, state, x, jax.random.key(0)))
     wanted = [value for layer in found for value in (layer.before, layer.after)]
@@ -128,12 +128,12 @@ def activations(subject: Recipe, params: Any, state: Any, x: Any) -> list[tuple[
 
 
 def forward(
-    subject: Recipe, params: Any, state: Any, x: Any, train: bool = False, loops: bool = False
+    recipe: Recipe, params: Any, state: Any, x: Any, train: bool = False, loops: bool = False
 ) -> Trace:
     """The program of a network: arguments parameters, state, rows, key; result outputs, state."""
 
     def applied(params: Any, state: Any, x: Any, key: Any) -> Any:
-        return subject.apply(params, state, x, key, train)
+        return recipe.apply(params, state, x, key, train)
 
     return trace(applied, params, state, x, jax.random.key(0), loops=loops)
 

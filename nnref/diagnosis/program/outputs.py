@@ -1,6 +1,6 @@
 """Outputs, targets and loss: whether they fit each other.
 
-Each check is a function from a subject at its start to findings; the first that finds something is
+Each check is a function from a recipe at its start to findings; the first that finds something is
 the answer, as it explains what the following ones would find.
 """
 
@@ -30,7 +30,7 @@ def wrong_width(start: AtStart) -> Iterator[Finding]:
     y, width = start.targets, start.width
     classes = int(y.max()) + 1 if start.kind == "classes" else 0
     columns = y.shape[-1] if y.ndim > 1 else 1
-    if width == 1 and classes > 2 and start.subject.kind == "multiclass":
+    if width == 1 and classes > 2 and start.recipe.kind == "multiclass":
         learns = start.expectation.distance and (start.range is None or start.range.raw)
         yield (note if learns else fault)(
             "output_width_mismatch",

@@ -49,7 +49,7 @@ def randomness(start: AtStart) -> Iterator[Finding]:
     results = len(jax.tree.leaves(start.sample.tree))
     reading = evaluation.needed(evaluation.outputs[:results])
     drawn = [op for op in evaluation.operations if op.name in DRAWS and reading & set(op.outputs)]
-    if drawn and start.subject.modes:
+    if drawn and start.recipe.modes:
         yield note(
             "excessive_dropout",
             drawn[-1].where,
@@ -112,7 +112,7 @@ def batch_dependence(start: AtStart) -> Iterator[Finding]:
 
 def evaluated(start: AtStart, x: Any) -> Any:
     """The outputs for other rows, in evaluation mode."""
-    apply = jax.jit(start.subject.apply, static_argnums=4)
+    apply = jax.jit(start.recipe.apply, static_argnums=4)
     return apply(start.params, start.state, x, jax.random.key(0), False)[0]
 
 
@@ -165,7 +165,7 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
 
 def batch_scale(start: AtStart) -> Iterator[Finding]:
     """A loss that grows with the batch."""
-    s, loss = start.sample, start.subject.loss
+    s, loss = start.sample, start.recipe.loss
     drawn = np.random.default_rng(0).uniform(0.2, 0.8, start.outputs.shape).astype(np.float32)
     single = float(jnp.asarray(jax.jit(loss)(drawn, s.y)).sum())
     twice = jax.jit(loss)(np.concatenate([drawn, drawn]), np.concatenate([s.y, s.y]))
@@ -186,7 +186,7 @@ def batch_scale(start: AtStart) -> Iterator[Finding]:
         )
         return
     rate, curvature = steepness(start)
-    rows = min(start.subject.batch_size, len(start.subject.train[0]))
+    rows = min(start.recipe.batch_size, len(start.recipe.train[0]))
     unstable = rate * curvature > bound("curvature") and rows >= bound("summed rows")
     diverges = (
         f", and learning rate times curvature is {rate * curvature:.3g}; steps diverge above "
@@ -236,16 +236,16 @@ def steepness(start: AtStart) -> tuple[float, float]:
     The curvature is the largest of the loss of a batch, by power iteration on its Hessian, at the
     first parameters or at a tenth of them: what starts saturated is flat only where it starts.
     """
-    subject = start.subject
+    recipe = start.recipe
     first, second = (-ratio_of(start.step(scale), drawn_like(start.params)) for scale in (1.0, 2.0))
     if first <= 0 or not np.isclose(second, 2 * first, rtol=1e-3):
         return 0.0, 0.0
-    x, y = (np.asarray(part)[: subject.batch_size] for part in subject.train)
+    x, y = (np.asarray(part)[: recipe.batch_size] for part in recipe.train)
     key = jax.random.key(0)
 
     def loss(params: Any) -> Any:
-        outputs, _ = subject.apply(params, start.state, x, key, True)
-        return jnp.asarray(subject.loss(outputs, y)).sum()
+        outputs, _ = recipe.apply(params, start.state, x, key, True)
+        return jnp.asarray(recipe.loss(outputs, y)).sum()
 
     def curvature(params: Any) -> Any:
         def turn(_: Any, direction: Any) -> Any:
@@ -273,7 +273,7 @@ def ratio_of(update: Any, gradient: Any) -> float:
 
 def optimizer(start: AtStart) -> Iterator[Finding]:
     """An optimizer that climbs, stands still, or makes NaN of a gradient of zero."""
-    if start.subject.optimizer is None:
+    if start.recipe.optimizer is None:
         return
     ratio = ratio_of(start.step(1.0), drawn_like(start.params))
     measured = f"{ratio:+.3g} of the gradient"
@@ -324,7 +324,7 @@ def domain_errors(start: AtStart) -> Iterator[Finding]:
     stack = np.concatenate([stack, -stack]).astype(np.float32)
 
     def loss(z: Any) -> Any:
-        return jnp.asarray(start.subject.loss(make(z), y)).sum().astype(jnp.float32)
+        return jnp.asarray(start.recipe.loss(make(z), y)).sum().astype(jnp.float32)
 
     values, slopes = jax.jit(jax.vmap(jax.value_and_grad(loss)))(stack)
     fine = np.isfinite(values) & np.isfinite(slopes).reshape(len(stack), -1).all(1)
@@ -394,7 +394,7 @@ def indices_into(start: AtStart, op: Operation, axes: int) -> np.ndarray:
         leaves = jax.tree.leaves((start.params, start.state, x, jax.random.key(0)))
         return traced.evaluate(leaves, [op.inputs[1]])[0]
 
-    x, compiled = np.asarray(start.subject.train[0]), jax.jit(indices)
+    x, compiled = np.asarray(start.recipe.train[0]), jax.jit(indices)
     batches = range(0, min(len(x), 256 * rows) - rows + 1, rows)
     return np.concatenate(
         [np.asarray(compiled(x[i : i + rows])).reshape(-1, axes) for i in batches]

@@ -248,7 +248,7 @@ def squeezes(traced: Trace, entrance: dict[int, int], upper: Layer, lower: Layer
 
 def collapsed(start: AtStart, pairs: list[tuple[Layer, Layer]]) -> Finding:
     """A whole network that is affine in its inputs: a fault where a curved fit does better."""
-    straight, curved = fits(start.subject)
+    straight, curved = fits(start.recipe)
     misses = curved - straight > bound("curved")
     names = " -> ".join(dict.fromkeys(layer.name for pair in pairs for layer in pair))
     first = pairs[0][0]
@@ -265,17 +265,17 @@ def collapsed(start: AtStart, pairs: list[tuple[Layer, Layer]]) -> Finding:
     )
 
 
-def fits(subject: Recipe, rows: int = 600) -> tuple[float, float]:
+def fits(recipe: Recipe, rows: int = 600) -> tuple[float, float]:
     """Share of the variance of held-out targets that an affine and a curved fit explain.
 
     Ridge regression, and kernel ridge regression with Gaussian kernels of three widths; the
     strength of the penalty is the one that does best.
     """
-    x, y = (np.asarray(part, np.float64) for part in subject.train)
+    x, y = (np.asarray(part, np.float64) for part in recipe.train)
     chosen = np.random.default_rng(0).permutation(len(x))[:rows]
     x = x.reshape(len(x), -1)[chosen]
     y = y.reshape(len(y), -1)[chosen, :16]
-    if y.shape[1] == 1 and subject.kind == "multiclass":
+    if y.shape[1] == 1 and recipe.kind == "multiclass":
         y = (y == np.unique(y)).astype(float)
     if len(x) < HELD_OUT:  # none are held out: can an affine map fit the rows at all?
         design = np.c_[x, np.ones(len(x))]

@@ -54,47 +54,47 @@ def leaf_index(params: Any) -> dict[str, int]:
     return {name_of(path): i for i, (path, _) in enumerate(jax.tree.leaves_with_path(params))}
 
 
-def looked_at(subject: Recipe) -> np.ndarray:
+def looked_at(recipe: Recipe) -> np.ndarray:
     """Which of the training rows a look at the network sees."""
-    return np.random.default_rng(0).permutation(len(subject.train[0]))[: subject.rows or ROWS]
+    return np.random.default_rng(0).permutation(len(recipe.train[0]))[: recipe.rows or ROWS]
 
 
 def at_tokens(
-    subject: Recipe, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
+    recipe: Recipe, layers: Sequence[Layer], params: Any, state: Any, x: Any, y: Any
 ) -> list[Any]:
     """The gradient of the loss in each embedded token, (rows, steps, width), if there are any."""
     tables = [layer for layer in layers if layer.kind == "gather" and len(layer.shape) == 3]
     if not tables or x.ndim != 2:
         return []
-    traced, embedded = forward(subject, params, state, x), tables[0].product
+    traced, embedded = forward(recipe, params, state, x), tables[0].product
     leaves = jax.tree.leaves((params, state, x, jax.random.key(0)))
 
     def loss(vectors: Any) -> Any:
         results = traced.evaluate(leaves, traced.outputs, {embedded: vectors})
         outputs, _ = jax.tree.unflatten(jax.tree.structure(traced.result), results)
-        return jnp.asarray(subject.loss(outputs, y), jnp.float32)
+        return jnp.asarray(recipe.loss(outputs, y), jnp.float32)
 
     return [jax.grad(loss)(*traced.evaluate(leaves, [embedded]))]
 
 
-def watcher(subject: Recipe, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
+def watcher(recipe: Recipe, layers: Sequence[Layer]) -> Callable[[Any, Any], Snapshot]:
     """`look(params, state)`, compiled once: the network on rows of the training data."""
-    chosen = looked_at(subject)
-    x, y = jnp.asarray(subject.train[0][chosen]), jnp.asarray(subject.train[1][chosen])
+    chosen = looked_at(recipe)
+    x, y = jnp.asarray(recipe.train[0][chosen]), jnp.asarray(recipe.train[1][chosen])
 
     def seen(params: Any, state: Any) -> Any:
         def objective(params: Any, x: Any) -> Any:
-            outputs, _ = subject.apply(params, state, x, jax.random.key(0), True)
-            return jnp.asarray(subject.loss(outputs, y), jnp.float32)
+            outputs, _ = recipe.apply(params, state, x, jax.random.key(0), True)
+            return jnp.asarray(recipe.loss(outputs, y), jnp.float32)
 
         # Of a table or an image the gradient of the inputs says nothing about depth.
         sequences = x.ndim == 3 and jnp.issubdtype(x.dtype, jnp.floating)
         at = (0, 1) if sequences else (0,)
         loss, (gradient, *rest) = jax.value_and_grad(objective, at)(params, x)
-        rest += at_tokens(subject, layers, params, state, x, y)
+        rest += at_tokens(recipe, layers, params, state, x, y)
         places = [jnp.sqrt(jnp.mean(part**2, (0, 2))) for part in rest]
-        outputs, _ = subject.apply(params, state, x, None, False)
-        return activations(subject, params, state, x), outputs, loss, gradient, places
+        outputs, _ = recipe.apply(params, state, x, None, False)
+        return activations(recipe, params, state, x), outputs, loss, gradient, places
 
     compiled = jax.jit(seen)
 

@@ -8,7 +8,7 @@ import pytest
 
 import nnref
 from nnref.diagnosis.program.loss_facts import kind_of
-from nnref.diagnosis.recipe import Subject
+from nnref.diagnosis.recipe import Recipe
 
 REGRESSION = ("regression", "values")
 NUMBERED = ("multiclass", "classes")
@@ -179,8 +179,8 @@ def test_what_targets_are_is_asked_of_the_loss_not_of_their_dtype(name):
     x, y, loss, expected = HEALTHY[name]
     made = task(x, y, loss).functions
     outputs, _ = made.apply(*made.init(jax.random.key(0)), x[:8], None, False)
-    subject = Subject(made.init, made.apply, made.loss, train=(x, y))
-    assert kind_of(subject, outputs, y[:8]) == expected
+    recipe = Recipe(made.init, made.apply, made.loss, train=(x, y))
+    assert kind_of(recipe, outputs, y[:8]) == expected
 
 
 QUICK = [  # one for each way to judge a network; the others take two minutes

@@ -37,7 +37,7 @@ def found(
             target=target_of(y, kind) if np.isfinite(y).all() else None,
         ),
         never_predicted=set(never),
-        subject=SimpleNamespace(
+        recipe=SimpleNamespace(
             train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32, metric=metric
         ),
         outcome_on=lambda rows: Outcome(0.1, validated),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 import pytest
-from networks import affine, dense, line_of, subject
+from networks import affine, dense, line_of, recipe
 
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
@@ -19,7 +19,7 @@ def test_layers_tell_parameters_line_and_activation():
         x = jax.nn.relu(affine(params["dense0"], x))
         return jax.nn.softmax(affine(params["dense1"], x))
 
-    first, second = layers(subject(network))
+    first, second = layers(recipe(network))
     assert (first.name, first.activation, first.shape) == ("dense0", "relu", (2, 5))
     assert (second.name, second.activation, second.shape) == ("dense1", "softmax", (2, 2))
     line = line_of(networks.__file__, 'return x @ layer["kernel"] + layer["bias"]')
@@ -33,7 +33,7 @@ def test_activations_are_those_of_the_network(activation):
     def network(params, x):
         return affine(params["dense1"], activation(affine(params["dense0"], x)))
 
-    asked = subject(network)
+    asked = recipe(network)
     params, state = asked.init(jax.random.key(1))
     x = asked.train[0][:7]
     (before, after), (logits, same) = activations(asked, params, state, x)
@@ -56,7 +56,7 @@ def test_layers_behind_a_normalization_a_loop_and_a_table():
 
         return jax.lax.scan(turn, jnp.zeros(5), x)[0]
 
-    found = layers(subject(network, (5, 5, 5, 5), y=np.zeros((12, 5), np.float32)))
+    found = layers(recipe(network, (5, 5, 5, 5), y=np.zeros((12, 5), np.float32)))
     assert [layer.name for layer in found] == ["dense2", "dense0", "dense1"]
     assert [layer.looped for layer in found] == [False, False, True]
     assert found[1].activation == "silu"
@@ -74,7 +74,7 @@ def test_a_loop_over_stacked_parameters_is_a_stack_of_layers(reverse):
     kernels = np.random.default_rng(1).normal(size=(4, 5, 5)).astype(np.float32)
     stack = {"kernel": kernels, "bias": np.ones((4, 5), np.float32)}
     asked = dataclasses.replace(
-        subject(network, (3, 5)), init=lambda key: (dense(key, 3, 5) | {"stack": stack}, {})
+        recipe(network, (3, 5)), init=lambda key: (dense(key, 3, 5) | {"stack": stack}, {})
     )
     found = layers(asked)
     assert [layer.name for layer in found] == ["dense0", *["stack"] * 4]
@@ -98,4 +98,4 @@ def test_what_is_multiplied_with_other_data_weighs_them():
         return affine(params["dense1"], jax.nn.softmax(affine(params["dense0"], x)))
 
     for network, expected in ((attention, [True, False]), (squashed, [False, False])):
-        assert [layer.weighs for layer in layers(subject(network, (3, 3, 2)))] == expected
+        assert [layer.weighs for layer in layers(recipe(network, (3, 3, 2)))] == expected

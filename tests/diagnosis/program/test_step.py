@@ -18,7 +18,7 @@ from networks import (
     learns,
     line_of,
     mean_squared_error,
-    subject,
+    recipe,
 )
 
 from nnref.diagnosis.program.at_start import AtStart
@@ -48,7 +48,7 @@ def normalizing(written, frozen=False):
         new = {"mean": 0.9 * state["mean"] + 0.1 * z.mean(0)} if written else state
         return z - z.mean(0), new
 
-    return dataclasses.replace(subject(learns, (3, 2)), init=init, apply=apply)
+    return dataclasses.replace(recipe(learns, (3, 2)), init=init, apply=apply)
 
 
 def test_running_statistics_that_are_not_written():
@@ -66,7 +66,7 @@ def dropping(fresh, trains_only):
             x = x * jax.random.bernoulli(key, 0.5, x.shape)
         return learns(params, x), state
 
-    return dataclasses.replace(subject(learns), apply=apply)
+    return dataclasses.replace(recipe(learns), apply=apply)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_rows_that_look_at_each_other(mix, severities):
     def network(params, x):
         return affine(params["dense1"], mix(affine(params["dense0"], x)))
 
-    found = list(batch_dependence(AtStart(subject(network))))
+    found = list(batch_dependence(AtStart(recipe(network))))
     assert [finding.severity for finding in found] == severities
     assert {finding.cause for finding in found} <= {"loss_axis_error"}
 
@@ -106,7 +106,7 @@ def test_rows_that_look_at_each_other(mix, severities):
     ],
 )
 def test_a_loss_that_grows_with_the_batch(loss, rate, found):
-    asked = subject(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
+    asked = recipe(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
     assert judged(batch_scale, asked) == found
 
 
@@ -122,20 +122,20 @@ def test_a_loss_that_grows_with_the_batch(loss, rate, found):
     ],
 )
 def test_the_direction_of_the_first_update(chain, cause):
-    asked = subject(learns, optimizer=chain)
+    asked = recipe(learns, optimizer=chain)
     expected = [] if cause is None else [("fault", cause)]
     assert judged(optimizer, asked) == expected
 
 
 def test_a_warm_up_from_0_is_no_standstill():
     warm = optax.adam(optax.linear_schedule(0.0, 0.1, 20))
-    assert list(optimizer(AtStart(subject(learns, optimizer=warm)))) == []
-    still = subject(learns, optimizer=optax.set_to_zero())
+    assert list(optimizer(AtStart(recipe(learns, optimizer=warm)))) == []
+    still = recipe(learns, optimizer=optax.set_to_zero())
     assert [f.cause for f in optimizer(AtStart(still))] == ["parameters_not_updated"]
 
 
 def test_an_epsilon_that_half_precision_rounds_away():
-    asked = subject(learns, optimizer=optax.adam(1e-3, eps=1e-8))
+    asked = recipe(learns, optimizer=optax.adam(1e-3, eps=1e-8))
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), asked.init(jax.random.key(0))[0])
     (finding,) = optimizer(AtStart(asked, half, {}))
     assert finding.cause == "numerical_instability"
@@ -201,11 +201,11 @@ def test_answers_that_read_their_targets(ahead, shift, causes):
 
 
 def test_a_leak_is_seen_where_targets_are_one_hot():
-    subject = of_text(reader(True))
-    x, y = subject.train
+    recipe = of_text(reader(True))
+    x, y = recipe.train
 
     def loss(outputs, y):
         return optax.softmax_cross_entropy(outputs, y).mean()
 
-    made = dataclasses.replace(subject, train=(x, np.eye(5, dtype=np.float32)[y]), loss=loss)
+    made = dataclasses.replace(recipe, train=(x, np.eye(5, dtype=np.float32)[y]), loss=loss)
     assert [f.cause for f in future_leakage(AtStart(made))] == ["leaked_targets"]

@@ -15,8 +15,8 @@ from networks import (
     learns,
     line_of,
     mean_squared_error,
+    recipe,
     softmax_cross_entropy,
-    subject,
 )
 
 from nnref.diagnosis.program.at_start import AtStart
@@ -43,13 +43,13 @@ def unused_of(asked):
 
 
 def test_an_overwritten_layer_is_found_with_its_line():
-    found = unused_of(subject(overwritten, (3, 3, 3, 2)))
+    found = unused_of(recipe(overwritten, (3, 3, 3, 2)))
     line = line_of(__file__, "overwritten")
     assert list(found) == ["parameters_not_updated"]
     assert found["parameters_not_updated"].severity == "fault"
     assert found["parameters_not_updated"].where.endswith(f"{Path(__file__).name}:{line}")
     assert "dense0.kernel" in found["parameters_not_updated"].evidence
-    assert unused_of(subject(reused, (3, 3, 3, 2))) == {}
+    assert unused_of(recipe(reused, (3, 3, 3, 2))) == {}
 
 
 def test_layers_before_the_dropped_one_are_told_with_it():
@@ -63,7 +63,7 @@ def test_layers_before_the_dropped_one_are_told_with_it():
         h = block(params["dense1"], h)  # dropped
         return affine(params["dense2"], x)
 
-    (finding,) = unused(AtStart(subject(bypassed, (3, 3, 3, 2))))
+    (finding,) = unused(AtStart(recipe(bypassed, (3, 3, 3, 2))))
     assert finding.where.endswith(f"{Path(__file__).name}:{line_of(__file__, 'dropped')}")
     assert all(f"dense{k}.kernel" in finding.evidence for k in (0, 1))
     assert "dense2" not in finding.evidence
@@ -75,21 +75,21 @@ def test_an_activation_without_effect_is_noted_with_its_line():
         jax.nn.relu(x)
         return affine(params["dense1"], x)
 
-    found = unused_of(subject(forgotten))
+    found = unused_of(recipe(forgotten))
     assert found["hidden_activation_missing"].severity == "note"
     assert found["hidden_activation_missing"].where.endswith(
         f":{line_of(__file__, 'jax.nn.relu(x)')}"
     )
-    assert unused_of(subject(learns)) == {}
+    assert unused_of(recipe(learns)) == {}
 
 
 def test_a_layer_that_is_never_called_is_noted():
-    asked = subject(lambda params, x: affine(params["dense0"], x), (3, 2, 2))
+    asked = recipe(lambda params, x: affine(params["dense0"], x), (3, 2, 2))
     assert unused_of(asked)["parameters_not_updated"].severity == "note"
 
 
 def test_outputs_without_inputs():
-    asked = subject(lambda params, x: learns(params, jnp.ones_like(x)))
+    asked = recipe(lambda params, x: learns(params, jnp.ones_like(x)))
     assert "no_signal" in unused_of(asked)
 
 
@@ -180,7 +180,7 @@ def test_gradients_that_rounding_blocks():
     def rounded(params, x):
         return affine(params["dense1"], jnp.round(affine(params["dense0"], x)))
 
-    (finding,) = blocked(AtStart(subject(rounded)))
+    (finding,) = blocked(AtStart(recipe(rounded)))
     assert (finding.cause, finding.severity) == ("vanishing_gradients", "fault")
     assert "round" in finding.evidence
     assert "dense1" not in finding.evidence
@@ -196,20 +196,20 @@ def test_a_straight_through_gradient_is_not_blocked():
     def network(params, x):
         return affine(params["dense1"], rounded(affine(params["dense0"], x)))
 
-    assert list(blocked(AtStart(subject(network)))) == []
+    assert list(blocked(AtStart(recipe(network)))) == []
 
 
 def test_a_frozen_layer_is_a_note_and_a_frozen_network_a_fault():
     def frozen(params, x):
         return affine(params["dense1"], jax.lax.stop_gradient(affine(params["dense0"], x)))
 
-    (finding,) = blocked(AtStart(subject(frozen)))
+    (finding,) = blocked(AtStart(recipe(frozen)))
     assert (finding.cause, finding.severity) == ("parameters_not_updated", "note")
 
     def stopped(params, x):
         return jax.lax.stop_gradient(learns(params, x))
 
-    (finding,) = blocked(AtStart(subject(stopped)))
+    (finding,) = blocked(AtStart(recipe(stopped)))
     assert (finding.cause, finding.severity) == ("parameters_not_updated", "fault")
 
 
@@ -222,7 +222,7 @@ CURVE = np.linspace(-1, 1, 40, dtype=np.float32).reshape(-1, 1)
 
 @pytest.mark.parametrize(("y", "severity"), [(CURVE**2, "fault"), (3 * CURVE, "note")])
 def test_a_network_without_activations_is_a_fault_where_a_curve_is_asked(y, severity):
-    asked = dataclasses.replace(subject(linear, (1, 5, 1)), train=(CURVE, y))
+    asked = dataclasses.replace(recipe(linear, (1, 5, 1)), train=(CURVE, y))
     (finding,) = between_layers(AtStart(asked))
     assert (finding.cause, finding.severity) == ("hidden_activation_missing", severity)
 
@@ -232,9 +232,9 @@ def test_two_linear_layers_in_a_network_that_bends_are_a_note_unless_they_are_a_
         x = jax.nn.relu(affine(params["dense0"], x))
         return affine(params["dense2"], affine(params["dense1"], x))
 
-    (finding,) = between_layers(AtStart(subject(network, (3, 5, 5, 2))))
+    (finding,) = between_layers(AtStart(recipe(network, (3, 5, 5, 2))))
     assert (finding.severity, finding.where.split(",")[0]) == ("note", "dense1")
-    factor = subject(network, (3, 5, 1, 2))
+    factor = recipe(network, (3, 5, 1, 2))
     assert list(between_layers(AtStart(factor))) == []
 
 
@@ -244,13 +244,13 @@ def test_dropout_and_a_residual_do_not_hide_what_is_linear_nor_feign_it():
         x = x + jax.nn.relu(x)
         return affine(params["dense1"], x)
 
-    assert list(between_layers(AtStart(subject(residual)))) == []
+    assert list(between_layers(AtStart(recipe(residual)))) == []
 
     def skipped(params, x):
         x = affine(params["dense0"], x)
         return affine(params["dense1"], x + 2 * x)
 
-    assert len(list(between_layers(AtStart(subject(skipped))))) == 1
+    assert len(list(between_layers(AtStart(recipe(skipped))))) == 1
 
 
 def test_four_rows_that_no_affine_map_fits():
@@ -258,6 +258,6 @@ def test_four_rows_that_no_affine_map_fits():
     either, both = (x.sum(1, keepdims=True) == 1), (x.sum(1, keepdims=True) == 2)
     for y, severity in ((either, "fault"), (both, "note")):
         asked = dataclasses.replace(
-            subject(linear, (2, 3, 1)), train=(x, y.astype(np.float32)), loss=mean_squared_error
+            recipe(linear, (2, 3, 1)), train=(x, y.astype(np.float32)), loss=mean_squared_error
         )
         assert [f.severity for f in between_layers(AtStart(asked))] == [severity]

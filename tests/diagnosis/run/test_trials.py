@@ -110,7 +110,7 @@ def test_a_state_is_restarted_in_each_epoch_and_before_an_evaluation():
     def apply(params, state, x, key, train):
         return x @ params["w"], {"batches": state["batches"] + 1}
 
-    subject = Recipe(
+    recipe = Recipe(
         lambda key: (init(key), {"batches": jnp.zeros(())}),
         apply,
         lambda outputs, y: jnp.mean(squared(outputs, y)),
@@ -120,19 +120,19 @@ def test_a_state_is_restarted_in_each_epoch_and_before_an_evaluation():
         epochs=3,
         restart=lambda params, state: {"batches": jnp.zeros(())},
     )
-    begun = subject.init(KEY)
-    assert Trainer(subject).run(begun, seconds=30).state["batches"] == 4
-    assert Trainer(subject, stepwise=True).run(begun, seconds=30).state["batches"] == 4
-    onwards = replace(subject, restart=None)
+    begun = recipe.init(KEY)
+    assert Trainer(recipe).run(begun, seconds=30).state["batches"] == 4
+    assert Trainer(recipe, stepwise=True).run(begun, seconds=30).state["batches"] == 4
+    onwards = replace(recipe, restart=None)
     assert Trainer(onwards).run(begun, seconds=30).state["batches"] == 12
 
 
 def test_runs_one_after_the_other_end_where_they_end_together():
-    subject = replace(linear(), epochs=10)
-    trainer = Trainer(subject)
-    start = subject.init(KEY)
+    recipe = replace(linear(), epochs=10)
+    trainer = Trainer(recipe)
+    start = recipe.init(KEY)
     trainer.run(start, seconds=30.0)
-    x, y = (np.stack([part, 2 * part]) for part in subject.train)
+    x, y = (np.stack([part, 2 * part]) for part in recipe.train)
     changes = [Change(), Change(rate=0.1), Change(inputs=1), Change(targets=1)]
     ended = []
     for compiling in (1e9, 0.0):

@@ -25,11 +25,12 @@ from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.tracing import is_library
-from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty, updated
+from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
 from nnref.diagnosis.run import bare_loss
 from nnref.diagnosis.run.watch import diagnose_history
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
+from nnref.parts.chain import updated
 from nnref.training import setup
 from nnref.training.task import Functions, Task
 

@@ -9,11 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.experiment.claims import Stop
-from nnref.parts.chain import updated
 from nnref.training.task import Functions
 from nnref.training.train import Plan
-
-__all__ = ["Recipe", "for_any_rows", "no_penalty", "updated"]
 
 
 def no_penalty(params: Any) -> float:

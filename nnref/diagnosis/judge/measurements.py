@@ -16,9 +16,10 @@ from nnref.diagnosis.judge.skill import Outcome, Skill
 from nnref.diagnosis.program.at_start import drawn_like
 from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
-from nnref.diagnosis.recipe import Recipe, updated
+from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
 from nnref.diagnosis.run.trials import Run, Trainer, first_network, lengths
+from nnref.parts.chain import updated
 
 CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
 ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together

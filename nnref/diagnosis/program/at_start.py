@@ -20,7 +20,8 @@ from nnref.diagnosis.program.expectation import (
 )
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import Trace, trace
-from nnref.diagnosis.recipe import Recipe, updated
+from nnref.diagnosis.recipe import Recipe
+from nnref.parts.chain import updated
 
 
 class SeveralOutputs(ValueError):

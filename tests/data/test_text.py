@@ -1,6 +1,7 @@
 """Text: cut so that less than a window of each stream is lost, and put together again."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -267,7 +268,9 @@ def test_splits_of_the_catalogue_are_joined_in_their_order(monkeypatch, rhyme):
         asked.append((dataset, data_dir))
         return {"train": RHYME[:500], "valid": RHYME[500:700], "test": RHYME[700:]}
 
-    monkeypatch.setattr("nnref.data.text.text_of", text_of)
+    monkeypatch.setattr(
+        sys.modules["nnref.data.text"], "text_of", text_of
+    )  # "text" is the part, too
     made = DATA["text"](dataset="some_text", data_dir="there", window=9)
     assert asked == [("some_text", "there")]
     assert made.fingerprint == text(rhyme, window=9).fingerprint

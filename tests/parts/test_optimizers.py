@@ -1,113 +1,42 @@
 """Optimizers against other libraries' trajectories, the papers' equations in NumPy, and properties.
 
 All trajectories are those of oracles/noisy_quadratic.py in float64: 200 steps with gradients that
-change sign and spike. One program for each structure of an optimizer serves all its numbers."""
+change sign and spike. What is about one optimizer stands in optimizers/."""
 
 import inspect
 import json
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles.noisy_quadratic import (
     CENTRE,
-    CURVATURE,
-    NOISE,
     SHAPES,
-    SILENT,
     SIZE,
     START,
     STEPS,
     gradient,
 )
+from trajectories import ONES, PROBLEM, many, parted, program, trajectory
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import parse
-from nnref.parts.chain import chain, evaluation_params
+from nnref.parts.chain import chain
 from nnref.parts.clipping import global_norm
 from nnref.parts.optimizers import OPTIMIZERS, Optimizer
-from nnref.parts.optimizers.momentum import orthogonal
 from nnref.parts.optimizers.rule import one_minus_power
 from nnref.parts.schedules import constant
 from nnref.training.setup import bind
 
 ORACLES = Path(__file__).parent / "oracles"
-ONES = np.ones(STEPS)
 WARM_UP = np.minimum(np.arange(1, STEPS + 1) / 40, 1)
-
-
-# --- the programs that the tests share ------------------------------------------------------------
-
-
-def split(flat):
-    """A flat array of the problem's numbers as named arrays."""
-    sizes = [int(np.prod(shape)) for shape in SHAPES.values()]
-    parts = jnp.split(flat, np.cumsum(sizes)[:-1])
-    return {name: part.reshape(SHAPES[name]) for name, part in zip(SHAPES, parts, strict=True)}
-
-
-def flat(tree):
-    return jnp.concatenate([jnp.ravel(tree[name]) for name in SHAPES])
-
-
-def follow(structure, numbers, curvature, noise, factors):
-    """The run of one optimizer: (parameters, where it is evaluated), each (STEPS, SIZE)."""
-    name, fixed = structure
-    optimizer = OPTIMIZERS[name](**dict(fixed), **numbers)
-    step = chain(optimizer, lambda progress: factors[progress.step], STEPS, 10)
-    silent = jnp.arange(SIZE) == SILENT[0]
-
-    def one(carry, now):
-        params, state = carry
-        t, n = now
-        g = curvature * (flat(params) - jnp.array(CENTRE)) + n
-        g = jnp.where(silent & (t <= SILENT[1]), 0, g)
-        updates, state = step.update(split(g), state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, state), (flat(params), flat(evaluation_params(state, params)))
-
-    params = split(jnp.array(START))
-    now = (jnp.arange(1, STEPS + 1), noise)
-    return jax.lax.scan(one, (params, step.init(params)), now)[1]
-
-
-# Hundreds of small programs: compiling them fast matters more than running them fast.
-fast = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": True}
-program = jax.jit(follow, static_argnums=0, compiler_options=fast)
-
-
-@partial(jax.jit, static_argnums=0, compiler_options=fast)
-def many(structure, numbers, *problem):
-    return jax.vmap(lambda numbers: follow(structure, numbers, *problem)[1])(numbers)
-
-
-def parted(name, arguments):
-    """A member's arguments, defaults filled in, as (structure, numbers)."""
-    parameters = inspect.signature(OPTIMIZERS[name]).parameters
-    bound = {n: p.default for n, p in parameters.items()} | arguments
-    numbers = {n: v for n, v in bound.items() if isinstance(v, float)}
-    return (name, tuple((n, v) for n, v in bound.items() if n not in numbers)), numbers
-
-
-def jitted(function):
-    return jax.jit(function, compiler_options=fast)
-
-
-PROBLEM = np.array(CURVATURE), np.array(NOISE)
-
-
-def trajectory(name, factors=ONES, problem=PROBLEM, **arguments):
-    structure, numbers = parted(name, arguments)
-    with jax.enable_x64(True):
-        return [np.asarray(part) for part in program(structure, numbers, *problem, factors)]
 
 
 # --- against PyTorch, Keras and optax -------------------------------------------------------------
@@ -407,126 +336,6 @@ def test_follows_the_papers_equations(case):
     got, _ = trajectory(name, factors, **arguments)
     # Muon by singular values here, by matrices there: five steps magnify rounding 500 times.
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-11 if name == "muon" else 1e-13)
-
-
-def test_schedule_free_is_evaluated_at_the_average_of_z():
-    """With a constant rate x is the plain mean of all z, and y lies between the two."""
-    y, x = trajectory("schedule_free_sgd", learning_rate=0.2, interpolation=0.8)
-    z = (y - 0.8 * x) / 0.2
-    means = np.cumsum(z, axis=0) / np.arange(1, STEPS + 1)[:, None]
-    np.testing.assert_allclose(x, means, rtol=0, atol=1e-12)
-
-
-# --- conventions and limits -----------------------------------------------------------------------
-
-
-def directions(optimizer, gradients):
-    """The directions of a sequence of gradients, at parameters 0, in float64."""
-    with jax.enable_x64(True):
-        gradients = jnp.asarray(gradients, float)
-        state = optimizer.direction.init(gradients[0])
-        update = jitted(optimizer.direction.update)
-        given = []
-        for g in gradients:
-            direction, state = update(g, state, jnp.zeros_like(g))
-            given.append(np.asarray(direction))
-    return np.array(given)
-
-
-@pytest.mark.parametrize(("convention", "c"), [("paper", 0.2371374), ("authors", 0.0749894)])
-def test_first_step_of_padam(convention, c):
-    g = np.array([1e-3, -0.5, 2.0, -30.0])
-    first = directions(OPTIMIZERS["padam"](convention=convention, p=0.125), [g])[0]
-    # The authors' epsilon of 1e-8 is 2e-4 of the root of the smallest v: hence rtol.
-    rtol = 1e-6 if convention == "paper" else 1e-4
-    np.testing.assert_allclose(first, c * np.sign(g) * np.abs(g) ** 0.75, rtol=rtol)
-
-
-def test_padam_at_one_half_is_amsgrad():
-    half, _ = trajectory("padam", convention="paper", learning_rate=0.01, p=0.5)
-    paper, _ = trajectory("amsgrad", convention="paper", learning_rate=0.01, epsilon=0.0)
-    np.testing.assert_allclose(half, paper, rtol=0, atol=1e-14)
-
-    # The authors' form at 1/2 is Keras's AMSGrad: among the oracles.
-
-
-def test_padam_at_zero_is_momentum_in_the_papers_form_only():
-    zero, _ = trajectory("padam", convention="paper", learning_rate=0.5, p=0.0)
-    momentum, _ = trajectory("sgd", learning_rate=0.05, momentum=0.9)
-    np.testing.assert_allclose(zero, momentum, rtol=0, atol=1e-13)
-    damped, _ = trajectory("sgd", learning_rate=0.5, momentum=0.9, dampening=0.9)
-    np.testing.assert_allclose(zero, damped, rtol=0, atol=1e-13)
-    authors, _ = trajectory("padam", convention="authors", learning_rate=0.5, p=0.0)
-    assert np.max(np.abs(authors - momentum)) > 1
-
-
-@pytest.mark.parametrize("convention", ["paper", "torch", "optax"])
-def test_a_spike_tells_the_orders_of_amsgrad_apart(convention):
-    """After one spike G at step 1 and no gradient since, v_hat keeps what the order made of it."""
-    spike, steps = 40.0, 30
-    optimizer = OPTIMIZERS["amsgrad"](convention=convention, epsilon=0.0)
-    got = directions(optimizer, [[spike]] + [[0.0]] * (steps - 1))[:, 0]
-    t = np.arange(1, steps + 1)
-    m, corrected = 0.1 * 0.9 ** (t - 1), 1 - 0.9**t
-    want = {
-        "paper": m / np.sqrt(0.001),
-        "torch": m / corrected / np.sqrt(0.001 / (1 - 0.999**t)),
-        "optax": m / corrected,
-    }
-    np.testing.assert_allclose(got, want.pop(convention), rtol=1e-11)
-    for other in want.values():
-        assert np.max(np.abs(got / other - 1)) > 0.5
-
-
-def test_first_gradient_is_damped_like_all_others():
-    g = [[1.0], [0.0], [0.0]]
-    optimizer = OPTIMIZERS["sgd"](momentum=0.9, dampening=0.4)
-    np.testing.assert_allclose(directions(optimizer, g)[:, 0], [0.6, 0.54, 0.486], rtol=1e-12)
-
-
-def test_adam_includes_momentum():
-    """Choi et al. 2019: with a huge epsilon and its rate times it, Adam is momentum SGD."""
-    t = np.arange(1, STEPS + 1)
-    momentum, _ = trajectory("sgd", learning_rate=0.05, momentum=0.9)
-    apart = []
-    for epsilon in (1e6, 1e7, 1e8):
-        factors = epsilon * (1 - 0.9**t) / (1 - 0.9)
-        got, _ = trajectory("adam", factors, learning_rate=0.05, epsilon=epsilon)
-        apart.append(np.max(np.abs(got - momentum)))
-    assert apart[2] < 2e-6
-    np.testing.assert_allclose(np.array(apart[:2]) / apart[1:], 10, rtol=0.01)
-
-
-def test_l2_in_adams_gradient_is_not_adamw():
-    with jax.enable_x64(True):
-        params = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([3.0])}
-        grads = {"kernel": jnp.array([[0.5, 0.1]]), "bias": jnp.array([1.0])}
-        coupled = optax.add_decayed_weights(0.3)
-        adam = OPTIMIZERS["adam"]()
-        l2 = chain(adam, constant, 1, 1, coupled)
-        w = chain(OPTIMIZERS["adamw"](weight_decay=0.3), constant, 1, 1)
-        own, _ = jitted(w.update)(grads, w.init(params), params)
-        other, _ = jitted(l2.update)(grads, l2.init(params), params)
-        # Whatever the decay, Adam's first step is the sign of the gradient.
-        np.testing.assert_allclose(other["kernel"], [[-1e-3, 1e-3]], rtol=1e-6)
-        np.testing.assert_allclose(own["kernel"], [[-1.3e-3, -0.4e-3]], rtol=1e-6)
-
-
-def test_orthogonal_sets_singular_values_near_one():
-    with jax.enable_x64(True):
-        left, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 30)))
-        right, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(30, 30)))
-        s = np.geomspace(0.008, 1, 30)
-        for matrix in (left * s @ right, (left * s @ right).T):
-            turned = np.asarray(jitted(orthogonal)(matrix, 1e-7))
-            values = np.linalg.svd(turned, compute_uv=False)
-            assert values.min() > 0.68
-            assert values.max() < 1.21
-            # The singular vectors stay: U^T O V is diagonal.
-            core = (
-                (left.T @ turned @ right.T) if len(turned) == 40 else (left.T @ turned.T @ right.T)
-            )
-            np.testing.assert_allclose(core - np.diag(np.diag(core)), 0, atol=1e-12)
 
 
 def test_corrections_of_bias_survive_float32():

@@ -18,6 +18,7 @@ from nnref.parts.activations import ACTIVATIONS, pieces
 from nnref.parts.initializers import (
     INITIALIZERS,
     constant,
+    ones,
     torch_linear,
 )
 from nnref.parts.models.mlp import MLP, Linear
@@ -210,3 +211,22 @@ def test_a_kernel_initializer_for_a_bias_is_told_in_words():
     build = from_file(bias_initializer="he_normal")
     with pytest.raises(UserError, match="needs a kernel, .* a bias of shape .4,. can have zeros, "):
         build((2,), 1, streams())
+
+
+def test_linear_without_bias_has_its_matrix_alone():
+    model = Linear((3,), 1, streams(), kernel_initializer=ones, use_bias=False)
+    assert len(jax.tree.leaves(nnx.state(model, nnx.Param))) == 1
+    np.testing.assert_allclose(model(jnp.array([[1.0, 2.0, 4.0]])), [[7.0]])
+
+
+@pytest.mark.parametrize("name", ["linear", "sigmoid", "maxout"])
+def test_output_activation_follows_the_last_layer(name):
+    made = partial(
+        MLP, (2,), 3, hidden=(4,), bias_initializer=partial(constant, value=0.5), activation=jnp.abs
+    )
+    x = jax.random.normal(jax.random.key(1), (5, 2))
+    with_it = made(rngs=streams(), output_activation=ACTIVATIONS[name])
+    h = with_it.layers[0](x)
+    z = h @ with_it.layers[1].kernel[...] + 0.5
+    np.testing.assert_allclose(with_it(x), ACTIVATIONS[name](z), rtol=1e-6)
+    assert with_it(x).shape == (5, 3)

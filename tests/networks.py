@@ -1,9 +1,14 @@
 """Small networks and data that the tests of the diagnosis share."""
 
+from dataclasses import replace
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+import nnref
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.recipe import Recipe
 
@@ -79,3 +84,44 @@ def judged(check, asked):
     """Causes of the faults and notes of one check."""
     found = check(AtStart(asked))
     return [(finding.severity, finding.cause) for finding in found]
+
+
+# --- a linear map of three columns, as a user writes it down -------------------------------------
+
+
+X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+Y = X[:, :1] - 2 * X[:, 1:2]
+KEY = jax.random.key(3)
+
+
+def init(key):
+    return {"w": 0.3 * jax.random.normal(key, (3, 1))}
+
+
+def apply(params, x):
+    return x @ params["w"]
+
+
+def squared(outputs, y):
+    return (outputs - y) ** 2
+
+
+def task(**changes):
+    return nnref.Task(**{"init": init, "apply": apply, "loss": squared, "train": (X, Y)} | changes)
+
+
+def recipe_of(task):
+    init, apply, loss, *_ = task.functions
+    return Recipe(init, apply, loss, train=task.train, optimizer=optax.adam(0.1))
+
+
+def linear():
+    """The same, with plain gradient descent, as what the checks look at."""
+    return replace(recipe_of(task()), optimizer=optax.sgd(0.05), epochs=5)
+
+
+class LinenNorm(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(4)(x))
+        return nn.Dropout(0.5, deterministic=not train)(x)

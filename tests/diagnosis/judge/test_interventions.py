@@ -1,0 +1,84 @@
+"""What is tried with one thing changed, and what a network learns of one batch."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import X, linear, recipe_of, task
+
+from nnref.diagnosis.judge.interventions import Interventions
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.recipe import Recipe
+
+
+def tried(recipe):
+    return Interventions(Measurements(recipe, seconds=30.0))
+
+
+def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
+    """Noise that no line through three columns explains, and that of two rows one does."""
+    noise = np.random.default_rng(1).normal(size=(64, 1)).astype(np.float32)
+    told = tried(recipe_of(task(train=(X, noise)))).overfit_one_batch
+    assert list(told) == [2, 16, 64]
+    assert told[2] > 0.99
+    assert told[64] < 0.3
+
+    def silent(params, x):
+        return x @ params["w"] * 0
+
+    told = tried(recipe_of(task(train=(X, noise), apply=silent))).overfit_one_batch
+    assert max(told.values()) <= 0.01
+
+
+def test_by_heart_needs_no_dropout_and_has_none():
+    def apply(params, x, key, training):
+        return x @ params["w"] + 9.0 * training * jax.random.normal(key, (len(x), 1))
+
+    assert tried(recipe_of(task(apply=apply))).overfit_one_batch[64] > 0.99
+
+
+def test_tokens_are_not_standardized():
+    """Places in a table of forty, of a network that does not learn: what else is tried."""
+    tokens = np.random.default_rng(1).integers(0, 40, (200, 3))
+    wanted = (tokens.sum(1, keepdims=True) % 7).astype(np.float32)
+    recipe = Recipe(
+        lambda key: ({"table": 0.1 * jax.random.normal(key, (40, 4)), "w": jnp.ones((4, 1))}, {}),
+        lambda params, state, x, key, train: (
+            jnp.tanh(params["table"][x].sum(1)) @ params["w"],
+            state,
+        ),
+        lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(tokens, wanted),
+        optimizer=optax.sgd(1e-6),
+    )
+    trials = tried(recipe).trials
+    assert "inputs" not in trials
+    assert "rate x100" in trials
+    dense = replace(
+        recipe,
+        init=lambda key: ({"w": jnp.ones((3, 1))}, {}),
+        apply=lambda params, state, x, key, train: (x @ params["w"], state),
+    )
+    assert "inputs" in tried(dense).trials
+
+
+def test_a_penalty_of_either_sign_is_tried_without():
+    for factor, expected in ((-0.1, True), (0.1, True), (0.0, False)):
+        penalty = lambda params, factor=factor: factor * jnp.sum(params["w"] ** 2)  # noqa: E731
+        assert ("penalty" in tried(replace(linear(), penalty=penalty)).trials) == expected
+
+
+def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
+    strong, mild = optax.add_decayed_weights(5.0), optax.add_decayed_weights(1e-4)
+    measured = Measurements(
+        replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40), 30.0
+    )
+    assert measured.decay == pytest.approx([0.1])
+    assert measured.trained.skill < 0.6
+    assert Interventions(measured).trials["decay"].skill > 0.99
+    for optimizer in (optax.chain(mild, optax.sgd(0.02)), optax.adam(0.1)):
+        measured = Measurements(replace(linear(), optimizer=optimizer), 30.0)
+        assert measured.decay == ()

@@ -1,0 +1,50 @@
+"""What is measured of a recipe: clipped steps, and how long a step takes."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+from networks import recipe_of, task
+
+import nnref
+from nnref.diagnosis.judge.measurements import Measurements
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "clips"),
+    [
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)), True),
+        (optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9)), True),
+        (optax.adam(0.1), False),
+        (optax.chain(optax.clip(1.0), optax.sgd(0.1)), False),
+        (optax.apply_if_finite(optax.adam(0.1), 3), False),
+    ],
+)
+def test_clipped_steps_are_counted_where_the_global_norm_is_clipped(optimizer, clips):
+    measured = Measurements(
+        replace(recipe_of(task()), optimizer=optimizer, epochs=40), seconds=30.0
+    )
+    lengths = np.sqrt((measured.run.steps.gradient.astype(float) ** 2).sum(1))
+    share = float((lengths > 1).mean())
+    assert 0 < share < 1
+    assert measured.clipped == (share if clips else None)
+
+
+def test_steps_of_an_experiment_are_counted_too(tmp_path):
+    experiment = json.loads(Path("experiments/xor_small.json").read_text())
+    experiment["clipping"] = {"name": "global_norm", "threshold": 1e-3}
+    (tmp_path / "clipped.json").write_text(json.dumps(experiment | {"epochs": 50}))
+    measures = nnref.diagnose(tmp_path / "clipped.json").measures
+    assert measures["share of clipped steps"] > 0.9
+
+
+def test_a_slow_network_is_trained_step_by_step_within_its_time():
+    measured = Measurements(recipe_of(task()), seconds=30.0)
+    measured.seconds_of_a_step = 10.0  # measured once, and kept
+    assert measured.trainer.stepwise
+    measured = Measurements(recipe_of(task()), seconds=30.0)
+    measured.seconds_of_a_step = 1e-5
+    assert not measured.trainer.stepwise

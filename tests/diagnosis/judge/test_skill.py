@@ -1,0 +1,82 @@
+"""How well outputs do: by a metric of the user, and what counts as a target at all."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from networks import X, Y, linear, recipe_of, task
+
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.recipe import Recipe
+
+
+def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_the_loss():
+    def matched(outputs, y):
+        return -jnp.mean(jnp.diag(jax.nn.log_softmax(outputs @ y.T)))
+
+    def near(outputs, y):
+        return jnp.mean(outputs[:, 0] <= outputs[:, 0].max())  # all are, always
+
+    for loss, fits in ((matched, False), (lambda o, y: jnp.mean((o - y) ** 2), True)):
+        measured = Measurements(replace(linear(), loss=loss, metric=near), 30.0)
+        assert measured.skill.fits == fits
+        assert bool(measured.skill.metric_refused) == (not fits)
+
+
+def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
+    """Balanced accuracy of one row in eight: a constant has a half, not seven eighths."""
+    y = (np.arange(64) % 8 == 0).astype(np.float32)[:, None]
+    x = np.concatenate([y, X], 1)
+
+    def balanced(outputs, y):
+        right = (outputs > 0) == (y > 0.5)
+        return (right[y > 0.5].mean() + right[y < 0.5].mean()) / 2
+
+    recipe = Recipe(
+        lambda key: ({"w": jnp.zeros((4, 1)), "b": jnp.zeros(1)}, {}),
+        lambda params, state, x, key, train: (x @ params["w"] + params["b"], state),
+        lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(),
+        train=(x, y),
+        optimizer=optax.adam(0.1),
+        kind="binary",
+        metric=balanced,
+    )
+    measured = Measurements(recipe, seconds=30.0)
+    half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
+    assert measured.skill.outcome(half, {}).skill == 1
+    assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
+    assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
+    assert measured.never_predicted == set()
+    still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)), seconds=30.0)
+    assert still.never_predicted == {1}
+
+
+def test_rows_are_looked_at_evenly_where_there_are_many():
+    x = np.linspace(0, 1, 5000, dtype=np.float32)[:, None]
+    made = recipe_of(task())
+    recipe = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
+    outputs, y = Measurements(recipe, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
+    np.testing.assert_array_equal(outputs, y)
+    assert len(y) == 1024
+    assert (y[0], y[-1]) == (0, 1)
+    goes_on = replace(recipe, restart=lambda params, state: state)
+    _, y = Measurements(goes_on, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
+    np.testing.assert_array_equal(y, x[:1024])
+
+
+def product(outputs, y):
+    return jnp.mean(outputs * y)
+
+
+def test_costs_of_one_answer_to_all_rows_are_no_targets():
+    """As in Reddi et al. 2018: a linear cost whose sign changes, and inputs that are all one."""
+    same = np.ones_like(X)
+    assert Measurements(recipe_of(task(loss=product, train=(same, Y))), seconds=30.0).skill.costs
+    for other in (
+        task(loss=product),
+        task(train=(same, Y)),
+        task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
+    ):
+        assert not Measurements(recipe_of(other), seconds=30.0).skill.costs

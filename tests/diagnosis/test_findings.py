@@ -1,0 +1,98 @@
+"""Findings: what a report says of them, on the terminal, as a page and as JSON."""
+
+import json
+
+import pytest
+
+from nnref.diagnosis.findings import Finding, Findings
+
+SYMPTOM = Finding("dying_relu", "fault", "hidden", "no row activates it")
+
+
+CAUSE = Finding(
+    "learning_rate_too_high",
+    "fault",
+    "optimizer",
+    "with a tenth of the rate it learns <fine>, " + "and so on " * 12,
+    measured="0.5",
+    healthy="1e-3",
+    remedy="divide the learning rate by 10",
+    confidence=0.8,
+    symptoms=(SYMPTOM,),
+)
+
+
+NOTE = Finding("class_imbalance", "note", "targets", "one class in 90 % of the rows")
+
+
+def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
+    found = Findings((CAUSE, NOTE), ("data",), ("validation",), {"loss": float("nan")})
+    lines = str(found).splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    for word in ("[learning_rate_too_high]", "80% sure", "divide the learning rate", "no row"):
+        assert word in text
+    assert text.index("steps overshoot") < text.index("no row activates") < text.index("one class")
+    assert (found.faults, found.notes) == ((CAUSE,), (NOTE,))
+    assert "&lt;fine&gt;" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["measures"] == {"loss": "nan"}
+
+
+def test_a_cause_outside_the_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="vocabulary"):
+        Finding("bad_luck", "fault", "", "")
+
+
+MEASURES = {
+    "skill on training rows": 0.5,
+    "skill on validation rows": 0.25,
+    "skill of simple models": {"linear": 0.2, "boosted trees": 0.9},
+    "skill of simple models on shuffled targets": None,
+    "skill on one batch by its rows": {2: 1.0, 16: 0.75},
+    "share of clipped steps": 0.125,
+    "steps": 7,
+    "loss of the best constant answer": 0.693,
+    "first loss": 0.8,
+    "last loss": 0.4,
+    "trials": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "word", "told"),
+    [
+        ({}, "to be learned", "boosted trees first, and this network does not"),
+        ({"skill on training rows": 0.88}, "to be learned", "it is learned"),
+        ({"skill of simple models": {"linear": 0.05}}, "to be learned", "find nothing"),
+        ({}, "this network", "0.50 on its training rows, 0.25 on the validation rows"),
+        ({}, "one batch alone", "2 rows 1.00, 16 rows 0.75"),
+        ({}, "loss", "0.8 at first, 0.4 after 7 steps; 0.693 of the best constant answer"),
+        ({}, "clipped", "12%"),
+    ],
+)
+def test_what_was_reached_is_told(changed, word, told):
+    assert told in dict(Findings(measures=MEASURES | changed).figures)[word]
+
+
+def test_what_was_not_measured_is_left_out():
+    left = {"skill of simple models": {}, "skill on one batch by its rows": {}}
+    found = Findings(measures=MEASURES | left | {"share of clipped steps": None})
+    assert [word for word, _ in found.figures] == ["this network", "loss"]
+    assert Findings().figures == []
+
+
+def test_notes_of_other_rows_stand_apart(tmp_path):
+    notes = (
+        Finding("overfitting", "note", "validation rows", "half of them are training rows"),
+        Finding("no_signal", "note", "column 3", "one value"),
+    )
+    found = Findings(notes, measures=MEASURES)
+    titles = [(title, [note.cause for note in part]) for title, part in found.sections]
+    assert titles == [
+        ("Worth knowing, no fault:", ["no_signal"]),
+        ("On rows it was not trained on:", ["overfitting"]),
+    ]
+    page = found.to_html(tmp_path / "why.html").read_text()
+    for text in (str(found), page):
+        places = [text.index(word) for word in ("one value", "On rows", "half of", "0.693")]
+        assert places == sorted(places)

@@ -1,187 +1,24 @@
-"""Healthy networks, whatever their targets and losses look like: no alarm, and no wrong note."""
+"""Skill over targets of every kind; healthy networks raise no alarm, whatever their targets."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from healthy import (
+    CLASSES,
+    COUNTS,
+    EYE,
+    HEALTHY,
+    ROWS,
+    X,
+    against_each_column,
+    bce,
+    softmax_of_indices,
+    squared,
+    task,
+)
 
 import nnref
-from nnref.diagnosis.program.loss_facts import kind_of
-from nnref.diagnosis.recipe import Recipe
-
-REGRESSION = ("regression", "values")
-NUMBERED = ("multiclass", "classes")
-ONE_HOT = ("multiclass", "one-hot")
-
-ROWS = 240
-RANDOM = np.random.default_rng(0)
-X = RANDOM.normal(size=(ROWS, 3)).astype(np.float32)
-SMOOTH = np.tanh(X[:, :1]) + np.sin(X[:, 1:2])  # between -2 and 2
-NUMBER = X[:, :1] + X[:, 1:2]  # its sign and its thirds are classes
-CLASSES = np.digitize(NUMBER[:, 0], [-0.6, 0.6])
-EACH = np.sign(X) > 0  # a flag for each column
-SEQUENCES = np.stack([X[:, :2], X[:, 1:]], 1)  # (rows, 2 places, 2)
-PLACES = (SEQUENCES.sum(-1) > 0).astype(int)
-
-
-def distances(error):
-    return lambda o, y: jnp.mean(error(o - y))
-
-
-def pinball(o, y):
-    e = y - o
-    return jnp.mean(jnp.maximum(0.8 * e, -0.2 * e))
-
-
-def three_quantiles(o, y):
-    e, tau = y - o, jnp.array([0.2, 0.5, 0.8])
-    return jnp.mean(jnp.maximum(tau * e, (tau - 1) * e))
-
-
-def gaussian(o, y):
-    mean, log_deviation = o[:, :1], jnp.clip(o[:, 1:], -3, 3)
-    return jnp.mean(0.5 * jnp.square((y - mean) / jnp.exp(log_deviation)) + log_deviation)
-
-
-def poisson(o, y):
-    return jnp.mean(jnp.exp(o) - y * o)
-
-
-def log_cosh(o, y):
-    return jnp.mean(optax.losses.log_cosh(o, jnp.asarray(y, jnp.float32)))
-
-
-def bce(o, y):
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(o, jnp.asarray(y, jnp.float32)))
-
-
-def bce_of_probabilities(o, y):
-    p = jnp.clip(jax.nn.sigmoid(o), 1e-6, 1 - 1e-6)
-    return -jnp.mean(y * jnp.log(p) + (1 - y) * jnp.log(1 - p))
-
-
-def softmax_of_indices(o, y):
-    labels = jnp.asarray(y, jnp.int32).reshape(o.shape[:-1])
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(o, labels))
-
-
-def softmax_of_rows(o, y):
-    return jnp.mean(optax.softmax_cross_entropy(o, jnp.asarray(y, jnp.float32)))
-
-
-def hinge(o, y):
-    return jnp.mean(jnp.maximum(0.0, 1 - y * o))
-
-
-squared, absolute = distances(jnp.square), distances(jnp.abs)
-huber = distances(optax.losses.huber_loss)
-COUNTS = np.clip(np.round(8 + 4 * SMOOTH), 0, 40)
-AGES = np.clip(np.round(40 + 12 * SMOOTH), 18, 65)
-RATES = np.clip(np.round(np.exp(1 + 0.7 * SMOOTH)), 0, 40)
-RATINGS = np.clip(np.round(3 + SMOOTH), 1, 5)
-GREYS = np.round(4 + 2 * np.tanh(X[:, [0, 1, 2, 0]])).reshape(-1, 2, 2, 1)
-MASKS = EACH[:, [0, 1, 2, 0]].reshape(-1, 2, 2, 1)
-SIGNS = np.where(NUMBER > 0, 1, -1)
-EYE = np.eye(3)[CLASSES]
-CHANCES = 1 / (1 + np.exp(-NUMBER))
-SOFT = np.asarray(jax.nn.softmax(X))
-
-HEALTHY = {  # inputs, targets, loss; the kind of task that it is, and how the targets say so
-    "ages, int32, squared": (X, AGES.astype(np.int32), squared, REGRESSION),
-    "ages, int8 (N,), absolute": (X, AGES.astype(np.int8)[:, 0], absolute, REGRESSION),
-    "counts, uint8, huber": (X, COUNTS.astype(np.uint8), huber, REGRESSION),
-    "counts, float64, log-cosh": (X, COUNTS, log_cosh, REGRESSION),
-    "counts, int32, poisson": (X, RATES.astype(np.int32), poisson, REGRESSION),
-    "counts, int32, quantile": (X, COUNTS.astype(np.int32), pinball, REGRESSION),
-    "counts, int32, 3 quantiles": (X, COUNTS.astype(np.int32), three_quantiles, REGRESSION),
-    "counts, int32, gaussian": (X, COUNTS.astype(np.int32), gaussian, REGRESSION),
-    "ratings, int32, squared": (X, RATINGS.astype(np.int32), squared, REGRESSION),
-    "values, float32, squared": (X, SMOOTH.astype(np.float32), squared, REGRESSION),
-    "wholes, int32 (N, k), squared": (X, np.round(9 * X).astype(np.int32), squared, REGRESSION),
-    "greys, uint8 (N, 2, 2, 1), squared": (X, GREYS.astype(np.uint8), squared, REGRESSION),
-    "chances, float32, logits": (X, CHANCES.astype(np.float32), bce, REGRESSION),
-    "chances, float32, probabilities": (
-        X,
-        CHANCES.astype(np.float32),
-        bce_of_probabilities,
-        REGRESSION,
-    ),
-    "yes or no, bool, logits": (X, NUMBER > 0, bce, ("binary", "binary")),
-    "yes or no, uint8 (N,), probabilities": (
-        X,
-        (NUMBER[:, 0] > 0).astype(np.uint8),
-        bce_of_probabilities,
-        ("binary", "binary"),
-    ),
-    "yes or no, int8, squared": (X, (NUMBER > 0).astype(np.int8), squared, ("binary", "binary")),
-    "signs, int8, hinge": (X, SIGNS.astype(np.int8), hinge, ("binary", "values")),
-    "signs, float32, squared": (X, SIGNS.astype(np.float32), squared, ("binary", "values")),
-    "classes, int32, indices": (X, CLASSES.astype(np.int32), softmax_of_indices, NUMBERED),
-    "classes, float32 (N, 1), indices": (
-        X,
-        CLASSES[:, None].astype(np.float32),
-        softmax_of_indices,
-        NUMBERED,
-    ),
-    "one-hot, float32, softmax": (X, EYE.astype(np.float32), softmax_of_rows, ONE_HOT),
-    "one-hot, int8, squared": (X, EYE.astype(np.int8), squared, ONE_HOT),
-    "one-hot, bool, softmax": (X, EYE > 0, softmax_of_rows, ONE_HOT),
-    "soft labels, float32, softmax": (X, SOFT, softmax_of_rows, ONE_HOT),
-    "soft labels, float32, squared": (X, SOFT, squared, REGRESSION),
-    "flags, bool (N, k), logits": (X, EACH, bce, ("multilabel", "flags")),
-    "masks, uint8 (N, 2, 2, 1), logits": (X, MASKS.astype(np.uint8), bce, ("multilabel", "binary")),
-    "places, int32 (N, T)": (
-        SEQUENCES,
-        PLACES.astype(np.int32),
-        softmax_of_indices,
-        ("places", "classes"),
-    ),
-    "places, one-hot (N, T, k)": (
-        SEQUENCES,
-        np.eye(2)[PLACES].astype(np.float32),
-        softmax_of_rows,
-        ("places", "one-hot"),
-    ),
-}
-WIDTHS = {softmax_of_indices: 3, three_quantiles: 3, gaussian: 2}
-
-
-def task(x, y, loss, valid=True):
-    """A multilayer perceptron with outputs of the shape that the loss wants."""
-    shape = y.shape[1:]
-    if loss in WIDTHS:
-        shape = (2, 2) if x.ndim == 3 else (WIDTHS[loss],)
-    width = int(np.prod(shape, dtype=int))
-    if x.ndim == 3:
-        width //= x.shape[1]  # the same layers at each place
-
-    def init(key):
-        first, second = jax.random.split(key)
-        return {
-            "a": jax.nn.initializers.he_normal()(first, (x.shape[-1], 32)),
-            "b": jnp.zeros(32),
-            "c": jax.nn.initializers.lecun_normal()(second, (32, width)),
-            "d": jnp.zeros(width),
-        }
-
-    def apply(p, x):
-        outputs = jax.nn.relu(x @ p["a"] + p["b"]) @ p["c"] + p["d"]
-        return outputs.reshape(len(x), *shape)
-
-    kept = slice(0, 180), slice(180, None)
-    train, held = [(x[rows], y[rows]) for rows in kept]
-    return nnref.Task(init=init, apply=apply, loss=loss, train=train, valid=held if valid else None)
-
-
-@pytest.mark.parametrize("name", HEALTHY)
-def test_what_targets_are_is_asked_of_the_loss_not_of_their_dtype(name):
-    x, y, loss, expected = HEALTHY[name]
-    made = task(x, y, loss).functions
-    outputs, _ = made.apply(*made.init(jax.random.key(0)), x[:8], None, False)
-    recipe = Recipe(made.init, made.apply, made.loss, train=(x, y))
-    assert kind_of(recipe, outputs, y[:8]) == expected
-
+from nnref.diagnosis.data.targets import chance, score, skill, target_of
 
 QUICK = [  # one for each way to judge a network; the others take two minutes
     "ages, int32, squared",
@@ -213,11 +50,6 @@ def reversed_sign(o, y):
     return -squared(o, y)
 
 
-def against_each_column(o, y):
-    return jnp.mean(jnp.square(o - y))
-
-
-WIDTHS[against_each_column] = 3
 SHUFFLED = np.random.default_rng(1).permutation(ROWS)
 
 STRANGERS = COUNTS[SHUFFLED].astype(np.int32), CLASSES[SHUFFLED].astype(np.int32)
@@ -252,3 +84,24 @@ def test_one_output_for_numbered_classes_is_noted_where_the_user_says_classes(dt
     told = {"optimizer": optax.adam(0.03), "batch_size": 30, "epochs": 60}
     found = nnref.diagnose(made, **told, kind="multiclass")
     assert [f.cause for f in found] == ["output_width_mismatch"]
+
+
+def test_masked_steps_ask_for_nothing():
+    target = target_of(np.array([[2, 1, -1], [2, -1, -1]]), "places")
+    assert chance(target) == pytest.approx(2 / 3)
+    assert score(target, np.array([[2, 0, 7], [2, 7, 7]])) == pytest.approx(2 / 3)
+
+
+def test_skill_is_0_for_a_constant_and_1_for_the_truth():
+    for y, kind in ((EYE, "multiclass"), (X[:, :1], "regression"), (EYE[:, :1], "binary")):
+        target = target_of(y, kind)
+        constant = np.full(target.answers.shape, most(target), float)
+        assert skill(score(target, constant), chance(target)) == pytest.approx(0, abs=1e-6)
+        assert skill(score(target, target.answers), chance(target)) == 1
+    assert skill(float("nan"), 0.5) == -1
+
+
+def most(target):
+    if target.kind == "regression":
+        return target.answers.mean()
+    return np.bincount(target.answers).argmax()

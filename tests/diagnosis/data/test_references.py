@@ -1,0 +1,56 @@
+"""What simple models learn of the same rows."""
+
+import numpy as np
+import pytest
+
+from nnref.diagnosis.data.references import lookup, references, scales, standardized
+from nnref.diagnosis.data.targets import target_of
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(300, 4)).astype(np.float32)
+
+
+def test_references_find_what_is_there_and_nothing_where_nothing_is():
+    line = references(X, target_of(X @ np.array([[1.0], [2], [0], [-1]]), "regression"))
+    assert line.best[1] > 0.99
+    ring = (np.abs(X[:, :1]) > 0.6).astype(float)
+    curved = references(X, target_of(ring, "binary"))
+    assert curved.skills["linear"] < 0.2 < 0.6 < curved.best[1]
+    noise = references(X, target_of(RANDOM.normal(size=(300, 1)), "regression"), shuffles=2)
+    assert noise.best[1] < 0.1
+    assert max(noise.shuffled.values()) < 0.1
+
+
+def test_steps_of_sequences_are_told_from_those_before_them():
+    """A chain whose next token is the last one plus 1 or plus 2, by the third from the end."""
+    text = [0, 1, 2]
+    while len(text) < 2000:
+        text.append((text[-1] + 1 + text[-3] % 2) % 5)
+    x = np.array(text).reshape(100, 20)
+    following = np.roll(text, -1).reshape(100, 20)
+    told = references(x, target_of(following, "places"))
+    assert told.best[1] > 0.9
+    one_hot = np.eye(5)[following]
+    assert references(x, target_of(one_hot, "places")).skills == told.skills
+    drawn = RANDOM.permutation(following.ravel()).reshape(100, 20)
+    assert references(x, target_of(drawn, "places")).best[1] < 0.1
+    # Inputs that do not go along with the targets are seen whole, with the place.
+    seen = references(x[:, :3], target_of(np.tile([0, 1, 1, 2], (100, 1)), "places"))
+    assert seen.best[1] > 0.9
+
+
+def test_few_rows_are_held_against_a_table_of_them():
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
+    xor = target_of(np.array([[0], [1], [1], [0]]), "binary")
+    assert references(corners, xor).best == ("lookup table", 1.0)
+    assert lookup(np.repeat(corners[:2], 2, 0), xor) == 0  # equal rows, unequal targets
+
+
+def test_standardizing_is_by_column_and_of_images_as_a_whole():
+    table = X * [1, 10, 100, 0] + 5
+    told = scales(standardized(table))
+    np.testing.assert_allclose(told.mean, 0, atol=1e-4)  # single precision
+    np.testing.assert_allclose(told.deviation[:3], 1, rtol=1e-4)
+    images = standardized(RANDOM.uniform(0, 255, (20, 4, 4, 1)))
+    assert abs(images.mean()) < 1e-5
+    assert images.std() == pytest.approx(1, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Small experiments and sweeps that several tests run, and a kill in the middle."""
+"""Small experiments, sweeps and an ablation that several tests run, and a kill in the middle."""
 
 import json
 
@@ -32,6 +32,24 @@ XOR_SWEEP = {
             "optimizer": ["sgd", {"name": "adam", "beta1": {"values": [0.8, 0.9]}}],
             "optimizer.learning_rate": RATES,
         }
+    },
+}
+
+ABLATION = {
+    "about": "for the tests",
+    "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
+    "model": {"name": "mlp", "hidden": [4]},
+    "loss": "softmax_cross_entropy",
+    "optimizer": "sgd",
+    "batch_size": 28,
+    "epochs": 30,
+    "seeds": [0, 1],
+    "sweep": {
+        "axes": {
+            "optimizer": ["sgd", {"name": "sgd", "momentum": 0.9}],
+            "optimizer.learning_rate": [1.0, 1e-3, 1e-4],
+        },
+        "target": {"metric": "valid_loss", "at_most": 1.18},
     },
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnref.errors import UserError
-from nnref.experiment.axes import DIGITS, variants
+from nnref.experiment.axes import DIGITS, value_in_words, variants
 from nnref.experiment.experiment import Experiment, parse
 from nnref.studies.groups import parse_sweep, read_sweep
 
@@ -218,3 +218,18 @@ def test_a_file_without_a_sweep_says_what_to_write(tmp_path):
     path.write_text(json.dumps(SMALL))
     with pytest.raises(UserError, match=r'plain.json: sweep: missing; .*"axes"'):
         read_sweep(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([32, 32, 32], "3 × 32"),
+        ([32, 32], "[32, 32]"),
+        (10.0, "10"),
+        (1e-5, "1e-05"),
+        ([], "[]"),
+        ({}, "off"),
+    ],
+)
+def test_values_are_told_in_short(given, said):
+    assert value_in_words(given) == said

@@ -1,71 +1,32 @@
 """Comparisons: equal budgets, tuned on validation data, judged on fresh seeds and test data."""
 
-import io
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
+from small import ABLATION
 
 from nnref import cli
 from nnref.errors import UserError
-from nnref.experiment.axes import value_in_words
 from nnref.logbook.pages import read_sweep_page
-from nnref.logbook.verdicts import Record
-from nnref.report.page.about_ablations import report_of_comparison
-from nnref.report.page.blocks import Chart, Table, Words
-from nnref.report.page.document import html
-from nnref.report.terminal.ablation import differences, results, show_comparison
-from nnref.report.terminal.sweep import about, label
+from nnref.report.terminal.sweep import label
 from nnref.studies import ablation, sweep, sweep_record
 from nnref.studies.ablation import ablate, comparison_at
-from nnref.studies.comparison import (
-    Alternative,
-    Result,
-)
 from nnref.studies.groups import Job
-from nnref.studies.statistics import Interval, interquartile_mean
-
-SPIRALS = {
-    "about": "for the tests",
-    "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},
-    "model": {"name": "mlp", "hidden": [4]},
-    "loss": "softmax_cross_entropy",
-    "optimizer": "sgd",
-    "batch_size": 28,
-    "epochs": 30,
-    "seeds": [0, 1],
-    "sweep": {
-        "axes": {
-            "optimizer": ["sgd", {"name": "sgd", "momentum": 0.9}],
-            "optimizer.learning_rate": [1.0, 1e-3, 1e-4],
-        },
-        "target": {"metric": "valid_loss", "at_most": 1.18},
-    },
-}
+from nnref.studies.statistics import interquartile_mean
 
 
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "small.json"
-    path.write_text(json.dumps(SPIRALS))
+    path.write_text(json.dumps(ABLATION))
     return path
 
 
 def changed(path, **keys):
-    path.write_text(json.dumps(SPIRALS | {"sweep": SPIRALS["sweep"] | keys}))
+    path.write_text(json.dumps(ABLATION | {"sweep": ABLATION["sweep"] | keys}))
     return path
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    """A comparison, and its logbook."""
-    folder = tmp_path_factory.mktemp("ablation")
-    path = folder / "small.json"
-    path.write_text(json.dumps(SPIRALS))
-    return ablate(path, logbook=folder / "logbook"), path, folder / "logbook"
 
 
 def test_settings_are_chosen_on_validation_data_alone(compared):
@@ -157,7 +118,7 @@ def test_the_same_comparison_again_trains_nothing(compared, monkeypatch, capsys)
     # Another question to the same runs.
     other = ablate(changed(path, metric="test_accuracy"), logbook=logbook)
     assert other.best.tuned.middle.estimate >= other.alternatives[1].tuned.middle.estimate
-    path.write_text(json.dumps(SPIRALS))
+    path.write_text(json.dumps(ABLATION))
     assert cli.main(["ablate", str(path), "--logbook", str(logbook)]) == 0
     told = capsys.readouterr().out
     assert "3 trials each on 2 seeds, then 10 fresh seeds" in told
@@ -167,91 +128,6 @@ def test_the_same_comparison_again_trains_nothing(compared, monkeypatch, capsys)
     assert "Infinity" not in told
     assert "NaN" not in told
     assert json.loads(told)["alternatives"][1]["p"] == comparison.alternatives[1].p
-
-
-def test_the_plan_comes_first_and_a_dry_run_stops_there(file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "train_jobs", None)
-    logbook = tmp_path / "logbook"
-    assert cli.main(["ablate", str(file), "--dry-run", "--logbook", str(logbook)]) == 0
-    told = capsys.readouterr().out
-    assert "6 variants on 2 seeds: 12 runs, 1 programs, about " in told
-    assert "2 alternatives of optimizer, 3 trials each; then tuned and at defaults on 10" in told
-    assert "fresh seeds: 40 runs, about " in told
-    assert not logbook.exists()
-    assert cli.main(["ablate", str(file), "--dry-run", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert plan["trials"] == {"sgd": 3, "sgd momentum 0.9": 3}
-    assert plan["tuning"]["runs"] == 12
-    assert plan["final"]["runs"] == 40
-    assert plan["final"]["seeds"] == list(range(2, 12))
-
-
-def test_on_eighty_columns_nothing_is_cut_off(compared):
-    comparison, _, _ = compared
-    each = comparison.alternatives
-    wordy = tuple(replace(one, name=f"{one.name} called by a name of many words") for one in each)
-    comparison = replace(comparison, alternatives=wordy)
-    stream = io.StringIO()
-    show_comparison(comparison, Console(width=80, file=stream))
-    told = stream.getvalue()
-    assert max(map(len, told.splitlines())) <= 80
-    assert "…" not in told
-    for row in [*results(comparison).rows, *differences(comparison).rows]:
-        assert all(figure in told for figure in row.figures)
-
-
-def test_the_page_has_the_rows_of_the_terminal_and_the_pictures(compared, tmp_path, capsys):
-    comparison, path, logbook = compared
-    report = report_of_comparison(comparison)
-    assert report.headlines[0].sentence == " ".join(comparison.sentences)
-    blocks = {s.key: list(s.blocks) for s in report.sections}
-    rows = next(block for block in blocks["alternatives"] if isinstance(block, Table)).rows
-    assert [row[2:] for row in rows] == [list(row.figures) for row in results(comparison).rows]
-    (table,) = blocks["differences"]
-    assert [row[1:] for row in table.rows] == [r.figures for r in differences(comparison).rows]
-    charts = {key: block for key, (block, *_) in blocks.items() if isinstance(block, Chart)}
-    assert {"curves", "profiles", "sensitivity"} <= charts.keys()
-    names = [each.name for each in comparison.alternatives]
-    for chart in charts.values():
-        assert [line.label for line in chart.views[0].lines][:2] == names or chart.alt.startswith(
-            "validation loss of the best variants"
-        )
-    curve = charts["curves"].views[0].lines[0]
-    ours = [float(f"{edge[-1]:.4g}") for edge in comparison.best.curve]
-    assert [curve.low[-1], curve.values[-1], curve.high[-1]] == ours
-    lines = charts["sensitivity"].views[0]
-    assert lines.x == [1e-4, 1e-3, 1.0]
-    assert lines.x_log
-    ours = [comparison.tuning.final(number) for number in comparison.best.members]
-    assert sorted(lines.lines[0].values) == [float(f"{loss:.4g}") for loss in sorted(ours)]
-    shares = charts["profiles"].views[0].lines
-    assert all(
-        a <= b for line in shares for a, b in zip(line.values, line.values[1:], strict=False)
-    )
-    assert {"axes", "variants", "experiment"} <= blocks.keys(), "those of the tuning"
-    output = tmp_path / "a.html"
-    given = ["--logbook", str(logbook), "-o", str(output)]
-    assert cli.main(["ablate", str(path), *given]) == 0
-    written = output.read_text()
-    assert cli.main(["report", "small", *given]) == 0
-    ended = written.index("<footer>")
-    assert output.read_text()[:ended].count("<svg") == written[:ended].count("<svg") == 2
-    assert "Performance profiles" in output.read_text()
-    capsys.readouterr()
-    picture = str(tmp_path / "a.svg")
-    assert cli.main(["plot", "small", "--logbook", str(logbook), "-o", picture]) == 0
-    assert "Performance profiles" in (tmp_path / "a.svg").read_text()
-
-
-def test_a_comparison_without_pages_is_shown_without_them(compared):
-    comparison, _, _ = compared
-    bare = replace(comparison, tuning=replace(comparison.tuning, page=None), warnings=("mind",))
-    report = report_of_comparison(bare)
-    assert [section.key for section in report.sections] == [
-        *("alternatives", "differences", "warnings", "curves", "profiles", "sensitivity"),
-    ]
-    assert isinstance(report.sections[2].blocks[0], Words)
-    assert "mind" in html(report)
 
 
 def test_every_page_of_an_ablation_stands_for_the_whole(compared, tmp_path):
@@ -300,10 +176,6 @@ def test_a_measure_that_is_not_there_is_refused_before_anything_runs(file, keys,
 # --- parts --------------------------------------------------------------------------------------
 
 
-def record(values, ending="", **test):
-    return Record(0, {"valid_loss": np.array(values, np.float32)}, ending, test)
-
-
 @pytest.mark.parametrize(
     ("value", "name"),
     [
@@ -338,31 +210,3 @@ def test_what_halving_dropped_is_not_chosen_for_its_loss_of_long_ago():
     tuning = SimpleNamespace(ranking=[2, 0, 1])
     asked = SimpleNamespace(members={"a": [0, 2], "b": [1]})
     assert ablation.best_of(asked, tuning) == {"a": 2, "b": 1}
-
-
-def alternative(name, scores):
-    middle = Interval(float(interquartile_mean(scores)), 0, 1)
-    return Alternative(name, (0,), Result("", scores, middle, 0, None), None, (), 0.5, None)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([32, 32, 32], "3 × 32"),
-        ([32, 32], "[32, 32]"),
-        (10.0, "10"),
-        (1e-5, "1e-05"),
-        ([], "[]"),
-        ({}, "off"),
-    ],
-)
-def test_values_are_told_in_short(given, said):
-    assert value_in_words(given) == said
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(5.2e-5, "0.052 ms"), (0.25, "250 ms"), (2.0, "2 s"), (100.0, "2 min"), (np.inf, "∞")],
-)
-def test_times_are_told_in_their_unit(seconds, said):
-    assert about(seconds) == said

@@ -10,7 +10,6 @@ import pytest
 from small import XOR_SWEEP, changed, same_records
 
 import nnref
-from nnref import cli
 from nnref.errors import UserError
 from nnref.logbook.index import everything
 from nnref.studies import groups, sweep, sweep_page
@@ -30,21 +29,6 @@ def file(tmp_path):
 @pytest.fixture
 def logbook(tmp_path):
     return tmp_path / "logbook"
-
-
-# --- the plan -----------------------------------------------------------------------------------
-
-
-def test_a_dry_run_shows_the_plan_and_trains_nothing(file, logbook, capsys, monkeypatch):
-    monkeypatch.setattr(sweep, "train_jobs", None)
-    assert cli.main(["sweep", str(file), "--dry-run", "--logbook", str(logbook)]) == 0
-    told = capsys.readouterr().out
-    assert "9 variants on 2 seeds: 18 runs, 2 programs, about " in told
-    assert "optimizer adam" in told
-    assert not logbook.exists()
-    assert cli.main(["sweep", str(file), "--dry-run", "--json"]) == 0
-    plan = json.loads(capsys.readouterr().out)
-    assert [group["runs"] for group in plan["groups"]] == [6, 12]
 
 
 # --- what is computed ---------------------------------------------------------------------------
@@ -86,20 +70,6 @@ def test_one_compilation_serves_a_group(file, monkeypatch):
 def test_a_sweep_is_no_run(file, logbook):
     with pytest.raises(UserError, match="is a sweep of many experiments: nnref sweep small"):
         nnref.run(file, logbook=logbook)
-
-
-def test_the_command_tells_the_best_and_where_the_page_is(file, logbook, capsys):
-    assert cli.main(["sweep", str(file), "--logbook", str(logbook)]) == 0
-    told = capsys.readouterr().out
-    assert "the best of 9 variants" in told
-    assert "sweep-" in told
-    assert cli.main(["sweep", str(file), "--logbook", str(logbook)]) == 0
-    assert "was swept before" in capsys.readouterr().out
-    assert cli.main(["sweep", str(file), "--logbook", str(logbook), "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["already_run"]
-    assert result["variants"][2]["final"] is None
-    assert len(result["variants"][0]["seeds"]) == 2
 
 
 # --- cut short ----------------------------------------------------------------------------------

@@ -1,10 +1,20 @@
 """Findings: what a report says of them, on the terminal, as a page and as JSON."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from nnref.diagnosis.findings import Finding, Findings
+from nnref.diagnosis.findings import (
+    LINE,
+    Finding,
+    Findings,
+    fault,
+    in_a_line,
+    note,
+    under_their_cause,
+    upstream,
+)
 
 SYMPTOM = Finding("dying_relu", "fault", "hidden", "no row activates it")
 
@@ -96,3 +106,32 @@ def test_notes_of_other_rows_stand_apart(tmp_path):
     for text in (str(found), page):
         places = [text.index(word) for word in ("one value", "On rows", "half of", "0.693")]
         assert places == sorted(places)
+
+
+def test_faults_come_before_notes_and_causes_before_what_they_bring_about():
+    late, early = fault("dying_relu", "", ""), fault("nonfinite_data", "", "")
+    unsure = fault("dying_relu", "", "", confidence=0.2)
+    remark = note("corrupted_labels", "", "")
+    assert upstream([remark, unsure, late, early]) == [early, late, unsure, remark]
+
+
+def test_the_most_upstream_fault_has_the_others_as_its_symptoms():
+    rate, dead = fault("learning_rate_too_high", "", ""), fault("dying_relu", "", "")
+    again = fault("learning_rate_too_high", "another place", "", confidence=0.5)
+    (found,) = under_their_cause([dead, again, rate])
+    assert found == replace(rate, symptoms=(dead,))
+    assert under_their_cause([]) == []
+
+
+@pytest.mark.parametrize(("confidence", "first"), [(0.5, "signal"), (0.95, "output")])
+def test_an_output_that_can_be_learned_with_is_not_why_a_signal_dies(confidence, first):
+    output = fault("output_activation_mismatch", "", "", confidence=confidence)
+    signal = fault("initialization_too_small", "", "")
+    (found,) = under_their_cause([output, signal])
+    assert found.cause == {"signal": signal, "output": output}[first].cause
+
+
+def test_an_exception_is_told_by_its_first_line_and_no_longer_than_a_line():
+    assert in_a_line(ValueError("one\ntwo")) == "ValueError: one"
+    assert in_a_line(KeyError()) == "KeyError: "
+    assert len(in_a_line(ValueError("x" * 1000))) == LINE

@@ -34,3 +34,18 @@ def test_an_apply_for_whole_batches_alone_takes_any_number_of_rows():
         np.testing.assert_allclose(state["sums"], running[-1], rtol=1e-5, atol=1e-6)
         assert outputs["count"] == 1
     assert for_any_rows(replace(recipe, apply=recipe_of(task()).apply)).rows is None
+
+
+def test_a_state_begins_anew_only_where_there_is_a_restart():
+    made = recipe_of(task())
+    assert made.begun({}, 7) == 7
+    assert replace(made, restart=lambda params, state: 0).begun({}, 7) == 0
+
+
+def test_functions_are_those_of_the_recipe_where_no_setup_builds_them():
+    made = recipe_of(task())
+    functions, optimizer = made.build({})
+    assert (functions.loss, functions.penalty, optimizer) == (made.loss, None, made.optimizer)
+    penalty = lambda params: 0.5  # noqa: E731
+    assert replace(made, penalty=penalty).build({})[0].penalty is penalty
+    assert replace(made, setup=lambda numbers: numbers).build({"rate": 1}) == {"rate": 1}

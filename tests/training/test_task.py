@@ -4,6 +4,8 @@ import pytest
 from networks import X, Y, task
 
 from nnref import UserError
+from nnref.data import Split
+from nnref.training.task import split_of
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,18 @@ def test_what_is_missing_is_said(change, words):
     with pytest.raises(UserError) as told:
         task(**change)
     assert words in str(told.value)
+
+
+def test_rows_become_arrays_and_a_split_that_is_not_there_stays_away():
+    made = task(train=([[1.0, 2.0, 3.0]], [[4.0]]), valid=(X[:2], Y[:2]))
+    assert made.train.x.shape == (1, 3)
+    assert made.test is None
+    assert list(made.arrays) == ["train", "valid"]
+    assert list(task().arrays) == ["train"]
+
+
+def test_rows_that_are_a_split_already_are_taken_as_they_are():
+    split = Split(X, Y)
+    assert split_of("train", split) is split
+    assert split_of("valid", None) is None
+    assert split_of("valid", (X, Y)).x is X

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import Y, linear
+from networks import X, Y, linear
 
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.run.snapshot import ROWS, leaf_index, level_of, looked_at
 
 
 @pytest.mark.parametrize(("size", "forgets"), [(0.01, True), (1.0, False)])
@@ -29,3 +30,48 @@ def test_what_the_loss_feels_of_early_tokens(size, forgets):
     times = Measurements(recipe, 30.0).start.times
     assert len(times) == 10
     assert (times[0] < 1e-6 * times[-1]) == forgets
+
+
+def test_a_level_counts_units_that_no_row_activates_and_units_without_slope():
+    """The first unit is dead and so still, the second still at 1, the others move as their sums."""
+    before = np.array([[-1.0, 8.0, 2.0, 0.5], [-2.0, 9.0, 1.0, 2.0]])
+    after = np.array([[0.0, 1.0, 2.0, 0.5], [0.0, 1.0, 1.0, 2.0]])
+    level = level_of(before, after)
+    assert (level.units, level.dead, level.saturated) == (4, 0.25, 0.5)
+    assert level.size == pytest.approx(np.sqrt((1 + 4 + 0.25 + 1 + 1 + 4) / 8))
+
+
+def test_places_of_a_row_count_as_rows_and_one_axis_is_one_unit():
+    images = np.arange(24.0).reshape(2, 3, 4)
+    assert level_of(images, images) == level_of(images.reshape(6, 4), images.reshape(6, 4))
+    assert level_of(np.ones(5), np.zeros(5)).units == 1
+
+
+def test_a_look_at_a_linear_map_has_its_loss_gradient_and_kernel():
+    measured = Measurements(linear(), 30.0)
+    w = np.asarray(measured.initial[0]["w"], float)
+    error = X @ w - Y
+    assert measured.start.loss == pytest.approx(np.mean(error**2), rel=1e-5)
+    gradient = 2 * X.T @ error / len(X)
+    assert measured.start.gradients == pytest.approx([np.sqrt(np.mean(gradient**2))], rel=1e-5)
+    assert measured.start.kernels == pytest.approx([np.sqrt(np.mean(w**2))], rel=1e-6)
+    assert measured.start.times == ()  # rows are no sequences
+
+
+def test_a_look_sees_rows_of_the_whole_data_each_once():
+    x = np.zeros((ROWS + 300, 3), np.float32)
+    rows = looked_at(replace(linear(), train=(x, x)))
+    assert len(rows) == len(set(rows.tolist())) == ROWS
+    assert rows.max() > ROWS
+    assert len(looked_at(linear())) == len(X)
+    assert len(looked_at(replace(linear(), rows=8))) == 8
+
+
+def test_leaves_have_the_place_that_jax_flattens_them_to():
+    params = {"b": {"w": 2, "a": 1}, "a": [0]}
+    places = leaf_index(params)
+    assert {name: jax.tree.leaves(params)[place] for name, place in places.items()} == {
+        "a.0": 0,
+        "b.a": 1,
+        "b.w": 2,
+    }

@@ -1,5 +1,6 @@
 """The doors of `nnref.diagnose`: whatever somebody has, and mistakes of all kinds."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from networks import LinenNorm, X, Y, recipe_of, squared, task
 import nnref
 from nnref import UserError
 from nnref.cli import main
+from nnref.diagnosis.api import CALLS_OF_THE_USERS
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run import snapshot
@@ -59,6 +61,14 @@ def test_what_raises_inside_nnref_is_no_fault_of_the_users_program(monkeypatch):
     sentence = raised.value.__notes__[-1]  # JAX adds one of its own
     assert "a mistake in nnref, not in your program" in sentence
     assert f"JAX {jax.__version__}" in sentence
+
+
+@pytest.mark.parametrize(("file", "name"), sorted(CALLS_OF_THE_USERS))
+def test_the_functions_that_call_what_a_user_gave_are_there(file, name):
+    """Where one is renamed, what raises inside it would be called a mistake in nnref."""
+    modules = Path(nnref.__file__).parent.rglob(file)
+    nodes = [node for path in modules for node in ast.walk(ast.parse(path.read_text()))]
+    assert name in {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
 
 
 def test_the_command_ends_with_a_traceback_where_nnref_itself_raises(tmp_path):

@@ -33,17 +33,20 @@ def test_what_the_loss_feels_of_early_tokens(size, forgets):
 
 
 def test_a_level_counts_units_that_no_row_activates_and_units_without_slope():
-    """The first unit is dead and so still, the second still at 1, the others move as their sums."""
-    before = np.array([[-1.0, 8.0, 2.0, 0.5], [-2.0, 9.0, 1.0, 2.0]])
-    after = np.array([[0.0, 1.0, 2.0, 0.5], [0.0, 1.0, 1.0, 2.0]])
+    """The first unit is dead and so still, the second still at 1, three move as what goes in."""
+    before = np.array([[-1.0, 8.0, 2.0, 0.5, 0.0], [-2.0, 9.0, 1.0, 2.0, 3.0]])
+    after = np.array([[0.0, 1.0, 2.0, 0.5, 0.0], [0.0, 1.0, 1.0, 2.0, 3.0]])
     level = level_of(before, after)
-    assert (level.units, level.dead, level.saturated) == (4, 0.25, 0.5)
-    assert level.size == pytest.approx(np.sqrt((1 + 4 + 0.25 + 1 + 1 + 4) / 8))
+    assert (level.units, level.dead, level.saturated) == (5, 0.2, 0.4)
+    assert level.size == pytest.approx(np.sqrt((1 + 4 + 0.25 + 1 + 1 + 4 + 9) / 10))
 
 
 def test_places_of_a_row_count_as_rows_and_one_axis_is_one_unit():
     images = np.arange(24.0).reshape(2, 3, 4)
-    assert level_of(images, images) == level_of(images.reshape(6, 4), images.reshape(6, 4))
+    images[:, 0, 1] = 0  # a unit that is 0 in one place is not dead
+    level = level_of(images, images)
+    assert level == level_of(images.reshape(6, 4), images.reshape(6, 4))
+    assert level.dead == 0
     assert level_of(np.ones(5), np.zeros(5)).units == 1
 
 

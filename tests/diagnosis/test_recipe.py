@@ -1,4 +1,4 @@
-"""A recipe whose `apply` takes whole batches alone."""
+"""A recipe: what training calls of it, and an `apply` that takes whole batches alone."""
 
 from dataclasses import replace
 

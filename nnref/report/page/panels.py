@@ -313,7 +313,7 @@ def axis_panel(
         if not numbers:
             names_on(axes.xaxis, names)
             axes.tick_params(axis="x", rotation=90)
-        elif is_wide(x.min(), x.max()):
+        elif is_wide(float(x.min()), float(x.max())):
             logarithmic_x(axes)
         if np.nanmin(losses, initial=np.inf) > 0:
             logarithmic_y(axes)

@@ -149,16 +149,12 @@ class Scales(NamedTuple):
 
     mean: np.ndarray
     deviation: np.ndarray
-    largest: float
-    root_mean_square: float
 
 
 def scales(x: np.ndarray) -> Scales:
     """In double precision, flattened to columns."""
     flat = x.reshape(len(x), -1).astype(float)
-    return Scales(
-        flat.mean(0), flat.std(0), float(np.abs(flat).max()), float(np.sqrt((flat**2).mean()))
-    )
+    return Scales(flat.mean(0), flat.std(0))
 
 
 def standardized(x: np.ndarray) -> np.ndarray:

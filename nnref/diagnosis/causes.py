@@ -235,6 +235,11 @@ CAUSES: dict[str, Cause] = {
         "the same in every split",
         "order = rng.permutation(len(x)) before the split",
     ),
+    "splits_differ": Cause(
+        "the splits do not mean the same",
+        "a model fitted to training rows is as good on validation rows as one fitted to these",
+        "prepare every split by the same code, with the statistics of the training rows",
+    ),
     "class_imbalance": Cause(
         "rare classes drown in the frequent ones",
         f"within a factor of {bound('imbalance'):g}",
@@ -307,6 +312,16 @@ CAUSES: dict[str, Cause] = {
         "the derivative of what is computed: jax.test_util.check_grads(f, (x,), order=1) "
         "tells whether a function's is right",
     ),
+    "inputs_ignored": Cause(
+        "the network does not look at the inputs that carry the answer",
+        "outputs that change with every input that matters",
+        "look at the mask, the step or the index by which the inputs are read",
+    ),
+    "gradient_blocked": Cause(
+        "the gradient is cut on its way to parameters that matter",
+        "a gradient for every parameter that changes the loss",
+        "no stop_gradient, argmax or rounding between the parameter and the loss",
+    ),
     "parameters_not_updated": Cause(
         "parameters get no gradient, or their updates are thrown away",
         "an update of about 1e-3 of the weights a step",
@@ -369,6 +384,11 @@ CAUSES: dict[str, Cause] = {
         "the penalty outweighs the data",
         "below the data loss",
         "divide the penalty's factor by 100",
+    ),
+    "random_key_reused": Cause(
+        "the random numbers are the same at every step",
+        "another key at every step",
+        "key = jax.random.fold_in(key, step), or split it, at every step",
     ),
     "excessive_dropout": Cause(
         "dropout leaves no signal", f"below {bound('noise'):.0%}", "a dropout rate of 0.2 to 0.5"

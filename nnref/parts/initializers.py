@@ -12,6 +12,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.typing import DTypeLike
 
 from nnref.bounds import NonNegative
@@ -348,10 +349,40 @@ def lsuv(key: Array, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
     """Layer-sequential unit variance: orthogonal, then each layer's z rescaled to variance 1.
 
     The data do the rescaling, layer after layer, once before training (Mishkin and Matas 2016, alg.
-    1). This is the first half; the second is `lsuv_pass` in `parts/models/layers.py`. It serves
-    activations for which no variance was derived, and it is exact for the batch it has seen alone.
+    1). This is the first half, `lsuv_pass` is the second. It serves activations for which no
+    variance was derived, and it is exact for the batch it has seen alone.
     """
     return orthogonal(key, shape, dtype)
+
+
+def unit_variance(kernel: nnx.Param[Array], z: Array) -> Array:
+    """Rescale a kernel so that its sums z, without bias, get variance 1 over this batch.
+
+    They are linear in the kernel, so that once is enough. Sums that do not vary stay.
+
+    Returns:
+        The sums that the rescaled kernel gives.
+    """
+    deviation = jnp.std(z)
+    deviation = jnp.where(deviation > 0, deviation, 1)
+    kernel[...] /= deviation
+    return z / deviation
+
+
+def lsuv_pass(model: nnx.Module, x: Array) -> None:
+    """One evaluation in which every layer that was drawn by `lsuv` first rescales itself.
+
+    The layers behind see what the rescaled ones give, so that in the end the sums of each have
+    variance 1 over the batch (Mishkin and Matas 2016, alg. 1, whose loop linearity makes a single
+    step). A model without such layers stays as it is.
+
+    Args:
+        model: changed in place.
+        x: a batch of training inputs; a few hundred, of all classes.
+    """
+    model.eval(calibrating=True)
+    model(x)
+    model.eval(calibrating=False)
 
 
 def by_gate(*initializers: Callable[..., Array]) -> Callable[..., Array]:

@@ -1,12 +1,13 @@
 """Metrics: figures for people, exact at any batch size.
 
-A metric is a pair. `count(outputs, targets)` gives sums over a batch; the sums of batches are added
-up; `value(sums)` makes the figure of the whole. The mean of the batches' own figures would be
-wrong wherever the last batch is smaller, and for most metrics everywhere.
+The mean of the figures of the batches would be wrong wherever the last batch is smaller, and for
+most metrics everywhere: so a metric adds up sums over batches, and makes its figure of the whole.
 
-A member of the family takes how outputs are read: `answer(outputs)`, the classes or values that
-they stand for; `classes`, the number of classes, 0 for values; `log_probabilities(outputs)` of all
-classes, None where the loss has none. Keyword-only arguments are the schema, as everywhere.
+A member of the family takes how outputs are read: `answer(outputs)`, the classes (batch, ...) or
+values that outputs (batch, ..., width) stand for; `classes`, the number K of classes, 0 for values;
+`log_probabilities(outputs)`, natural logarithms for all classes, None where the loss has none. What
+needs classes, or probabilities, raises a UserError without them. Keyword-only arguments are the
+schema, as everywhere.
 """
 
 import math
@@ -30,19 +31,13 @@ def add_up(batches: Any) -> Any:
 
 
 class Metric(NamedTuple):
-    """A figure for people, in three steps, and which of two figures is the better one.
+    """A figure for people, in three steps, and which of two figures is the better one."""
 
-    `count(outputs, targets)` gives sums over a batch, `total` adds up the sums of several batches,
-    and `value` turns sums into the figure. `larger_is_better` is read wherever a best value is
-    looked for: early stopping, the network that is kept, comparisons. A metric that is no scalar
-    is not recorded epoch by epoch: it is taken once, at the end.
-    """
-
-    count: Callable[[Array, Array], Any]
-    value: Callable[[Any], Array]
-    larger_is_better: bool
-    total: Callable[[Any], Any] = add_up
-    scalar: bool = True
+    count: Callable[[Array, Array], Any]  # (outputs, targets) of a batch -> its sums
+    value: Callable[[Any], Array]  # sums -> the figure
+    larger_is_better: bool  # for early stopping, the network that is kept, and comparisons
+    total: Callable[[Any], Any] = add_up  # sums of several batches, stacked -> those of all
+    scalar: bool = True  # else it is taken once, at the end, not epoch by epoch
 
 
 def is_loss(measure: str) -> bool:
@@ -53,12 +48,8 @@ def is_loss(measure: str) -> bool:
 def lower_is_better(measure: str, metrics: Mapping[str, Metric]) -> bool:
     """Whether a smaller value of a measure of the history is the better one.
 
-    A metric says so itself, whatever its name; of a loss the smaller value is better. Of a measure
-    that is neither, such as `clipped`, the larger value counts as better.
-
-    Args:
-        measure: the name of a split, an underscore, and `loss` or the name of a metric.
-        metrics: the metrics of the task, by name.
+    A measure is called `{split}_loss` or `{split}_{metric}`. A metric says so itself, whatever its
+    name; of a loss the smaller value is better; of all else, like `clipped`, the larger one.
     """
     name = measure.partition("_")[2]
     return not metrics[name].larger_is_better if name in metrics else is_loss(measure)
@@ -86,20 +77,23 @@ def accuracy(
     """Accuracy: the share of examples whose decided class is the target's.
 
     With unequal classes the largest one alone sets its floor; see `balanced_accuracy`.
-
-    Args:
-        answer: turns outputs (batch, ..., width) into classes (batch, ...).
-        classes: unused.
-        log_probabilities: unused.
     """
 
     def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
         answers = answer(outputs)
-        right = answers == labels_of(targets, answers)
-        # Whole numbers: in float32 a sum stops counting at 16.8 million.
-        return jnp.sum(right, dtype=jnp.int32), jnp.int32(right.size)
+        return counted(answers == labels_of(targets, answers))
 
-    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=True)
+    return Metric(count, ratio, larger_is_better=True)
+
+
+def counted(right: Array) -> tuple[Array, Array]:
+    """How many are right, and how many there are: in float32 a sum stops at 16.8 million."""
+    return jnp.sum(right, dtype=jnp.int32), jnp.int32(right.size)
+
+
+def ratio(sums: tuple[Array, Array]) -> Array:
+    """A sum over examples, divided by their number."""
+    return sums[0] / sums[1]
 
 
 def balanced_accuracy(
@@ -109,21 +103,13 @@ def balanced_accuracy(
 
     mean_k (right_k / number_k) over the classes that occur (Brodersen et al. 2010). A constant
     answer scores 1/K however unequal the classes are.
-
-    Args:
-        answer: turns outputs (batch, ..., width) into classes (batch, ...).
-        classes: their number K.
-        log_probabilities: unused.
-
-    Raises:
-        UserError: where targets are no classes.
     """
     refuse_values("balanced_accuracy", classes)
 
     def value(counts: Array) -> Array:
         number = jnp.sum(counts, axis=1)
-        found = jnp.diagonal(counts) / jnp.maximum(number, 1)
-        return jnp.sum(found) / jnp.sum(number > 0)
+        shares = jnp.diagonal(counts) / jnp.maximum(number, 1)
+        return jnp.sum(shares) / jnp.sum(number > 0)
 
     return Metric(confusion_matrix(answer, classes).count, value, larger_is_better=True)
 
@@ -134,14 +120,6 @@ def confusion_matrix(
     """Confusion matrix: how often class i (row) was answered with class j (column).
 
     A matrix, integers (classes, classes); rows sum to the number of examples of their class.
-
-    Args:
-        answer: turns outputs (batch, ..., width) into classes (batch, ...).
-        classes: their number K.
-        log_probabilities: unused.
-
-    Raises:
-        UserError: where targets are no classes.
     """
     refuse_values("confusion_matrix", classes)
 
@@ -162,13 +140,7 @@ def top_k(
     gives every class the same output does not score 1.
 
     Args:
-        answer: used where one output tells two classes apart; else the outputs are ranked.
-        classes: their number.
-        log_probabilities: unused.
         k: how many guesses are allowed; fewer than there are classes.
-
-    Raises:
-        UserError: where targets are no classes, or k is not below their number.
     """
     refuse_values("top_k", classes)
     if k >= classes:
@@ -184,10 +156,9 @@ def top_k(
         places = jnp.arange(classes).reshape((1,) * labels.ndim + (-1,))
         # Counted, not sorted, which takes ten times as long. "Not up to", so that NaN is ahead.
         ahead = ~(outputs <= own) | ((outputs == own) & (places < labels[..., None]))
-        right = jnp.sum(ahead, axis=-1) < k
-        return jnp.sum(right, dtype=jnp.int32), jnp.int32(right.size)
+        return counted(jnp.sum(ahead, axis=-1) < k)
 
-    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=True)
+    return Metric(count, ratio, larger_is_better=True)
 
 
 def perplexity(answer: Answer, classes: int, log_probabilities: LogProbabilities = None) -> Metric:
@@ -195,17 +166,9 @@ def perplexity(answer: Answer, classes: int, log_probabilities: LogProbabilities
 
     From 1, certain and right, over K, a blind guess, to infinity (Jelinek et al. 1977). The mean
     is over all answers of all examples; neither class weights nor label smoothing enter.
-
-    Args:
-        answer: unused.
-        classes: their number.
-        log_probabilities: of all classes, (batch, ..., classes), natural logarithms.
-
-    Raises:
-        UserError: where targets are no classes, or the loss has no probabilities.
     """
     count = nats("perplexity", answer, classes, log_probabilities)
-    return Metric(count, lambda sums: jnp.exp(sums[0] / sums[1]), larger_is_better=False)
+    return Metric(count, lambda sums: jnp.exp(ratio(sums)), larger_is_better=False)
 
 
 def bits_per_character(
@@ -214,17 +177,9 @@ def bits_per_character(
     """Bits per character: the mean of -log2 p(class), log2 of the perplexity.
 
     What an ideal code driven by the network would need for each answer (Shannon 1951).
-
-    Args:
-        answer: unused.
-        classes: their number.
-        log_probabilities: of all classes, (batch, ..., classes), natural logarithms.
-
-    Raises:
-        UserError: where targets are no classes, or the loss has no probabilities.
     """
     count = nats("bits_per_character", answer, classes, log_probabilities)
-    return Metric(count, lambda sums: sums[0] / sums[1] / math.log(2), larger_is_better=False)
+    return Metric(count, lambda sums: ratio(sums) / math.log(2), larger_is_better=False)
 
 
 def nats(
@@ -275,11 +230,6 @@ def r2(answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = N
     The squares of each batch are taken about its own mean and put together by the rule of Chan,
     Golub and LeVeque (1979), with means measured from one of the targets: in float32
     sum y^2 - (sum y)^2 / n loses every digit once the mean is some thousand deviations.
-
-    Args:
-        answer: turns outputs into values of the same shape as the targets.
-        classes: unused.
-        log_probabilities: unused.
     """
 
     def count(outputs: Array, targets: Array) -> Moments:
@@ -309,19 +259,13 @@ def r2(answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = N
 def mean_absolute_error(
     answer: Answer, classes: int = 0, log_probabilities: LogProbabilities = None
 ) -> Metric:
-    """Mean absolute error: the mean of |y - f| over all outputs, in units of the target.
-
-    Args:
-        answer: turns outputs into values of the same shape as the targets.
-        classes: unused.
-        log_probabilities: unused.
-    """
+    """Mean absolute error: the mean of |y - f| over all outputs, in units of the target."""
 
     def count(outputs: Array, targets: Array) -> tuple[Array, Array]:
         distance = jnp.abs(targets - answer(outputs))
         return jnp.sum(distance), jnp.asarray(distance.size, distance.dtype)
 
-    return Metric(count, lambda sums: sums[0] / sums[1], larger_is_better=False)
+    return Metric(count, ratio, larger_is_better=False)
 
 
 METRICS = {

@@ -1,23 +1,25 @@
 """Regularizers: what keeps a network from fitting too well, all of it in one record.
 
 A term that is None is not in the program at all, so that everything can be switched off, verified,
-and switched on again piece by piece. Dropout and normalization are built by the model, label
-smoothing by the loss, decoupled decay by the chain of a step; the others are here, in the order in
-which a step meets them:
+and switched on again piece by piece. Label smoothing is in the losses, decoupled decay in the chain
+of a step; the others are here, in the order in which a step meets them:
 
-    augment x -> gradient -> l1, l2 -> clip -> direction -> decoupled decay -> x rate x schedule
-    -> x -1 -> max-norm -> weight average
+    augment x -> normalization, dropout -> gradient -> l1, l2 -> clip -> direction
+    -> decoupled decay -> x rate x schedule -> x -1 -> max-norm -> weight average
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from nnref.bounds import Count, Fraction, NonNegative, Positive
 from nnref.errors import UserError
+from nnref.parts.activations import linear
 
 Array = jax.Array
 Tree = Any
@@ -68,11 +70,6 @@ def augment(regularization: Regularization, x: Array, key: Array) -> Array:
     """The inputs of a training step, mirrored, shifted and with noise, where these are on.
 
     Each has a key of its own: switching one off leaves what the others draw as it was.
-
-    Args:
-        regularization: whose terms flip, shift and input_noise are used.
-        x: inputs of a batch.
-        key: of the step.
     """
     if regularization.flip:
         x = flip(x, jax.random.fold_in(key, 0))
@@ -84,16 +81,9 @@ def augment(regularization: Regularization, x: Array, key: Array) -> Array:
 
 
 def flip(x: Array, key: Array) -> Array:
-    """Mirror each image left to right with probability 1/2.
+    """Mirror each image of x, (batch, rows, columns, ...), left to right with probability 1/2.
 
     Meant for what is the same seen in a mirror: not for digits or letters.
-
-    Args:
-        x: images, (batch, rows, columns, ...).
-        key: decides which.
-
-    Raises:
-        UserError: for inputs that are no images.
     """
     refuse_no_images("flip", x)
     mirrored = jax.random.bernoulli(key, shape=(len(x), *(1,) * (x.ndim - 1)))
@@ -101,19 +91,11 @@ def flip(x: Array, key: Array) -> Array:
 
 
 def shift(x: Array, key: Array, pixels: int) -> Array:
-    """Move each image by up to some pixels up or down and left or right, all moves equally likely.
+    """Move each image of x, (batch, rows, columns, ...), by up to some pixels on both axes.
 
     x'[r, c] = x[r - dr, c - dc], dr and dc whole and uniform in [-pixels, pixels]: pad and crop, as
     for CIFAR in He et al. (2016), section 4.2. What moves in is the pixel at the border repeated,
     not 0, because once pixels are standardized 0 need not be the background.
-
-    Args:
-        x: images, (batch, rows, columns, ...).
-        key: draws the moves.
-        pixels: the longest move.
-
-    Raises:
-        UserError: for inputs that are no images, or a move of a whole image.
     """
     refuse_no_images("shift", x)
     batch, rows, columns = x.shape[:3]
@@ -138,14 +120,7 @@ def input_noise(x: Array, key: Array, deviation: float | Array) -> Array:
 
     For small sigma and squared error as if sigma^2 times the squared gradient of f by x were added
     to the loss (Bishop 1995, "Training with noise is equivalent to Tikhonov regularization").
-
-    Args:
-        x: inputs of any shape, floating point.
-        key: draws the noise.
-        deviation: sigma, in units of the (standardized) input.
-
-    Raises:
-        UserError: for integer inputs, like tokens.
+    `deviation` is sigma, in units of the (standardized) input.
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise UserError(
@@ -163,24 +138,70 @@ def refuse_no_images(term: str, x: Array) -> None:
         )
 
 
+# --- on hidden layers ---------------------------------------------------------------------------
+
+
+def normalization(
+    kind: Literal["batch", "layer"] | None, width: int, rngs: nnx.Rngs, *, images: bool = False
+) -> Callable[[Array], Array]:
+    """Sums of mean 0 and variance 1, times a learned scale, plus a learned bias.
+
+    That is (z - mean) / sqrt(var + 1e-5). "batch" takes mean and variance of each unit over the
+    batch (Ioffe and Szegedy 2015, alg. 1), in evaluation their running averages, which keep 0.9 of
+    the old value at each step as in PyTorch (Keras: 0.99). "layer" takes them over the units of
+    each example (Ba et al. 2016, eq. 3), in training and evaluation alike. The variance is the
+    biased one, from differences to the mean: flax's default, E z^2 - (E z)^2, cancels for a large
+    mean.
+
+    Of images, (batch, rows, columns, channels), a unit is a channel: "batch" takes its statistics
+    over batch and pixels, "layer" over channels and pixels; scale and bias are one a channel.
+    """
+    if kind == "batch":
+        return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
+    if kind == "layer":
+        axes = (-3, -2, -1) if images else -1
+        return nnx.LayerNorm(
+            width, epsilon=1e-5, use_fast_variance=False, reduction_axes=axes, rngs=rngs
+        )
+    return linear
+
+
+def dropout(h: Array, rate: float | Array, key: Array) -> Array:
+    """Each element becomes 0 with probability `rate`, else is divided by 1 - rate.
+
+    That keeps the mean, so that evaluation needs no factor (Srivastava et al. 2014, section 10).
+    """
+    kept = jax.random.bernoulli(key, 1 - rate, h.shape)
+    return jnp.where(kept, h / (1 - rate), 0).astype(h.dtype)
+
+
+class Dropout(nnx.Module):
+    """Dropout in training, nothing in evaluation; the trainer reseeds its stream at every step.
+
+    `nnx.Dropout` asks in Python whether its rate is 0, which a traced one cannot answer.
+    """
+
+    def __init__(self, rate: float | Array, rngs: nnx.Rngs):
+        # Inside a function the rate is no leaf of the module: it is a number of the experiment.
+        self.drop = partial(dropout, rate=rate)
+        self.stream = rngs.dropout
+        self.deterministic = False
+
+    def __call__(self, h: Array) -> Array:
+        """Of h's shape, in training with some elements 0."""
+        return h if self.deterministic else self.drop(h, key=self.stream())
+
+
 # --- on gradients and steps ---------------------------------------------------------------------
 
 
 def pull(force: Callable[[Array], Array], everything: bool = False) -> optax.GradientTransformation:
-    """Add force(w) to the gradient of every kernel, or of everything.
+    """Add force(w) to the gradient of every kernel w, or of biases and normalisation, too."""
 
-    Args:
-        force: what is added, from the weights w.
-        everything: also for biases and normalisation's parameters.
-    """
+    def pulled(u: Array, w: Array) -> Array:
+        return u + force(w).astype(u.dtype) if everything or is_kernel(w) else u
 
-    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        def pulled(u: Array, w: Array) -> Array:
-            return u + force(w).astype(u.dtype) if everything or is_kernel(w) else u
-
-        return jax.tree.map(pulled, updates, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(lambda updates, params: jax.tree.map(pulled, updates, params))
 
 
 def l1(coefficient: float | Array, everything: bool = False) -> optax.GradientTransformation:
@@ -188,10 +209,6 @@ def l1(coefficient: float | Array, everything: bool = False) -> optax.GradientTr
 
     At w = 0 the subgradient 0 is taken. Gradient steps jump back and forth across 0: weights
     become small, not exactly 0.
-
-    Args:
-        coefficient: lambda.
-        everything: also biases and normalisation's parameters.
     """
     return pull(lambda w: coefficient * jnp.sign(w), everything)
 
@@ -201,10 +218,6 @@ def l2(coefficient: float | Array, everything: bool = False) -> optax.GradientTr
 
     Coupled means that clipping and optimizer see it: under Adam it is rescaled like any gradient
     and is not weight decay (Loshchilov and Hutter 2019, section 2).
-
-    Args:
-        coefficient: lambda.
-        everything: also biases and normalisation's parameters.
     """
     return pull(lambda w: coefficient * w, everything)
 
@@ -219,12 +232,9 @@ def gradient_terms(regularization: Regularization) -> list[optax.GradientTransfo
 def max_norm(radius: float | Array) -> optax.GradientTransformation:
     """Max-norm: after the step, w <- w min(1, c/||w||) for the weights w that enter each unit.
 
-    Srebro and Shraibman (2005); Srivastava et al. (2014), section 5.1, with dropout. The unit is
-    the last axis of a kernel, (*window, fan_in, units); biases are left alone. A transformation
-    for the end of the chain, where updates are what is added to the weights.
-
-    Args:
-        radius: c.
+    Srebro and Shraibman (2005); Srivastava et al. (2014), section 5.1, with dropout. c is the
+    `radius`. The unit is the last axis of a kernel, (*window, fan_in, units); biases are left
+    alone. For the end of the chain, where updates are what is added to the weights.
     """
 
     def projected(w: Array) -> Array:
@@ -233,13 +243,10 @@ def max_norm(radius: float | Array) -> optax.GradientTransformation:
         # Divided by max(c, norm), not by the norm, which may be 0.
         return w * (radius / jnp.maximum(radius, norm)).astype(w.dtype)
 
-    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        def kept(u: Array, w: Array) -> Array:
-            return projected(w + u) - w if is_kernel(w) else u
+    def kept(u: Array, w: Array) -> Array:
+        return projected(w + u) - w if is_kernel(w) else u
 
-        return jax.tree.map(kept, updates, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    return optax.stateless(lambda updates, params: jax.tree.map(kept, updates, params))
 
 
 class WeightAverage(NamedTuple):
@@ -256,9 +263,6 @@ def weight_average(decay: float | Array) -> optax.GradientTransformation:
     enter (Polyak and Juditsky 1992 for averaging; Kingma and Ba 2015, section 7.2, for this form).
     Training goes on at w. It remembers about 1/(1-d) steps: with fewer steps in the run, it is
     close to the mean of all. Running statistics of batch normalisation belong to w and not to a.
-
-    Args:
-        decay: d.
     """
 
     def init(params: Tree) -> WeightAverage:

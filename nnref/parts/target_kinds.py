@@ -2,31 +2,21 @@
 
 Targets of a data set are integer classes or real values. `TARGETS` has a `TargetKind` for every
 loss of `LOSSES`, which turns them into those of the loss and refuses what the loss cannot mean.
+The checks of values are called by the losses, too.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.errors import UserError
-from nnref.parts.losses import (
-    rate,
-    refuse_labels,
-    refuse_negative,
-    refuse_no_distribution,
-    refuse_no_probability,
-    refuse_not_signs,
-)
+from nnref.internals import is_traced
+from nnref.parts.activations import linear
 
 Array = jax.Array
-
-
-def as_they_are(outputs: Array) -> Array:
-    """Outputs that are the values themselves."""
-    return outputs
 
 
 class TargetKind(NamedTuple):
@@ -41,7 +31,7 @@ class TargetKind(NamedTuple):
 
     encode: Callable[[np.ndarray, int], tuple[np.ndarray, int]]
     decide: Callable[[Array], Array]
-    predict: Callable[[Array], Array] = as_they_are
+    predict: Callable[[Array], Array] = linear
     log_probabilities: Callable[[Array], Array] | None = None
 
 
@@ -122,6 +112,84 @@ def both_log_probabilities(z: Array) -> Array:
     return jax.nn.log_sigmoid(jnp.concatenate([-z, z], axis=-1))
 
 
+LARGEST_LOG_RATE = 40.0
+
+
+def rate(z: Array) -> Array:
+    """The expected count exp(z), as its tangent beyond `LARGEST_LOG_RATE`."""
+    near = jnp.where(z > LARGEST_LOG_RATE, LARGEST_LOG_RATE, z)
+    return jnp.exp(near) * (1 + (z - near))
+
+
+# --- values that a loss cannot mean --------------------------------------------------------------
+
+
+def check_known(refuse: Callable[..., None], targets: Any, *others: Any) -> None:
+    """Call `refuse` on targets whose values can be read; in a traced program they cannot."""
+    if not is_traced(targets):
+        refuse(np.asarray(targets), *others)
+
+
+def refuse_negative(counts: np.ndarray) -> None:
+    """Raise for negative counts."""
+    bad = counts < 0
+    if bad.any():
+        raise UserError(
+            f"loss: poisson takes counts, {bad.sum()} of {bad.size} targets are negative, "
+            f"down to {counts.min():g}; use squared_error for real values"
+        )
+
+
+def refuse_not_signs(targets: np.ndarray) -> None:
+    """Raise for targets beside -1 and 1."""
+    bad = (targets != 1) & (targets != -1)
+    if bad.any():
+        raise UserError(
+            f"loss: hinge takes targets -1 and 1, {bad.sum()} of {bad.size} are others, "
+            f"like {targets[bad][0]:g}; give two classes, or squared_error for real values"
+        )
+
+
+def refuse_no_probability(targets: np.ndarray) -> None:
+    """Raise for targets below 0 or above 1."""
+    bad = (targets < 0) | (targets > 1)
+    if bad.any():
+        raise UserError(
+            f"loss: sigmoid_cross_entropy takes targets from 0 to 1, {bad.sum()} of {bad.size} "
+            f"are not, from {targets.min():g} to {targets.max():g}; use squared_error for real "
+            "values"
+        )
+
+
+def refuse_no_distribution(rows: np.ndarray) -> None:
+    """Raise for rows that are no probabilities: below 0, or with a sum that is not 1."""
+    if (rows < 0).any():
+        raise UserError(
+            f"loss: softmax_cross_entropy takes rows of probabilities, {(rows < 0).sum()} entries "
+            f"are negative, down to {rows.min():g}"
+        )
+    sums = rows.sum(axis=-1, dtype=np.float64)
+    bad = np.abs(sums - 1) > 1e-4  # float32 and files with five digits round their sums
+    if bad.any():
+        raise UserError(
+            f"loss: softmax_cross_entropy takes one-hot rows that sum to 1, {bad.sum()} of "
+            f"{bad.size} do not, like one with the sum {sums[bad][0]:g}; use sigmoid_cross_entropy "
+            "where several classes may hold at once"
+        )
+
+
+def refuse_labels(labels: np.ndarray, classes: int) -> None:
+    """Raise for labels beyond the width; inside a program they would be NaN, or wrap around."""
+    bad = (labels < 0) | (labels >= classes)
+    if bad.any():
+        raise UserError(
+            f"loss: {classes} classes have labels from 0 to {classes - 1}, {bad.sum()} of "
+            f"{bad.size} lie beyond, like {labels[bad][0]}"
+        )
+
+
+# --- the kinds ------------------------------------------------------------------------------------
+
 VALUES = TargetKind(encode_values, above(0.5))
 
 TARGETS = {
@@ -133,15 +201,9 @@ TARGETS = {
     "poisson": TargetKind(encode_counts, above(0.0), predict=rate),
     "hinge": TargetKind(encode_signs, above(0.0)),
     "sigmoid_cross_entropy": TargetKind(
-        encode_yes_no,
-        above(0.0),
-        predict=jax.nn.sigmoid,
-        log_probabilities=both_log_probabilities,
+        encode_yes_no, above(0.0), jax.nn.sigmoid, both_log_probabilities
     ),
     "softmax_cross_entropy": TargetKind(
-        encode_classes,
-        above(0.0),
-        predict=jax.nn.softmax,
-        log_probabilities=jax.nn.log_softmax,
+        encode_classes, above(0.0), jax.nn.softmax, jax.nn.log_softmax
     ),
 }

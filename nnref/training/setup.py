@@ -17,9 +17,9 @@ from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
 from nnref.internals import counted_rngs
 from nnref.parts.chain import chain
+from nnref.parts.initializers import lsuv_pass
 from nnref.parts.losses import LOSSES, takes_smoothing
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
-from nnref.parts.models.layers import lsuv_pass
 from nnref.parts.regularizers import (
     Regularization,
     augment,

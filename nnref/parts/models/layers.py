@@ -1,10 +1,10 @@
-"""What models are made of: a dense layer, normalization, dropout, and the pass of LSUV."""
+"""What models are made of: dense layers, and what all layers of a network have in common."""
 
 import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from flax import nnx
 
 from nnref.bounds import MemberOf
 from nnref.parts.activations import ACTIVATIONS, build_activation, function_of, gain, linear, pieces
-from nnref.parts.initializers import INITIALIZERS, lsuv
-from nnref.parts.regularizers import Regularization
+from nnref.parts.initializers import INITIALIZERS, lsuv, unit_variance
+from nnref.parts.regularizers import Dropout, Regularization, normalization
 
 Array = jax.Array
 Activation = Annotated[Callable[..., Any], MemberOf("activation", ACTIVATIONS)]
@@ -27,10 +27,7 @@ def for_layer(
 ) -> Callable[..., Array]:
     """An initializer with what its layer knows and the shape of an array does not tell.
 
-    Args:
-        initializer: of a kernel or a bias.
-        fan_in: inputs of a unit, for a bias that asks for them.
-        in_front: the activation that the layer's inputs come from, for a gain of None.
+    That is `fan_in`, for a bias, and for a gain of None the activation `in_front` of the layer.
     """
     asked = inspect.signature(initializer).parameters
     if "fan_in" in asked:
@@ -44,8 +41,8 @@ class LayerSpec(NamedTuple):
     """What all layers of a network have in common; beside it each layer has its own sizes.
 
     `rngs` has a stream "params" and, for dropout, a stream "dropout". The initializers give the
-    first values of every kernel W and every bias b. `activation` and `regularization`, of which
-    `dropout` and `normalization` count here, are those of the hidden layers.
+    first values of every kernel W and every bias b. Activation, dropout and normalization are those
+    of the hidden layers.
     """
 
     rngs: nnx.Rngs
@@ -73,11 +70,8 @@ class LayerSpec(NamedTuple):
 class Affine(nnx.Module):
     """A product of h with a kernel W, plus a bias b: what dense layers and convolutions share.
 
-    Args:
-        shape: of W, (..., fan_in, width); all but the last axis is summed over.
-        spec: of which the stream "params" and the initializers count here.
-        in_front: the activation that h comes from; linear for data.
-        use_bias: without it, the product alone.
+    W has the `shape` (..., fan_in, width); all but its last axis is summed over. `in_front` is the
+    activation that h comes from, linear for data.
     """
 
     def __init__(
@@ -105,15 +99,7 @@ class Affine(nnx.Module):
 
 
 class Dense(Affine):
-    """Dense layer: z = h W + b, (..., fan_in) -> (..., width).
-
-    Args:
-        fan_in: width of h.
-        width: of z.
-        spec: of which the stream "params" and the initializers count here.
-        in_front: the activation that h comes from; linear for data.
-        use_bias: without it, z = h W.
-    """
+    """Dense layer: z = h W + b, (..., fan_in) -> (..., width)."""
 
     def __init__(
         self,
@@ -147,101 +133,10 @@ def product(h: Array, kernel: Array) -> Array:
     return jnp.tensordot(jnp.moveaxis(h, -1, 0), kernel.T, axes=(0, 1))
 
 
-def unit_variance(kernel: nnx.Param[Array], z: Array) -> Array:
-    """Rescale a kernel so that its sums z, without bias, get variance 1 over this batch.
-
-    They are linear in the kernel, so that once is enough. Sums that do not vary stay.
-
-    Returns:
-        The sums that the rescaled kernel gives.
-    """
-    deviation = jnp.std(z)
-    deviation = jnp.where(deviation > 0, deviation, 1)
-    kernel[...] /= deviation
-    return z / deviation
-
-
-def lsuv_pass(model: nnx.Module, x: Array) -> None:
-    """One evaluation in which every layer that was drawn by `lsuv` first rescales itself.
-
-    The layers behind see what the rescaled ones give, so that in the end the sums of each have
-    variance 1 over the batch (Mishkin and Matas 2016, alg. 1, whose loop linearity makes a single
-    step). A model without such layers stays as it is.
-
-    Args:
-        model: changed in place.
-        x: a batch of training inputs; a few hundred, of all classes.
-    """
-    model.eval(calibrating=True)
-    model(x)
-    model.eval(calibrating=False)
-
-
-def normalization(
-    kind: Literal["batch", "layer"] | None, width: int, rngs: nnx.Rngs, *, images: bool = False
-) -> Callable[[Array], Array]:
-    """Sums of mean 0 and variance 1, times a learned scale, plus a learned bias.
-
-    That is (z - mean) / sqrt(var + 1e-5). "batch" takes mean and variance of each unit over the
-    batch (Ioffe and Szegedy 2015, alg. 1), in evaluation their running averages, which keep 0.9 of
-    the old value at each step as in PyTorch (Keras: 0.99). "layer" takes them over the units of
-    each example (Ba et al. 2016, eq. 3), in training and evaluation alike. The variance is the
-    biased one, from differences to the mean: flax's default, E z^2 - (E z)^2, cancels for a large
-    mean.
-
-    Of images, (batch, rows, columns, channels), a unit is a channel: "batch" takes its statistics
-    over batch and pixels, "layer" over channels and pixels; scale and bias are one a channel.
-    """
-    if kind == "batch":
-        return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
-    if kind == "layer":
-        axes = (-3, -2, -1) if images else -1
-        return nnx.LayerNorm(
-            width, epsilon=1e-5, use_fast_variance=False, reduction_axes=axes, rngs=rngs
-        )
-    return linear
-
-
-def dropout(h: Array, rate: float | Array, key: Array) -> Array:
-    """Each element becomes 0 with probability `rate`, else is divided by 1 - rate.
-
-    That keeps the mean, so that evaluation needs no factor (Srivastava et al. 2014, section 10).
-    """
-    kept = jax.random.bernoulli(key, 1 - rate, h.shape)
-    return jnp.where(kept, h / (1 - rate), 0).astype(h.dtype)
-
-
-class Dropout(nnx.Module):
-    """Dropout in training, nothing in evaluation.
-
-    `nnx.Dropout` asks in Python whether its rate is 0, which a traced one cannot answer.
-
-    Args:
-        rate: share of the elements that are dropped; may be traced.
-        rngs: with a stream "dropout", which the trainer reseeds at every step.
-    """
-
-    def __init__(self, rate: float | Array, rngs: nnx.Rngs):
-        # Inside a function the rate is no leaf of the module: it is a number of the experiment.
-        self.drop = partial(dropout, rate=rate)
-        self.stream = rngs.dropout
-        self.deterministic = False
-
-    def __call__(self, h: Array) -> Array:
-        """Of h's shape, in training with some elements 0."""
-        return h if self.deterministic else self.drop(h, key=self.stream())
-
-
 class Hidden(nnx.Module):
     """Hidden layer: h' = dropout(a(normalize(h W + b))), (..., fan_in) -> (..., width).
 
-    What is off is not in the program. Without bias where batch normalization would subtract it.
-
-    Args:
-        fan_in: width of h.
-        width: of h'; a maxout has several sums for each.
-        spec: with the activation a.
-        in_front: the activation that h comes from; linear for data.
+    What is off is not in the program. A maxout has several sums for each unit of h'.
     """
 
     def __init__(self, fan_in: int, width: int, spec: LayerSpec, *, in_front: Activation):
@@ -259,11 +154,7 @@ class Hidden(nnx.Module):
 def hidden_layers(
     fan_in: int, widths: Sequence[int], spec: LayerSpec, in_front: Activation = linear
 ) -> tuple[list[nnx.Module], int, Activation]:
-    """Hidden layers one behind the other, and what the layer behind them needs to know.
-
-    Returns:
-        The layers, the width of the last h', and the activation that it comes from.
-    """
+    """Hidden layers one behind the other, the width of the last h', and its activation."""
     layers: list[nnx.Module] = []
     for width in widths:
         layers.append(Hidden(fan_in, width, spec, in_front=in_front))

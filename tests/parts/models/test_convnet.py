@@ -15,10 +15,9 @@ from slopes import slopes_and_differences
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
 from nnref.parts.activations import ACTIVATIONS, pieces
-from nnref.parts.initializers import constant, lecun_normal, lsuv
+from nnref.parts.initializers import constant, lecun_normal, lsuv, lsuv_pass
 from nnref.parts.models.convnet import ConvNet
 from nnref.parts.models.convolution import max_pool, plain_convolution
-from nnref.parts.models.layers import lsuv_pass
 from nnref.parts.regularizers import Regularization
 from nnref.training.setup import bind
 

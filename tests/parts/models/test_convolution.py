@@ -9,7 +9,15 @@ import pytest
 from flax import nnx
 
 from nnref.parts.activations import ACTIVATIONS
-from nnref.parts.initializers import constant, he_normal, lecun_normal, lsuv, torch_linear, zeros
+from nnref.parts.initializers import (
+    constant,
+    he_normal,
+    lecun_normal,
+    lsuv,
+    lsuv_pass,
+    torch_linear,
+    zeros,
+)
 from nnref.parts.models.convolution import (
     Conv,
     ConvHidden,
@@ -20,7 +28,7 @@ from nnref.parts.models.convolution import (
     plain_max_pool,
     sliced_max_pool,
 )
-from nnref.parts.models.layers import UNREGULARIZED, LayerSpec, lsuv_pass
+from nnref.parts.models.layers import UNREGULARIZED, LayerSpec
 from nnref.parts.regularizers import Regularization
 
 CONVOLUTIONS = [plain_convolution, canonical_convolution]

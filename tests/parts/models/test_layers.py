@@ -14,11 +14,12 @@ from nnref.parts.initializers import (
     constant,
     lecun_normal,
     lsuv,
+    lsuv_pass,
     orthogonal,
 )
-from nnref.parts.models.layers import Dropout, lsuv_pass, normalization, product
+from nnref.parts.models.layers import product
 from nnref.parts.models.mlp import MLP
-from nnref.parts.regularizers import Regularization
+from nnref.parts.regularizers import Dropout, Regularization, normalization
 
 
 def streams(seed=0):

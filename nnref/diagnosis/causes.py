@@ -187,6 +187,12 @@ THRESHOLDS: dict[str, Threshold] = {
     "first loss": Threshold(
         10.0, "over the loss of a constant answer: an order of magnitude, not calibrated; a note"
     ),
+    "filler": Threshold(
+        0.1, "share of numbers and of row ends that are the same one: what pads rows is that often"
+    ),
+    "much ignored": Threshold(
+        0.25, "share of a row that changes no output: borders of a convolution are below"
+    ),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

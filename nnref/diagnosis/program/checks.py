@@ -10,6 +10,7 @@ from typing import Any
 from nnref.diagnosis.findings import Finding, in_a_line, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
+from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.step import (
     batch_dependence,
@@ -69,6 +70,7 @@ def asked(
 CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "inputs that are looked at": ignored,
     "something nonlinear between layers": between_layers,
     "outputs, targets and loss": outputs,
     "running statistics": statistics,
@@ -85,6 +87,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
 CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "inputs that are looked at": ignored_by_loss,
     "random numbers": random_key,
     "gradients against slopes of the loss": gradients,
 }

@@ -374,7 +374,7 @@ def tables(start: AtStart) -> Iterator[Finding]:
         outside = float(((indices < 0) | (indices > limits)).any(1).mean())
         if outside:
             yield fault(
-                "insufficient_capacity",
+                "inputs_ignored",
                 op.where,
                 f"{outside:.1%} of the indices into {', '.join(names)} lie outside its "
                 f"{traced.shape(op.inputs[0])[0]} rows: they are clipped or become NaN "

@@ -154,7 +154,7 @@ def test_a_logarithm_without_a_guard_is_noted_with_its_line():
     assert list(domain_errors(AtStart(ends(jax.nn.sigmoid, BITS, binary_cross_entropy)))) == []
 
 
-@pytest.mark.parametrize(("rows", "causes"), [(5, ["insufficient_capacity"]), (12, [])])
+@pytest.mark.parametrize(("rows", "causes"), [(5, ["inputs_ignored"]), (12, [])])
 def test_indices_beyond_a_table(rows, causes):
     asked = Recipe(
         init=lambda key: ({"table": jnp.ones((rows, 2))}, {}),

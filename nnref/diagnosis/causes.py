@@ -98,6 +98,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
     "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
+    "found around": Threshold(
+        0.2, "skill of a linear model of the inputs around a place: chance gives 0.05"
+    ),
     "repeated": Threshold(
         0.1, "share of rows that stand more than once: with fewer, a table of them says little"
     ),

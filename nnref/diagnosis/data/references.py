@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ def lookup(x: np.ndarray, target: Target) -> float:
         elif part.ndim == 2:
             answers[mine] = part.mean(0) > 0.5
         else:
-            answers[mine] = np.bincount(part).argmax()
+            answers[mine] = np.bincount(part[part >= 0], minlength=1).argmax()
     return skill(score(target, answers), chance(target))
 
 
@@ -80,7 +81,10 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     if target.kind == "places":
         return references(*at_places(x, target), shuffles=shuffles)
     random = np.random.default_rng(0)
-    rows = random.permutation(len(x))[:ROWS]
+    rows = random.permutation(len(x))
+    if target.answers.ndim == 1:
+        rows = rows[target.answers[rows] >= 0]  # a class below 0 is masked out
+    rows = rows[:ROWS]
     flat = x.reshape(len(x), -1)[rows].astype(float)
     answers = target.answers[rows]
     if len(rows) < FEW_ROWS or not np.isfinite(flat).all() or not np.isfinite(answers).all():
@@ -142,6 +146,71 @@ def at_places(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
         seen = [x[rows], np.eye(steps, dtype=np.float32)[places]]
     flat = np.concatenate([part.reshape(len(rows), -1) for part in seen], 1)
     return flat, Target("multiclass", target.answers[rows, places], target.classes)
+
+
+def least_squares(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A ridge regression with an intercept, as a function of further rows.
+
+    W = argmin sum_i weight_i |(x_i - mean) W - (y_i - mean)|² + λ |W|², λ = 0.03 sum_i weight_i.
+
+    Args:
+        x: inputs of about unit scale, (rows, columns).
+        y: targets, (rows, outputs).
+        weight: of the rows, 1 for all by default.
+    """
+    weight = np.ones(len(x)) if weight is None else weight
+    center, middle = np.average(x, 0, weight), np.average(y, 0, weight)
+    root = np.sqrt(weight)[:, None]
+    a, b = root * (x - center), root * (y - middle)
+    rows, columns = a.shape
+    penalty = 0.03 * weight.sum()
+    if columns <= rows:
+        w = np.linalg.solve(a.T @ a + penalty * np.eye(columns), a.T @ b)
+    else:
+        w = a.T @ np.linalg.solve(a @ a.T + penalty * np.eye(rows), b)
+    return lambda rows: (rows - center) @ w + middle
+
+
+def around_pixels(x: np.ndarray, mask: np.ndarray) -> float:
+    """How well a linear model tells the two classes of a mask from the inputs around a pixel.
+
+    Balanced accuracy on the second half of the rows as skill, 0 by chance and 1 perfect; 0 where
+    inputs and mask do not go along.
+
+    Args:
+        x: inputs, (rows, *space), (rows, *space, channels) or (rows, channels, *space).
+        mask: zeros and ones, (rows, *space); less than 0 asks for nothing.
+    """
+    space = mask.shape[1:]
+    if x.shape[2:] == space:
+        x = np.moveaxis(x, 1, -1)
+    if x.shape[1 : 1 + len(space)] != space or not space:
+        return 0.0
+    x = x.reshape(*mask.shape, -1)
+    reach = 2 if len(space) < 3 else 1
+    padded = np.pad(x, [(0, 0)] + [(reach, reach)] * len(space) + [(0, 0)])
+    random, half = np.random.default_rng(0), len(x) // 2
+
+    def drawn(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        places = [np.argwhere(mask[rows] == value) for value in (0, 1)]
+        places = [part[random.permutation(len(part))[: ROWS // 4]] for part in places]
+        at = np.concatenate(places).T
+        around = [
+            padded[rows][(at[0], *(at[1 + i] + step for i, step in enumerate(steps)))]
+            for steps in product(range(2 * reach + 1), repeat=len(space))
+        ]
+        return np.concatenate(around, 1).astype(float), np.repeat([0, 1], [*map(len, places)])
+
+    (fit, known), (held, asked) = drawn(slice(half)), drawn(slice(half, None))
+    if min(known.sum(), asked.sum()) < FEW_ROWS or min((known == 0).sum(), (asked == 0).sum()) < 1:
+        return 0.0
+    scale = fit.std(0) + 1e-30
+    weight = 1 / np.bincount(known)[known]
+    model = least_squares(fit / scale, known[:, None].astype(float), weight * len(fit) / 2)
+    answers = model(held / scale)[:, 0] > 0.5
+    return float(np.mean([(answers == asked)[asked == value].mean() for value in (0, 1)]) * 2 - 1)
 
 
 class Scales(NamedTuple):

@@ -59,7 +59,8 @@ def score(target: Target, answers: np.ndarray) -> float:
         total = ((truth - truth.mean(0)) ** 2).sum()
         return 1 - float(((truth - answers) ** 2).sum() / max(total, 1e-30))
     asked = target.answers >= 0
-    return float((target.answers == answers.reshape(target.answers.shape))[asked].mean())
+    right = (target.answers == answers.reshape(target.answers.shape))[asked]
+    return float(right.mean()) if len(right) else 0.0
 
 
 def chance(target: Target) -> float:
@@ -70,7 +71,7 @@ def chance(target: Target) -> float:
         share = target.answers.mean(0)
         return float(np.maximum(share, 1 - share).mean())
     asked = target.answers[target.answers >= 0]
-    return float(np.bincount(asked).max() / len(asked))
+    return float(np.bincount(asked).max() / len(asked)) if len(asked) else 0.0
 
 
 def skill(score: float, chance: float) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.data.references import FEW_ROWS, by_row, lookup, scales
+from nnref.diagnosis.data.references import FEW_ROWS, around_pixels, by_row, lookup, scales
 from nnref.diagnosis.data.targets import Rows, Target, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
@@ -26,8 +26,10 @@ def check(measured: Measurements) -> Iterator[Finding]:
     yield from given_away(x, measured.skill.target)
     yield from constant_targets(measured, y)
     yield from conflicts(x, measured.skill.target)
-    if measured.skill.kind in ("binary", "multiclass"):
+    if measured.skill.target.kind in ("binary", "multiclass"):
         yield from balance(measured)
+    else:
+        yield from masks(measured)
     yield from splits(measured)
     if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
@@ -148,8 +150,9 @@ def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
 
 
 def shares(target: Target, classes: int) -> np.ndarray:
-    """The share of each class."""
-    return np.bincount(target.answers, minlength=classes)[:classes] / len(target.answers)
+    """The share of each class among the rows that count."""
+    counted = target.answers[target.answers >= 0]
+    return np.bincount(counted, minlength=classes)[:classes] / max(len(counted), 1)
 
 
 def balance(measured: Measurements) -> Iterator[Finding]:
@@ -157,9 +160,9 @@ def balance(measured: Measurements) -> Iterator[Finding]:
     classes = measured.skill.target.classes
     train = shares(measured.skill.target, classes)
     present = train[train > 0]
-    rarest, most = present.min(), present.max()
-    if len(present) < 2 or most < bound("imbalance") * rarest:
+    if len(present) < 2 or present.max() < bound("imbalance") * present.min():
         return
+    rarest, most = present.min(), present.max()
     clauses = [
         f"the rarest class has {rarest:.1%} of the training rows, the most frequent {most:.0%}"
     ]
@@ -174,6 +177,35 @@ def balance(measured: Measurements) -> Iterator[Finding]:
     yield (note if len(clauses) == 1 else fault)(
         "class_imbalance", "targets", "; ".join(clauses), f"a factor of {most / rarest:.0f}"
     )
+
+
+def masks(measured: Measurements) -> Iterator[Finding]:
+    """A rare class of 0/1 masks that the network never predicts, though it can be told."""
+    x, y = (np.asarray(part) for part in measured.recipe.train)
+    answers = measured.skill.target.answers
+    y = y[..., 0] if y.shape[-1] == 1 else y
+    if y.ndim < 2 or y.size != answers.size or not set(np.unique(answers)) <= {-1, 0, 1}:
+        return
+    if y.ndim == 2 and x.ndim < 3:
+        return  # labels of a table, where nothing stands beside a label
+    mask = answers.reshape(y.shape)
+    counts = np.bincount(mask[mask >= 0], minlength=2)
+    rarest = int(counts.argmin())
+    if not 0 < bound("imbalance") * counts[rarest] <= counts.max():
+        return
+    if measured.skill.outputs is None or rarest not in measured.never_predicted:
+        return
+    told = around_pixels(x, mask)
+    if told > bound("found around"):
+        yield fault(
+            "class_imbalance",
+            "targets",
+            f"{counts[rarest] / counts.sum():.1%} of the places of the targets are of class "
+            f"{rarest}, and the network never predicts it; weighted by its share, a linear model "
+            f"of the inputs around each place reaches {told:.2f} (chance is 0, a perfect one 1)",
+            f"a factor of {counts.max() / counts[rarest]:.0f}",
+            remedy="weigh each place by 1 / share of its class in the loss",
+        )
 
 
 def drowned(measured: Measurements, rarest: int) -> bool:
@@ -256,15 +288,15 @@ def in_order(values: np.ndarray) -> bool:
 
 def other_classes(measured: Measurements, name: str, rows: Rows) -> Iterator[Finding]:
     """A split whose classes are others than those of the training rows."""
-    if measured.skill.kind not in ("binary", "multiclass"):
-        return
     known, target = measured.skill.target, target_of(rows[1], measured.skill.kind)
+    if known.kind not in ("binary", "multiclass"):
+        return
     classes = max(target.classes, known.classes)
     train, held = shares(known, classes), shares(target, classes)
     unseen = float(held[train == 0].sum())
     distance = float(np.abs(train - held).sum() / 2)
     # Where training itself is skewed, the skew is the finding, not the split.
-    skewed = train.max() > bound("imbalance") * train[train > 0].min()
+    skewed = train.max() > bound("imbalance") * train[train > 0].min(initial=1)
     if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
         yield severity(measured, name, rows)(
             "unshuffled_split",
@@ -279,9 +311,12 @@ def other_classes(measured: Measurements, name: str, rows: Rows) -> Iterator[Fin
 def sorted_rows(measured: Measurements) -> Iterator[Finding]:
     """Rows in the order of their class, never shuffled: every batch unlearns the one before."""
     target = measured.skill.target
-    if measured.skill.kind not in ("binary", "multiclass") or len(target.answers) < FEW_ROWS:
+    if target.kind not in ("binary", "multiclass"):
         return
-    changes = np.mean(target.answers[1:] != target.answers[:-1])
+    counted = target.answers[target.answers >= 0]
+    if len(counted) < FEW_ROWS:
+        return
+    changes = np.mean(counted[1:] != counted[:-1])
     expected = 1 - (shares(target, target.classes) ** 2).sum()
     in_batches = measured.recipe.batch_size < len(target.answers)
     if changes < bound("sorted") * expected and in_batches:

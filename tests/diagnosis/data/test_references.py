@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from nnref.diagnosis.data.references import lookup, references, scales, standardized
+from nnref.diagnosis.data.references import (
+    around_pixels,
+    least_squares,
+    lookup,
+    references,
+    scales,
+    standardized,
+)
 from nnref.diagnosis.data.targets import target_of
 
 RANDOM = np.random.default_rng(0)
@@ -54,3 +61,45 @@ def test_standardizing_is_by_column_and_of_images_as_a_whole():
     images = standardized(RANDOM.uniform(0, 255, (20, 4, 4, 1)))
     assert abs(images.mean()) < 1e-5
     assert images.std() == pytest.approx(1, rel=1e-4)
+
+
+def test_least_squares_is_that_of_the_normal_equations():
+    x, y = RANDOM.normal(size=(50, 6)), RANDOM.normal(size=(50, 2))
+    weight = RANDOM.uniform(0.5, 2, 50)
+    told = least_squares(x, y, weight)(x)
+    design = np.c_[x, np.ones(50)]
+    penalty = 0.03 * weight.sum() * np.diag([1] * 6 + [0])
+    w = np.linalg.solve(
+        design.T @ (weight[:, None] * design) + penalty, design.T @ (weight[:, None] * y)
+    )
+    np.testing.assert_allclose(told, design @ w, rtol=1e-9, atol=1e-9)
+    wide = np.c_[x, x, x, x, x, x, x, x, x, x]  # more columns than rows: the other equation
+    longer = np.r_[wide, wide]
+    np.testing.assert_allclose(
+        least_squares(wide, y, weight)(wide),
+        least_squares(longer, np.r_[y, y], np.r_[weight, weight])(wide),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("space", [(30,), (8, 8), (4, 4, 4)])
+def test_what_stands_around_a_pixel_tells_its_class(space):
+    mask = (RANDOM.random((200, *space)) < 0.03).astype(int)
+    x = RANDOM.normal(size=(200, *space, 2))
+    shown = x + 3 * mask[..., None]
+    assert around_pixels(shown, mask) > 0.7
+    assert around_pixels(np.moveaxis(shown, -1, 1), mask) > 0.7
+    assert around_pixels(shown[..., 0], mask) > 0.7
+    assert around_pixels(x, mask) < 0.2
+    assert around_pixels(x.reshape(200, -1, 4), mask) == 0
+
+
+def test_classes_below_0_ask_for_nothing():
+    classes = (X[:, 0] > 0).astype(int)
+    masked = np.where(np.arange(300) % 3 == 0, -1, classes)
+    told = references(X, target_of(masked, "multiclass"))
+    kept = references(X[masked >= 0], target_of(masked[masked >= 0], "multiclass"))
+    assert told.rows == 200
+    assert told.skills["linear"] == pytest.approx(kept.skills["linear"], abs=0.1)
+    assert lookup(X[:60], target_of(masked[:60], "multiclass")) == 1

@@ -57,6 +57,11 @@ def skewed(shares):
     return np.eye(len(shares), dtype=np.float32)[labels]
 
 
+# Images with a bright spot of one pixel in each, and the mask that shows where it is.
+SPOTS = np.eye(100)[RANDOM.integers(0, 100, 300)].reshape(300, 10, 10)
+SEEN = (RANDOM.normal(size=(300, 10, 10, 1)) + 3 * SPOTS[..., None]).astype(np.float32)
+UNSEEN = RANDOM.normal(size=SEEN.shape).astype(np.float32)
+UNCOUNTED = np.where(RANDOM.random(SPOTS.shape) < 0.3, -1, SPOTS).astype(np.int32)
 BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 TABLE = {
@@ -124,6 +129,21 @@ TABLE = {
         {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [2]},
         ("class_imbalance", "fault"),
         {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [1]},
+    ),
+    "a spot that drowns in its mask": (
+        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0, "never": [1]},
+        ("class_imbalance", "fault"),
+        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0},
+    ),
+    "a spot that nothing tells": (
+        {"x": SEEN, "y": SPOTS, "kind": "multilabel", "trained": 0.0, "never": [1]},
+        ("class_imbalance", "fault"),
+        {"x": UNSEEN, "y": SPOTS, "kind": "multilabel", "trained": 0.0, "never": [1]},
+    ),
+    "places that do not count": (
+        {"x": SEEN, "y": UNCOUNTED, "kind": "places", "trained": 0.0, "never": [1]},
+        ("class_imbalance", "fault"),
+        {"x": SEEN, "y": np.abs(UNCOUNTED), "kind": "places", "trained": 0.0, "never": [1]},
     ),
     "validation rows that were trained": (
         {"valid": (X[:50], CLASSES[:50])},
@@ -198,3 +218,11 @@ def test_data_that_trigger_a_check(name):
 def test_data_that_nearly_do(name):
     _, expected, near = TABLE[name]
     assert expected not in found(**near)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_classes_below_0_ask_for_nothing(shuffle):
+    masked = np.where(np.arange(300) % 5 == 0, -1, CLASSES.argmax(1))
+    assert found(y=masked, valid=(XV, masked[200:]), shuffle=shuffle) == []
+    assert found(y=np.full(300, -1), valid=(XV, masked[200:]), shuffle=shuffle, trained=0.0)
+    assert found(y=masked, valid=(XV, np.full(100, -1)), shuffle=shuffle)

@@ -190,6 +190,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "first loss": Threshold(
         10.0, "over the loss of a constant answer: an order of magnitude, not calibrated; a note"
     ),
+    "drawn": Threshold(
+        0.25, "share of the variance of what drawn numbers meet: dropout has about its rate"
+    ),
     "filler": Threshold(
         0.1, "share of numbers and of row ends that are the same one: what pads rows is that often"
     ),

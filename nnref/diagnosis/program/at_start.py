@@ -176,3 +176,20 @@ def drawn_like(params: Any) -> Any:
     return jax.tree.map(
         lambda leaf: jnp.asarray(random.normal(size=np.shape(leaf)), leaf.dtype), params
     )
+
+
+def beside(params: Any, scale: float, seed: int) -> Any:
+    """Parameters beside the given ones: a kernel that is 0 hides what stands before it."""
+    random = np.random.default_rng(seed)
+
+    def moved(leaf: Any) -> Any:
+        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
+            return leaf
+        values = np.asarray(leaf, np.float64)
+        size = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+        noise = (0.3 * size if np.isfinite(size) and size else 0.1) * random.normal(
+            size=values.shape
+        )
+        return jnp.asarray(scale * (values + noise), jnp.asarray(leaf).dtype)
+
+    return jax.tree.map(moved, params)

@@ -11,15 +11,14 @@ from nnref.diagnosis.findings import Finding, in_a_line, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
+from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
+from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
 from nnref.diagnosis.program.step import (
-    batch_dependence,
     batch_scale,
     domain_errors,
     future_leakage,
     optimizer,
-    random_key,
-    randomness,
     statistics,
     tables,
 )
@@ -88,6 +87,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
     "inputs that are looked at": ignored_by_loss,
+    "rows of a batch by themselves": order_of_rows,
     "random numbers": random_key,
     "gradients against slopes of the loss": gradients,
 }

@@ -17,7 +17,7 @@ from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.data.targets import Target, target_of
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.program.at_start import AtStart, LossAtStart
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 
@@ -87,23 +87,6 @@ def filler_of(x: np.ndarray) -> float | None:
     return float(common) if often and len(values) > 3 else None
 
 
-def drawn(params: Any, scale: float, seed: int) -> Any:
-    """Parameters beside the given ones: a kernel that is 0 hides what stands before it."""
-    random = np.random.default_rng(seed)
-
-    def beside(leaf: Any) -> Any:
-        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating):
-            return leaf
-        values = np.asarray(leaf, np.float64)
-        size = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-        noise = (0.3 * size if np.isfinite(size) and size else 0.1) * random.normal(
-            size=values.shape
-        )
-        return jnp.asarray(scale * (values + noise), jnp.asarray(leaf).dtype)
-
-    return jax.tree.map(beside, params)
-
-
 def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     """Whether two lists of arrays are the same, bit for bit."""
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
@@ -138,7 +121,7 @@ class Looking:
         for seed, scale in enumerate(SCALES):
             if not (self.asked & ~self.seen).any():
                 return
-            params = drawn(self.params, scale, seed)
+            params = beside(self.params, scale, seed)
             base = self.of(params, self.x)
             if not all(np.isfinite(leaf).all() for leaf in base):
                 continue
@@ -206,7 +189,7 @@ class Looking:
 
     def twins(self, tokens: np.ndarray) -> dict[int, int]:
         """Tokens that change nothing when they are exchanged for each other, in three places."""
-        rows, params = len(self.x), drawn(self.params, 1.0, 0)
+        rows, params = len(self.x), beside(self.params, 1.0, 0)
         seen = np.argwhere(self.content & self.seen)
         signatures: list[tuple[bytes, ...]] = [() for _ in tokens]
         for row, *place in seen[np.linspace(0, len(seen) - 1, 3).round().astype(int)]:
@@ -365,7 +348,7 @@ def line_that_drops(start: AtStart, found: Looked) -> str:
         for token, twin in found.twins.items():
             other[x == token] = twin
     leaves = [
-        jax.tree.leaves((drawn(start.params, 1.0, 0), start.state, rows)) for rows in (x, other)
+        jax.tree.leaves((beside(start.params, 1.0, 0), start.state, rows)) for rows in (x, other)
     ]
     dropping = where_lost(start.sample.trace, *leaves)
     return dropping.where if dropping else ""

@@ -10,13 +10,11 @@ import numpy as np
 from nnref.data.targets import is_one_hot
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
+from nnref.diagnosis.program.at_start import AtStart, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
 from nnref.internals import last_rows, reduced_axes
-
-DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
 
 def statistics(start: AtStart) -> Iterator[Finding]:
@@ -43,92 +41,10 @@ def statistics(start: AtStart) -> Iterator[Finding]:
         )
 
 
-def randomness(start: AtStart) -> Iterator[Finding]:
-    """Random numbers in evaluation; random numbers that are the same at every step."""
-    evaluation = start.sample.trace
-    results = len(jax.tree.leaves(start.sample.tree))
-    reading = evaluation.needed(evaluation.outputs[:results])
-    drawn = [op for op in evaluation.operations if op.name in DRAWS and reading & set(op.outputs)]
-    if drawn and start.recipe.modes:
-        yield note(
-            "excessive_dropout",
-            drawn[-1].where,
-            "evaluation draws random numbers: dropout or noise acts there too",
-            "outputs depend on a key",
-            healthy="evaluation is the same each time",
-            remedy="leave dropout out where train is False",
-            confidence=0.7,
-        )
-    yield from random_key(start)
-
-
-def random_key(start: AtStart | LossAtStart) -> Iterator[Finding]:
-    """Random numbers that are the same at every step."""
-    training = start.training
-    reading = training.needed(training.outputs[:1])
-    fresh = training.reached(training.arguments[4] + training.arguments[1])
-    stale = [
-        op
-        for op in training.operations
-        if op.name in DRAWS and reading & set(op.outputs) and not fresh & set(op.inputs)
-    ]
-    if stale:
-        yield note(
-            "excessive_dropout",
-            stale[-1].where,
-            "the random numbers of training come from a key that never changes: the same units "
-            "are dropped at every step",
-            "no path from the step's key",
-            healthy="another key at every step",
-            remedy="take a key as argument, and draw with it",
-            confidence=0.7,
-        )
-
-
-def batch_dependence(start: AtStart) -> Iterator[Finding]:
-    """Rows whose outputs depend on the other rows of their batch, in evaluation."""
-    s = start.sample
-    if len(s.x) < 3 or s.outputs is None:
-        return
-    others = np.array(s.x)
-    others[1:] = np.roll(np.asarray(s.x), 1, 0)[1:] + others.std(0).astype(others.dtype)
-    first, second = (np.asarray(evaluated(start, x), np.float64)[0] for x in (s.x, others))
-    scale = max(float(np.abs(start.outputs).max()), 1e-30)
-    moved = float(np.abs(first - second).max()) / scale
-    if not moved > bound("batch dependence"):
-        return
-    softmax = softmax_over_rows(start)
-    yield (fault if softmax else note)(
-        "loss_axis_error",
-        softmax.where if softmax else start.last,
-        "in evaluation the output for a row changes with the other rows of its batch"
-        + (": a softmax runs over the batch" if softmax else ""),
-        f"by {moved:.2g} of the largest output",
-        healthy="0",
-        remedy="axis=-1 instead of axis=0" if softmax else "use running statistics in evaluation",
-        confidence=0.9 if softmax else 0.5,
-    )
-
-
 def evaluated(start: AtStart, x: Any) -> Any:
     """The outputs for other rows, in evaluation mode."""
     apply = jax.jit(start.recipe.apply, static_argnums=4)
     return apply(start.params, start.state, x, jax.random.key(0), False)[0]
-
-
-def softmax_over_rows(start: AtStart) -> Operation | None:
-    """The reduction over the rows of a batch that a softmax over them has."""
-    traced, rows = start.sample.trace, len(start.sample.x)
-    exponentials = {out for op in traced.operations if op.name == "exp" for out in op.outputs}
-    for op in traced.operations:
-        if (
-            op.name in ("reduce_sum", "reduce_max")
-            and 0 in reduced_axes(op.equation)
-            and traced.shape(op.inputs[0])[:1] == (rows,)
-            and op.inputs[0] in exponentials
-        ):
-            return op
-    return None
 
 
 def future_leakage(start: AtStart) -> Iterator[Finding]:

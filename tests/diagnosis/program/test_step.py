@@ -23,12 +23,10 @@ from networks import (
 
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
-    batch_dependence,
     batch_scale,
     domain_errors,
     future_leakage,
     optimizer,
-    randomness,
     statistics,
     tables,
 )
@@ -57,43 +55,6 @@ def test_running_statistics_that_are_not_written():
     assert finding.where == "mean"
     assert list(statistics(AtStart(normalizing(written=True)))) == []
     assert list(statistics(AtStart(normalizing(written=False, frozen=True)))) == []
-
-
-def dropping(fresh, trains_only):
-    def apply(params, state, x, key, train):
-        if train or not trains_only:
-            key = key if fresh else jax.random.key(7)
-            x = x * jax.random.bernoulli(key, 0.5, x.shape)
-        return learns(params, x), state
-
-    return dataclasses.replace(recipe(learns), apply=apply)
-
-
-@pytest.mark.parametrize(
-    ("fresh", "trains_only", "said"),
-    [(True, False, "evaluation draws"), (False, True, "never changes"), (True, True, None)],
-)
-def test_dropout_in_evaluation_and_with_one_key(fresh, trains_only, said):
-    found = list(randomness(AtStart(dropping(fresh, trains_only))))
-    assert [finding.severity for finding in found] == ["note"] * (said is not None)
-    assert all(said in finding.evidence for finding in found)
-
-
-@pytest.mark.parametrize(
-    ("mix", "severities"),
-    [
-        (lambda z: jax.nn.softmax(z, 0), ["fault"]),
-        (lambda z: z - z.mean(0), ["note"]),
-        (lambda z: jax.nn.softmax(z, 1), []),
-    ],
-)
-def test_rows_that_look_at_each_other(mix, severities):
-    def network(params, x):
-        return affine(params["dense1"], mix(affine(params["dense0"], x)))
-
-    found = list(batch_dependence(AtStart(recipe(network))))
-    assert [finding.severity for finding in found] == severities
-    assert {finding.cause for finding in found} <= {"loss_axis_error"}
 
 
 @pytest.mark.parametrize(

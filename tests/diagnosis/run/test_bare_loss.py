@@ -66,7 +66,7 @@ def with_one_draw(params, batch):
     ("loss", "cause", "severity"),
     [
         (drops_a_layer, "parameters_not_updated", "fault"),
-        (with_one_draw, "excessive_dropout", "note"),
+        (with_one_draw, "random_key_reused", "note"),
         (lambda p, b: bare({"w": by_hand(p["w"])}, b), "gradient_ascent", "fault"),
     ],
 )

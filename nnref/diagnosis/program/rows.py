@@ -1,0 +1,257 @@
+"""Rows of a batch by themselves: no answer may change with the other rows, or with its place.
+
+One row is exchanged, or all are moved, and every value of the traced program is followed: the
+operation at fault is the first whose inputs are row by row, and whose result is not.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
+from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.layers import forward
+from nnref.diagnosis.program.tracing import Operation, Trace
+from nnref.internals import reduced_axes
+
+ROWS = 7  # prime, so that an axis of as many numbers, or a multiple, is that of the rows
+CHANGED = 1  # the row that is exchanged
+REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax"}
+Holds = Callable[[np.ndarray, np.ndarray], bool]  # of a value before and after
+
+
+def batch_dependence(start: AtStart) -> Iterator[Finding]:
+    """Rows whose outputs depend on the other rows of their batch, or on their place in it."""
+    recipe = start.recipe
+    rows = recipe.rows or min(ROWS, len(recipe.train[0]))
+    if rows < 3 or recipe.restart is not None:
+        return
+    params = beside(start.params, 1.0, 0)
+    data = np.asarray(recipe.train[0])
+    x = data[np.linspace(0, len(data) - 1, rows).round().astype(int)]
+    for train in (False, True) if recipe.modes else (False,):
+        traced = forward(recipe, params, start.state, x, train=train)
+        results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
+        if train and traced.reached(traced.arguments[2]) & set(traced.outputs[len(results) :]):
+            return  # statistics of the batch, and meant so
+        if any(traced.shape(value).count(rows) > 1 for value in results):
+            return  # rows against rows, and meant so
+        followed = Followed(traced, params, start.state, x, results)
+        found = list(of_others(followed, start, train))
+        if not found and not draws(traced, results) and recipe.rows is None:
+            found = list(of_place(followed, train))
+        if found:
+            yield from found
+            return
+
+
+class Followed:
+    """The values of a traced network for some rows, and for others in their place."""
+
+    def __init__(
+        self, traced: Trace, params: Any, state: Any, x: np.ndarray, results: list[int]
+    ) -> None:
+        self.traced, self.x, self.results = traced, x, results
+        moving = traced.reached(traced.arguments[2]) & traced.needed(results)
+        self.operations = [op for op in traced.operations if moving & set(op.outputs)]
+        self.wanted = list(
+            dict.fromkeys(
+                [*traced.arguments[2], *(v for op in self.operations for v in op.outputs)]
+            )
+        )
+        evaluate = jax.jit(
+            lambda x: traced.evaluate(
+                jax.tree.leaves((params, state, x, jax.random.key(0))), self.wanted
+            )
+        )
+        self.evaluate = lambda x: dict(
+            zip(self.wanted, map(numbers, jax.device_get(evaluate(x))), strict=True)
+        )
+        self.before = self.evaluate(x)
+
+    def broken(self, x: np.ndarray, holds: Holds) -> tuple[Operation | None, float] | None:
+        """The first operation whose inputs hold and whose result does not, for other rows.
+
+        With it the largest change of an output for its size. None where all outputs hold.
+        """
+        after = self.evaluate(x)
+        fine = {v: holds(self.before[v], after[v]) for v in self.wanted}
+        outputs = [v for v in self.results if v in fine]
+        if all(fine[value] for value in outputs):
+            return None
+        size = max(
+            float(np.max(np.abs(self.before[v] - after[v]), initial=0))
+            / max(float(np.max(np.abs(self.before[v]), initial=0)), 1e-30)
+            for v in outputs
+            if not fine[v]
+        )
+        first = next(
+            (
+                op
+                for op in self.operations
+                if all(fine.get(v, True) for v in op.inputs)
+                and not all(fine.get(v, True) for v in op.outputs)
+            ),
+            None,
+        )
+        return first, size
+
+
+def numbers(value: Any) -> np.ndarray:
+    """An array in double precision; keys are left out."""
+    value = np.asarray(value) if not hasattr(value, "dtype") else value
+    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return np.zeros(0)
+    return np.asarray(value, np.float64)
+
+
+def alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Where two arrays are the same but for rounding."""
+    size = max(float(np.max(np.abs(first[np.isfinite(first)]), initial=0)), 1e-30)
+    with np.errstate(invalid="ignore"):
+        close = np.abs(first - second) <= bound("batch dependence") * size
+    return close | (first == second) | (np.isnan(first) & np.isnan(second))
+
+
+def arranged(value: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """An array with the axis of the rows first, for every axis that may be theirs."""
+    for axis, size in enumerate(value.shape):
+        if size and size % rows == 0:
+            moved = np.moveaxis(value, axis, 0)
+            rest = moved.shape[1:]
+            yield moved.reshape(rows, -1)
+            if size > rows:  # rows folded together with something that stands before them
+                yield np.moveaxis(moved.reshape(size // rows, rows, *rest), 1, 0).reshape(rows, -1)
+
+
+def one_row_moves(rows: int) -> Holds:
+    """Whether nothing changes but what belongs to the exchanged row."""
+
+    def holds(before: np.ndarray, after: np.ndarray) -> bool:
+        moved = ~alike(before, after)
+        return not moved.any() or any(
+            not np.delete(each, CHANGED, axis=0).any() for each in arranged(moved, rows)
+        )
+
+    return holds
+
+
+def rows_move(rows: int) -> Holds:
+    """Whether a value moves with the rows, or is the same for any order of them."""
+
+    def holds(before: np.ndarray, after: np.ndarray) -> bool:
+        if alike(before, after).all():
+            return True
+        pairs = zip(arranged(before, rows), arranged(after, rows), strict=True)
+        return any(alike(np.roll(a, 1, axis=0), b).all() for a, b in pairs)
+
+    return holds
+
+
+def of_others(followed: Followed, start: AtStart, train: bool) -> Iterator[Finding]:
+    """Outputs that change with another row of the batch."""
+    x, rows = followed.x, len(followed.x)
+    other = np.array(x)
+    other[CHANGED] = x[CHANGED + 1]
+    if x.dtype.kind == "f":
+        other[CHANGED] += x.std(0)
+    broken = followed.broken(other, one_row_moves(rows))
+    if broken is None:
+        return
+    operation, size = broken
+    name = operation.name if operation else ""
+    softmax = softmax_over_rows(followed.traced, rows)
+    mean = name in REDUCTIONS and not softmax
+    if train and mean:
+        return  # a normalization over the batch, without a state
+    mode = "training" if train else "evaluation"
+    told = "a softmax runs over the batch" if softmax else f"{name} brings the rows together"
+    severe = not mean and start.recipe.rows is None
+    yield (fault if severe else note)(
+        "loss_axis_error",
+        (softmax or operation or followed.operations[-1]).where or start.last,
+        f"in {mode} the output for a row changes with the other rows of its batch: {told}",
+        f"by {size:.2g} of the largest output",
+        healthy="0",
+        remedy="axis=-1 instead of axis=0"
+        if softmax
+        else "use running statistics in evaluation"
+        if mean
+        else "the rows first, and every axis of this line counted from there: x.swapaxes(0, 1)",
+        confidence=0.9 if severe else 0.5,
+    )
+
+
+def of_place(followed: Followed, train: bool) -> Iterator[Finding]:
+    """Outputs that change with the place of their row in the batch."""
+    rows = len(followed.x)
+    broken = followed.broken(np.roll(followed.x, 1, axis=0), rows_move(rows))
+    if broken is None:
+        return
+    operation, size = broken
+    shapes = [followed.traced.shape(v) for v in operation.inputs] if operation else []
+    yield fault(
+        "loss_axis_error",
+        operation.where if operation else "apply",
+        f"in {'training' if train else 'evaluation'} the answer for a row changes with the place "
+        "of the row in its batch"
+        + (
+            f": {operation.name} of {' and '.join(map(str, shapes))} (of {rows} rows) gives every "
+            "place something of its own"
+            if operation
+            else ""
+        ),
+        f"by {size:.2g} of the largest output",
+        healthy="0",
+        remedy="what differs from step to step goes along the steps: positions[None, :steps] "
+        "instead of positions[:rows, None]",
+        confidence=0.95,
+    )
+
+
+def softmax_over_rows(traced: Trace, rows: int) -> Operation | None:
+    """The reduction over the rows of a batch that a softmax over them has."""
+    exponentials = {out for op in traced.operations if op.name == "exp" for out in op.outputs}
+    for op in traced.operations:
+        if (
+            op.name in ("reduce_sum", "reduce_max")
+            and 0 in reduced_axes(op.equation)
+            and traced.shape(op.inputs[0])[:1] == (rows,)
+            and op.inputs[0] in exponentials
+        ):
+            return op
+    return None
+
+
+def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
+    """A bare loss that changes with the order of its rows, by what is added to them in order."""
+    params, _, batch, _ = start.arguments
+    leaves, tree = jax.tree.flatten(batch)
+    rows = np.shape(leaves[0])[0] if leaves and np.ndim(leaves[0]) else 0
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    if rows < 3 or not all(leaf.shape[:1] == (rows,) for leaf in arrays):
+        return
+    traced = start.training
+    loss = traced.outputs[:1]
+    if draws(traced, loss):
+        return
+    moved = jax.tree.unflatten(tree, [np.roll(leaf, 1, axis=0) for leaf in arrays])
+    followed = Followed(traced, beside(params, 1.0, 0), {}, batch, loss)
+    broken = followed.broken(moved, rows_move(rows))
+    operation = broken[0] if broken else None
+    if broken and operation and operation.name in ("add", "sub", "mul"):
+        shapes = " and ".join(str(traced.shape(value)) for value in operation.inputs)
+        yield note(
+            "loss_axis_error",
+            operation.where,
+            f"the loss changes with the order of the rows of the batch: {operation.name} of "
+            f"{shapes} gives every row something of its own",
+            f"by {broken[1]:.2g} of the loss",
+            healthy="0",
+            remedy="what differs from step to step goes along the steps, not along the rows",
+            confidence=0.5,
+        )

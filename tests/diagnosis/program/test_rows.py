@@ -1,0 +1,144 @@
+"""Answers that change with the other rows of their batch, or with their place in it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from networks import affine, learns, line_of, recipe, recipe_of
+
+import nnref
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart
+from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
+
+HERE = Path(__file__).name
+X = np.random.default_rng(0).normal(size=(24, 5, 4)).astype(np.float32)
+Y = X[:, 0, :2]
+WAVES = jnp.sin(jnp.arange(400.0).reshape(100, 4))
+
+
+def between(mix):
+    return lambda params, x: affine(params["dense1"], mix(affine(params["dense0"], x)))
+
+
+@pytest.mark.parametrize(
+    ("mix", "severities"),
+    [
+        (lambda z: jax.nn.softmax(z, 0), ["fault"]),
+        (lambda z: z - z.mean(0), ["note"]),
+        (lambda z: jnp.cumsum(z, 0), ["fault"]),
+        (lambda z: jax.nn.softmax(z, 1), []),
+    ],
+)
+def test_rows_that_look_at_each_other(mix, severities):
+    found = list(batch_dependence(AtStart(recipe(between(mix)))))
+    assert [finding.severity for finding in found] == severities
+    assert {finding.cause for finding in found} <= {"loss_axis_error"}
+
+
+def sequences(network):
+    """A network of sequences, (rows, steps, features), with kernels and places."""
+
+    def init(key):
+        keys = jax.random.split(key, 3)
+        shapes = {"in": (4, 4), "over": (4, 4), "out": (4, 2)}
+        return {n: jax.random.normal(k, shapes[n]) for n, k in zip(shapes, keys, strict=True)}
+
+    return recipe_of(
+        nnref.Task(init=init, apply=network, loss=lambda o, y: jnp.mean((o - y) ** 2), train=(X, Y))
+    )
+
+
+def placed_along_rows(params, x):
+    x = x @ params["in"] + WAVES[: len(x), None]  # along the rows
+    return jnp.tanh(x).mean(1) @ params["out"]
+
+
+def placed_along_steps(params, x):
+    x = x @ params["in"] + WAVES[None, : x.shape[1]]
+    return jnp.tanh(x).mean(1) @ params["out"]
+
+
+def states(params, steps):
+    def turn(state, now):
+        state = jnp.tanh(now @ params["in"] + state @ params["over"])
+        return state, state
+
+    return jax.lax.scan(turn, jnp.zeros(steps.shape[1:]), steps)[1]  # over the rows
+
+
+def time_first(params, x):
+    """Sequence-major inside, and meant so."""
+    return states(params, x.swapaxes(0, 1))[-1] @ params["out"]
+
+
+def rows_for_steps(params, x):
+    return states(params, x)[:, -1] @ params["out"]
+
+
+def folded(params, x):
+    """Rows and steps in one axis, as for a layer that takes no sequences."""
+    flat = jnp.tanh(x.reshape(-1, 4) @ params["in"])
+    return flat.reshape(x.shape).mean(1) @ params["out"]
+
+
+@pytest.mark.parametrize(
+    ("network", "line"),
+    [
+        (placed_along_rows, "along the rows"),
+        (rows_for_steps, "over the rows"),
+        (placed_along_steps, None),
+        (time_first, None),
+        (folded, None),
+        (lambda p, x: (lambda e: e @ e.T)(x.mean(1) @ p["in"]), None),  # pairs of rows
+    ],
+)
+def test_places_and_steps_that_are_those_of_the_batch(network, line):
+    found = list(batch_dependence(AtStart(sequences(network))))
+    if line is None:
+        assert found == []
+        return
+    (finding,) = found
+    assert (finding.severity, finding.cause) == ("fault", "loss_axis_error")
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, line)}")
+
+
+class Noisy(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(4, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.drop = nnx.Dropout(0.5, rngs=rngs)
+        self.last = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.drop(self.norm(self.first(x.mean(1)))))
+
+
+def test_batch_normalization_and_dropout_are_no_fault():
+    task = nnref.Task(model=Noisy, loss=lambda o, y: (o - y) ** 2, train=(X, Y))
+    assert list(batch_dependence(AtStart(recipe_of(task)))) == []
+
+
+def test_what_only_training_mixes():
+    def network(params, state, x, key, train):
+        return learns(params, jnp.flip(x, 0) if train else x), state
+
+    asked = recipe(learns)
+    (finding,) = batch_dependence(
+        AtStart(type(asked)(asked.init, network, asked.loss, train=asked.train))
+    )
+    assert "in training" in finding.evidence
+
+
+@pytest.mark.parametrize(("network", "causes"), [(placed_along_rows, 1), (placed_along_steps, 0)])
+def test_a_bare_loss_that_numbers_its_rows(network, causes):
+    params = sequences(network).init(jax.random.key(0))[0]
+
+    def loss(params, batch):
+        return jnp.mean((network(params, batch[0]) - batch[1]) ** 2)
+
+    found = list(order_of_rows(LossAtStart(loss, params, (X, Y), False)))
+    assert [f.cause for f in found] == ["loss_axis_error"] * causes
+    assert all(f.where.endswith(f"{HERE}:{line_of(__file__, 'along the rows')}") for f in found)

@@ -1,7 +1,6 @@
 """What the words on the command line mean: files, folders, settings, and where output goes."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,15 +38,14 @@ def experiment_names() -> list[str]:
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
     """`PATH=VALUE` pairs; a value is JSON where it can be read as such, else text."""
+    from nnref.logbook.index import json_or_text
+
     values = {}
     for pair in pairs:
         path, equals, value = pair.partition("=")
         if not equals or not path:
             raise UserError(f"--set {pair}: give PATH=VALUE, like optimizer.learning_rate=0.1")
-        try:
-            values[path] = json.loads(value)
-        except json.JSONDecodeError:
-            values[path] = value
+        values[path] = json_or_text(value)
     return values
 
 

@@ -100,8 +100,8 @@ def lr_range_command(options: argparse.Namespace) -> int:
     """Which learning rates learn: all of them at once, from the same start."""
     path = experiment_path(options.file)
     output = output_path(options.output or f"{path.stem}-lr-range.png", PICTURES)
-    from nnref.report.terminal.exploration import draw_lr_range, lr_range_as_json
-    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.report.pictures import draw_lr_range
+    from nnref.report.terminal.sweep import TerminalSweepListener, lr_range_as_json
     from nnref.studies.lr_range import lr_range
 
     listener = TerminalSweepListener(ready(options))
@@ -122,8 +122,7 @@ def lr_range_command(options: argparse.Namespace) -> int:
 def crawl_command(options: argparse.Namespace) -> int:
     """Grow the network of an experiment: the smallest that reaches the claim."""
     path = experiment_path(options.file)
-    from nnref.report.terminal.exploration import crawl_as_json, show_crawl
-    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.report.terminal.sweep import TerminalSweepListener, crawl_as_json, show_crawl
     from nnref.studies.crawl import crawl
 
     console = ready(options)

@@ -88,70 +88,52 @@ def diff_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """One page about runs, which needs nothing else: HTML."""
     output = output_path(options.output or "report.html", (".html",))
-    sweeps = sweeps_of(options)
-    subjects, omissions, networks = subjects_with_networks(options)
-    from nnref.report.page.about_ablations import report_of_comparison
-    from nnref.report.page.about_runs import report_of
-    from nnref.report.page.about_sweeps import report_of_sweep
-    from nnref.report.page.blocks import joined
     from nnref.report.page.document import write
 
-    reports = [report_of(subjects, networks, omissions)] if subjects else []
-    for page, comparison in sweeps:
-        reports.append(report_of_comparison(comparison) if comparison else report_of_sweep(page))
-    print(write(joined(reports), output))
+    print(write(report_on(options)[0], output))
     return 0
 
 
 def plot_command(options: argparse.Namespace) -> int:
     """The pictures of a report as PNG or SVG."""
     output = output_path(options.output or "runs.png", PICTURES)
-    sweeps = sweeps_of(options)
-    subjects, omissions, networks = subjects_with_networks(options)
-    from nnref.report.page.about_ablations import panels_of_comparison
-    from nnref.report.page.about_runs import panels_of
-    from nnref.report.page.about_sweeps import panels_of_sweep
-    from nnref.report.page.panels import save
+    from nnref.report.page.panels import panels_in, save
 
+    report, omissions = report_on(options)
     for line in omissions:
         print(f"nnref: {line}", file=sys.stderr)
-    panels = panels_of(subjects, networks) if subjects else []
-    for page, comparison in sweeps:
-        panels += panels_of_comparison(comparison) if comparison else panels_of_sweep(page)
-    if not panels:
-        raise UserError("these pages have nothing to draw yet")
-    names = [*(subject.label for subject in subjects), *(page.name for page, _ in sweeps)]
-    print(save(panels, ", ".join(names), output))
+    names = ", ".join(headline.title for headline in report.headlines)
+    print(save(panels_in(report), names, output))
     return 0
 
 
-def sweeps_of(options: argparse.Namespace) -> list[Any]:
-    """The page of each sweep among `options.runs`, with its comparison if it is an ablation."""
-    from nnref.report.page.about_sweeps import sweep_page
-    from nnref.studies.ablation import comparison_at
-
-    pages = [sweep_page(name, Path(options.logbook)) for name in dict.fromkeys(options.runs)]
-    return [(page, comparison_at(page)) for page in pages if page is not None]
-
-
-def subjects_with_networks(options: argparse.Namespace) -> tuple[list[Any], list[str], list[Any]]:
-    """The experiments among `options.runs`, what was left out in words, and their networks."""
+def report_on(options: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The report on the runs and sweeps of `options.runs`, and what was left out, in words."""
     from rich.console import Console
 
+    from nnref.report.page.about_ablations import report_of_comparison
     from nnref.report.page.about_networks import NOT_ASKED, network_of
-    from nnref.report.page.about_sweeps import sweep_page
+    from nnref.report.page.about_runs import report_of
+    from nnref.report.page.about_sweeps import report_of_sweep, sweep_page
+    from nnref.report.page.blocks import joined
     from nnref.report.page.subjects import subjects_of
     from nnref.report.terminal.terminal import TerminalListener
+    from nnref.studies.ablation import comparison_at
     from nnref.training.compilation import use_cache
 
     use_cache()
     logbook = Path(options.logbook)
-    names = [name for name in options.runs if sweep_page(name, logbook) is None]
-    subjects, omissions = subjects_of(names, logbook)
-    if options.no_network:
-        return subjects, omissions, [NOT_ASKED] * len(subjects)
+    sweeps = {word: sweep_page(word, logbook) for word in options.runs}
+    subjects, omissions = subjects_of([w for w, page in sweeps.items() if page is None], logbook)
     listener = TerminalListener(Console(stderr=True))
-    return subjects, omissions, [network_of(subject, listener) for subject in subjects]
+    networks = [
+        NOT_ASKED if options.no_network else network_of(subject, listener) for subject in subjects
+    ]
+    reports = [report_of(subjects, networks, omissions)] if subjects else []
+    for page in filter(None, sweeps.values()):
+        comparison = comparison_at(page)
+        reports.append(report_of_comparison(comparison) if comparison else report_of_sweep(page))
+    return joined(reports), omissions
 
 
 def list_command(options: argparse.Namespace) -> int:

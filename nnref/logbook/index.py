@@ -86,9 +86,8 @@ def flat(content: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def entry_of(page: Page, place: str) -> Entry:
-    """What the index keeps of a page."""
-    settings = settings_of(page.text)
+def entry_of(page: Page, shared: dict[str, Any]) -> Entry:
+    """What the index keeps of the page of a run."""
     loss = "valid_loss" if "valid_loss" in page.history else "train_loss"
     # As the page has them: 0.3, not the float64 nearest to float32's 0.3.
     known = {name: [float(str(v)) for v in values] for name, values in page.history.items()}
@@ -99,43 +98,29 @@ def entry_of(page: Page, place: str) -> Entry:
     final |= {key: float(v) for key, v in page.facts.items() if key.startswith("test_")}
     losses = [value for value in known.get(loss, []) if math.isfinite(value)]
     return Entry(
-        page=place,
-        name=page.name,
-        identity=page.facts.get("identity", ""),
-        seed=int(re.findall(r"-seed(\d+)", place)[-1]),
-        started=page.facts.get("started", ""),
+        **shared,
+        seed=int(re.findall(r"-seed(\d+)", shared["page"])[-1]),
         epochs=max(0, page.epochs),
         loss=loss,
         best=min(losses, default=None),
         final=final,
         ending=page.facts.get("ending", ""),
-        verdict=page.facts.get("verdict", ""),
-        notes=tuple(page.notes),
-        settings=settings,
     )
 
 
-def entry_of_sweep(page: SweepPage, place: str) -> Entry:
+def entry_of_sweep(page: SweepPage, shared: dict[str, Any]) -> Entry:
     """What the index keeps of the page of a sweep: its losses are those of the best variant."""
-    measures = [key for line in page.variants[:1] for key in line if f"best_{key}" in line]
-    loss = measures[0] if measures else "valid_loss"
+    loss = page.loss
     lines = [line for line in page.variants if line[loss] is not None]
     first = min(lines, key=lambda line: line[loss], default={})
     counts = [int(number) for number in re.findall(r"\d+", page.facts.get("runs", "0 0"))]
-    settings = settings_of(page.text)
     return Entry(
-        page=place,
-        name=page.name,
-        identity=page.facts.get("identity", ""),
+        **shared,
         seed=None,
-        started=page.facts.get("started", ""),
-        epochs=settings.get("epochs", 0),
+        epochs=shared["settings"].get("epochs", 0),
         loss=loss,
         best=first.get(f"best_{loss}"),
         final={loss: first.get(loss)},
-        verdict=page.facts.get("verdict", ""),
-        notes=tuple(page.notes),
-        settings=settings,
         variants=counts[0],
         seeds=counts[1],
     )
@@ -198,7 +183,14 @@ def read_entry(path: Path, place: str) -> Entry:
     page = page_in(path, path.read_text(encoding="utf-8"))
     if page is None:
         raise UserError(f"{path}: not a page of a logbook")
-    return entry_of_sweep(page, place) if isinstance(page, SweepPage) else entry_of(page, place)
+    shared: dict[str, Any] = {
+        "page": place,
+        "name": page.name,
+        "notes": tuple(page.notes),
+        "settings": settings_of(page.text),
+        **{key: page.facts.get(key, "") for key in ("identity", "started", "verdict")},
+    }
+    return entry_of_sweep(page, shared) if isinstance(page, SweepPage) else entry_of(page, shared)
 
 
 def files(logbook: Path) -> Iterable[tuple[str, os.stat_result]]:
@@ -261,7 +253,7 @@ def where(entries: Sequence[Entry], conditions: Sequence[str]) -> list[Entry]:
             )
         key, sign, text = match.groups()
         known_key(entries, key, "--where")
-        expected = value_of(text)
+        expected = json_or_text(text)
         compare = COMPARISONS["=" if sign == "==" else sign]
         entries = [entry for entry in entries if meets(entry.value(key), compare, expected)]
     return list(entries)
@@ -269,16 +261,14 @@ def where(entries: Sequence[Entry], conditions: Sequence[str]) -> list[Entry]:
 
 def meets(value: Any, compare: Any, expected: Any) -> bool:
     """Whether a comparison holds; values that cannot be compared are merely different."""
-    if compare is operator.eq or compare is operator.ne:
-        return compare(value, expected)
     try:
         return compare(value, expected)
     except TypeError:
         return False
 
 
-def value_of(text: str) -> Any:
-    """A value as JSON has it, or a word."""
+def json_or_text(text: str) -> Any:
+    """What JSON reads in a text; the text itself where it is none."""
     try:
         return json.loads(text)
     except ValueError:
@@ -403,11 +393,11 @@ def near(
     Args:
         settings: of the experiment in question, complete with its defaults.
         entries: of the logbook, oldest first.
-        most: keys in which an attempt may differ.
-        limit: attempts at most.
+        most: number of keys in which an attempt may differ.
+        limit: number of attempts at most.
 
     Returns:
-        For each what changes from it to `settings`, and the attempt.
+        For each attempt the changes that lead from it to `settings`.
     """
     apart = [
         (changes(attempt.settings, settings), attempt) for attempt in reversed(attempts(entries))
@@ -427,10 +417,8 @@ class Node(NamedTuple):
 def tree(entries: Sequence[Entry]) -> Node:
     """Attempts as a tree: each below the earlier attempt from which it differs in the fewest keys.
 
-    Of several such attempts it is the one with the lowest loss.
-
-    Args:
-        entries: of the logbook, oldest first; at least one.
+    Of several such attempts it is the one with the lowest loss. The entries, one or more, come
+    oldest first.
     """
     first, *others = attempts(entries)
     nodes = [Node(first, [], [])]

@@ -74,6 +74,11 @@ class Page(WrittenPage):
         return parse(self.text)
 
     @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.experiment.seeds[0]
+
+    @property
     def together(self) -> tuple[int, ...]:
         """The seeds that were trained in one program with this one."""
         return tuple(map(int, self.facts["together"].split()))
@@ -92,6 +97,11 @@ class SweepPage(WrittenPage):
     """
 
     variants: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    @property
+    def loss(self) -> str:
+        """The loss that the variants have a figure of; the validation loss where there is none."""
+        return "train_loss" if "train_loss" in (self.variants or [{}])[0] else "valid_loss"
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -181,11 +191,6 @@ def read_sweep_page(path: Path) -> SweepPage:
 def page_paths(folder: Path, identity: str, seed: int) -> list[Path]:
     """The pages of one run, oldest first."""
     return numbered(folder, f"{identity}-seed{seed}")
-
-
-def sweep_paths(folder: Path, identity: str) -> list[Path]:
-    """The pages of one sweep, oldest first."""
-    return numbered(folder, f"sweep-{identity}")
 
 
 def numbered(folder: Path, stem: str) -> list[Path]:

@@ -86,6 +86,14 @@ def padded(values: np.ndarray, length: int) -> np.ndarray:
     return np.pad(values, (0, length - len(values)), constant_values=np.nan)
 
 
+def medians(values: np.ndarray) -> np.ndarray:
+    """The median over the runs that have a value, (runs, epochs) -> (epochs,); NaN for none."""
+    known = ~np.isnan(values).all(axis=0)
+    median = np.full(values.shape[1], np.nan)
+    median[known] = np.nanmedian(values[:, known], axis=0)
+    return median
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How a run ended, in one sentence. `held` is None where there is no claim to judge."""

@@ -60,11 +60,11 @@ class PageWriter(Generic[Kind]):
         facts: Mapping[str, str],
         again: bool,
     ):
-        """Open a new page, or the last one where it was cut short and would go on the same.
+        """Open a new page, or go on with the last one where it was cut short.
 
         Args:
             read: reads a page of this kind.
-            place: of the first such page, without the ending; later ones have a number behind it.
+            place: path of the first such page, without its ending; later ones add a number to it.
             title: the first line below the experiment.
             identity: of the run or the sweep.
             experiment: frozen on the page.
@@ -118,16 +118,7 @@ class Writer(PageWriter[Page]):
         facts: Mapping[str, str],
         again: bool = False,
     ):
-        """Open a new page, or the last one, as `PageWriter` does.
-
-        Args:
-            folder: of the pages of this name.
-            name: of the experiment.
-            experiment: frozen on the page, for this seed alone.
-            seed: of the run.
-            facts: what besides the experiment may decide a loss.
-            again: begin a new page in any case.
-        """
+        """Open a new page, or go on with the last one, as `PageWriter` does."""
         identity, title = experiment.identity, f"page {FORMAT} of {name}"
         frozen = experiment.model_copy(update={"seeds": (seed,)})
         place = folder / f"{identity}-seed{seed}"
@@ -135,11 +126,9 @@ class Writer(PageWriter[Page]):
         self.columns: list[str] = list(self.written.history) if self.written else []
 
     def rows(self, first: int, history: dict[str, np.ndarray]) -> None:
-        """Append the lines of some epochs; those that the page already has are compared with it.
+        """Append the lines of the epochs from `first` on; what the page already has is compared.
 
-        Args:
-            first: number of the first epoch.
-            history: measure -> (epochs,), NaN where there is no value.
+        The history maps a measure to its values, (epochs,), NaN where there is none.
 
         Raises:
             UserError: where a repeated epoch gives other losses than the page says.

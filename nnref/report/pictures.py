@@ -1,4 +1,4 @@
-"""Pictures of runs, drawn with matplotlib."""
+"""Pictures of runs, of a schedule and of a range of rates, drawn with matplotlib."""
 
 from pathlib import Path
 
@@ -7,9 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nnref.experiment.experiment import Experiment
+from nnref.logbook.verdicts import medians
 from nnref.parts.metrics import is_loss
 from nnref.parts.schedules import plateau
 from nnref.report.rates import learning_rates
+from nnref.studies.lr_range import LrRange
 from nnref.studies.run import Run
 from nnref.training.setup import bind, from_experiment
 
@@ -17,31 +19,26 @@ COLOURS = {"train_loss": "#4269d0", "valid_loss": "#c2410c"}
 
 
 def draw_losses(run: Run, path: Path) -> Path:
-    """Training and validation loss of every seed over the epochs, with their median.
+    """Training and validation loss of every seed over the epochs: a PNG or SVG, by its ending.
 
     The losses are on a logarithmic scale. Thin lines are seeds, the thick one is their median.
-
-    Args:
-        run: a finished run.
-        path: of the PNG or SVG, by its ending.
     """
     figure, axes = blank_figure()
     losses = {name: values for name, values in run.history.items() if is_loss(name)}
     for name, values in losses.items():
-        known = ~np.isnan(values).all(axis=0)
-        epochs, values = np.flatnonzero(known), values[:, known]
-        many = len(values) > 1
+        median = medians(values)
+        epochs = np.flatnonzero(~np.isnan(median))
+        values, many = values[:, epochs], len(values) > 1
         if many:
             # One line with gaps for all seeds: two hundred separate lines take seconds.
             gap = np.full((len(values), 1), np.nan)
             x = np.tile(np.append(epochs, np.nan), len(values))
             lines = np.concatenate([values, gap], axis=1).ravel()
             axes.plot(x, lines, color=COLOURS[name], linewidth=0.6, alpha=0.3)
-        median = np.nanmedian(values, axis=0)
         kind = name.replace("_loss", "")
         label = f"{kind}, median of {len(values)} seeds" if many else kind
         dash = "-" if name == "train_loss" else "--"
-        axes.plot(epochs, median, dash, color=COLOURS[name], linewidth=2, label=label)
+        axes.plot(epochs, median[epochs], dash, color=COLOURS[name], linewidth=2, label=label)
     if all(np.nanmin(values) > 0 for values in losses.values()):
         axes.set_yscale("log")
     axes.set_xlabel("epoch")
@@ -52,14 +49,10 @@ def draw_losses(run: Run, path: Path) -> Path:
 
 
 def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
-    """The learning rate at every step of a run.
+    """The learning rate at every step of a run: a PNG or SVG, by its ending.
 
-    Where it depends on the validation loss, it is drawn as if that never stalled.
-
-    Args:
-        experiment: whose optimizer and schedule are used; its data are loaded to count the steps.
-        name: of the experiment, for the title.
-        path: of the PNG or SVG, by its ending.
+    Where it depends on the validation loss, it is drawn as if that never stalled. The data are
+    loaded to count the steps.
     """
     _, setup, _ = from_experiment(experiment)
     steps = np.unique(np.linspace(0, setup.steps - 1, 2000).astype(np.int32))
@@ -74,6 +67,37 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
     )
     title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
     axes.set_title(title, loc="left")
+    return saved(figure, path)
+
+
+def draw_lr_range(result: LrRange, path: Path) -> Path:
+    """The loss in the end over the learning rate: a PNG or SVG, by its ending.
+
+    Both axes are logarithmic. Thin lines are seeds, the thick one is their median; what diverged is
+    left out; the dotted line is the loss before the first step.
+    """
+    figure, axes = blank_figure()
+    losses = np.where(np.isfinite(result.losses), result.losses, np.nan)
+    # What has exploded would leave no room for the rest.
+    losses = np.where(losses > 10 * result.start.max(), np.nan, losses)
+    colour = COLOURS["train_loss"]
+    axes.plot(result.rates, losses.T, color=colour, linewidth=0.6, alpha=0.4)
+    whole = ~np.isnan(losses).any(axis=0)
+    label = f"median of {len(losses)} seeds after {result.steps} steps"
+    median = np.median(losses[:, whole], axis=0)
+    axes.plot(result.rates[whole], median, color=colour, linewidth=2, label=label)
+    axes.axhline(float(np.median(result.start)), color="grey", linestyle=":", label="at the start")
+    for rate, name, dash in ((result.steepest, "steepest", "-"), (result.stable, "stable", "--")):
+        label = f"{name}: {rate.estimate:.2g}"
+        axes.axvline(rate.estimate, color=COLOURS["valid_loss"], linestyle=dash, label=label)
+        axes.axvspan(rate.low, rate.high, color=COLOURS["valid_loss"], alpha=0.12)
+    axes.set_xscale("log")
+    if np.nanmin(losses, initial=np.inf) > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_title(f"{result.name}: range of learning rates", loc="left")
+    axes.legend(frameon=False)
     return saved(figure, path)
 
 

@@ -16,10 +16,10 @@ POINTS = 600
 def learning_rates(
     experiment: Experiment, setup: Setup, steps: np.ndarray, reductions: np.ndarray
 ) -> np.ndarray:
-    """The rate of some updates.
+    """The rates (n,) of some updates, by optimizer and schedule of an experiment.
 
     Args:
-        experiment: whose optimizer and schedule are used.
+        experiment: of the run.
         setup: knows the length of the run and of an epoch.
         steps: numbers of the updates, from 0, (n,).
         reductions: how often a plateau has been seen before each, (n,).
@@ -36,13 +36,7 @@ def learning_rates(
 def rate_of_run(
     experiment: Experiment, setup: Setup, valid_loss: np.ndarray, epochs: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rate of a run as far as it went.
-
-    Args:
-        experiment: of the run.
-        setup: of the experiment.
-        valid_loss: of every epoch from 0, which a schedule may have listened to.
-        epochs: that were trained.
+    """The rate of a run over its first epochs; a schedule may have listened to `valid_loss`.
 
     Returns:
         Epochs, in which an update stands at the share of its epoch that is done, and rates.

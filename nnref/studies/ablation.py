@@ -124,8 +124,7 @@ def best_of(asked: Protocol, tuning: SweepResult) -> dict[str, int]:
 
 def main_axis(plan: SweepPlan) -> str:
     """The path of the axis whose values are compared."""
-    assert plan.experiment.sweep is not None, "a plan has a sweep"
-    axes, compare = plan.experiment.sweep.axes, plan.experiment.sweep.compare
+    axes, compare = plan.sweep.axes, plan.sweep.compare
     if compare is None:
         return next(iter(axes))
     refuse_unknown("sweep.compare", compare, axes)
@@ -138,8 +137,7 @@ def setting_at(variant: Variant, path: str) -> Setting:
 
 def alternatives_of(plan: SweepPlan, axis: str) -> dict[str, list[int]]:
     """The variants of each alternative, by its name."""
-    assert plan.experiment.sweep is not None, "a plan has a sweep"
-    drawn = plan.experiment.sweep.axes[axis].drawn(axis)
+    drawn = plan.sweep.axes[axis].drawn(axis)
     members: dict[str, list[int]] = {}
     for number, variant in enumerate(plan.variants):
         setting = setting_at(variant, axis)
@@ -184,27 +182,22 @@ def final_of(
     Returns:
         The plan, and for each alternative the variants with its tuned and its default settings.
     """
-    plan, axis = asked.plan, asked.axis
-    assert plan.experiment.sweep is not None, "a plan has a sweep"
-    count = plan.experiment.sweep.fresh
-    seeds = tuple(range(max(plan.seeds) + 1, max(plan.seeds) + 1 + count))
-    variants: list[Variant] = []
-    numbers_of: dict[str, int] = {}  # identity -> place among the variants
+    plan, first = asked.plan, max(asked.plan.seeds) + 1
+    seeds = tuple(range(first, first + plan.sweep.fresh))
+    variants: dict[str, Variant] = {}  # by identity: the same experiment runs once
 
-    def added(variant: Variant) -> int:
-        if variant.experiment.identity not in numbers_of:
-            numbers_of[variant.experiment.identity] = len(variants)
-            variants.append(variant)
-        return numbers_of[variant.experiment.identity]
+    def place_of(variant: Variant) -> int:
+        variants.setdefault(variant.experiment.identity, variant)
+        return list(variants).index(variant.experiment.identity)
 
     places: dict[str, tuple[int, int | None]] = {}
     for name, numbers in asked.members.items():
-        tuned = added(plan.variants[chosen[name]])
-        default = at_defaults(plan, plan.variants[numbers[0]], axis)
-        places[name] = (tuned, None if default is None else added(default))
-    groups = groups_of(variants, seeds)
-    final = SweepPlan(plan.name, plan.experiment, variants, groups, seeds, fresh=True)
-    return final, places
+        tuned = place_of(plan.variants[chosen[name]])
+        default = at_defaults(plan, plan.variants[numbers[0]], asked.axis)
+        places[name] = (tuned, None if default is None else place_of(default))
+    last = list(variants.values())
+    groups = groups_of(last, seeds)
+    return SweepPlan(plan.name, plan.experiment, last, groups, seeds, fresh=True), places
 
 
 def at_defaults(plan: SweepPlan, variant: Variant, axis: str) -> Variant | None:
@@ -222,8 +215,7 @@ def at_defaults(plan: SweepPlan, variant: Variant, axis: str) -> Variant | None:
 
 def metric_of(plan: SweepPlan) -> str:
     """The measure to compare: of the test data or, without test data, of the validation data."""
-    sweep = plan.experiment.sweep
-    assert sweep is not None, "a plan has a sweep"
+    sweep = plan.sweep
     known = [name for name in measures_of(plan.groups[0].task) if name != "epochs"]
     default = next(name for name in ("test_loss", "valid_loss", "train_loss") if name in known)
     metric = sweep.metric or default
@@ -243,18 +235,13 @@ def compared(
     final: SweepResult,
     places: Mapping[str, tuple[int, int | None]],
 ) -> Comparison:
-    """The comparison, from runs that are done.
+    """The comparison, from the runs that chose the settings and the runs on fresh seeds.
 
-    Args:
-        asked: what is compared.
-        tuning: the runs that chose the settings.
-        final: the runs on fresh seeds.
-        places: of the tuned setting and the defaults of each alternative among the last runs.
+    `places` has for each alternative the variants of `final` as tuned and at its defaults.
     """
     plan, metric = asked.plan, asked.metric
     lower = lower_is_better(metric, plan.groups[0].task.functions.metrics)
-    assert plan.experiment.sweep is not None, "a plan has a sweep"
-    target = plan.experiment.sweep.target
+    target = plan.sweep.target
     timing = None if target is None else timing_of(final, target)
     winners = best_of(asked, tuning)
     alternatives = []
@@ -262,14 +249,15 @@ def compared(
         numbers = asked.members[name]
         winner = plan.variants[winners[name]]
         paths = [setting.path for setting in winner.settings if setting.path != asked.axis]
-        result = result_of_setting(final, tuned, metric, lower, paths, timing)
-        at_default = result if default == tuned else None
-        if default is not None and default != tuned:
-            at_default = result_of_setting(final, default, metric, lower, paths, timing)
+        results = {
+            place: result_of_setting(final, place, metric, lower, paths, timing)
+            for place in {tuned, default} - {None}
+        }
         losses = np.array([tuning.final(number) for number in numbers])
         near = float(np.mean(losses <= NEAR * losses.min())) if np.isfinite(losses.min()) else 0.0
         edges = edges_of([plan.variants[number] for number in numbers], winner, asked.axis)
         curve = quartiles(final.of(tuned), tuning.loss)
+        result, at_default = results[tuned], results.get(default)
         alternatives.append(
             Alternative(name, tuple(numbers), result, at_default, edges, near, curve)
         )

@@ -28,7 +28,6 @@ from nnref.studies.statistics import (
     signed_rank,
 )
 from nnref.studies.sweep_record import SweepResult
-from nnref.training.loop import fit
 
 LEVEL = 0.95
 NEAR = 1.1  # a loss is near the best where it is at most so many times the best
@@ -137,15 +136,10 @@ def result_of_setting(
     paths: Sequence[str],
     timing: "Timing | None",
 ) -> Result:
-    """The result of one setting, from its runs on the fresh seeds.
+    """The result of one setting, the variant `place` of the runs on the fresh seeds.
 
-    Args:
-        final: the runs.
-        place: of the setting among their variants.
-        metric: the measure that is compared.
-        lower: whether less of it is better.
-        paths: of the values that name the setting.
-        timing: how steps are counted and timed; None without a target.
+    The values at `paths` name it. `lower` says whether less of the metric is better; without a
+    target there is no timing.
     """
     records = final.of(place)
     scores = np.array([score(record, metric, lower) for record in records])
@@ -171,11 +165,8 @@ class Timing(NamedTuple):
 
 def timing_of(final: SweepResult, target: Bounds) -> Timing:
     """The steps of an epoch and the seconds of a step of each variant."""
-    groups = {
-        job.variant: group
-        for group in groups_of(final.variants, final.seeds[:1])
-        for job in group.jobs
-    }
+    few = groups_of(final.variants, final.seeds[:1])
+    groups = {job.variant: group for group in few for job in group.jobs}
     steps = {variant: group.setup.steps_per_epoch for variant, group in groups.items()}
     return Timing(target, steps, step_times(final, groups))
 
@@ -258,9 +249,7 @@ def seconds_of_step(group: Group, variant: int) -> float:
     best = np.inf
     for _ in range(3):  # the first one compiles
         began, epochs = time.perf_counter(), 0
-        for chunk in fit(
-            group.setup, group.plan, group.hyperparameters([job]), [0], group.on_device
-        ):
+        for chunk in group.fit([job]):
             epochs = chunk.first + len(chunk.active) - 1
             if time.perf_counter() - began > 1.0:
                 break
@@ -272,10 +261,7 @@ def seconds_of_step(group: Group, variant: int) -> float:
 def steps_to(records: Sequence[Record], target: Bounds, epoch: int) -> list[float]:
     """Steps of each run to a target; infinite where the run never gets there, or diverges later.
 
-    Args:
-        records: of the runs.
-        target: a measure and its bounds.
-        epoch: steps of an epoch.
+    `epoch` is the number of steps of an epoch.
     """
     first = [None if record.diverged else record.epochs_to(target) for record in records]
     return [np.inf if epochs is None else float(epochs * epoch) for epochs in first]

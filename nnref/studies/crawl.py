@@ -16,10 +16,9 @@ from nnref.errors import UserError
 from nnref.experiment.claims import TwinClaim
 from nnref.experiment.experiment import Experiment, read
 from nnref.logbook.verdicts import judge
-from nnref.studies.groups import Group
 from nnref.studies.listeners import SweepListener
 from nnref.studies.sweep import sweep
-from nnref.studies.sweep_record import SweepResult, plan_of_content
+from nnref.studies.sweep_record import plan_of_content
 
 HELPS = 0.9  # a larger network helps where its loss is less than this share of the best before
 
@@ -105,36 +104,30 @@ def crawl(
         model = {"name": "mlp"}
     widths = [2**k for k in range(widest.bit_length()) if 2**k <= widest]
     first = [None, *((width,) for width in widths)]
-    result, groups = grown(path, experiment, model, first, listener)
-    rungs = rungs_of(result, groups, first)
+    name = Path(path).stem
+    measure, rungs = grown(name, experiment, model, first, listener)
     best = min(rungs[1:], key=lambda rung: rung.loss).layers
     assert best is not None, "it has a hidden layer"
     deeper = [best * depth for depth in range(2, deepest + 1)]
     if deeper:
-        rungs += rungs_of(*grown(path, experiment, model, deeper, listener), deeper)
-    return Crawl(Path(path).stem, result.loss, tuple(rungs))
+        rungs += grown(name, experiment, model, deeper, listener)[1]
+    return Crawl(name, measure, tuple(rungs))
 
 
 def grown(
-    path: str | Path,
+    name: str,
     experiment: Experiment,
     model: Mapping[str, Any],
     sizes: Sequence[tuple[int, ...] | None],
     listener: SweepListener | None,
-) -> tuple[SweepResult, Sequence[Group]]:
-    """Networks of some sizes, trained."""
+) -> tuple[str, list[Rung]]:
+    """Train networks of some sizes: the loss that counts, and how each size ended."""
     models = ["linear" if size is None else {**model, "hidden": list(size)} for size in sizes]
     content = experiment.model_dump(mode="json", by_alias=True)
     content |= {"model": models[0], "sweep": {"axes": {"model": models}}}
-    plan = plan_of_content(Path(path).stem, content)
-    return sweep(plan, logbook=None, listener=listener), plan.groups
-
-
-def rungs_of(
-    result: SweepResult, groups: Sequence[Group], sizes: Sequence[tuple[int, ...] | None]
-) -> list[Rung]:
-    """How the networks of each size ended."""
-    group_of = {job.variant: group for group in groups for job in group.jobs}
+    plan = plan_of_content(name, content)
+    result = sweep(plan, logbook=None, listener=listener)
+    group_of = {job.variant: group for group in plan.groups for job in group.jobs}
     rungs = []
     for number, size in enumerate(sizes):
         records = result.of(number)
@@ -142,4 +135,4 @@ def rungs_of(
         verdict = judge(result.variants[number].experiment, records, lambda name: {})
         parameters = sum(int(np.prod(leaf.shape)) for leaf in weights)
         rungs.append(Rung(size, parameters, result.final(number), verdict.held, verdict.sentence))
-    return rungs
+    return result.loss, rungs

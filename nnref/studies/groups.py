@@ -4,7 +4,7 @@ import copy
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from nnref.experiment.axes import Mistake, Setting, told, variants
 from nnref.experiment.axes import Sweep as Axes
 from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
-from nnref.studies.cost import STEP, Cost, cost_of
+from nnref.internals import bodies, flops, repetitions
 from nnref.studies.run import plan_of
 from nnref.training import loop, train
 from nnref.training.setup import Setup, from_experiment
@@ -147,10 +147,73 @@ def refuse_twins(variants: Sequence[Variant]) -> None:
             )
 
 
+# --- what a run costs: seconds and memory, estimated from its traced program ---------------------
+
+
+STEP = 5e-6  # seconds that a step takes beside its arithmetic
+PRODUCTS = 2e10  # floating-point operations of products and convolutions in a second of a core
+ELEMENTS = 1e9  # elements of other operations in a second
+
+
+class Cost(NamedTuple):
+    """What one run costs, estimated from the traced forward pass: seconds and bytes."""
+
+    step: float  # seconds of a step's arithmetic
+    seconds: float  # of the whole run
+    bytes: int  # of memory while it runs
+
+
+@lru_cache(maxsize=256)
+def cost_of(setup: Setup, plan: train.Plan, shape: tuple[int, ...], dtype: Any, valid: int) -> Cost:
+    """What one run of a setup costs, on training inputs of a shape and so many rows to validate."""
+    rows, *inputs = shape
+    batch = min(plan.batch_size, rows)
+    functions, optimizer = setup(setup.experiment.hyperparameters)
+    params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
+    state = sum(map(size, jax.tree.leaves((params, model_state))))
+    state += sum(map(size, jax.tree.leaves(jax.eval_shape(optimizer.init, params))))
+
+    def evaluate(params: Any, model_state: Any, x: Any) -> Any:
+        return functions.apply(params, model_state, x, None, False)
+
+    x = jax.ShapeDtypeStruct((batch, *inputs), dtype)
+    forward, kept = work_of(jax.make_jaxpr(evaluate)(params, model_state, x).jaxpr)
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    step = 3 * forward + 4 * weights / ELEMENTS
+    evaluated = min(train.evaluation_batch(functions, plan), max(rows, valid))
+    share = valid / batch / plan.evaluate_every
+    epoch = setup.steps_per_epoch * (step + STEP) + share * forward + STEP
+    history = 4 * 8 * (plan.epochs + 1)
+    memory = 3 * state + max(2 * kept, kept * evaluated // batch) + history
+    return Cost(float(step), float(plan.epochs * epoch), memory)
+
+
+def size(leaf: Any) -> int:
+    return int(np.prod(leaf.shape)) * getattr(leaf.dtype, "itemsize", 4)
+
+
+def work_of(jaxpr: Any) -> tuple[float, int]:
+    """Seconds of a core, and bytes of all results, that a traced function takes; roughly."""
+    seconds, memory = 0.0, 0
+    for equation in jaxpr.eqns:
+        inner, times = bodies(equation), repetitions(equation)
+        for each in inner:
+            more, results = work_of(each.jaxpr)
+            seconds += times * more
+            memory += times * results
+        if inner:
+            continue
+        memory += sum(size(var.aval) for var in equation.outvars)
+        computed = flops(equation) / PRODUCTS
+        seconds += computed or equation.outvars[0].aval.size / ELEMENTS
+    return seconds, memory
+
+
 # --- groups -------------------------------------------------------------------------------------
 
 
 TOGETHER = 64  # runs of a tiny network in one program; more of them leave the caches
+COMPILATION = 2.0  # seconds, of one program
 
 
 class Group:
@@ -177,24 +240,30 @@ class Group:
         each = [self.variants[job.variant].experiment.hyperparameters for job in jobs]
         if len(jobs) == 1:
             return each[0]
-        return {
-            name: np.array([hyperparameters[name] for hyperparameters in each], np.float32)
-            if name in self.varied
-            else value
-            for name, value in each[0].items()
-        }
+        stacked = {name: np.array([h[name] for h in each], np.float32) for name in self.varied}
+        return each[0] | stacked
 
     @cached_property
     def varied(self) -> set[str]:
         """The hyperparameters in which the variants of the group differ."""
-        every = [
-            self.variants[i].experiment.hyperparameters for i in {job.variant for job in self.jobs}
-        ]
-        return {
-            name
-            for name in every[0]
-            if len({hyperparameters[name] for hyperparameters in every}) > 1
-        }
+        numbers = {job.variant for job in self.jobs}
+        every = [self.variants[number].experiment.hyperparameters for number in numbers]
+        return {name for name in every[0] if len({h[name] for h in every}) > 1}
+
+    def fit(
+        self, jobs: Sequence[Job], resume: Any = None, until: int | None = None
+    ) -> Iterator[loop.Chunk]:
+        """Train some runs together as `loop.fit` does; the first call compiles, others wait."""
+        hyperparameters, seeds = self.hyperparameters(jobs), [job.seed for job in jobs]
+        chunks = loop.fit(
+            self.setup, self.plan, hyperparameters, seeds, self.on_device, resume, until
+        )
+        if not self.compiled:
+            with self.compiling:
+                if not self.compiled:
+                    yield from islice(chunks, 2)
+                    self.compiled = True
+        yield from chunks
 
     @cached_property
     def on_device(self) -> Task:
@@ -202,15 +271,6 @@ class Group:
         arrays = jax.device_put(self.task.arrays)
         splits = {name: Split(*arrays[name]) for name in arrays}
         return Task(self.task.functions, splits["train"], splits.get("valid"))
-
-    def compiled_once(self, chunks: Iterator[loop.Chunk]) -> Iterator[loop.Chunk]:
-        """The chunks of a block; the first block compiles while the others wait."""
-        if not self.compiled:
-            with self.compiling:
-                if not self.compiled:
-                    yield from islice(chunks, 2)
-                    self.compiled = True
-        yield from chunks
 
     @cached_property
     def like(self) -> Any:
@@ -250,9 +310,6 @@ class Group:
         # A call of the program takes each step's overhead once for all of its runs.
         saved = self.plan.epochs * self.setup.steps_per_epoch * STEP * (1 - 1 / self.together)
         return COMPILATION + len(self.jobs) * (self.cost.seconds - saved) / shared
-
-
-COMPILATION = 2.0  # seconds, of one program
 
 
 def workers() -> int:

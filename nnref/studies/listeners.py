@@ -33,25 +33,20 @@ class Listener:
 
 
 class Listeners(Listener):
-    """Several at once."""
+    """Several listeners as one: each hears everything, in turn."""
 
     def __init__(self, *listeners: Listener):
         self.listeners = listeners
 
-    def begins(
-        self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
-    ) -> None:
-        """To each in turn."""
+    def begins(self, *arguments: Any, **keywords: Any) -> None:
         for listener in self.listeners:
-            listener.begins(experiment, seeds, steps_per_epoch, note)
+            listener.begins(*arguments, **keywords)
 
     def hears(self, chunk: loop.Chunk) -> None:
-        """To each in turn."""
         for listener in self.listeners:
             listener.hears(chunk)
 
     def ends(self) -> None:
-        """To each in turn."""
         for listener in self.listeners:
             listener.ends()
 

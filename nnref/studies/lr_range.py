@@ -113,16 +113,8 @@ def range_of(
         warnings.append(f"the smallest rate, {rates[0]:g}, is the steepest; give a smaller --low")
     if (losses.min(axis=1) >= start).all():
         warnings.append("at no rate did the loss fall: the rate is not what is wrong")
-    return LrRange(
-        name,
-        rates,
-        losses,
-        start,
-        steps,
-        over_seeds(rates[best]),
-        over_seeds(rates[last]),
-        tuple(warnings),
-    )
+    steepest, stable = over_seeds(rates[best]), over_seeds(rates[last])
+    return LrRange(name, rates, losses, start, steps, steepest, stable, tuple(warnings))
 
 
 def last_stable(losses: np.ndarray, start: float, best: int) -> int:

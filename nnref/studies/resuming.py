@@ -41,7 +41,6 @@ def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path
 
 def resumed(
     place: Path | None,
-    experiment: Experiment,
     setup: Setup,
     plan: train.Plan,
     seeds: Sequence[int],
@@ -50,18 +49,17 @@ def resumed(
 ) -> tuple[int, Any] | None:
     """The epoch and the states to go on from, where pages and a checkpoint agree; else None.
 
-    Where the data are streamed, it is the epoch and the position in the next one.
-
-    Without a checkpoint the run is repeated from its start and compared with its pages.
+    Where the data are streamed, it is the epoch and the position in the next one. Without a
+    checkpoint the run is repeated from its start and compared with its pages.
     """
     pages = [writers[seed].written if seed in writers else None for seed in seeds]
     if place is None or not place.is_dir() or any(page is None for page in pages):
         return None
     if task.stored is None:
-        like = states_like(setup, plan, experiment, seeds, task)
+        like = states_like(setup, plan, seeds, task)
     else:
         place = place / STREAM
-        like, _ = stream.like(setup, plan, experiment.hyperparameters, seeds, task)
+        like, _ = stream.like(setup, plan, setup.experiment.hyperparameters, seeds, task)
     restored = checkpoint.restore(place, like)
     if restored is None or restored[0] > min(page.epochs for page in pages if page):
         return None
@@ -71,10 +69,10 @@ def resumed(
 
 
 def states_like(
-    setup: Setup, plan: train.Plan, experiment: Experiment, seeds: Sequence[int], task: Task
+    setup: Setup, plan: train.Plan, seeds: Sequence[int], task: Task
 ) -> train.TrainState:
     """The shapes and types of the states of some seeds that are trained together."""
-    start = partial(loop.start_runs, setup, plan, experiment.hyperparameters)
+    start = partial(loop.start_runs, setup, plan, setup.experiment.hyperparameters)
     return jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)[0]
 
 
@@ -91,14 +89,9 @@ def save_checkpoint(place: Path, chunk: loop.Chunk) -> None:
 
 
 def history_of(chunks: Sequence[loop.Chunk], run: int) -> tuple[dict[str, np.ndarray], int]:
-    """The history of one run, up to its end, and the bad step of its last epoch.
+    """The history of one run up to its end, measure -> (epochs,), and the bad step at its end.
 
-    Args:
-        chunks: one after the other; their arrays are (epochs, runs).
-        run: place of the run in them.
-
-    Returns:
-        measure -> (epochs,), and the first step of the last epoch with a non-finite loss, or 0.
+    The bad step is the first one of the last epoch with a non-finite loss, or 0.
     """
     rows = sum(int(np.count_nonzero(chunk.active[:, run])) for chunk in chunks)
     history = {
@@ -134,9 +127,8 @@ def finished(folder: Path, experiment: Experiment, fingerprint: str) -> dict[int
 def record_of(page: Page) -> Record:
     """The record of a seed, from its page."""
     test = {k: float(v) for k, v in page.facts.items() if k.startswith("test_")}
-    seed = page.experiment.seeds[0]
     kept = int(page.facts["kept"]) if "kept" in page.facts else None
-    return Record(seed, page.history, page.facts.get("ending", ""), test, page.path, kept)
+    return Record(page.seed, page.history, page.facts.get("ending", ""), test, page.path, kept)
 
 
 def note_on_known(known: Mapping[int, Page], writers: Mapping[int, Writer]) -> str:

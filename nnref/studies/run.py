@@ -125,7 +125,7 @@ def run(
         listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:
-            records, states = train_seeds(experiment, task, setup, together, writers, listener)
+            records, states = train_seeds(task, setup, together, writers, listener)
         except Interrupted as interrupted:
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
@@ -199,11 +199,7 @@ def already_run(source: Source, known: Mapping[int, Page], task: Task, folder: P
 
 
 def resume(path: str | Path, listener: Listener | None = None) -> Run:
-    """Go on with the run of a page, and of the seeds that were trained with it.
-
-    Args:
-        path: of a page, in the folder of its logbook.
-        listener: hears how it goes.
+    """Go on with the run of a page in its logbook, and of the seeds that were trained with it.
 
     Raises:
         UserError: for a file that is no page.
@@ -229,7 +225,6 @@ def plan_of(experiment: Experiment) -> train.Plan:
 
 
 def train_seeds(
-    experiment: Experiment,
     task: Task,
     setup: Setup,
     seeds: Sequence[int],
@@ -241,16 +236,16 @@ def train_seeds(
     Raises:
         Interrupted: after Ctrl-C, a checkpoint having been written where there are pages.
     """
-    plan = plan_of(experiment)
+    experiment, plan = setup.experiment, plan_of(setup.experiment)
     folder = next((writer.path.parent for writer in writers.values()), None)
     place = None if folder is None else checkpoint_folder(experiment, seeds, folder)
-    resume = resumed(place, experiment, setup, plan, seeds, task, writers)
+    resume = resumed(place, setup, plan, seeds, task, writers)
     chunks: list[loop.Chunk] = []
     states: Any = None
     if resume is not None:
         states = resume[1] if task.stored is None else resume[1].states
         chunks.append(chunk_from_pages(resume[0], seeds, writers))
-    layers = LayerMeasures(experiment, setup, plan, task, writers, chunks)
+    layers = LayerMeasures(setup, plan, task, writers, chunks)
     fit: Callable[..., Iterator[loop.Chunk]] = loop.fit if task.stored is None else stream.fit
     began = saved = time.monotonic()
     with one_interrupt_waits() as interrupted:
@@ -275,18 +270,16 @@ def train_seeds(
         checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states)
     test = {}
     if any(claim.metric.startswith("test_") for claim in experiment.claim):
-        test = test_measures(setup, experiment, experiment.hyperparameters, states, task)
+        test = test_measures(setup, experiment.hyperparameters, states, task)
     records = {}
     for run, seed in enumerate(seeds):
         ours = {name: float(values[run]) for name, values in test.items()}
         page = writers[seed].path if seed in writers else None
-        record = trained_record(experiment, setup, plan, seed, *history_of(chunks, run), ours, page)
-        records[seed] = record
+        records[seed] = trained_record(setup, plan, seed, *history_of(chunks, run), ours, page)
     return records, states
 
 
 def trained_record(
-    experiment: Experiment,
     setup: Setup,
     plan: train.Plan,
     seed: int,
@@ -296,7 +289,7 @@ def trained_record(
     page: Path | None = None,
 ) -> Record:
     """The record of a run that was trained: its history, how it ended, and what it has kept."""
-    words = ending(experiment, setup, len(next(iter(history.values()))) - 1, bad_step)
+    words = ending(plan, setup.steps_per_epoch, len(next(iter(history.values()))) - 1, bad_step)
     kept = best_epoch(plan, history, setup.metrics()) if train.keeps_best(plan) else None
     return Record(seed, history, words, test, page, kept)
 
@@ -306,7 +299,6 @@ class LayerMeasures:
 
     def __init__(
         self,
-        experiment: Experiment,
         setup: Setup,
         plan: train.Plan,
         task: Task,
@@ -321,7 +313,7 @@ class LayerMeasures:
             return
         x = task.train.x
         batch = jax.ShapeDtypeStruct((min(plan.batch_size, len(x)), *x.shape[1:]), x.dtype)
-        hyperparameters = tuple(experiment.hyperparameters.items())
+        hyperparameters = tuple(setup.experiment.hyperparameters.items())
         self.layers = probing.measured_layers(setup, hyperparameters, batch)
         done = sum(len(chunk.active) for chunk in before) - 1
         for seed, writer in writers.items() if before else ():
@@ -357,30 +349,24 @@ def best_epoch(
     return int(best(history[watched]))
 
 
-def ending(experiment: Experiment, setup: Setup, epoch: int, bad_step: int) -> str:
+def ending(plan: train.Plan, steps_per_epoch: int, epoch: int, bad_step: int) -> str:
     """Why a seed ended before its last epoch, in words; empty where it did not."""
     if bad_step:
-        step = (epoch - 1) * setup.steps_per_epoch + bad_step
+        step = (epoch - 1) * steps_per_epoch + bad_step
         return f"diverged at epoch {epoch}, step {step}: the training loss was not finite"
-    if epoch < experiment.epochs and experiment.stop is not None:
-        stop = experiment.stop
-        bounded = stop.at_least is not None or stop.at_most is not None
-        waited = (
-            ""
-            if stop.patience is None
-            else f"no better {stop.metric} in {stop.patience} evaluations"
-        )
-        reasons = [str(stop)] * bounded + [waited] * bool(waited)
-        return f"stopped at epoch {epoch}: {' or '.join(reasons)}"
-    return ""
+    stop = plan.stop
+    if stop is None or epoch == plan.epochs:
+        return ""
+    reasons = []
+    if stop.at_least is not None or stop.at_most is not None:
+        reasons.append(str(stop))
+    if stop.patience is not None:
+        reasons.append(f"no better {stop.metric} in {stop.patience} evaluations")
+    return f"stopped at epoch {epoch}: {' or '.join(reasons)}"
 
 
 def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     """The network of a page: as training left it, or trained again, bit for bit.
-
-    Args:
-        path: of a page.
-        listener: hears how it goes, where it is trained again.
 
     Raises:
         UserError: for a page of a run that has not ended, or whose data have changed since.
@@ -388,15 +374,14 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     page = page_at(Path(path))
     if page is None or not page.complete:
         raise UserError(f"{path}: not the page of a run that has ended; give one of a logbook")
-    (seed,) = page.experiment.seeds
     experiment = page.experiment.replaced({"seeds": list(page.together)})
     task, setup, dataset = from_experiment(experiment)
     if page.facts["data"] != dataset.fingerprint:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
     seeds, plan = experiment.seeds, plan_of(experiment)
-    like = states_like(setup, plan, experiment, seeds, task)
-    place = checkpoint_folder(experiment, seeds, page.path.parent)
-    restored = checkpoint.restore(place, like) if place.is_dir() else None
+    like = states_like(setup, plan, seeds, task)
+    folder = checkpoint_folder(experiment, seeds, page.path.parent)
+    restored = checkpoint.restore(folder, like) if folder.is_dir() else None
     if restored is not None and restored[0] >= page.epochs:
         states = restored[1]
     else:
@@ -404,10 +389,12 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
         note = "the network was not kept; it is trained again"
         listener.begins(experiment, seeds, setup.steps_per_epoch, note)
         try:
-            _, states = train_seeds(experiment, task, setup, seeds, {}, listener)
+            _, states = train_seeds(task, setup, seeds, {}, listener)
         finally:
             listener.ends()
-    params, model_state = jax.tree.map(lambda leaf: leaf[seeds.index(seed)], train.networks(states))
+    params, model_state = jax.tree.map(
+        lambda leaf: leaf[seeds.index(page.seed)], train.networks(states)
+    )
     return Trained(page, experiment, task, setup, dataset, params, model_state)
 
 
@@ -415,7 +402,7 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
 
 
 def measures_of(task: Task) -> list[str]:
-    """The measures that a run of a task knows."""
+    """The measures that a run of a task has."""
     splits = [name for name in ("train", "valid", "test") if getattr(task, name) is not None]
     scalars = [name for name, metric in task.functions.metrics.items() if metric.scalar]
     return [f"{split}_{name}" for split in splits for name in ("loss", *scalars)] + ["epochs"]
@@ -451,16 +438,12 @@ def refuse_unknown(path: str, name: str, allowed: Iterable[str]) -> None:
 
 
 def test_measures(
-    setup: Setup,
-    experiment: Experiment,
-    hyperparameters: Mapping[str, Any],
-    states: train.TrainState,
-    task: Task,
+    setup: Setup, hyperparameters: Mapping[str, Any], states: train.TrainState, task: Task
 ) -> dict[str, np.ndarray]:
     """The measures of the networks of some runs on the test data, measure -> (runs,)."""
     assert task.test is not None, "measures of test data are refused where there are none"
-    data = tuple(task.test)
-    measured = loop.evaluate_runs(setup, experiment.batch_size, hyperparameters, states, data)
+    size, data = setup.experiment.batch_size, tuple(task.test)
+    measured = loop.evaluate_runs(setup, size, hyperparameters, states, data)
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
 
 

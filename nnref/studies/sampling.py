@@ -156,10 +156,7 @@ class Verbatim(NamedTuple):
 def verbatim(passages: Sequence[np.ndarray], text: np.ndarray, run: int = RUN) -> list[Verbatim]:
     """For each passage its longest run that stands in a text, and its share in long runs.
 
-    Args:
-        passages: tokens, (length,), none empty.
-        text: tokens, (length,).
-        run: length from which on a run counts for the share.
+    Passages and text are tokens, (length,), none empty; from length `run` on a run counts as long.
     """
     matches = []
     for lengths in longest_matches(passages, text):
@@ -176,13 +173,7 @@ def verbatim(passages: Sequence[np.ndarray], text: np.ndarray, run: int = RUN) -
 def longest_matches(passages: Sequence[np.ndarray], text: np.ndarray) -> list[np.ndarray]:
     """For each place of each passage, how much of what follows there stands verbatim in a text.
 
-    Args:
-        passages: tokens, each (length,).
-        text: tokens, (length,).
-
-    Returns:
-        Lengths, one array of integers for each passage: entry i is the largest L with
-        `passage[i : i + L]` somewhere in the text.
+    Entry i of the lengths of a passage is the largest L with `passage[i : i + L]` in the text.
     """
     # Each text ends with a token of its own, so that no match passes beyond.
     texts = [text, *passages]
@@ -271,9 +262,7 @@ class Memory(NamedTuple):
 def check(dataset: Dataset, samples: Sequence[np.ndarray]) -> Memory:
     """Look for samples in the training text, and beside them for held-out text of their length.
 
-    Args:
-        dataset: the data that the model was trained on.
-        samples: tokens, all of one length.
+    The samples are tokens, all of one length; the model was trained on the data set.
 
     Raises:
         UserError: where nothing was held out, or less than the length of a sample.

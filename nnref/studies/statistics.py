@@ -79,7 +79,7 @@ def resampled(
 ) -> np.ndarray:
     """The statistic of each resample, (resamples,); SciPy draws them, sample by sample."""
     with np.errstate(invalid="ignore"):  # infinite scores have no variance
-        found = stats.bootstrap(
+        result = stats.bootstrap(
             tuple(samples),
             statistic,
             n_resamples=resamples,
@@ -87,33 +87,28 @@ def resampled(
             vectorized=True,
             rng=np.random.default_rng(seed),
         )
-    return found.bootstrap_distribution
+    return result.bootstrap_distribution
 
 
 def paired_difference(
     a: Scores, b: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Interquartile mean of a - b over pairs of runs that differ in nothing else.
+    """Interquartile mean of a - b over pairs of runs that differ in nothing else, bootstrapped."""
+    return bootstrap(
+        interquartile_mean, subtracted(a, b), level=level, resamples=resamples, seed=seed
+    )
 
-    Args:
-        a: scores, (runs,) or (tasks, runs).
-        b: scores of the same runs.
-        level: of the interval.
-        resamples: how many are drawn.
-        seed: of the draws.
-    """
+
+def subtracted(a: Scores, b: Scores) -> np.ndarray:
+    """A - b; where both have diverged, neither was better: 0."""
     with np.errstate(invalid="ignore"):
         difference = np.asarray(a, float) - np.asarray(b, float)
-    # Where both have diverged, neither was better.
-    difference = np.where(np.isnan(difference), 0.0, difference)
-    return bootstrap(interquartile_mean, difference, level=level, resamples=resamples, seed=seed)
+    return np.where(np.isnan(difference), 0.0, difference)
 
 
 def signed_rank(a: Scores, b: Scores) -> float:
     """Wilcoxon's signed-rank test that pairs of runs differ: its p, and 1 where none of them do."""
-    with np.errstate(invalid="ignore"):
-        difference = np.asarray(a, float).ravel() - np.asarray(b, float).ravel()
-    difference = np.where(np.isnan(difference), 0.0, difference)
+    difference = subtracted(a, b).ravel()
     if not difference.any():
         return 1.0
     # Only ranks count, so that a large number may stand for an infinite one.

@@ -127,16 +127,12 @@ def successive_halving(
 
 def record_of_job(group: Group, job: Job, progress: Progress) -> Record:
     """The record of a run, as a run alone would have it."""
-    experiment = group.variants[job.variant].experiment
     history, bad_step, test = progress.history, progress.bad_step, progress.test
-    return trained_record(experiment, group.setup, group.plan, job.seed, history, bad_step, test)
-
-
-Todo = Sequence[tuple[Group, Sequence[Job]]]
+    return trained_record(group.setup, group.plan, job.seed, history, bad_step, test)
 
 
 def train_jobs(
-    todo: Todo,
+    todo: Sequence[tuple[Group, Sequence[Job]]],
     until: Callable[[Group], int],
     progress: AllProgress,
     listener: SweepListener,
@@ -158,11 +154,9 @@ def train_jobs(
     """
     blocks = list(interleaved([blocks_of(g, jobs, until(g), progress) for g, jobs in todo]))
     whole = sum(until(group) * len(jobs) for group, jobs in todo)
-    to_train = sum(
-        (until(group) - max(0, progress[job].epochs if job in progress else 0))
-        for group, jobs in blocks
-        for job in jobs
-    )
+    to_train = 0
+    for group, jobs in blocks:
+        to_train += sum(until(group) - max(0, epochs_of(job, progress)) for job in jobs)
     listener.begins(whole, whole - to_train)
     halt = threading.Event()
     try:
@@ -211,16 +205,19 @@ def blocks_of(
     """Blocks of runs that one call of the program trains: they have come to the same epoch."""
     lacking: dict[int, list[Job]] = {}
     for job in jobs:
-        if job not in progress:
-            lacking.setdefault(-1, []).append(job)
-        elif not progress[job].reaches(until):
-            lacking.setdefault(progress[job].epochs, []).append(job)
+        if job not in progress or not progress[job].reaches(until):
+            lacking.setdefault(epochs_of(job, progress), []).append(job)
     step = group.together
     return [
         (group, some[first : first + step])
         for some in lacking.values()
         for first in range(0, len(some), step)
     ]
+
+
+def epochs_of(job: Job, progress: AllProgress) -> int:
+    """The last epoch of a run; -1 where it has not begun."""
+    return progress[job].epochs if job in progress else -1
 
 
 def interleaved(lists: Sequence[Sequence[Any]]) -> Iterator[Any]:
@@ -251,11 +248,7 @@ def train_block(
     chunks: list[loop.Chunk] = []
     states: Any = None
     done = 0
-    hyperparameters, seeds = group.hyperparameters(full), [job.seed for job in full]
-    fitting = loop.fit(
-        group.setup, group.plan, hyperparameters, seeds, group.on_device, resume, until
-    )
-    for chunk in group.compiled_once(fitting):
+    for chunk in group.fit(full, resume, until):
         states = chunk.states
         chunks.append(chunk._replace(states=None))
         done = chunk.first + len(chunk.active) - 1
@@ -265,7 +258,8 @@ def train_block(
     running = np.asarray(states.running)
     measured = {}
     if test and group.task.test is not None:
-        measured = test_measures(group.setup, group.experiment, hyperparameters, states, group.task)
+        hyperparameters = group.hyperparameters(full)
+        measured = test_measures(group.setup, hyperparameters, states, group.task)
     goes_on = done < group.plan.epochs
     leaves = [checkpoint.on_host(leaf) for leaf in jax.tree.leaves(states)] if goes_on else []
     trained = {}

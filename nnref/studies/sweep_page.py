@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from nnref.errors import UserError
-from nnref.logbook.pages import FORMAT, SweepPage, read_sweep_page, sweep_paths
+from nnref.logbook.pages import FORMAT, SweepPage, numbered, read_sweep_page
 from nnref.logbook.verdicts import Record, padded
 from nnref.logbook.writer import PageWriter, machine_facts, now
 from nnref.studies.groups import Job
@@ -26,13 +26,7 @@ class SweepWriter(PageWriter[SweepPage]):
     """The page of a sweep being written, and beside it the runs that are done while it goes on."""
 
     def __init__(self, logbook: Path, plan: SweepPlan, again: bool):
-        """Open a new page, or the last one, as `PageWriter` does.
-
-        Args:
-            logbook: folder of the pages.
-            plan: of the sweep.
-            again: begin a new page in any case.
-        """
+        """Open a new page, or go on with the last one, as `PageWriter` does."""
         facts = machine_facts() | {"data": data_of(plan)}
         facts["runs"] = f"{len(plan.variants)} variants on {len(plan.seeds)} seeds"
         if plan.fresh:
@@ -80,8 +74,7 @@ class SweepWriter(PageWriter[SweepPage]):
 
 def line_of(result: SweepResult, number: int) -> dict[str, Any]:
     """A variant as the page has it: losses are medians over its seeds, null for infinite."""
-    variant, records = result.variants[number], result.of(number)
-    endings = sorted({record.ending for record in records if record.ending})
+    variant = result.variants[number]
 
     def figure(value: float) -> float | None:
         return float(f"{value:.6g}") if np.isfinite(value) else None
@@ -91,8 +84,8 @@ def line_of(result: SweepResult, number: int) -> dict[str, Any]:
         "settings": {setting.path: setting.value for setting in variant.settings},
         result.loss: figure(result.final(number)),
         f"best_{result.loss}": figure(result.best(number)),
-        "diverged": sum(record.diverged for record in records),
-        "ending": endings[0] if len(endings) == 1 else f"{len(endings)} ways" if endings else "",
+        "diverged": result.failed(number),
+        "ending": result.ending(number),
     }
 
 
@@ -162,21 +155,19 @@ def arrays_of_all(result: SweepResult) -> dict[str, np.ndarray]:
     records = list(result.records.values())
     shape = (len(result.variants), len(result.seeds))
     longest = max(record.epochs for record in records) + 1
-    names = list(dict.fromkeys(name for record in records for name in record.history))
-    nothing = np.full(longest, np.nan, np.float32)
+    nothing = np.zeros(0, np.float32)
     arrays = {
-        "seeds": np.array(result.seeds),
-        "epochs": np.array([record.epochs for record in records]).reshape(shape),
-        "ending": np.array([record.ending for record in records]).reshape(shape),
-        "kept": np.array([-1 if r.kept is None else r.kept for r in records]).reshape(shape),
+        "epochs": [record.epochs for record in records],
+        "ending": [record.ending for record in records],
+        "kept": [-1 if record.kept is None else record.kept for record in records],
     }
     for name in dict.fromkeys(name for record in records for name in record.test):
-        tested = [record.test.get(name, np.nan) for record in records]
-        arrays[TEST + name] = np.array(tested).reshape(shape)
-    for name in names:
-        rows = [padded(r.history[name], longest) if name in r.history else nothing for r in records]
-        arrays[name] = np.stack(rows).reshape(*shape, longest)
-    return arrays
+        arrays[TEST + name] = [record.test.get(name, np.nan) for record in records]
+    for name in dict.fromkeys(name for record in records for name in record.history):
+        arrays[name] = [padded(record.history.get(name, nothing), longest) for record in records]
+    stacked = {name: np.array(values) for name, values in arrays.items()}
+    by_variant = {n: values.reshape(*shape, *values.shape[1:]) for n, values in stacked.items()}
+    return {"seeds": np.array(result.seeds)} | by_variant
 
 
 def data_of(plan: SweepPlan) -> str:
@@ -186,7 +177,7 @@ def data_of(plan: SweepPlan) -> str:
 
 def finished_page(plan: SweepPlan, logbook: Path) -> SweepPage | None:
     """The page of a sweep that the logbook has: run to its end, and on the same data."""
-    paths = sweep_paths(logbook / plan.name, plan.identity)
+    paths = numbered(logbook / plan.name, f"sweep-{plan.identity}")
     last = read_sweep_page(paths[-1]) if paths else None
     same = last is not None and last.complete and last.facts.get("data") == data_of(plan)
     return last if same else None

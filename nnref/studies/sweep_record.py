@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnref.errors import UserError
+from nnref.experiment.axes import Sweep
 from nnref.experiment.experiment import Experiment
 from nnref.experiment.text import read_text
 from nnref.logbook.pages import SweepPage, page_in
@@ -35,11 +36,16 @@ class SweepPlan:
         return [Job(number, seed) for number in range(len(self.variants)) for seed in self.seeds]
 
     @property
+    def sweep(self) -> Sweep:
+        """What the file says of the sweep."""
+        assert self.experiment.sweep is not None, "without it there are no variants"
+        return self.experiment.sweep
+
+    @property
     def identity(self) -> str:
         """Ten hexadecimal digits that name the experiment, what varies, and the seeds."""
-        assert self.experiment.sweep is not None, "without it there are no variants"
         analysis = {"compare", "metric", "target", "fresh"}  # decide no run
-        varies = self.experiment.sweep.model_dump_json(exclude_defaults=True, exclude=analysis)
+        varies = self.sweep.model_dump_json(exclude_defaults=True, exclude=analysis)
         if self.fresh:
             varies = json.dumps([variant.experiment.identity for variant in self.variants])
         content = json.dumps([self.experiment.canonical, varies, self.seeds])
@@ -48,8 +54,8 @@ class SweepPlan:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Shares of the epochs after which the worse variants end; the last one is the whole."""
-        sweep = self.experiment.sweep
-        return sweep.halving.rungs if sweep and sweep.halving and not self.fresh else (1,)
+        halving = self.sweep.halving
+        return (1,) if halving is None or self.fresh else halving.rungs
 
     def survivors(self, rung: int) -> int:
         """How many variants are left on a rung."""
@@ -69,16 +75,29 @@ def plan_sweep(path: str | Path) -> SweepPlan:
     text = read_text(path)
     page = page_in(path, text)
     experiment, variants = read_sweep(path, text)
-    groups = groups_of(variants, experiment.seeds)
-    for group in groups:
+    name = page.name if isinstance(page, SweepPage) else path.stem
+    plan = plan_of(name, experiment, variants)
+    for group in plan.groups:
         check_measures(group.experiment, group.task)
-        halves = experiment.sweep is not None and experiment.sweep.halving is not None
-        if halves and group.task.valid is None:
+        if plan.sweep.halving is not None and group.task.valid is None:
             raise UserError(
                 "sweep.halving: survivors are chosen on the validation loss, and these data have "
                 "no validation split; give data.valid a share"
             )
-    name = page.name if isinstance(page, SweepPage) else path.stem
+    return plan
+
+
+def plan_of_content(name: str, content: Mapping[str, Any]) -> SweepPlan:
+    """The plan of a sweep that stands in no file, from its keys as a file would have them.
+
+    Raises:
+        UserError: for every mistake in the content, and for data that do not fit.
+    """
+    return plan_of(name, *parse_sweep(json.dumps(content)))
+
+
+def plan_of(name: str, experiment: Experiment, variants: Sequence[Variant]) -> SweepPlan:
+    groups = groups_of(variants, experiment.seeds)
     return SweepPlan(name, experiment, variants, groups, experiment.seeds)
 
 
@@ -112,6 +131,15 @@ class SweepResult:
         """The median over the seeds of a variant of the lowest loss."""
         return median_loss(record.best(self.loss) for record in self.of(number))
 
+    def failed(self, number: int) -> int:
+        """The number of runs of a variant that diverged."""
+        return sum(record.diverged for record in self.of(number))
+
+    def ending(self, number: int) -> str:
+        """How the runs of a variant ended early, in words; empty where none of them did."""
+        endings = sorted({record.ending for record in self.of(number) if record.ending})
+        return f"{len(endings)} ways" if len(endings) > 1 else "".join(endings)
+
     @property
     def ranking(self) -> list[int]:
         """The variants, the best first; the earlier a rung dropped them, the further behind.
@@ -140,17 +168,6 @@ class SweepResult:
         best += f"{self.loss} {self.final(first):.4g}{seeds}"
         runs = f"{self.diverged} of {len(self.records)} runs"
         return f"{best}; {runs} diverged" if self.diverged else best
-
-
-def plan_of_content(name: str, content: Mapping[str, Any]) -> SweepPlan:
-    """The plan of a sweep that stands in no file, from its keys as a file would have them.
-
-    Raises:
-        UserError: for every mistake in the content, and for data that do not fit.
-    """
-    experiment, variants = parse_sweep(json.dumps(content))
-    groups = groups_of(variants, experiment.seeds)
-    return SweepPlan(name, experiment, variants, groups, experiment.seeds)
 
 
 def median_loss(values: Iterable[float]) -> float:

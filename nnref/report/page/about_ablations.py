@@ -7,10 +7,10 @@ import numpy as np
 from nnref.logbook.pages import read_sweep_page
 from nnref.report.page.about_sweeps import sections_of_sweep
 from nnref.report.page.blocks import (
-    Block,
     Chart,
     Headline,
     Line,
+    Panel,
     Pictures,
     Report,
     Section,
@@ -18,7 +18,7 @@ from nnref.report.page.blocks import (
     Words,
 )
 from nnref.report.page.curves import POINTS, line_chart, places, rounded
-from nnref.report.page.panels import COLOURS, Panel, chart_panels, inline, intervals_panel, is_wide
+from nnref.report.page.panels import COLOURS, intervals_panel, is_wide
 from nnref.report.page.subjects import in_words
 from nnref.report.terminal.ablation import ResultTable, differences, results
 from nnref.studies.comparison import Comparison
@@ -29,29 +29,19 @@ def report_of_comparison(comparison: Comparison) -> Report:
     """The report of a comparison; where it was written down, with the sections of its tuning."""
     page = comparison.tuning.page
     against = f"difference to {comparison.best.name}"
+    tuned = table("tuned, and as they come", comparison.axis, results(comparison))
+    others = table(against, comparison.axis, differences(comparison))
     sections = [
-        Section("alternatives", "Alternatives", alternatives(comparison)),
-        Section(
-            "differences",
-            "Against the best",
-            [table(against, comparison.axis, differences(comparison))],
-        ),
+        Section("alternatives", "Alternatives", [Pictures([scores(comparison)]), tuned]),
+        Section("differences", "Against the best", [others]),
     ]
     if comparison.warnings:
         warnings = [Words(warning) for warning in comparison.warnings]
         sections.append(Section("warnings", "To bear in mind", warnings))
-    for key, title, chart, about in charts(comparison):
-        if chart is not None:
-            sections.append(Section(key, title, [chart], about))
+    sections += chart_sections(comparison)
     if page is not None:
         sections += sections_of_sweep(read_sweep_page(page))
     return Report(f"{comparison.name}, an ablation", [headline(comparison)], sections)
-
-
-def panels_of_comparison(comparison: Comparison) -> list[Panel]:
-    """Its pictures."""
-    drawn = [(title, chart) for _, title, chart, _ in charts(comparison) if chart is not None]
-    return [scores(comparison), *(p for title, chart in drawn for p in chart_panels(title, chart))]
 
 
 def headline(comparison: Comparison) -> Headline:
@@ -68,53 +58,43 @@ def headline(comparison: Comparison) -> Headline:
 def table(caption: str, axis: str, result: ResultTable) -> Table:
     """A table of alternatives as a table of the page."""
     columns = [axis, *["settings"] * any(row.settings for row in result.rows), *result.columns]
-    rows = []
-    for row in result.rows:
-        rows.append([row.name, *([row.settings] if "settings" in columns else []), *row.figures])
+    settings = "settings" in columns
+    rows = [[row.name, *[row.settings] * settings, *row.figures] for row in result.rows]
     return Table(caption, columns, rows, note=result.note)
-
-
-def alternatives(comparison: Comparison) -> list[Block]:
-    shown = table("tuned, and as they come", comparison.axis, results(comparison))
-    return [Pictures([inline(scores(comparison))]), shown]
 
 
 def scores(comparison: Comparison) -> Panel:
     """Where each alternative ends, with its interval: tuned, and at its defaults."""
     each = comparison.alternatives
     defaults = [None if one.default is None else one.default.middle for one in each]
+    names, tuned = [one.name for one in each], [one.tuned.middle for one in each]
     title = f"{in_words(comparison.metric)}, interquartile mean of {len(comparison.seeds)} seeds"
-    return intervals_panel(
-        title, [one.name for one in each], [one.tuned.middle for one in each], defaults
+    return intervals_panel(title, names, tuned, defaults)
+
+
+def chart_sections(comparison: Comparison) -> list[Section]:
+    """The charts, each with a word on how to read it."""
+    loss, metric = in_words(comparison.tuning.loss), in_words(comparison.metric)
+    about = (
+        f"The {loss} of the tuned settings on the fresh seeds: median, and between the quartiles "
+        "the band. A seed that diverged counts as infinite."
     )
-
-
-def charts(comparison: Comparison) -> list[tuple[str, str, Chart | None, str]]:
-    """Pictures to follow with the pointer: key, title, chart, how to read it."""
-    loss = in_words(comparison.tuning.loss)
-    return [
-        (
-            "curves",
-            "Learning curves",
-            curves(comparison),
-            f"The {loss} of the tuned settings on the fresh seeds: median, and between the "
-            "quartiles the band. A seed that diverged counts as infinite.",
-        ),
-        (
-            "profiles",
-            "Performance profiles",
-            profiles(comparison),
-            f"The share of runs whose {in_words(comparison.metric)} is better than a value: the "
-            "sooner a line rises to 1, the better, and lines that cross are no clear order.",
-        ),
-        (
-            "sensitivity",
-            "Sensitivity",
-            sensitivity(comparison),
+    sections = [Section("curves", "Learning curves", [curves(comparison)], about)]
+    chart = profiles(comparison)
+    if chart is not None:
+        about = (
+            f"The share of runs whose {metric} is better than a value: the sooner a line rises to "
+            "1, the better, and lines that cross are no clear order."
+        )
+        sections.append(Section("profiles", "Performance profiles", [chart], about))
+    chart = sensitivity(comparison)
+    if chart is not None:
+        about = (
             f"The {loss} of every setting that was tried, but for what exploded: a broad valley "
-            "forgives a bad guess.",
-        ),
-    ]
+            "forgives a bad guess."
+        )
+        sections.append(Section("sensitivity", "Sensitivity", [chart], about))
+    return sections
 
 
 def chart_of(

@@ -9,27 +9,21 @@ from PIL import Image as Pixels
 
 from nnref.errors import UserError
 from nnref.logbook import pages
+from nnref.logbook.verdicts import medians
 from nnref.report.page import inspection
 from nnref.report.page.blocks import (
     Block,
     Code,
     Heading,
     Image,
+    Panel,
     Pictures,
     Section,
     Table,
     Words,
     figure,
 )
-from nnref.report.page.curves import medians
-from nnref.report.page.panels import (
-    Panel,
-    confusion_panel,
-    heat_map,
-    histogram,
-    inline,
-    residual_panels,
-)
+from nnref.report.page.panels import confusion_panel, heat_map, histogram, residual_panels
 from nnref.report.page.subjects import SPLITS, Network, Subject
 from nnref.studies.listeners import Listener
 from nnref.studies.run import Trained, trained
@@ -76,7 +70,7 @@ def layers_section(subjects: Sequence[Subject]) -> Section | None:
         if panels:
             median = f"The median of {runs} runs. " if runs > 1 else ""
             blocks.append(Words(f"{median}Blank where a measure does not apply."))
-            blocks += [Pictures([inline(panel) for panel in panels]), table]
+            blocks += [Pictures(panels), table]
     if not blocks:
         return None
     legend = [f"{title.lower()}, {MEASURES[name]}" for name, (title, _) in LAYER_MEASURES.items()]
@@ -127,7 +121,7 @@ def of_networks(
             blocks.append(Words(net))
             continue
         if len(subject.pages) > 1:
-            blocks.append(Words(f"Of the run with seed {net.page.experiment.seeds[0]}."))
+            blocks.append(Words(f"Of the run with seed {net.page.seed}."))
         try:
             blocks += blocks_of(net)
         except UserError as error:
@@ -141,7 +135,7 @@ def histograms_section(subjects: Sequence[Subject], networks: Sequence[Network])
     def blocks_of(net: Trained) -> list[Block]:
         panels, table, note = histogram_panels(net, LAYERS // len(subjects))
         notes: list[Block] = [Words(note)] if note else []
-        return [*notes, Pictures([inline(panel) for panel in panels]), table]
+        return [*notes, Pictures(panels), table]
 
     about = (
         "How the numbers of each layer are spread, at the start and in the end. Activations are "
@@ -204,28 +198,12 @@ def answer_blocks(net: Trained) -> list[Block]:
     classes = net.dataset.classes
     if len(classes) <= CLASSES:
         counts = inspection.confusion(net, answers)
-        blocks.append(Pictures([inline(confusion_of(counts, classes, wrong, asked))]))
+        blocks.append(Pictures([confusion_of(counts, classes, wrong, asked)]))
         rows = [[name, *map(str, row)] for name, row in zip(classes, counts, strict=True)]
         caption = "confusion matrix: a row for each class, a column for each answer"
         blocks.append(Table(caption, ["class", *classes], rows, folded=True))
     blocks.append(Heading("The worst mistakes" if wrong else "The least certain answers"))
     return [*blocks, mistakes_block(net, worst)]
-
-
-def answer_panels(net: Trained) -> list[Panel]:
-    """The pictures of the answers of one network."""
-    if net.dataset.unit is not None:
-        return []
-    answers = inspection.answers_of(net)
-    asked = f"{len(answers.x):,} {SPLITS[answers.split]} rows"
-    classes = net.dataset.classes
-    if classes:
-        if len(classes) > CLASSES:
-            return []
-        wrong, _ = inspection.worst_mistakes(net, answers)
-        return [confusion_of(inspection.confusion(net, answers), classes, wrong, asked)]
-    predicted = inspection.predictions(net, answers)
-    return [] if predicted is None else residual_panels(answers.targets, predicted, asked)
 
 
 def confusion_of(counts: np.ndarray, classes: Sequence[str], wrong: int, asked: str) -> Panel:
@@ -296,7 +274,7 @@ def value_blocks(net: Trained, answers: inspection.Answers, asked: str) -> list[
         for r in rows.tolist()
     ]
     table = Table("the largest residuals", ["row", "target", "answer", "residual"], worst)
-    return [Words(summary), Pictures([inline(panel) for panel in panels]), table]
+    return [Words(summary), Pictures(panels), table]
 
 
 def sample_blocks(net: Trained) -> list[Block]:

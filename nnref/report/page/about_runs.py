@@ -4,21 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnref.errors import UserError
 from nnref.logbook.index import changes, shown
 from nnref.logbook.verdicts import Record
-from nnref.report.page.about_networks import (
-    LAYERS,
-    answer_panels,
-    answers_section,
-    histogram_panels,
-    histograms_section,
-    layer_panels,
-    layers_section,
-)
+from nnref.report.page.about_networks import answers_section, histograms_section, layers_section
 from nnref.report.page.blocks import (
     Block,
-    Chart,
     Code,
     Heading,
     Headline,
@@ -28,8 +18,7 @@ from nnref.report.page.blocks import (
     Words,
     figure,
 )
-from nnref.report.page.curves import clipped_chart, curves, curves_section, rates, rates_section
-from nnref.report.page.panels import Panel, chart_panels
+from nnref.report.page.curves import curves_section, rates_section
 from nnref.report.page.subjects import (
     SPLITS,
     Network,
@@ -44,13 +33,7 @@ from nnref.studies.sweep_record import median_loss
 def report_of(
     subjects: Sequence[Subject], networks: Sequence[Network], omissions: Sequence[str] = ()
 ) -> Report:
-    """Everything that a page says about runs.
-
-    Args:
-        subjects: experiments with their pages.
-        networks: the trained network of each, or why there is none.
-        omissions: what was left out, in words.
-    """
+    """Everything that a page says about runs and their networks; `omissions` are in words."""
     one = len(subjects) == 1
     sections = [
         differences_section(subjects),
@@ -71,34 +54,6 @@ def report_of(
     return Report(title, [headline(each) for each in subjects], [s for s in sections if s])
 
 
-def panels_of(subjects: Sequence[Subject], networks: Sequence[Network]) -> list[Panel]:
-    """The pictures of a page as panels.
-
-    Raises:
-        UserError: where there is nothing to draw.
-    """
-    panels = []
-    if any(subject.history for subject in subjects):
-        panels += chart_panels("loss", curves(subjects))
-    rate = rates(subjects, networks)
-    if isinstance(rate, Chart):
-        panels += chart_panels("learning rate", rate)
-    clipped = clipped_chart(subjects)
-    if clipped is not None:
-        panels += chart_panels("share of clipped steps", clipped)
-    several = len(subjects) > 1
-    for subject, net in zip(subjects, networks, strict=True):
-        mine = layer_panels(subject)[0]
-        if not isinstance(net, str):
-            mine += histogram_panels(net, LAYERS // len(subjects))[0]
-            mine += answer_panels(net)
-        prefix = f"{subject.label}: " if several else ""
-        panels += [panel._replace(title=prefix + panel.title) for panel in mine]
-    if not panels:
-        raise UserError(f"{subjects[0].pages[0].path}: it has no line of measures yet")
-    return panels
-
-
 # --- in figures -----------------------------------------------------------------------------------
 
 
@@ -111,16 +66,14 @@ def headline(subject: Subject) -> Headline:
         of = ", median" if len(records) > 1 else ""
         kind = SPLITS[loss.removesuffix("_loss")]
         facts.append((f"{kind} loss in the end{of}", figure(median_loss(finals(records, loss)))))
-        facts.append(
-            (f"lowest{of}", figure(median_loss([record.best(loss) for record in records])))
-        )
+        facts.append((f"lowest{of}", figure(median_loss(r.best(loss) for r in records))))
         facts.append((f"epochs{of}", f"{np.median([record.epochs for record in records]):g}"))
     facts.append(("started", subject.pages[0].facts.get("started", "–")[:16]))
     return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)
 
 
 def seeds_of(subject: Subject) -> str:
-    seeds = [page.experiment.seeds[0] for page in subject.pages]
+    seeds = [page.seed for page in subject.pages]
     if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{len(seeds)}, {seeds[0]} to {seeds[-1]}"
     more = f" and {len(seeds) - 8} more" if len(seeds) > 8 else ""
@@ -143,9 +96,8 @@ def figures_section(subjects: Sequence[Subject], omissions: Sequence[str]) -> Se
         pages = zip(subject.runs, subject.pages, strict=True)
         runs = [run for run, page in pages if page.epochs >= 0]
         for run, record in zip(runs, subject.records, strict=True):
-            figures = [finals([record], name)[0] for name in names]
-            figures += [record.best(loss), float(record.epochs)]
-            rows.append((run, figures, record.ending))
+            figures = [*(finals([record], name)[0] for name in names), record.best(loss)]
+            rows.append((run, [*figures, float(record.epochs)], record.ending))
         if len(rows) > 1:
             matrix = np.array([figures for _, figures, _ in rows])
             quantiles = {"median": 50, "lowest": 0, "highest": 100}
@@ -188,14 +140,10 @@ def differences_section(subjects: Sequence[Subject]) -> Section | None:
         return shown(settings[f"{key}.name"] if f"{key}.name" in settings else settings.get(key))
 
     rows = [[key, *(value(subject, key) for subject in subjects)] for key in keys]
-    for name in ("in the end", "lowest"):
-        figures = []
-        for subject in subjects:
-            records, loss = subject.records, subject.loss
-            each = (
-                finals(records, loss) if name == "in the end" else [r.best(loss) for r in records]
-            )
-            figures.append(figure(median_loss(each)) if records else "–")
+    ends = [finals(s.records, s.loss) for s in subjects]
+    lowest = [[record.best(s.loss) for record in s.records] for s in subjects]
+    for name, losses in (("in the end", ends), ("lowest", lowest)):
+        figures = [figure(median_loss(each)) if each else "–" for each in losses]
         rows.append([f"→ {in_words(first.loss)} {name}, median", *figures])
     columns = ["setting", *(subject.label for subject in subjects)]
     about = "Settings that are not the same everywhere, and below them what came of it."
@@ -210,8 +158,8 @@ def experiment_section(subjects: Sequence[Subject]) -> Section:
     """The complete experiments."""
     blocks = []
     for subject in subjects:
-        seeds = tuple(page.experiment.seeds[0] for page in subject.pages)
-        whole = subject.experiment.model_copy(update={"seeds": seeds})
+        seeds = [page.seed for page in subject.pages]
+        whole = subject.experiment.model_copy(update={"seeds": tuple(seeds)})
         title = f"{subject.name} {subject.identity}, defaults filled in"
         blocks.append(Code(title, whole.to_json(), folded=True))
     about = "A page of the logbook is an experiment file: nnref run PAGE repeats it."

@@ -5,18 +5,19 @@ import math
 import re
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from nnref.experiment.axes import short_names, value_in_words
 from nnref.experiment.text import blank_comments
 from nnref.logbook.pages import SweepPage, read_sweep_page, sweep_page_at
+from nnref.logbook.verdicts import medians
 from nnref.report.page.blocks import (
     Block,
     Code,
     Headline,
     Line,
+    Panel,
     Pictures,
     Report,
     Section,
@@ -24,9 +25,10 @@ from nnref.report.page.blocks import (
     Words,
     figure,
 )
-from nnref.report.page.curves import POINTS, line_chart, medians, places, rounded
-from nnref.report.page.panels import COLOURS, Panel, axes_panel, axis_panel, inline
+from nnref.report.page.curves import POINTS, line_chart, places, rounded
+from nnref.report.page.panels import COLOURS, axes_panel, axis_panel
 from nnref.report.page.subjects import in_words, machine_section, notes_section
+from nnref.studies.sweep_page import UNREADABLE, read_arrays
 
 DROPPED = re.compile(r"dropped after epoch (\d+)")
 SHOWN = 20  # variants of the table that is open
@@ -67,11 +69,6 @@ def sections_of_sweep(page: SweepPage) -> list[Section]:
     return [section for section in sections if section is not None]
 
 
-def panels_of_sweep(page: SweepPage) -> list[Panel]:
-    """Its pictures."""
-    return panels_over_axes(page) if page.complete and page.variants else []
-
-
 def headline(page: SweepPage) -> Headline:
     """The verdict, and how large the sweep was."""
     about = json.loads(blank_comments(page.text)).get("about", "")
@@ -85,11 +82,6 @@ def headline(page: SweepPage) -> Headline:
     failed = sum(variant["diverged"] for variant in page.variants)
     facts.append(("runs that diverged", str(failed)))
     return Headline("plain", "swept", page.name, page.facts["verdict"], about, facts)
-
-
-def loss_of(page: SweepPage) -> str:
-    """The measure that the variants have a figure of."""
-    return "valid_loss" if "valid_loss" in page.variants[0] else "train_loss"
 
 
 def axes_of(page: SweepPage) -> dict[str, list[Any]]:
@@ -109,7 +101,7 @@ def losses_over(page: SweepPage, axes: dict[str, list[Any]]) -> np.ndarray:
     """The lowest final loss at each combination of values, NaN where all diverged or none ran."""
     losses = np.full([len(values) for values in axes.values()], np.nan)
     for variant in page.variants:
-        settings, loss = variant["settings"], variant[loss_of(page)]
+        settings, loss = variant["settings"], variant[page.loss]
         if loss is None or not axes.keys() <= settings.keys():
             continue
         place = tuple(values.index(settings[path]) for path, values in axes.items())
@@ -129,7 +121,7 @@ def panels_over_axes(page: SweepPage) -> list[Panel]:
     losses = losses_over(page, {path: axes[path] for path in shown})
     names = [[value_in_words(value) for value in axes[path]] for path in shown]
     others = [short_name(path) for path in paths[len(shown) :]]
-    title = in_words(loss_of(page)) + (f", lowest over {', '.join(others)}" if others else "")
+    title = in_words(page.loss) + (f", lowest over {', '.join(others)}" if others else "")
     if len(shown) < 2:
         (path,) = shown or ("",)
         values = axes.get(path, [None])
@@ -152,13 +144,8 @@ def short_name(path: str) -> str:
 
 def axes_section(page: SweepPage) -> Section:
     """Heat maps, or a curve."""
-    return Section(
-        "axes",
-        "Over the axes",
-        [Pictures([inline(panel) for panel in panels_over_axes(page)])],
-        "The loss in the end, median of the seeds; blank where every run diverged, or none was "
-        "made.",
-    )
+    about = "The loss in the end, median of the seeds; blank where all runs diverged, or none ran."
+    return Section("axes", "Over the axes", [Pictures(panels_over_axes(page))], about)
 
 
 def ranked(page: SweepPage) -> list[int]:
@@ -169,7 +156,7 @@ def ranked(page: SweepPage) -> list[int]:
 
     def place(number: int) -> tuple[float, ...]:
         variant = page.variants[number]
-        loss, dropped = variant[loss_of(page)], DROPPED.match(variant["ending"])
+        loss, dropped = variant[page.loss], DROPPED.match(variant["ending"])
         rung = int(dropped[1]) if dropped else math.inf
         return loss is None, -rung, loss or 0, number
 
@@ -179,15 +166,9 @@ def ranked(page: SweepPage) -> list[int]:
 def variants_section(page: SweepPage) -> Section:
     """Every variant in figures, the best first."""
     paths = list(axes_of(page))
-    loss = loss_of(page)
-    columns = [
-        "place",
-        *short_names(paths),
-        f"{in_words(loss)} in the end",
-        "lowest",
-        "diverged",
-        "ended",
-    ]
+    loss = page.loss
+    columns = ["place", *short_names(paths), f"{in_words(loss)} in the end"]
+    columns += ["lowest", "diverged", "ended"]
     rows = []
     for place, number in enumerate(ranked(page), 1):
         variant = page.variants[number]
@@ -205,12 +186,11 @@ def variants_section(page: SweepPage) -> Section:
 
 def courses_section(page: SweepPage) -> Section | None:
     """The losses of the best variants over the epochs, from the file beside the page."""
-    loss = loss_of(page)
+    loss = page.loss
     path = page.path.with_suffix(".npz")
     try:
-        with path.open("rb") as stream, np.load(stream) as arrays:
-            losses = arrays[loss]
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        losses = read_arrays(path)[loss]
+    except UNREADABLE as error:
         reason = Words(f"left out: {path.name} cannot be read ({error})")
         return Section("courses", "The best variants", [reason])
     best = [n for n in ranked(page)[: len(COLOURS)] if page.variants[n][loss] is not None]

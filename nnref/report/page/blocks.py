@@ -6,11 +6,14 @@ record is a function that returns sections, and no line of HTML. All text is pla
 escapes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from nnref.report.plain import plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -82,12 +85,21 @@ class Image(NamedTuple):
     caption: str = ""
 
 
+class Panel(NamedTuple):
+    """A still picture that matplotlib draws: on the page as SVG, by `nnref plot` into a file."""
+
+    title: str
+    alt: str  # what it shows, for those who do not see it
+    draw: Callable[["Axes"], None]
+    size: tuple[float, float] = (4.4, 2.7)  # inches: on a phone about as wide as the screen
+
+
 @dataclass
 class Pictures(Block):
     """Pictures side by side, as many as there is room for."""
 
     kind = "pictures"
-    images: Sequence[Image]
+    images: Sequence[Image | Panel]
     _: KW_ONLY
     small: bool = False
 

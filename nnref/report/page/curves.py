@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnref.errors import UserError
+from nnref.logbook.verdicts import medians
 from nnref.report.page.blocks import (
     BAND,
     Block,
@@ -68,10 +69,8 @@ def chart_of(
 ) -> Chart:
     """Lines of every run and their median over the epochs.
 
-    Args:
-        subjects: experiments with their pages.
-        measures: title of a view -> the names of what it shows.
-        what: the chart in a few words, for those who do not see it.
+    `measures` maps the title of each view to the names of what it shows; `what` is the chart in a
+    few words, for those who do not see it.
     """
     wanted = [name for names in measures.values() for name in names]
     measured = {n: s for n, s in enumerate(subjects) if any(name in s.history for name in wanted)}
@@ -122,15 +121,9 @@ def line_chart(
 ) -> Chart:
     """A chart of one view whose lines have a switch each, and one for all bands if there are any.
 
-    Args:
-        alt: the chart in words; how the lines end is added.
-        title: of the view.
-        x_label: name of the x axis.
-        x: (n,), shared by the lines.
-        lines: each with a tag of its own.
-        legend: above the switches.
-        note: below the chart.
-        **kinds: further fields of the view; the axis is logarithmic where all values allow it.
+    The lines share x, (n,), and each has a tag of its own. `alt` is the chart in words, to which it
+    is added how the lines end; `kinds` are further fields of the view. Unless they say otherwise
+    the y axis is logarithmic where all values allow it.
     """
     values = [value for line in lines for value in (*line.values, *line.low)]
     log = kinds.pop("log", all(value > 0 for value in values if value is not None))
@@ -210,14 +203,6 @@ def lines_of(
     return sorted(lines, key=lambda line: not line.thin)
 
 
-def medians(values: np.ndarray) -> np.ndarray:
-    """The median over the runs that have a value, (epochs,); NaN where none has."""
-    known = ~np.isnan(values).all(axis=0)
-    median = np.full(values.shape[1], np.nan)
-    median[known] = np.nanmedian(values[:, known], axis=0)
-    return median
-
-
 def rounded(values: np.ndarray) -> list[float | None]:
     """Four digits: more cannot be seen; None for what is not finite."""
     return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values.tolist()]
@@ -254,18 +239,13 @@ def switches_of(
 
 def rates_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
     """The learning rate over the run."""
-    rate = rates(subjects, networks)
-    return Section(
-        "rate",
-        "Learning rate",
-        [rate],
-        "Computed again from optimizer and schedule, as far as the runs went.",
-    )
+    about = "Computed again from optimizer and schedule, as far as the runs went."
+    return Section("rate", "Learning rate", [rates(subjects, networks)], about)
 
 
 def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | Words:
     """The rate of each experiment; in words, where its data are not here to count the steps."""
-    series: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+    series: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # epochs and rates, by subject
     missing = []
     for number, (subject, net) in enumerate(zip(subjects, networks, strict=True)):
         experiment = subject.experiment
@@ -276,26 +256,22 @@ def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | W
             continue
         longest = max(subject.pages, key=lambda page: page.epochs)
         losses = longest.history.get("valid_loss", np.zeros(0))
-        rate = rate_of_run(experiment, setup, losses, longest.epochs)
-        series.append((number, subject.label, *rate))
+        series[number] = rate_of_run(experiment, setup, losses, longest.epochs)
     if not series:
         return Words(f"left out, as it takes the data to count the steps ({'; '.join(missing)})")
-    x = np.unique(np.concatenate([epochs for _, _, epochs, _ in series]))
-    several = len(subjects) > 1
-    lines = []
-    for number, label, epochs, rate in series:
-        values = np.interp(x, epochs, rate, right=np.nan)
-        name, tags = (label, (f"run {number}",)) if several else ("learning rate", ())
-        lines.append(Line(name, rounded(values), number, tags))
-    ours = [Switch(f"run {n}", label, n) for n, label, *_ in series]
-    if all(rate.min() == rate.max() for *_, rate in series):
-        constants = [f"{label} " * several + f"{rate[0]:.4g}" for _, label, _, rate in series]
+    labels, several = [subject.label for subject in subjects], len(subjects) > 1
+    if all(rate.min() == rate.max() for _, rate in series.values()):
+        constants = [f"{labels[n]} " * several + f"{r[0]:.4g}" for n, (_, r) in series.items()]
         return Words(f"Constant: {', '.join(constants)}.")
-    ends = [f"{label} from {rate[0]:.4g} to {rate[-1]:.4g}" for _, label, _, rate in series]
-    return Chart(
-        f"Learning rate over the epochs: {', '.join(ends)}.",
-        "epoch",
-        [View("learning rate", [float(f"{v:.6g}") for v in x], lines)],
-        [Switches("experiments", ours)] if several else [],
-        "; ".join(missing),
-    )
+    x = np.unique(np.concatenate([epochs for epochs, _ in series.values()]))
+    lines = []
+    for number, (epochs, rate) in series.items():
+        values = np.interp(x, epochs, rate, right=np.nan)
+        name, tags = (labels[number], (f"run {number}",)) if several else ("learning rate", ())
+        lines.append(Line(name, rounded(values), number, tags))
+    ends = [f"{labels[n]} from {r[0]:.4g} to {r[-1]:.4g}" for n, (_, r) in series.items()]
+    alt = f"Learning rate over the epochs: {', '.join(ends)}."
+    view = View("learning rate", [float(f"{v:.6g}") for v in x], lines)
+    ours = [Switch(f"run {number}", labels[number], number) for number in series]
+    switches = [Switches("experiments", ours)] if several else []
+    return Chart(alt, "epoch", [view], switches, "; ".join(missing))

@@ -10,7 +10,8 @@ from typing import Any
 
 from nnref.errors import UserError
 from nnref.logbook.writer import now
-from nnref.report.page.blocks import Report
+from nnref.report.page.blocks import Image, Panel, Report
+from nnref.report.page.panels import inline
 
 LIMIT = 2_000_000  # bytes
 
@@ -41,8 +42,13 @@ def html(report: Report) -> str:
     # Nothing but the page's own script runs in it, and nothing leaves it.
     allowed = ("img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'")
     policy = "; ".join(("default-src 'none'", *allowed))
+
+    def drawn(picture: Image | Panel) -> Image:
+        return inline(picture) if isinstance(picture, Panel) else picture
+
     return template().render(
         report=report,
+        drawn=drawn,
         style=style,
         script=script,
         policy=policy,

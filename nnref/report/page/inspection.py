@@ -60,7 +60,7 @@ class Mistake(NamedTuple):
 
 def layers_of(trained: Trained) -> list[LayerNumbers]:
     """The layers in the order in which an example meets them, at the start and in the end."""
-    seeds = np.asarray(trained.page.experiment.seeds, np.uint32)
+    seeds = np.array([trained.page.seed], np.uint32)
     task, experiment = trained.task, trained.experiment
     plan = plan_of(experiment)
     start: Any = partial(loop.start_runs, trained.setup, plan, experiment.hyperparameters)

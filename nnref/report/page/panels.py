@@ -1,16 +1,16 @@
 """Panels: still pictures with matplotlib, for the page (SVG inside it) and for `nnref plot`.
 
-A panel draws on axes that it is given, so that each picture of the page and each part of the one
+A panel draws on axes that it is handed, so that each picture of the page and each part of the one
 file of `nnref plot` come from the same lines.
 """
 
 import io
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from nnref.errors import UserError
-from nnref.report.page.blocks import Chart, Image
+from nnref.report.page.blocks import Chart, Heading, Image, Panel, Pictures, Report
 from nnref.studies.statistics import Interval
 
 # The style sheet has the same eight as --line-0 ..., and lighter ones for dark screens.
@@ -29,7 +29,6 @@ COLOURS = (
     *("#8a5a00", "#be185d", "#3f7010", "#475569"),
 )
 INK = "#010203"  # stands for the colour of text until the page is written
-SIZE = (4.4, 2.7)  # inches: on a phone about as wide as the screen
 MOST_NAMES = 24  # on an axis
 EXPLODED = 30  # a loss so many times the median has the colour of the worst
 STYLE: Any = {
@@ -51,13 +50,7 @@ IN_INK: Any = dict.fromkeys(
 DRAWN = count()
 
 
-class Panel(NamedTuple):
-    """A still picture: what it is called, what it shows in words, and what draws it."""
-
-    title: str
-    alt: str
-    draw: Callable[[Axes], None]
-    size: tuple[float, float] = SIZE
+WIDTH, HEIGHT = Panel._field_defaults["size"]
 
 
 def inline(panel: Panel) -> Image:
@@ -85,6 +78,29 @@ def inline(panel: Panel) -> Image:
 NO_METADATA = ("Creator", "Date", "Format", "Type")
 
 
+def panels_in(report: Report) -> list[Panel]:
+    """The still pictures of a report, and each view of its charts as another one.
+
+    Raises:
+        UserError: where there is nothing to draw.
+    """
+    panels = []
+    for section in report.sections:
+        heading = ""
+        for block in section.blocks:
+            if isinstance(block, Heading):
+                heading = block.text
+            elif isinstance(block, Chart):
+                panels += chart_panels(heading or section.title, block)
+            elif isinstance(block, Pictures):
+                prefix = f"{heading}: " if heading else ""
+                still = [each for each in block.images if isinstance(each, Panel)]
+                panels += [panel._replace(title=prefix + panel.title) for panel in still]
+    if not panels:
+        raise UserError(f"{report.title}: nothing to draw, it has no line of measures yet")
+    return panels
+
+
 def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
     """All panels in one PNG or SVG, by its ending.
 
@@ -95,7 +111,7 @@ def save(panels: Sequence[Panel], title: str, path: Path) -> Path:
     rows = [panels[n : n + columns] for n in range(0, len(panels), columns)]
     heights = [max(panel.size[1] for panel in row) + 0.2 for row in rows]
     with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
-        figure = Figure(figsize=(columns * SIZE[0], sum(heights)), layout="constrained")
+        figure = Figure(figsize=(columns * WIDTH, sum(heights)), layout="constrained")
         grid = figure.add_gridspec(len(rows), columns, height_ratios=heights)
         figure.suptitle(title, x=0.01, ha="left")
         for number, panel in enumerate(panels):
@@ -137,6 +153,8 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
                 axes.xaxis.set_major_formatter("{x:g}")
             if view.log:
                 logarithmic_y(axes)
+            if len(chart.views) == 1:
+                axes.set_ylabel(view.label)
             axes.set_xlabel(chart.x_label)
             if len(view.main) > 4:  # below the picture: it would hide the lines
                 tight: Any = {"columnspacing": 1.0, "handlelength": 1.4}
@@ -147,7 +165,7 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
 
         name = view.label if len(chart.views) > 1 else title
         below = 0.16 * -(-len(view.main) // 2) if len(view.main) > 4 else 0
-        return Panel(name, chart.alt, draw, (SIZE[0], SIZE[1] + below))
+        return Panel(name, chart.alt, draw, (WIDTH, HEIGHT + below))
 
     return [panel(number) for number in range(len(chart.views))]
 
@@ -158,15 +176,9 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
 def heat_map(
     title: str, alt: str, values: np.ndarray, epochs: np.ndarray, layers: Sequence[str], log: bool
 ) -> Panel:
-    """A measure of each layer, from the first at the top down, over the epochs.
+    """A measure of each layer, (n, layers), the first layer at the top, over the epochs, (n,).
 
-    Args:
-        title: what is measured.
-        alt: the same in words.
-        values: (n, layers); NaN stays blank.
-        epochs: (n,), increasing.
-        layers: their names.
-        log: colours by the logarithm; of what is not positive, none.
+    NaN stays blank and, where the colours go by the logarithm, what is not positive, too.
     """
 
     def draw(axes: Axes) -> None:
@@ -196,7 +208,7 @@ def heat_map(
             bar.set_ticks(list(ticks), labels=[f"{tick:.2g}" for tick in ticks])
             bar.minorticks_off()
 
-    return Panel(title, alt, draw, (SIZE[0], 1.5 + 0.17 * min(len(layers), MOST_NAMES)))
+    return Panel(title, alt, draw, (WIDTH, 1.5 + 0.17 * min(len(layers), MOST_NAMES)))
 
 
 def names_on(axis: Any, names: Sequence[str]) -> None:
@@ -237,18 +249,16 @@ def histogram(title: str, alt: str, start: np.ndarray, end: np.ndarray) -> Panel
         both = both[np.isfinite(both)]
         low, high = (both.min(), both.max()) if both.size else (0.0, 1.0)
         edges = np.linspace(low, high if high > low else low + 1, 41)
-        for values, name in ((end, "end"), (start, "start")):
+        area: Any = {"fill": True, "color": COLOURS[1], "alpha": 0.75, "label": "end"}
+        outline: Any = {"color": COLOURS[0], "linewidth": 1.4, "label": "start"}
+        for values, style in ((end, area), (start, outline)):
             counted, _ = np.histogram(values[np.isfinite(values)], edges)
-            share = counted / max(1, counted.sum())
-            if name == "end":
-                axes.stairs(share, edges, fill=True, color=COLOURS[1], alpha=0.75, label=name)
-            else:
-                axes.stairs(share, edges, color=COLOURS[0], linewidth=1.4, label=name)
+            axes.stairs(counted / max(1, counted.sum()), edges, **style)
         axes.set_ylabel("share")
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.legend(fontsize=8)
 
-    return Panel(title, alt, draw, (SIZE[0], 1.9))
+    return Panel(title, alt, draw, (WIDTH, 1.9))
 
 
 def confusion_panel(alt: str, counts: np.ndarray, classes: Sequence[str]) -> Panel:
@@ -270,7 +280,7 @@ def confusion_panel(alt: str, counts: np.ndarray, classes: Sequence[str]) -> Pan
         axes.set_xlabel("answer")
         axes.set_ylabel("class")
 
-    return Panel("Confusion matrix", alt, draw, (SIZE[0], 3.6))
+    return Panel("Confusion matrix", alt, draw, (WIDTH, 3.6))
 
 
 def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[Panel]:
@@ -356,7 +366,7 @@ def intervals_panel(
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
 
     figures = "; ".join(f"{name} {each}" for name, each in zip(names, tuned, strict=True))
-    return Panel(title, f"{title}: {figures}", draw, (SIZE[0], 1.1 + 0.32 * len(names)))
+    return Panel(title, f"{title}: {figures}", draw, (WIDTH, 1.1 + 0.32 * len(names)))
 
 
 def axes_panel(
@@ -396,5 +406,5 @@ def axes_panel(
     alt = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
     alt += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"
     height = 2.2 + 0.22 * min(len(row_names), MOST_NAMES)
-    width = SIZE[0] * (1 if losses.shape[1] <= 6 else 1.3)
+    width = WIDTH * (1 if losses.shape[1] <= 6 else 1.3)
     return Panel(title, alt, draw, (width, height))

@@ -9,7 +9,7 @@ import numpy as np
 from nnref.errors import UserError, nearest
 from nnref.experiment.claims import TwinClaim
 from nnref.experiment.experiment import Experiment, read
-from nnref.logbook.index import Entry, attempts, entries, settings_of
+from nnref.logbook.index import attempts, entries, settings_of
 from nnref.logbook.pages import Page, SweepPage, page_at, read_page
 from nnref.logbook.verdicts import Record, judge, padded
 from nnref.report.page.blocks import Section, Table, Tone
@@ -27,7 +27,7 @@ class Subject:
     """An experiment and the pages of its seeds, ordered by seed."""
 
     def __init__(self, pages: Sequence[Page]):
-        self.pages = sorted(pages, key=lambda page: (page.experiment.seeds[0], page.path.name))
+        self.pages = sorted(pages, key=lambda page: (page.seed, page.path.name))
         self.name = pages[0].name
         self.identity = pages[0].facts.get("identity", "")
         self.label = self.name  # with the identity where another one has the same name
@@ -50,7 +50,7 @@ class Subject:
     @property
     def runs(self) -> list[str]:
         """A name for each page."""
-        seeds = [page.experiment.seeds[0] for page in self.pages]
+        seeds = [page.seed for page in self.pages]
         return [
             f"seed {seed}" + (f" ({page.path.stem})" if seeds.count(seed) > 1 else "")
             for seed, page in zip(seeds, self.pages, strict=True)
@@ -101,10 +101,6 @@ class Subject:
 def subjects_of(words: Sequence[str], logbook: Path) -> tuple[list[Subject], list[str]]:
     """The experiments that pages, names, identities and experiment files stand for.
 
-    Args:
-        words: each a page, or a name, an identity or a file of an experiment in the logbook.
-        logbook: folder of the pages.
-
     Returns:
         A subject for each experiment, and in words what was left out.
 
@@ -141,7 +137,8 @@ def pages_of(word: str, logbook: Path, omissions: list[str]) -> list[Page]:
     """
     known, skipped = entries(logbook)
     omissions += [line for line in skipped if line not in omissions]
-    wanted = [entry for entry in known if word == entry.name or is_identity(word, entry)]
+    is_long = len(word) >= 4  # a shorter word would be the start of an identity by chance
+    wanted = [e for e in known if word == e.name or (is_long and e.identity.startswith(word))]
     if not wanted and Path(word).is_file():
         identity = read(word).identity
         wanted = [entry for entry in known if entry.identity == identity]
@@ -151,15 +148,11 @@ def pages_of(word: str, logbook: Path, omissions: list[str]) -> list[Page]:
             f'"{word}" is no page, and {logbook} has no run of that name'
             f"{nearest(word, names)}; it has {', '.join(names) or 'none'}"
         )
-    newest = attempts(wanted)[-MOST:]
-    if len(attempts(wanted)) > MOST:
-        count = len(attempts(wanted))
-        omissions.append(f"of {count} experiments called {word} the {MOST} last ones")
-    return [read_page(logbook / entry.page) for attempt in newest for entry in attempt.entries]
-
-
-def is_identity(word: str, entry: Entry) -> bool:
-    return len(word) >= 4 and entry.identity.startswith(word)
+    tried = attempts(wanted)
+    if len(tried) > MOST:
+        omissions.append(f"of {len(tried)} experiments called {word} the {MOST} last ones")
+    last = [entry for attempt in tried[-MOST:] for entry in attempt.entries]
+    return [read_page(logbook / entry.page) for entry in last]
 
 
 def in_words(name: str) -> str:

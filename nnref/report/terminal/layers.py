@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 from rich.console import Console
-from rich.table import Table
 
 from nnref.experiment.experiment import Experiment
 from nnref.internals import bodies, flops, name_scopes, repetitions
+from nnref.report.terminal.logbook import plain_table
 from nnref.training.probes import Layer, owner, recorded_calls
 from nnref.training.setup import bind, from_experiment
 
@@ -40,11 +40,8 @@ def layers_table(experiment: Experiment) -> str:
     def model() -> nnx.Module:
         return build(setup.inputs, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer")
-    table.add_column("kind")
-    for title in ("output", "parameters", "FLOPs"):
-        table.add_column(title, justify="right")
+    right = ("output", "parameters", "FLOPs")
+    table = plain_table("layer", "kind", *right, right=right)
     for row in rows_of(nnx.eval_shape(model), setup.inputs, dataset.train.x.dtype):
         shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in row.outputs)
         table.add_row(row.name, row.kind, shapes, f"{row.parameters:,}", f"{row.flops:,}")

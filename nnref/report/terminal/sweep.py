@@ -1,4 +1,4 @@
-"""A sweep on the terminal, and as JSON: the plan, a bar, the best variants, the verdict."""
+"""Studies of many networks on the terminal, and as JSON: a sweep, a range of rates, a crawl."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,10 @@ from nnref.experiment.axes import Setting, short_names, told, value_in_words
 from nnref.logbook.index import number
 from nnref.report.plain import attributes, finite, plain
 from nnref.report.terminal.logbook import plain_table
+from nnref.studies.crawl import Crawl
 from nnref.studies.groups import COMPILATION, Group, Variant
 from nnref.studies.listeners import SweepListener
+from nnref.studies.lr_range import LrRange
 from nnref.studies.sweep_record import SweepPlan, SweepResult
 
 SHOWN = 12  # variants, or groups of the plan; the others are on the page
@@ -154,12 +156,9 @@ def show_swept(swept: SweepResult, console: Console) -> None:
     words = [*short_names(paths), "how it ended"]
     table = plain_table(*words[:-1], *right, words[-1], right=right, wraps=words)
     for place in swept.ranking[:SHOWN]:
-        records = swept.of(place)
-        diverged = sum(record.diverged for record in records)
-        endings = sorted({record.ending for record in records if record.ending})
-        ended = endings[0] if len(endings) == 1 else f"{len(endings)} ways" if endings else ""
+        diverged, ended = swept.failed(place), swept.ending(place)
         losses = (number(finite(value)) for value in (swept.final(place), swept.best(place)))
-        failed = f"{diverged} of {len(records)}" if diverged else ""
+        failed = f"{diverged} of {len(swept.seeds)}" if diverged else ""
         values = {s.path: value_in_words(s.value) for s in swept.variants[place].settings}
         table.add_row(*(values.get(path, "") for path in paths), *losses, failed, ended)
     console.print(table, highlight=False)
@@ -191,3 +190,42 @@ def swept_as_json(swept: SweepResult) -> dict[str, Any]:
     head = attributes(swept, "name", "identity") | {"verdict": swept.sentence}
     rest = attributes(swept, "seconds", "page", "loss", "ranking")
     return plain(head | rest | {"variants": variants})
+
+
+# --- a range of learning rates, and a growing network -------------------------------------------
+
+
+def lr_range_as_json(result: LrRange) -> dict[str, Any]:
+    """A range of rates as plain values: null where a loss is infinite."""
+    rates = {
+        name: attributes(getattr(result, name), "estimate", "low", "high")
+        for name in ("steepest", "stable")
+    }
+    verdict = {"verdict": result.sentence, "warnings": result.warnings}
+    arrays = attributes(result, "name", "steps", "rates", "losses", "start")
+    return plain(arrays | rates | verdict)
+
+
+def show_crawl(crawl: Crawl, console: Console) -> None:
+    """A row for each size of network, and what it bought."""
+    right = ("parameters", crawl.measure)
+    table = plain_table("hidden layers", *right, "claim", right=right)
+    for rung in crawl.rungs:
+        held = {True: "held", False: "not held", None: ""}[rung.held]
+        marks = [
+            word
+            for word, one in (("smallest", crawl.smallest), ("enough", crawl.enough))
+            if one is rung
+        ]
+        claim = f"{held}  ← {', '.join(marks)}" if marks else held
+        loss = number(finite(rung.loss))
+        table.add_row(rung.name, f"{rung.parameters:,}", loss, claim)
+    console.print(table)
+    console.print(f"\n{crawl.name}: {crawl.sentence}", style="bold", highlight=False)
+
+
+def crawl_as_json(crawl: Crawl) -> dict[str, Any]:
+    """A crawl as plain values."""
+    smallest = crawl.smallest.name if crawl.smallest else None
+    sentences = {"smallest": smallest, "enough": crawl.enough.name, "verdict": crawl.sentence}
+    return plain(attributes(crawl, "name", "measure") | {"sizes": crawl.rungs} | sentences)

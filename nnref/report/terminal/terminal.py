@@ -17,6 +17,7 @@ from rich.text import Text
 from nnref.experiment.claims import CountClaim
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.index import entries, near, settings_of
+from nnref.logbook.verdicts import medians
 from nnref.parts.metrics import is_loss
 from nnref.report.plain import attributes, plain
 from nnref.report.terminal.logbook import nearest_attempts, sparkline
@@ -189,24 +190,20 @@ def in_digits(value: float) -> str:
 
 def curve(run: Run, width: int = 64, height: int = 8) -> str:
     """The median loss over the epochs, on a logarithmic scale, drawn in text."""
-    losses = {n: v for n, v in run.history.items() if is_loss(n)}
+    losses = {n: medians(v) for n, v in run.history.items() if is_loss(n)}
     marks = dict(zip(losses, "·•", strict=False))
     grid = [[" "] * width for _ in range(height)]
-    medians = {}
-    for name, values in losses.items():
-        known = ~np.isnan(values).all(axis=0)
-        epochs = np.flatnonzero(known)
-        median = np.nanmedian(values[:, known], axis=0)
-        fine = np.isfinite(median) & (median > 0)
-        medians[name] = (epochs[fine], np.log10(median[fine]))
-    if not any(len(epochs) for epochs, _ in medians.values()):
+    drawable = {}
+    for name, median in losses.items():
+        epochs = np.flatnonzero(np.isfinite(median) & (median > 0))
+        if len(epochs):
+            drawable[name] = epochs, np.log10(median[epochs])
+    if not drawable:
         return ""
-    low = min(y.min() for _, y in medians.values() if len(y))
-    high = max(y.max() for _, y in medians.values() if len(y))
-    last = max(epochs[-1] for epochs, _ in medians.values() if len(epochs)) or 1
-    for name, (epochs, y) in medians.items():
-        if not len(epochs):
-            continue
+    low = min(y.min() for _, y in drawable.values())
+    high = max(y.max() for _, y in drawable.values())
+    last = max(epochs[-1] for epochs, _ in drawable.values()) or 1
+    for name, (epochs, y) in drawable.items():
         # Fewer epochs than columns: a line between them; more: their median.
         columns = np.round(epochs * (width - 1) / last).astype(int)
         drawn = np.arange(columns[0], columns[-1] + 1)

@@ -9,9 +9,10 @@ from subjects import DONE, FALL, subject_of
 from nnref.cli import main
 from nnref.errors import UserError
 from nnref.report.page.about_networks import NOT_ASKED
-from nnref.report.page.about_runs import headline, panels_of, report_of
+from nnref.report.page.about_runs import headline, report_of
 from nnref.report.page.blocks import Table
 from nnref.report.page.document import html
+from nnref.report.page.panels import panels_in
 
 ADAM = {"name": "adam", "learning_rate": 0.5}
 
@@ -61,7 +62,7 @@ def test_a_run_that_has_just_begun_is_shown_all_the_same(tmp_path):
     assert "1 of 1 pages have no line of measures" in text
     assert "Curves" not in text
     with pytest.raises(UserError, match="no line of measures yet"):
-        panels_of([subject], [NOT_ASKED])
+        panels_in(report_of([subject], [NOT_ASKED]))
     both = subject_of(begun, write_page(tmp_path, "some", FALL, 1, facts=DONE))
     assert "1 of 2 pages have no line" in html(report_of([both], [NOT_ASKED]))
     assert "1 of 2 runs went on to epoch 0 of 4" in both.outcome[2]

@@ -6,9 +6,10 @@ from logbooks import write_page
 from subjects import FALL, subject_of
 
 from nnref.errors import UserError
+from nnref.logbook.verdicts import medians
 from nnref.report.page.about_networks import NOT_ASKED
 from nnref.report.page.blocks import Chart, Words
-from nnref.report.page.curves import chart_of, clipped_chart, drawn_seeds, medians, places, rates
+from nnref.report.page.curves import chart_of, clipped_chart, drawn_seeds, places, rates
 
 
 def test_a_long_history_keeps_its_spikes_its_first_and_its_last_epoch():

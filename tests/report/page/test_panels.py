@@ -1,12 +1,12 @@
 """Panels: still pictures, alone and in one file."""
 
-from nnref.report.page.about_runs import panels_of
-from nnref.report.page.panels import save
+from nnref.report.page.about_runs import report_of
+from nnref.report.page.panels import panels_in, save
 
 
 def test_pictures_come_as_one_file(trained_digits, tmp_path):
     subject, net = trained_digits
-    panels = panels_of([subject], [net])
+    panels = panels_in(report_of([subject], [net]))
     titles = [panel.title for panel in panels]
     assert titles[:2] == ["loss", "accuracy"]
     assert titles[-1] == "Confusion matrix"

@@ -10,6 +10,7 @@ from typing import Any
 from nnref.diagnosis.findings import Finding, in_a_line, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
+from nnref.diagnosis.program.blocked import blocked
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
@@ -22,7 +23,7 @@ from nnref.diagnosis.program.step import (
     statistics,
     tables,
 )
-from nnref.diagnosis.program.wiring import between_layers, blocked, unused
+from nnref.diagnosis.program.wiring import between_layers, unused
 from nnref.diagnosis.recipe import Recipe
 
 

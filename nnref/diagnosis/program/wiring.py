@@ -1,10 +1,7 @@
-"""Dependence in the traced program: unused results, gradients that stop, layers that are one."""
+"""Dependence in the traced program: unused results, layers that are one."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.causes import bound
@@ -14,8 +11,6 @@ from nnref.diagnosis.program.layers import Layer, affine, bends, products
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 from nnref.diagnosis.recipe import Recipe
 
-# Operations that a gradient does not pass.
-STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}
 HELD_OUT = 20  # rows: with fewer, none are held out to compare fits
 
 
@@ -109,75 +104,6 @@ def line_that_drops(traced: Trace, needed: set[int], end: Operation) -> str:
         for line in op.frames
     }
     return next((line for line in reversed(end.frames) if line not in alive), "")
-
-
-def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
-    """Parameters all of whose paths to the loss lead through what a gradient does not pass."""
-    traced = start.training
-    needed, passes = traced.needed([traced.outputs[0]]), differentiable(traced)
-    stuck = without_gradient(start)
-    if not stuck:
-        return
-    reached = traced.reached(stuck, passes)
-    walls = [
-        op
-        for op in traced.operations
-        if not passes(op)
-        and not needed.isdisjoint(op.outputs)
-        and not reached.isdisjoint(op.inputs)
-    ]
-    stopped = all(op.name == "stop_gradient" for op in walls)
-    frozen = stopped and bool(set(traced.arguments[0]) & needed - set(stuck))
-    walls_named = " or ".join(sorted({op.name for op in walls})) or "integers"
-    names = ", ".join(traced.paths[value] for value in stuck)
-    yield (note if frozen else fault)(
-        "parameters_not_updated" if stopped else "vanishing_gradients",
-        next((op.where for op in walls if op.where), start.loss_line),
-        f"the only ways from {names} to the loss lead through {walls_named}: the gradient is 0",
-        "gradient exactly 0",
-        healthy="a differentiable path to the loss",
-        remedy="leave out the stop_gradient if the layer is to learn"
-        if stopped
-        else f"something smooth instead of {walls_named}, or a straight-through gradient",
-        confidence=0.5 if frozen else 0.95,
-    )
-
-
-def without_gradient(start: AtStart | LossAtStart) -> list[int]:
-    """Parameters that the loss depends on, but by no differentiable path, and whose gradient is 0.
-
-    (A gradient that is not 0 is a custom one, which leads around.)
-    """
-    traced = start.training
-    loss, passes = traced.outputs[0], differentiable(traced)
-    needed = traced.needed([loss])
-    stuck = [
-        parameter
-        for parameter in traced.arguments[0]
-        if parameter in needed and loss not in traced.reached([parameter], passes)
-    ]
-    if not stuck:
-        return []
-    params, state, x, y = start.arguments
-
-    def objective(params: Any) -> Any:
-        return start.objective(params, state, x, y, jax.random.key(0))[0]
-
-    slopes = jax.tree.leaves(jax.jit(jax.grad(objective))(params))
-    pairs = zip(traced.arguments[0], slopes, strict=True)
-    zero = {parameter for parameter, slope in pairs if not slope.any()}
-    return [parameter for parameter in stuck if parameter in zero]
-
-
-def differentiable(traced: Trace) -> Callable[[Operation], bool]:
-    """Whether a gradient passes an operation."""
-
-    def passes(op: Operation) -> bool:
-        dtype = getattr(traced.avals[op.outputs[0]], "dtype", None)
-        inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
-        return op.name not in STEPS | COMPARISONS | {"stop_gradient"} and inexact
-
-    return passes
 
 
 # What stands between layers

@@ -80,7 +80,7 @@ def check(params: Any, steps: Step, known: set[str]) -> Iterator[Finding]:
         return
     paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     silent = [name for name, norms in zip(paths, steps.gradient.T, strict=True) if not norms.any()]
-    if silent and "parameters_not_updated" not in known:
+    if silent and known.isdisjoint({"parameters_not_updated", "gradient_blocked"}):
         yield Finding(
             "parameters_not_updated",
             "fault" if len(silent) == len(paths) else "note",

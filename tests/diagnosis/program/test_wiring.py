@@ -20,7 +20,7 @@ from networks import (
 )
 
 from nnref.diagnosis.program.at_start import AtStart
-from nnref.diagnosis.program.wiring import between_layers, blocked, unused
+from nnref.diagnosis.program.wiring import between_layers, unused
 from nnref.diagnosis.recipe import Recipe
 
 # Unused results, with their lines
@@ -174,43 +174,6 @@ def test_the_classic_overwritten_convolution(door):
 
 
 # Blocked gradients, layers without a nonlinearity
-
-
-def test_gradients_that_rounding_blocks():
-    def rounded(params, x):
-        return affine(params["dense1"], jnp.round(affine(params["dense0"], x)))
-
-    (finding,) = blocked(AtStart(recipe(rounded)))
-    assert (finding.cause, finding.severity) == ("vanishing_gradients", "fault")
-    assert "round" in finding.evidence
-    assert "dense1" not in finding.evidence
-
-
-def test_a_straight_through_gradient_is_not_blocked():
-    @jax.custom_vjp
-    def rounded(z):
-        return jnp.round(z)
-
-    rounded.defvjp(lambda z: (jnp.round(z), None), lambda _, slope: (slope,))
-
-    def network(params, x):
-        return affine(params["dense1"], rounded(affine(params["dense0"], x)))
-
-    assert list(blocked(AtStart(recipe(network)))) == []
-
-
-def test_a_frozen_layer_is_a_note_and_a_frozen_network_a_fault():
-    def frozen(params, x):
-        return affine(params["dense1"], jax.lax.stop_gradient(affine(params["dense0"], x)))
-
-    (finding,) = blocked(AtStart(recipe(frozen)))
-    assert (finding.cause, finding.severity) == ("parameters_not_updated", "note")
-
-    def stopped(params, x):
-        return jax.lax.stop_gradient(learns(params, x))
-
-    (finding,) = blocked(AtStart(recipe(stopped)))
-    assert (finding.cause, finding.severity) == ("parameters_not_updated", "fault")
 
 
 def linear(params, x):

@@ -1,0 +1,159 @@
+"""Gradients that are cut on their way: parameters that change the loss, and get no gradient."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
+from nnref.diagnosis.program.layers import SHAPES, products
+from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
+
+# Operations that a gradient does not pass.
+STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}
+# Operations by which rows of a table are taken as they are: behind these alone it may stay frozen.
+LOOKUPS = SHAPES | {"gather", "slice", "dynamic_slice", "select_n", "pad", "concatenate"}
+DRAWS = 3  # of the parameters: a unit that is dead for one of them is not for all
+
+
+def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Parameters that change the loss, and whose gradient is 0 whatever they are.
+
+    A fault where steps, comparisons or integers cut it, and where a stopped gradient leaves no
+    layer that learns from the data themselves. Tables and networks that are frozen beside one that
+    learns, as targets are, may be meant so: a note.
+    """
+    traced = start.training
+    passes = differentiable(traced)
+    needed = traced.needed([traced.outputs[0]])
+    suspects = [value for value in traced.arguments[0] if value in needed]
+    cut = [v for v in suspects if traced.outputs[0] not in traced.reached([v], passes)]
+    hidden = bool(traced.by_hand) or any(op.name in ("scan", "while") for op in traced.operations)
+    if not cut and not hidden:
+        return
+    stuck, moves = without_gradient(start, suspects if hidden else cut)
+    if not stuck:
+        return
+    if set(stuck) <= set(cut):
+        walls = first_walls(traced, stuck, needed)
+    else:  # inside of a loop, or a derivative that was given by hand
+        walls = walls_in_loops(start, {traced.paths[value] for value in stuck})
+        if not walls and not traced.by_hand:
+            return  # units that are dead at every draw, and nothing that cuts
+    places = [op.where for op in walls if op.where]
+    stopped = bool(walls) and all(op.name == "stop_gradient" for op in walls)
+    meant = stopped and frozen(traced, stuck)
+    everything = set(stuck) == set(traced.arguments[0])
+    names = ", ".join(traced.paths[value] for value in stuck[:6]) + (" ..." if stuck[6:] else "")
+    by = " or ".join(sorted({op.name for op in walls})) or "a derivative given by hand"
+    by = "integers" if by in ("convert_element_type", "iota") else by
+    yield (note if meant else fault)(
+        "gradient_blocked",
+        next(iter([*places, *filter(None, traced.by_hand)]), start.loss_line),
+        f"the only ways from {names} to the loss lead through {by}: the gradient is 0, and the "
+        f"loss moves by {moves:.2g} of itself when they move",
+        "gradient exactly 0",
+        remedy="leave out the stop_gradient if the layer is to learn"
+        if stopped
+        else f"something smooth instead of {by}, or a straight-through gradient: "
+        "soft + jax.lax.stop_gradient(hard - soft)",
+        confidence=0.5 if meant else 0.95 if everything or not stopped else 0.6,
+    )
+
+
+def without_gradient(start: AtStart | LossAtStart, suspects: list[int]) -> tuple[list[int], float]:
+    """Those parameters whose gradient is 0 at every draw, though the loss moves with them.
+
+    With it the largest share of the loss by which it moves.
+    """
+    traced = start.training
+    params, state, x, y = start.arguments
+    leaves, tree = jax.tree.flatten(params)
+    place = {value: i for i, value in enumerate(traced.arguments[0])}
+
+    def objective(params: Any) -> Any:
+        return start.objective(params, state, x, y, jax.random.key(0))[0]
+
+    both = jax.jit(jax.value_and_grad(objective, allow_int=True))
+    silent, moves = set(suspects), 0.0
+    points = [params, *(beside(params, 1.0, seed) for seed in range(1, DRAWS))]
+    for point in points:
+        slopes = jax.tree.leaves(both(point)[1])
+        silent -= {v for v in silent if np.any(np.asarray(slopes[place[v]]) != 0)}
+    if not silent:
+        return [], 0.0
+    stuck = []
+    for value in sorted(silent):
+        changes = []
+        for point in points[1:]:
+            moved = jax.tree.leaves(point)
+            for seed in (7, 8):  # a step moves when it is crossed, which a small change may not do
+                moved[place[value]] = beside(3 * leaves[place[value]], 1.0, seed)
+                before = float(both(point)[0])
+                after = float(both(jax.tree.unflatten(tree, moved))[0])
+                changes.append(abs(after - before) / max(abs(before), 1e-30))
+        if max(changes) > bound("felt"):
+            stuck.append(value)
+            moves = max(moves, *changes)
+    return stuck, moves
+
+
+def differentiable(traced: Trace) -> Callable[[Operation], bool]:
+    """Whether a gradient passes an operation."""
+
+    def passes(op: Operation) -> bool:
+        dtype = getattr(traced.avals[op.outputs[0]], "dtype", None)
+        inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+        return op.name not in STEPS | COMPARISONS | {"stop_gradient"} and inexact
+
+    return passes
+
+
+def first_walls(traced: Trace, stuck: list[int], needed: set[int]) -> list[Operation]:
+    """The first operations that a gradient does not pass, on the ways from some parameters."""
+    passes = differentiable(traced)
+    reached = traced.reached(stuck, passes)
+    return [
+        op
+        for op in traced.operations
+        if not passes(op)
+        and not needed.isdisjoint(op.outputs)
+        and not reached.isdisjoint(op.inputs)
+    ]
+
+
+def walls_in_loops(start: AtStart | LossAtStart, names: set[str]) -> list[Operation]:
+    """The same within the bodies of loops; those of a softmax are none."""
+    opened = trace(start.objective, *start.arguments, jax.random.key(0), loops=True)
+    passes = differentiable(opened)
+    stuck = [v for v in opened.arguments[0] if opened.paths[v] in names]
+    reached = opened.reached(stuck, passes)
+    largest = {out for op in opened.operations if op.name == "reduce_max" for out in op.outputs}
+    return [
+        op
+        for op in opened.operations
+        if op.name in STEPS | {"stop_gradient"}
+        and not reached.isdisjoint(op.inputs)
+        and largest.isdisjoint(op.inputs)
+    ]
+
+
+def frozen(traced: Trace, stuck: list[int]) -> bool:
+    """Whether what gets no gradient may be meant so: a table, a leaf, a network beside another.
+
+    Some layer with a gradient must still meet the data on a way that no gradient is stopped on.
+    """
+    passes = differentiable(traced)
+    lookups = traced.reached(stuck, lambda op: op.name in LOOKUPS)
+    walls = first_walls(traced, stuck, traced.needed([traced.outputs[0]]))
+    if all(lookups & set(op.inputs) for op in walls):
+        return set(stuck) != set(traced.arguments[0])
+    clean = traced.reached(traced.arguments[2], passes)
+    return any(
+        data in clean and not parameters <= set(stuck)
+        for _, data, _, parameters in products(traced)
+    )

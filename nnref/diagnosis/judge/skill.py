@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import in_a_line
+from nnref.diagnosis.judge.constant import least_constant_loss
 from nnref.diagnosis.program.expectation import row_by_row
 from nnref.diagnosis.program.loss_facts import kind_of, where_least
 from nnref.diagnosis.recipe import Recipe
@@ -18,7 +18,6 @@ from nnref.diagnosis.run.snapshot import looked_at
 ROWS = 1024  # rows whose outputs are scored
 AT_ONCE = 512  # rows that the network is called with
 CONSTANTS = 20  # classes whose constant answer a metric is asked about
-STEPS_TO_CONSTANT = 500  # of the descent to the best constant answer
 
 
 class Outcome(NamedTuple):
@@ -127,36 +126,11 @@ class Skill:
 
     @cached_property
     def constant_loss(self) -> float:
-        """The loss of the best constant answer, found by descent: outputs the same for every row.
+        """The loss of the best constant answer: outputs the same for every row.
 
         A loss is measured against it where outputs and targets cannot be compared.
         """
-        rows, y = len(self.wanted), jnp.asarray(self.wanted)
-        outputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.first_outputs)
-        by_row = jax.tree.map(lambda leaf: leaf.shape[:1] == (rows,), outputs)
-
-        def loss(constant: Any) -> Any:
-            spread = jax.tree.map(
-                lambda leaf, many: jnp.repeat(leaf[None], rows, 0) if many else leaf,
-                constant,
-                by_row,
-            )
-            return self.recipe.loss(spread, y)
-
-        def step(carry: Any, _: None) -> Any:
-            constant, state = carry
-            value, gradient = jax.value_and_grad(loss)(constant)
-            updates, state = descent.update(gradient, state)
-            return (optax.apply_updates(constant, updates), state), value
-
-        def descended(constant: Any) -> Any:
-            carry = constant, descent.init(constant)
-            return jax.lax.scan(step, carry, length=STEPS_TO_CONSTANT)[1]
-
-        descent = optax.adam(0.05)
-        first = jax.tree.map(lambda leaf, many: leaf.mean(0) if many else leaf, outputs, by_row)
-        losses = np.asarray(jax.jit(descended)(first))
-        return float(np.min(losses[np.isfinite(losses)], initial=np.inf))
+        return least_constant_loss(self.recipe.loss, self.first_outputs, self.wanted)
 
     @cached_property
     def decision_threshold(self) -> float:
@@ -253,9 +227,9 @@ class Skill:
 
     def of_loss(self, loss: float) -> float:
         """A loss as skill: the share of the best constant answer's loss that is gone."""
-        if not np.isfinite(loss):
-            return -1.0
         constant = self.constant_loss
+        if not np.isfinite([loss, constant]).all():
+            return -1.0
         return float(np.clip((constant - loss) / max(abs(constant), 1e-9), -1, 1))
 
     def metric(self, outputs: Any, y: np.ndarray) -> float | None:

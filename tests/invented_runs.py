@@ -150,6 +150,7 @@ def case(
         trained=Outcome(1.0, reached),
         trained_in_mode=Outcome(1.0, reached if mode is None else mode),
         validated=None if valid is None else Outcome(1.0, valid),
+        splits=None,
     )
     interventions = SimpleNamespace(
         trials=trials(**({"rate_x0.1": 0.0} | dict(tried))),

@@ -112,6 +112,19 @@ THRESHOLDS: dict[str, Threshold] = {
     "shift by one": Threshold(
         0.95, "of the targets that are the next inputs: all but the ends of a language model's"
     ),
+    "learnable": Threshold(
+        0.2, "skill of a simple model inside a split: twice what noise of three folds gives"
+    ),
+    "sure": Threshold(
+        4.0, "standard errors between two splits: one in 30,000 by chance, and rows are few"
+    ),
+    "told apart": Threshold(
+        0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
+    ),
+    "unsure": Threshold(0.6, "confidence of a difference of splits that no edit explains"),
+    "in time": Threshold(
+        0.3, "by which rows that follow each other are alike: shuffled ones 0, a slow series 0.9"
+    ),
     "unseen": Threshold(0.05, "share of validation rows whose class is not in training"),
     "histograms": Threshold(
         0.4, "share of rows that would have to change class between the splits"

@@ -126,11 +126,13 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     return Reference(skills, shuffled, len(rows))
 
 
-def at_places(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
+def at_places(
+    x: np.ndarray, target: Target, known: np.ndarray | None = None
+) -> tuple[np.ndarray, Target]:
     """Steps of sequences as rows of their own, drawn from all: what stands before, and the class.
 
     A row holds a step and the ones before it, tokens one-hot; where the inputs do not go along
-    with the targets, all of them and the place.
+    with the targets, all of them and the place. `known` are the tokens, those of `x` by default.
     """
     asked = np.argwhere(target.answers >= 0)
     rows, places = np.random.default_rng(0).permutation(asked)[:ROWS].T
@@ -139,7 +141,7 @@ def at_places(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target]:
     if x.ndim >= 2 and (x.shape[:2] == along or int(np.prod(x.shape[1:-1])) == steps):
         x = x if x.shape[:2] == along else x.reshape(len(x), steps, -1)
         if x.ndim == 2 and x.dtype.kind in "iu":
-            known = np.unique(x)
+            known = np.unique(x) if known is None else known
             x = (x[..., None] == known).astype(np.float32) if len(known) <= 256 else x
         seen = [x[rows, np.maximum(places - back, 0)] for back in range(CONTEXT)]
     else:

@@ -79,3 +79,9 @@ def skill(score: float, chance: float) -> float:
     if not np.isfinite(score):
         return -1.0
     return max(-1.0, (score - chance) / max(1 - chance, 1e-9))
+
+
+def shares(target: Target, classes: int) -> np.ndarray:
+    """The share of each class among the rows that count."""
+    counted = target.answers[target.answers >= 0]
+    return np.bincount(counted, minlength=classes)[:classes] / max(len(counted), 1)

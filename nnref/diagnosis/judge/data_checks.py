@@ -1,16 +1,18 @@
 """The data before any network: what is in them, and whether there is anything to learn."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.data.references import FEW_ROWS, around_pixels, by_row, lookup, scales
-from nnref.diagnosis.data.targets import Rows, Target, target_of
+from nnref.diagnosis.data.references import FEW_ROWS, around_pixels, by_row, lookup
+from nnref.diagnosis.data.targets import Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.judge import split_checks
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.skill import Outcome
+from nnref.diagnosis.judge.split_checks import far_below
 
+FEW_OF_A_CLASS = 5  # rows: with fewer, their share says nothing
 COMPARED = 5000  # rows that are compared with each other
 TABLE = 32  # columns: what has more is an image, where columns at the border say nothing
 
@@ -30,7 +32,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from balance(measured)
     else:
         yield from masks(measured)
-    yield from splits(measured)
+    yield from split_checks.check(measured)
     if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
 
@@ -149,12 +151,6 @@ def conflicts(x: np.ndarray, target: Target) -> Iterator[Finding]:
         )
 
 
-def shares(target: Target, classes: int) -> np.ndarray:
-    """The share of each class among the rows that count."""
-    counted = target.answers[target.answers >= 0]
-    return np.bincount(counted, minlength=classes)[:classes] / max(len(counted), 1)
-
-
 def balance(measured: Measurements) -> Iterator[Finding]:
     """Classes that drown: rare in training, asked for in validation."""
     classes = measured.skill.target.classes
@@ -172,7 +168,8 @@ def balance(measured: Measurements) -> Iterator[Finding]:
         target = target_of(np.asarray(measured.recipe.valid[1]), measured.skill.kind)
         asked = shares(target, max(classes, target.classes))[:classes][train == rarest].max()
         far = far_below(measured.validated, max(measured.trained.skill, 0))
-        if far and asked > bound("imbalance") / 2 * rarest:
+        some = asked * len(target.answers) >= FEW_OF_A_CLASS
+        if far and some and asked > bound("imbalance") / 2 * rarest:
             clauses.append(f"of the validation rows it has {asked:.0%}")
     yield (note if len(clauses) == 1 else fault)(
         "class_imbalance", "targets", "; ".join(clauses), f"a factor of {most / rarest:.0f}"
@@ -213,99 +210,6 @@ def drowned(measured: Measurements, rarest: int) -> bool:
     best = measured.reference.best[1]
     bad = measured.trained.skill < bound("failed") * best and best > bound("signal")
     return bad and measured.skill.outputs is not None and rarest in measured.never_predicted
-
-
-def far_below(outcome: Outcome | None, skill: float) -> bool:
-    """Whether an outcome is known, and far below a skill."""
-    return outcome is not None and outcome.skill < bound("failed") * skill
-
-
-def splits(measured: Measurements) -> Iterator[Finding]:
-    """Training against validation and test: the same rows, other classes, another scale."""
-    recipe = measured.recipe
-    for name, part in (("validation", recipe.valid), ("test", recipe.test)):
-        if part is not None:
-            rows = np.asarray(part[0]), np.asarray(part[1])
-            yield from repeated(measured, name, rows[0])
-            yield from shifted(measured, name, rows)
-            yield from other_classes(measured, name, rows)
-
-
-def repeated(measured: Measurements, name: str, x: np.ndarray) -> Iterator[Finding]:
-    """Rows of a split that are training rows."""
-    train = by_row(measured.recipe.train[0])
-    known = {row.tobytes() for row in train}
-    same = np.mean([row.tobytes() in known for row in by_row(x)])
-    if same > bound("leak") and len(known) > len(train) // 2:
-        yield note(
-            "repeated_rows",
-            f"{name} rows",
-            f"{same:.0%} of the {name} rows are training rows: {name} measures memory",
-            f"{same:.0%}",
-            healthy=f"below {bound('leak'):.0%}",
-        )
-
-
-def severity(measured: Measurements, name: str, rows: Rows) -> Callable[..., Finding]:
-    """A fault where the network is far worse on a split than on its training rows, else a note."""
-    outcome = measured.validated if name == "validation" else measured.outcome_on(rows)
-    skill = measured.trained.skill
-    return fault if skill > bound("signal") and far_below(outcome, skill) else note
-
-
-def shifted(measured: Measurements, name: str, rows: Rows) -> Iterator[Finding]:
-    """A split that is scaled otherwise than the training rows."""
-    x, other = np.asarray(measured.recipe.train[0]), rows[0]
-    if x.shape[1:] != other.shape[1:] or len(other) < FEW_ROWS:
-        return
-    train, held = scales(x), scales(other)
-    deviation = max(float(np.sqrt(np.mean(train.deviation**2))), 1e-30)
-    shift = float(np.sqrt(np.mean((train.mean - held.mean) ** 2))) / deviation
-    ratio = float(np.sqrt(np.mean(held.deviation**2))) / deviation
-    column = int(np.abs(train.mean - held.mean).argmax())
-    if shift > bound("shifted, in order") and in_order(x.reshape(len(x), -1)[:, column]):
-        yield severity(measured, name, rows)(
-            "unshuffled_split",
-            f"column {column} of the inputs",
-            f"training rows are sorted by column {column}, and {name} rows are of another region",
-            f"mean {train.mean[column]:.3g} and {held.mean[column]:.3g}",
-        )
-    elif shift > bound("shifted") or not 1 / bound("stretched") < ratio < bound("stretched"):
-        yield severity(measured, name, rows)(
-            "inputs_not_normalized",
-            f"{name} inputs",
-            f"{name} rows are scaled otherwise than training rows",
-            f"mean {shift:.2g} deviations away, deviation {ratio:.2g} times as large",
-            healthy="the mean and deviation of the training rows, for both",
-            remedy="xv = (xv - x_train.mean(0)) / x_train.std(0)",
-        )
-
-
-def in_order(values: np.ndarray) -> bool:
-    """Whether numbers never fall, or never rise."""
-    return bool((np.diff(values) * np.sign(values[-1] - values[0]) >= 0).all())
-
-
-def other_classes(measured: Measurements, name: str, rows: Rows) -> Iterator[Finding]:
-    """A split whose classes are others than those of the training rows."""
-    known, target = measured.skill.target, target_of(rows[1], measured.skill.kind)
-    if known.kind not in ("binary", "multiclass"):
-        return
-    classes = max(target.classes, known.classes)
-    train, held = shares(known, classes), shares(target, classes)
-    unseen = float(held[train == 0].sum())
-    distance = float(np.abs(train - held).sum() / 2)
-    # Where training itself is skewed, the skew is the finding, not the split.
-    skewed = train.max() > bound("imbalance") * train[train > 0].min(initial=1)
-    if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
-        yield severity(measured, name, rows)(
-            "unshuffled_split",
-            f"{name} targets",
-            f"training and {name} rows hold different classes"
-            + (f": {unseen:.0%} of the {name} rows are of classes never trained" if unseen else ""),
-            f"{distance:.0%} of the rows would have to change their class",
-            healthy=f"below {bound('histograms'):.0%}",
-        )
 
 
 def sorted_rows(measured: Measurements) -> Iterator[Finding]:

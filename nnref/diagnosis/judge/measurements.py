@@ -12,6 +12,7 @@ import numpy as np
 
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.references import Reference, references
+from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.judge.skill import Outcome, Skill
 from nnref.diagnosis.program.at_start import drawn_like
 from nnref.diagnosis.program.layers import Layer, layers
@@ -216,6 +217,15 @@ class Measurements:
         if not self.skill.fits:
             return Reference({}, {}, 0)
         return references(np.asarray(self.recipe.train[0]), self.skill.target)
+
+    @cached_property
+    def splits(self) -> Splits | None:
+        """Simple models of training and of validation rows."""
+        return None if self.recipe.valid is None else self.beside(self.recipe.valid)
+
+    def beside(self, rows: tuple[Any, Any]) -> Splits | None:
+        """Simple models of the training rows and of others; None where targets are costs."""
+        return None if self.skill.costs else Splits(self.recipe.train, rows, self.skill.kind)
 
     @cached_property
     def shuffled(self) -> float:

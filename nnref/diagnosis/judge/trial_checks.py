@@ -218,9 +218,16 @@ def too_small_a_network(signals: Signals) -> Finding:
 
 
 def generalization(signals: Signals) -> Iterator[Finding]:
-    """A note where the network is far worse on validation rows than on training rows."""
+    """A note where the network is far worse on validation rows than on training rows.
+
+    None where simple models do not carry over either: then it is the split.
+    """
     validated, reached = signals.measurements.validated, signals.reached
     if validated is not None and validated.skill < bound("failed") * reached:
+        splits = signals.measurements.splits
+        numbers = None if splits is None else splits.numbers
+        if numbers is not None and numbers.carries is False:
+            return
         yield note(
             "overfitting",
             "validation rows",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nnref.diagnosis.data.references import Reference
+from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.judge.data_checks import check
 from nnref.diagnosis.judge.skill import Outcome
@@ -44,6 +45,8 @@ def found(
         trained=Outcome(0.1, trained),
         validated=Outcome(0.1, validated) if valid is not None else None,
         reference=Reference({"linear": 0.9}, {}, 300),
+        beside=lambda rows: Splits((x, y), rows, kind),
+        splits=None if valid is None else Splits((x, y), valid, kind),
     )
     return [(finding.cause, finding.severity) for finding in check(measurements)]
 

@@ -231,8 +231,8 @@ def reordered(x: np.ndarray) -> Iterator[Edited]:
                 f"xv = xv.reshape(len(xv), {', '.join(map(str, before))}).transpose{axes}",
                 x.reshape(len(x), *before).transpose(axes),
             )
-    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
-    if side > 2 and side * side == shape[0]:
+    side = round(x.shape[1] ** 0.5) if x.ndim == 2 else 0
+    if side > 2 and side * side == x.shape[1]:
         square = x.reshape(len(x), side, side)
         turned = square.transpose(0, 2, 1), square[:, ::-1], square[:, :, ::-1]
         codes = ".transpose(0, 2, 1)", "[:, ::-1]", "[:, :, ::-1]"

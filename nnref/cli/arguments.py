@@ -13,11 +13,7 @@ PICTURES = (".png", ".svg")
 
 
 def experiment_path(name: str | None) -> Path:
-    """The file of an experiment, from its path or its bare name.
-
-    Raises:
-        UserError: listing the experiments.
-    """
+    """The file of an experiment, by its path or its bare name; the error lists them all."""
     names = experiment_names()
     listed = f"experiments: {', '.join(names) or 'none in ' + str(EXPERIMENTS.resolve())}"
     if not name or Path(name).name == ".json":
@@ -55,11 +51,7 @@ def logbook_folder(options: argparse.Namespace) -> Path | None:
 
 
 def output_path(name: str, endings: Sequence[str]) -> Path:
-    """Where to write.
-
-    Raises:
-        UserError: for another ending.
-    """
+    """The file to write; refused where it has none of the endings."""
     if Path(name).suffix not in endings:
         raise UserError(f"-o {name}: give a file that ends in {' or '.join(endings)}")
     return Path(name)

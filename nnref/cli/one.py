@@ -46,11 +46,8 @@ def train_and_show(
 ) -> int:
     """Train, show how it ended, and draw the losses beside the pages.
 
-    Args:
-        options: of the command line.
-        path: of the experiment or the page.
-        folder: of the logbook; None where nothing is written down.
-        train: takes a listener and returns the finished run.
+    The folder of the logbook is None where nothing is written down. `train` takes a listener and
+    returns the finished run.
     """
     from rich.console import Console
 

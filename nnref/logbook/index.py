@@ -175,11 +175,7 @@ def everything(logbook: Path) -> tuple[list[Entry], list[str]]:
 
 
 def read_entry(path: Path, place: str) -> Entry:
-    """What the index keeps of the page in a file.
-
-    Raises:
-        UserError: for a file that is no page, or of a newer format.
-    """
+    """What the index keeps of the page in a file; refused where it is none."""
     page = page_in(path, path.read_text(encoding="utf-8"))
     if page is None:
         raise UserError(f"{path}: not a page of a logbook")
@@ -276,11 +272,7 @@ def json_or_text(text: str) -> Any:
 
 
 def known_key(entries: Sequence[Entry], key: str, option: str) -> None:
-    """Refuse a key that no entry has.
-
-    Raises:
-        UserError: naming the nearest.
-    """
+    """Refuse a key that no entry has, and name the nearest."""
     keys = {key for entry in entries for key in entry.keys}
     if entries and key not in keys:
         raise UserError(f'{option}: no run has "{key}"{nearest(key, sorted(keys))}')

@@ -57,9 +57,7 @@ class Record:
     def best(self, measure: str, metrics: Mapping[str, Metric] = {}) -> float:
         """The best value of any epoch: the lowest of a loss, the highest of an accuracy.
 
-        Args:
-            measure: its name in the history.
-            metrics: the metrics of the task, by name: each says whether larger is better.
+        Each of the task's metrics, by name, says whether larger is better.
         """
         values = self.history[measure]
         if np.isnan(values).all():
@@ -117,16 +115,13 @@ def judge(
 ) -> Verdict:
     """The verdict over all seeds: the claim where there is one, else how the loss ended.
 
-    Args:
-        experiment: with its claim.
-        records: of all seeds.
-        twin: gives the history of another experiment, by name, for the same seeds.
+    `twin` gives the history of another experiment, by its name, for the same seeds.
     """
     diverged = tuple(record.seed for record in records if record.diverged)
     sentence, held = summary(records), None
-    counted = next((c for c in experiment.claim if isinstance(c, CountClaim)), None)
-    if counted is not None and counted.of != len(records):
-        sentence += f"; the claim, about {counted.of} seeds, was not judged"
+    counted = next((c.of for c in experiment.claim if isinstance(c, CountClaim)), len(records))
+    if counted != len(records):
+        sentence += f"; the claim, about {counted} seeds, was not judged"
     elif experiment.claim:
         each = [judge_claim(claim, records, twin) for claim in experiment.claim]
         held = all(one for one, _ in each)

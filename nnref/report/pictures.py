@@ -1,7 +1,10 @@
-"""Pictures of runs, of a schedule and of a range of rates, drawn with matplotlib."""
+"""Pictures of runs, of a schedule and of a range of rates; and the rate that a run had."""
 
+from functools import partial
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,12 +12,12 @@ from matplotlib.figure import Figure
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.verdicts import medians
 from nnref.parts.metrics import is_loss
-from nnref.parts.schedules import plateau
-from nnref.report.rates import learning_rates
+from nnref.parts.schedules import PlateauState, Progress, observe, plateau
 from nnref.studies.lr_range import LrRange
 from nnref.studies.run import Run
-from nnref.training.setup import bind, from_experiment
+from nnref.training.setup import Setup, bind, from_experiment
 
+POINTS = 600  # of a learning rate over a run
 COLOURS = {"train_loss": "#4269d0", "valid_loss": "#c2410c"}
 
 
@@ -41,8 +44,7 @@ def draw_losses(run: Run, path: Path) -> Path:
         axes.plot(epochs, median[epochs], dash, color=COLOURS[name], linewidth=2, label=label)
     if all(np.nanmin(values) > 0 for values in losses.values()):
         axes.set_yscale("log")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"{run.experiment.loss.name.replace('_', ' ')}")
+    axes.set(xlabel="epoch", ylabel=run.experiment.loss.name.replace("_", " "))
     axes.set_title(f"{run.name}  {run.experiment.identity}", loc="left")
     axes.legend(frameon=False)
     return saved(figure, path)
@@ -59,13 +61,11 @@ def draw_schedule(experiment: Experiment, name: str, path: Path) -> Path:
     rate = learning_rates(experiment, setup, steps, np.zeros_like(steps))
     figure, axes = blank_figure()
     axes.plot(steps / setup.steps_per_epoch, rate, color=COLOURS["train_loss"])
-    axes.set_xlabel(f"epoch ({setup.steps_per_epoch} steps each, {setup.steps} in all)")
-    axes.set_ylabel("learning rate")
-    axes.set_ylim(bottom=0)
-    note = (
-        "" if plateau(bind(experiment, "schedule", {})) is None else ", while validation improves"
-    )
-    title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}{note}"
+    epochs = f"epoch ({setup.steps_per_epoch} steps each, {setup.steps} in all)"
+    axes.set(xlabel=epochs, ylabel="learning rate", ylim=(0, None))
+    title = f"{name}: {experiment.optimizer.name}, {experiment.schedule.name}"
+    if plateau(bind(experiment, "schedule", {})) is not None:
+        title += ", while validation improves"
     axes.set_title(title, loc="left")
     return saved(figure, path)
 
@@ -94,8 +94,7 @@ def draw_lr_range(result: LrRange, path: Path) -> Path:
     axes.set_xscale("log")
     if np.nanmin(losses, initial=np.inf) > 0:
         axes.set_yscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("training loss")
+    axes.set(xlabel="learning rate", ylabel="training loss")
     axes.set_title(f"{result.name}: range of learning rates", loc="left")
     axes.legend(frameon=False)
     return saved(figure, path)
@@ -113,3 +112,54 @@ def saved(figure: Figure, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
+
+
+# --- the learning rate over a run, computed again from its schedule -----------------------------
+
+
+def learning_rates(
+    experiment: Experiment, setup: Setup, steps: np.ndarray, reductions: np.ndarray
+) -> np.ndarray:
+    """The rates of the updates with these numbers, (n,), from 0.
+
+    `reductions`, (n,), says how often a plateau has been seen before each of them.
+    """
+    schedule = bind(experiment, "schedule", {})
+
+    def factor(step: jax.Array, reduced: jax.Array) -> jax.Array:
+        return schedule(Progress(step, setup.steps, setup.steps_per_epoch, reduced))
+
+    factors = jax.jit(jax.vmap(factor))(steps.astype(np.int32), reductions.astype(np.int32))
+    return np.asarray(experiment.optimizer.learning_rate * factors)
+
+
+def rate_of_run(
+    experiment: Experiment, setup: Setup, valid_loss: np.ndarray, epochs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rate of a run over its first epochs; a schedule may have listened to `valid_loss`.
+
+    Returns:
+        Epochs, in which an update stands at the share of its epoch that is done, and rates.
+    """
+    steps = max(1, epochs * setup.steps_per_epoch)
+    some = np.unique(np.linspace(0, steps - 1, POINTS).astype(np.int64))
+    seen = reductions_by_epoch(experiment, valid_loss)
+    epoch = some // setup.steps_per_epoch
+    reduced = seen[np.minimum(epoch, len(seen) - 1)] if len(seen) else np.zeros_like(epoch)
+    return some / setup.steps_per_epoch, learning_rates(experiment, setup, some, reduced)
+
+
+def reductions_by_epoch(experiment: Experiment, valid_loss: np.ndarray) -> np.ndarray:
+    """How often a plateau had been seen after each epoch from 0; empty where none is looked for."""
+    memory = plateau(bind(experiment, "schedule", {}))
+    if memory is None or not len(valid_loss):
+        return np.zeros(0, int)
+
+    def heard(state: PlateauState, loss: jax.Array) -> tuple[PlateauState, jax.Array]:
+        state = observe(state, loss)
+        return state, state.reductions
+
+    # What was measured before the first step, no schedule has heard.
+    start = (jax.tree.map(jnp.asarray, memory), jnp.asarray(valid_loss[1:]))
+    _, after = jax.jit(partial(jax.lax.scan, heard))(*start)
+    return np.concatenate([[0], np.asarray(after)])

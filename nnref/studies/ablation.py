@@ -161,11 +161,7 @@ def name_of(value: Any) -> str:
 
 
 def refuse_unequal(axis: str, budgets: Mapping[str, int]) -> None:
-    """Refuse a comparison in which some alternatives have more trials than others.
-
-    Raises:
-        UserError: with the trials of each.
-    """
+    """Refuse a comparison in which some alternatives have more trials, and say how many."""
     if len(set(budgets.values())) > 1:
         listed = ", ".join(f"{name} {trials}" for name, trials in budgets.items())
         raise UserError(

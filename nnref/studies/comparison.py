@@ -15,18 +15,9 @@ from nnref.experiment.claims import Bounds
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.pages import read_sweep_page
 from nnref.logbook.verdicts import Record
+from nnref.studies import statistics
 from nnref.studies.groups import Group, Job, Variant, groups_of
-from nnref.studies.statistics import (
-    Interval,
-    bootstrap,
-    holm,
-    holm_levels,
-    interquartile_mean,
-    paired_difference,
-    performance_profile,
-    probability_of_improvement,
-    signed_rank,
-)
+from nnref.studies.statistics import Interval
 from nnref.studies.sweep_record import SweepResult
 
 LEVEL = 0.95
@@ -151,7 +142,7 @@ def result_of_setting(
         seconds = timing.seconds[place]
     settings = values_in_words(final.variants[place].experiment, paths)
     diverged = sum(record.diverged for record in records)
-    mean = bootstrap(interquartile_mean, scores, level=LEVEL)
+    mean = statistics.bootstrap(statistics.interquartile_mean, scores, level=LEVEL)
     return Result(settings, scores, mean, diverged, steps, reached, seconds)
 
 
@@ -177,7 +168,8 @@ def profiles_of(alternatives: Sequence[Alternative], lower: bool) -> tuple[np.nd
     thresholds = np.unique(every[np.isfinite(every)])
     sign = -1 if lower else 1
     profiles = [
-        performance_profile(sign * each.tuned.scores, sign * thresholds) for each in alternatives
+        statistics.performance_profile(sign * each.tuned.scores, sign * thresholds)
+        for each in alternatives
     ]
     return thresholds, np.array(profiles)
 
@@ -201,14 +193,14 @@ def against_best(alternatives: Sequence[Alternative], lower: bool) -> list[Alter
     """
     scores = [each.tuned.scores for each in alternatives]
     pairs = list(combinations(range(len(alternatives)), 2))
-    tests = [signed_rank(scores[b], scores[a]) for a, b in pairs]
-    corrected = zip(pairs, holm(tests), holm_levels(tests, LEVEL), strict=True)
+    tests = [statistics.signed_rank(scores[b], scores[a]) for a, b in pairs]
+    ps, levels = statistics.holm(tests), statistics.holm_levels(tests, LEVEL)
     others = []
-    for (a, b), p, level in corrected:
+    for (a, b), p, level in zip(pairs, ps, levels, strict=True):
         if a == 0:
             better = (scores[b], scores[0]) if lower else (scores[0], scores[b])
-            difference = paired_difference(scores[b], scores[0], level=float(level))
-            improvement = probability_of_improvement(*better)
+            difference = statistics.paired_difference(scores[b], scores[0], level=float(level))
+            improvement = statistics.probability_of_improvement(*better)
             others.append(
                 replace(alternatives[b], difference=difference, p=float(p), improvement=improvement)
             )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnref.data import Dataset, Split
+from nnref.data import Split
 from nnref.errors import UserError
 from nnref.experiment.axes import Mistake, Setting, told, variants
 from nnref.experiment.axes import Sweep as Axes
@@ -46,11 +46,7 @@ class Job(NamedTuple):
 
 
 def read_sweep(path: str | Path, text: str | None = None) -> tuple[Experiment, list[Variant]]:
-    """The experiment of a sweep file, and its variants.
-
-    Args:
-        path: of the file.
-        text: of the file, where it has been read already.
+    """The experiment of a sweep file, and its variants; `text` is what has been read of it.
 
     Raises:
         UserError: listing every mistake of the file and of its variants, with its path and line.
@@ -64,11 +60,7 @@ def read_sweep(path: str | Path, text: str | None = None) -> tuple[Experiment, l
 
 
 def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
-    """`read_sweep` from the text of a file.
-
-    Raises:
-        UserError: listing every mistake, as `read_sweep` does.
-    """
+    """`read_sweep` from the text of a file, with the same errors."""
     content = contents(text)
     if content.get("sweep") is None:
         raise UserError(
@@ -120,9 +112,7 @@ def in_line(source: str, numbers: dict[str, int]) -> str:
 def at_source(lines: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mistake]:
     """The mistakes that the settings of a variant make, each at its place in the sweep file.
 
-    Args:
-        lines: of the error that the variant raises as an experiment.
-        settings: of the variant.
+    They are read from the lines of the error that the variant raises as an experiment.
     """
     for line in lines:
         path, _, what = line.partition(": ")
@@ -133,11 +123,7 @@ def at_source(lines: Sequence[str], settings: Sequence[Setting]) -> Iterator[Mis
 
 
 def refuse_twins(variants: Sequence[Variant]) -> None:
-    """Refuse two variants that are the same experiment.
-
-    Raises:
-        UserError: naming both.
-    """
+    """Refuse two variants that are the same experiment, and name both."""
     seen: dict[str, Variant] = {}
     for variant in variants:
         twin = seen.setdefault(variant.experiment.identity, variant)
@@ -225,9 +211,6 @@ class Group:
         self.variants = variants
         self.compiled, self.compiling = False, threading.Lock()
         self.plan = plan_of(experiment)._replace(probes="off")  # a sweep keeps losses alone
-        self.task: Task
-        self.setup: Setup
-        self.dataset: Dataset
         self.task, self.setup, self.dataset = from_experiment(experiment)
         if self.task.stored is not None:
             raise UserError("data: rows that are read from disk are not swept; nnref run does that")

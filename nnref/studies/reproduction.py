@@ -33,11 +33,7 @@ class Reproduction(NamedTuple):
 
 
 def with_claim(paths: Sequence[Path]) -> list[Path]:
-    """Those of the experiments that have a claim.
-
-    Raises:
-        UserError: where none has one, and for mistakes in the files.
-    """
+    """The experiments that have a claim; refused where none has one."""
     chosen = [path for path in paths if read(path).claim]
     if not chosen:
         raise UserError("none of these experiments has a claim")
@@ -45,16 +41,11 @@ def with_claim(paths: Sequence[Path]) -> list[Path]:
 
 
 def reproduce(paths: Sequence[Path]) -> Iterator[Reproduction]:
-    """Run one experiment after another without a logbook, and yield each as soon as it is judged.
-
-    Args:
-        paths: of experiment files with a claim.
-    """
+    """Run experiments one after another, without a logbook; yield each as soon as it is judged."""
     for path in paths:
-        began = time.perf_counter()
+        began, missing = time.perf_counter(), ""
         try:
             verdict = run(path, logbook=None).verdict
         except DataMissing as error:
-            yield Reproduction(path.stem, time.perf_counter() - began, None, str(error))
-        else:
-            yield Reproduction(path.stem, time.perf_counter() - began, verdict)
+            verdict, missing = None, str(error)
+        yield Reproduction(path.stem, time.perf_counter() - began, verdict, missing)

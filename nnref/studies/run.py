@@ -18,18 +18,14 @@ from nnref.logbook.pages import Page, page_at, page_in, probe_table
 from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
+from nnref.studies import resuming
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import (
     AlreadyRun,
     checkpoint_folder,
-    chunk_from_pages,
-    finished,
     history_of,
     note_on_known,
     record_of,
-    resumed,
-    save_checkpoint,
-    states_like,
 )
 from nnref.training import checkpoint, loop, probes, probing, stream, train
 from nnref.training.setup import Setup, from_experiment
@@ -107,7 +103,7 @@ def run(
     check_measures(experiment, task)
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
-    known = {} if folder is None or again else finished(folder, experiment, facts["data"])
+    known = {} if folder is None or again else resuming.finished(folder, experiment, facts["data"])
     if folder is not None and len(known) == len(experiment.seeds):
         raise already_run(source, known, task, folder)
     todo = tuple(seed for seed in experiment.seeds if seed not in known)
@@ -239,12 +235,12 @@ def train_seeds(
     experiment, plan = setup.experiment, plan_of(setup.experiment)
     folder = next((writer.path.parent for writer in writers.values()), None)
     place = None if folder is None else checkpoint_folder(experiment, seeds, folder)
-    resume = resumed(place, setup, plan, seeds, task, writers)
+    resume = resuming.resumed(place, setup, plan, seeds, task, writers)
     chunks: list[loop.Chunk] = []
     states: Any = None
     if resume is not None:
         states = resume[1] if task.stored is None else resume[1].states
-        chunks.append(chunk_from_pages(resume[0], seeds, writers))
+        chunks.append(resuming.chunk_from_pages(resume[0], seeds, writers))
     layers = LayerMeasures(setup, plan, task, writers, chunks)
     fit: Callable[..., Iterator[loop.Chunk]] = loop.fit if task.stored is None else stream.fit
     began = saved = time.monotonic()
@@ -261,7 +257,7 @@ def train_seeds(
             due = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
             if place is not None and (due or interrupted()):
                 layers.write()
-                save_checkpoint(place, chunk)
+                resuming.save_checkpoint(place, chunk)
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
@@ -379,7 +375,7 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     if page.facts["data"] != dataset.fingerprint:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
     seeds, plan = experiment.seeds, plan_of(experiment)
-    like = states_like(setup, plan, seeds, task)
+    like = resuming.states_like(setup, plan, seeds, task)
     folder = checkpoint_folder(experiment, seeds, page.path.parent)
     restored = checkpoint.restore(folder, like) if folder.is_dir() else None
     if restored is not None and restored[0] >= page.epochs:
@@ -409,11 +405,7 @@ def measures_of(task: Task) -> list[str]:
 
 
 def check_measures(experiment: Experiment, task: Task) -> None:
-    """Refuse a claim or a stop about a measure that the run will not have.
-
-    Raises:
-        UserError: naming the measures that there are.
-    """
+    """Refuse a claim or a stop about a measure that the run will not have."""
     known = measures_of(task)
     watched = [(f"claim.{i}", claim.metric, known) for i, claim in enumerate(experiment.claim)]
     if experiment.stop is not None:
@@ -425,11 +417,7 @@ def check_measures(experiment: Experiment, task: Task) -> None:
 
 
 def refuse_unknown(path: str, name: str, allowed: Iterable[str]) -> None:
-    """Refuse a name, given at a path of the file, that is not among the allowed ones.
-
-    Raises:
-        UserError: naming those that are allowed, and the nearest.
-    """
+    """Refuse the name at a path of the file unless it is allowed; list the allowed ones."""
     allowed = list(allowed)
     if name not in allowed:
         raise UserError(

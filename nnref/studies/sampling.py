@@ -62,11 +62,7 @@ def sample(
 
 
 def functions_for(trained: Trained, samples: int) -> Functions:
-    """The functions of the same network for some texts that are written side by side.
-
-    Raises:
-        UserError: for a run that is no language model.
-    """
+    """The functions of the network for texts side by side; only a language model has any."""
     experiment = trained.experiment
     like = "a sample comes from a language model, like that of experiments/text_lstm.json"
     if trained.dataset.unit is None:

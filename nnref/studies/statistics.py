@@ -90,13 +90,9 @@ def resampled(
     return result.bootstrap_distribution
 
 
-def paired_difference(
-    a: Scores, b: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def paired_difference(a: Scores, b: Scores, *, level: float = 0.95) -> Interval:
     """Interquartile mean of a - b over pairs of runs that differ in nothing else, bootstrapped."""
-    return bootstrap(
-        interquartile_mean, subtracted(a, b), level=level, resamples=resamples, seed=seed
-    )
+    return bootstrap(interquartile_mean, subtracted(a, b), level=level)
 
 
 def subtracted(a: Scores, b: Scores) -> np.ndarray:

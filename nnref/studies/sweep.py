@@ -7,10 +7,10 @@ are left.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -139,20 +139,18 @@ def train_jobs(
     writer: SweepWriter | None = None,
     test: bool = False,
 ) -> None:
-    """Train runs up to an epoch, block by block and several blocks side by side.
+    """Train runs of some groups, block by block and several blocks side by side.
 
-    Args:
-        todo: groups, and their runs that go on.
-        until: gives the last epoch for a group.
-        progress: how far each run has come; it is brought up to date.
-        listener: hears how it goes.
-        writer: keeps the runs that are done; None for no logbook.
-        test: evaluate the networks on the test data as well.
+    Each group is trained up to the epoch that `until` gives. The progress is brought up to date;
+    the writer, if there is one, keeps what is done; with `test` the networks are evaluated on the
+    test data as well.
 
     Raises:
         Interrupted: after Ctrl-C, everything that is done having been kept.
     """
-    blocks = list(interleaved([blocks_of(g, jobs, until(g), progress) for g, jobs in todo]))
+    # One block of each group in turn, so that their programs are compiled side by side.
+    turns: Any = zip_longest(*(blocks_of(g, jobs, until(g), progress) for g, jobs in todo))
+    blocks = [block for turn in turns for block in turn if block is not None]
     whole = sum(until(group) * len(jobs) for group, jobs in todo)
     to_train = 0
     for group, jobs in blocks:
@@ -218,14 +216,6 @@ def blocks_of(
 def epochs_of(job: Job, progress: AllProgress) -> int:
     """The last epoch of a run; -1 where it has not begun."""
     return progress[job].epochs if job in progress else -1
-
-
-def interleaved(lists: Sequence[Sequence[Any]]) -> Iterator[Any]:
-    """One of each in turn, so that programs are compiled side by side."""
-    nothing = object()
-    return (
-        x for x in chain.from_iterable(zip_longest(*lists, fillvalue=nothing)) if x is not nothing
-    )
 
 
 def train_block(

@@ -4,7 +4,7 @@ import numpy as np
 from logbooks import EXPERIMENT
 
 from nnref.experiment.experiment import Experiment
-from nnref.report.rates import rate_of_run
+from nnref.report.pictures import rate_of_run
 from nnref.training.setup import from_experiment
 
 

@@ -17,7 +17,7 @@ from nnref.report.page.blocks import (
     Table,
     Words,
 )
-from nnref.report.page.curves import POINTS, line_chart, places, rounded
+from nnref.report.page.curves import POINTS, at_places, line_chart, places, rounded
 from nnref.report.page.panels import COLOURS, intervals_panel, is_wide
 from nnref.report.page.subjects import in_words
 from nnref.report.terminal.ablation import ResultTable, differences, results
@@ -120,10 +120,7 @@ def curves(comparison: Comparison) -> Chart:
     x = places(each, POINTS // len(each))
     drawn = []
     for number, curve in enumerate(each):
-        low, median, high = np.full((3, len(x)), np.nan)
-        inside = x < curve.shape[1]
-        for values, row in zip((low, median, high), curve, strict=True):
-            values[inside] = row[x[inside]]
+        low, median, high = at_places(curve, x)
         drawn.append(line_of(comparison, number, median, low, high))
     return chart_of(comparison, in_words(comparison.tuning.loss), "epoch", x, drawn)
 

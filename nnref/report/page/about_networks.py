@@ -219,28 +219,22 @@ def mistakes_block(net: Trained, worst: Sequence[inspection.Mistake]) -> Block:
     images = inspection.as_images(net, worst)
     sure = ["" if m.probability is None else f"{m.probability:.1%}" for m in worst]
     if images is not None:
-        captions = [f"{m.label}, answered {m.answer}" for m in worst]
-        return Pictures(
-            [
-                Image(f"row {m.row}: {words}", uri=png(image), caption=f"{words} {share}".strip())
-                for m, words, share, image in zip(worst, captions, sure, images, strict=True)
-            ],
-            small=True,
-        )
+        pictures = []
+        for m, share, image in zip(worst, sure, images, strict=True):
+            words = f"{m.label}, answered {m.answer}"
+            caption = f"{words} {share}".strip()
+            pictures.append(Image(f"row {m.row}: {words}", uri=png(image), caption=caption))
+        return Pictures(pictures, small=True)
     width = min(8, worst[0].x.size)
     names = list(net.dataset.columns[:width])
     names += [f"input {place + 1}" for place in range(len(names), width)]
-    rows = [
-        [str(m.row), m.label, m.answer, *([share] if any(sure) else []), *values_of(m.x, width)]
-        for m, share in zip(worst, sure, strict=True)
-    ]
-    columns = ["row", "class", "answer", *(["its probability"] if any(sure) else []), *names]
+    rows = []
+    for m, share in zip(worst, sure, strict=True):
+        inputs = [figure(float(value)) for value in m.x.ravel()[:width]]
+        rows.append([str(m.row), m.label, m.answer, *[share] * any(sure), *inputs])
+    columns = ["row", "class", "answer", *["its probability"] * any(sure), *names]
     more = f", the first {width} of {worst[0].x.size} inputs" if worst[0].x.size > width else ""
     return Table(f"rows with the largest loss{more}", columns, rows)
-
-
-def values_of(x: np.ndarray, width: int) -> list[str]:
-    return [figure(float(value)) for value in x.ravel()[:width]]
 
 
 def png(image: np.ndarray) -> str:
@@ -268,11 +262,10 @@ def value_blocks(net: Trained, answers: inspection.Answers, asked: str) -> list[
     panels = residual_panels(answers.targets, predicted, alt)
     rows = np.argsort(-np.abs(residuals))[:8]
     targets, values = answers.targets.ravel(), predicted.ravel()
-    worst = [
-        [str(r // (residuals.size // len(answers.x)))]
-        + [figure(float(column[r])) for column in (targets, values, residuals)]
-        for r in rows.tolist()
-    ]
+    worst = []
+    for r in rows.tolist():
+        figures = [figure(float(column[r])) for column in (targets, values, residuals)]
+        worst.append([str(r // (residuals.size // len(answers.x))), *figures])
     table = Table("the largest residuals", ["row", "target", "answer", "residual"], worst)
     return [Words(summary), Pictures(panels), table]
 
@@ -280,13 +273,11 @@ def value_blocks(net: Trained, answers: inspection.Answers, asked: str) -> list[
 def sample_blocks(net: Trained) -> list[Block]:
     """Text that a language model writes."""
     prompt, texts = inspection.samples_of(net)
-    blocks: list[Block] = [
-        Words(
-            "The model reads the beginning of the held-out text and goes on with it, drawing "
-            f"each character at a temperature of {inspection.TEMPERATURE}."
-        ),
-        Code("what it reads", prompt),
+    how = (
+        "The model reads the beginning of the held-out text and goes on with it, drawing "
+        f"each character at a temperature of {inspection.TEMPERATURE}."
+    )
+    written = [
+        Code(f"what it writes, {n} of {len(texts)}", text) for n, text in enumerate(texts, 1)
     ]
-    for number, text in enumerate(texts, 1):
-        blocks.append(Code(f"what it writes, {number} of {len(texts)}", text))
-    return blocks
+    return [Words(how), Code("what it reads", prompt), *written]

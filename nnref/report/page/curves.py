@@ -20,7 +20,7 @@ from nnref.report.page.blocks import (
     figure,
 )
 from nnref.report.page.subjects import SPLITS, Network, Subject
-from nnref.report.rates import rate_of_run
+from nnref.report.pictures import rate_of_run
 from nnref.training.setup import from_experiment
 
 NUMBERS = 100_000  # in all lines of a chart, so that the page stays small
@@ -170,6 +170,12 @@ def places(matrices: Sequence[np.ndarray], most: int) -> np.ndarray:
     return np.unique(np.concatenate(kept))
 
 
+def at_places(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The values of (runs, epochs) at some epochs, (runs, n); NaN beyond the last epoch."""
+    beyond = max(0, int(x.max(initial=0)) + 1 - matrix.shape[1])
+    return np.pad(matrix, ((0, 0), (0, beyond)), constant_values=np.nan)[:, x]
+
+
 def lines_of(
     subject: Subject,
     names: Sequence[str],
@@ -181,17 +187,14 @@ def lines_of(
     """The median of a measure over the runs of an experiment, and a thin line for each run."""
     lines = []
     for place, name in enumerate(name for name in names if name in subject.history):
-        matrix = subject.history[name]
-        values = np.full((len(matrix), len(x)), np.nan)
-        inside = x < matrix.shape[1]
-        values[:, inside] = matrix[:, x[inside]]
+        values = at_places(subject.history[name], x)
         split = SPLITS.get(name.partition("_")[0], name)
         family = f"{number} {split}"
         colour = number if several else place
         style = {"dashed": place > 0, "family": family, "colour": colour}
         tags = (split, f"run {number}")
         label = f"{subject.label} {split}" if several else split
-        if len(matrix) > 1:
+        if len(values) > 1:
             for run in drawn:
                 one = f"{label}, {subject.runs[run]}"
                 mine = (*tags, "runs", f"run {number} {run}")

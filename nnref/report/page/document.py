@@ -17,11 +17,7 @@ LIMIT = 2_000_000  # bytes
 
 
 def write(report: Report, path: Path) -> Path:
-    """Write a report.
-
-    Args:
-        report: what it says.
-        path: of the HTML file.
+    """Write a report into an HTML file.
 
     Raises:
         UserError: where the file cannot be written.

@@ -22,6 +22,7 @@ ROWS = 10_000  # of a split that are answered
 EXAMPLES = 256  # whose activations are looked at
 NUMBERS = 50_000  # of an array that a histogram counts
 MISTAKES = 12
+WORDS = 10  # of an answer that has a class for each step
 IMAGE = 8  # sides from which an array without channels counts as an image
 TEMPERATURE = 0.8
 
@@ -178,7 +179,8 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
         probabilities = np.exp(kind.log_probabilities(jax.numpy.asarray(answers.outputs)))
 
     def named(row: np.ndarray) -> str:
-        return first_words([classes[int(k)] for k in np.ravel(row)])
+        words = [classes[int(k)] for k in np.ravel(row)]
+        return " ".join(words[:WORDS]) + (" …" if len(words) > WORDS else "")
 
     def sure(row: int) -> float | None:
         if probabilities is None or decided[row].ndim:
@@ -189,11 +191,6 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
         Mistake(int(row), named(labels[row]), named(decided[row]), sure(row), answers.x[row])
         for row in worst[:MISTAKES]
     ]
-
-
-def first_words(words: Sequence[str], most: int = 10) -> str:
-    more = " …" if len(words) > most else ""
-    return " ".join(words[:most]) + more
 
 
 def predictions(trained: Trained, answers: Answers) -> np.ndarray | None:
@@ -239,16 +236,12 @@ def image_of(trained: Trained, dataset: Dataset, x: np.ndarray) -> np.ndarray | 
 # --- language -----------------------------------------------------------------------------------
 
 
-def samples_of(trained: Trained, length: int = 300, samples: int = 2) -> tuple[str, list[str]]:
-    """The beginning of held-out text, and what the network writes behind it.
-
-    Raises:
-        UserError: for a model that does not read step by step.
-    """
+def samples_of(trained: Trained) -> tuple[str, list[str]]:
+    """The beginning of held-out text, and what the network writes behind it."""
     dataset = trained.dataset
     name = "train" if dataset.valid is None else "valid"
     prompt = spell(dataset, tokens_of(dataset, name)[:40])
     if not len(read(dataset, prompt)):
         raise UserError("the text begins with nothing that can be read")
-    tokens = sample(trained, length=length, temperature=TEMPERATURE, prompt=prompt, samples=samples)
+    tokens = sample(trained, length=300, temperature=TEMPERATURE, prompt=prompt, samples=2)
     return prompt, [spell(dataset, text) for text in tokens]

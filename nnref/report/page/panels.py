@@ -149,8 +149,7 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
                     edges = np.array(line.low, float), np.array(line.high, float)
                     axes.fill_between(x, *edges, color=COLOURS[line.colour], alpha=0.18, lw=0)
             if view.x_log:
-                axes.set_xscale("log")
-                axes.xaxis.set_major_formatter("{x:g}")
+                logarithmic_x(axes)
             if view.log:
                 logarithmic_y(axes)
             if len(chart.views) == 1:
@@ -277,8 +276,7 @@ def confusion_panel(alt: str, counts: np.ndarray, classes: Sequence[str]) -> Pan
         names_on(axes.yaxis, classes)
         if max(map(len, classes)) > 3:
             axes.tick_params(axis="x", rotation=90)
-        axes.set_xlabel("answer")
-        axes.set_ylabel("class")
+        axes.set(xlabel="answer", ylabel="class")
 
     return Panel("Confusion matrix", alt, draw, (WIDTH, 3.6))
 
@@ -293,8 +291,7 @@ def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[
         axes.plot(x, y, ".", color=COLOURS[0], markersize=3, alpha=0.6)
         ends = [float(t.min()), float(t.max())]
         axes.plot(ends, ends, color=COLOURS[1], linewidth=1.2, label="answer = target")
-        axes.set_xlabel("target")
-        axes.set_ylabel("answer")
+        axes.set(xlabel="target", ylabel="answer")
         axes.legend(fontsize=8)
 
     def spread(axes: Axes) -> None:
@@ -302,8 +299,7 @@ def residual_panels(targets: np.ndarray, answers: np.ndarray, alt: str) -> list[
         counted, edges = np.histogram(residuals[np.isfinite(residuals)], 40)
         axes.stairs(counted, edges, fill=True, color=COLOURS[0], alpha=0.8)
         axes.axvline(0, color=COLOURS[1], linewidth=1.2)
-        axes.set_xlabel("answer − target")
-        axes.set_ylabel("rows")
+        axes.set(xlabel="answer − target", ylabel="rows")
 
     return [Panel("Answers", alt, scatter), Panel("Residuals", alt, spread)]
 
@@ -352,12 +348,9 @@ def intervals_panel(
             ]
             if not rows:
                 continue
-            x = np.array([each.estimate for _, each in rows])
-            ends = np.array([(each.low, each.high) for _, each in rows]).T
-            y = [n + below for n, _ in rows]
-            axes.errorbar(
-                x, y, xerr=abs(ends - x), fmt="none", ecolor=style["color"], elinewidth=1.6
-            )
+            x, low, high = np.array([each[:3] for _, each in rows]).T
+            y, bars = [n + below for n, _ in rows], [x - low, high - x]
+            axes.errorbar(x, y, xerr=bars, fmt="none", ecolor=style["color"], elinewidth=1.6)
             axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
         axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -400,8 +393,7 @@ def axes_panel(
         names_on(axes.xaxis, column_names)
         names_on(axes.yaxis, row_names)
         axes.tick_params(axis="x", rotation=90)
-        axes.set_xlabel(columns)
-        axes.set_ylabel(rows)
+        axes.set(xlabel=columns, ylabel=rows)
 
     alt = f"{title} over {columns} and {rows}: from {np.nanmin(losses, initial=np.inf):.3g} to "
     alt += f"{np.nanmax(losses, initial=0):.3g}; the table has every figure"

@@ -8,8 +8,8 @@ import jax
 from flax import nnx
 from rich.console import Console
 
+from nnref import internals
 from nnref.experiment.experiment import Experiment
-from nnref.internals import bodies, flops, name_scopes, repetitions
 from nnref.report.terminal.logbook import plain_table
 from nnref.training.probes import Layer, owner, recorded_calls
 from nnref.training.setup import bind, from_experiment
@@ -54,12 +54,8 @@ def layers_table(experiment: Experiment) -> str:
 def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[LayerRow]:
     """A row for each layer, one for what the model has beside them, if anything, and the sum.
 
-    Nothing is computed: the model is traced, as it is for the program that trains it.
-
-    Args:
-        model: its parameters may be mere shapes.
-        inputs: shape of an example.
-        dtype: of its numbers.
+    Nothing is computed: the model, whose parameters may be mere shapes, is traced with an example
+    of the shape `inputs`, as it is for the program that trains it.
     """
     examples = getattr(model, "streams", None) or 1  # a carried state has a fixed number
     model.eval()
@@ -76,42 +72,29 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Laye
     computed: Counter[str] = Counter()
     count_flops(program, ITSELF, 1, calls.keys(), computed)
     sizes = parameters_of(model, calls.keys())
-    rows = [
-        LayerRow(
-            name,
-            type(layer.module).__name__,
-            shapes_of(layer.outputs, examples),
-            sizes[name],
-            computed[name] // examples,
-        )
-        for name, layer in calls.items()
-    ]
-    model_outputs = shapes_of(outputs, examples)
+    rows = []
+    for name, layer in calls.items():
+        kind, shapes = type(layer.module).__name__, shapes_of(layer.outputs, examples)
+        rows.append(LayerRow(name, kind, shapes, sizes[name], computed[name] // examples))
+    shapes = shapes_of(outputs, examples)
     if sizes[ITSELF] or computed[ITSELF]:
-        own = type(model).__name__
-        rows.append(
-            LayerRow("beside them", own, model_outputs, sizes[ITSELF], computed[ITSELF] // examples)
-        )
-    in_all = computed.total() // examples
-    return [*rows, LayerRow("in all", "", model_outputs, sizes.total(), in_all)]
+        kind, flops = type(model).__name__, computed[ITSELF] // examples
+        rows.append(LayerRow("beside them", kind, shapes, sizes[ITSELF], flops))
+    return [*rows, LayerRow("in all", "", shapes, sizes.total(), computed.total() // examples)]
 
 
 def count_flops(program: Any, layer: str, times: int, layers: Any, computed: Counter[str]) -> None:
     """Add to `computed` what the products and convolutions of a program cost, for each layer.
 
-    Args:
-        program: traced, a jaxpr.
-        layer: that it is part of.
-        times: that it is run.
-        layers: all names that there are.
-        computed: sums by layer.
+    The program is part of `layer`, and runs that many times; `layers` are all names.
     """
     for equation in program.eqns:
-        scopes = name_scopes(equation)
+        scopes = internals.name_scopes(equation)
         inside = next((scope for scope in scopes if scope in layers), layer)
-        computed[inside] += times * flops(equation)
-        for body in bodies(equation):
-            count_flops(body.jaxpr, inside, times * repetitions(equation), layers, computed)
+        computed[inside] += times * internals.flops(equation)
+        repeated = times * internals.repetitions(equation)
+        for body in internals.bodies(equation):
+            count_flops(body.jaxpr, inside, repeated, layers, computed)
 
 
 def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:

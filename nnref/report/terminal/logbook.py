@@ -63,16 +63,10 @@ class Side(NamedTuple):
 def side_of(
     word: str, logbook: Path, entries: Sequence[Entry], file_of: Callable[[str], Path]
 ) -> Side:
-    """One of two experiments to compare.
-
-    Args:
-        word: path of a page, path or name of an experiment file, or identity.
-        logbook: folder of the pages.
-        entries: of the logbook, oldest first.
-        file_of: finds the file of an experiment by its path or name.
+    """One of two experiments to compare, by its page, its file, its name or its identity.
 
     Raises:
-        UserError: by `file_of`, where the word is none of these.
+        UserError: by `file_of`, which finds the file of an experiment by its path or name.
     """
     path = Path(word)
     page = page_at(path)

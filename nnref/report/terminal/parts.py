@@ -54,7 +54,10 @@ def arguments(part: type[Part], between: str = "<br>") -> str:
             continue
         schema = TypeAdapter(field.rebuild_annotation()).json_schema()
         words = allowed(schema)
-        default = "" if field.is_required() else f" = {default_in_json(field.default)}"
+        value = field.default
+        if isinstance(value, Part):
+            value = getattr(value, "name", {})
+        default = "" if field.is_required() else f" = {json.dumps(value)}"
         lines.append(f"`{name}{default}`{f' ({words})' if words else ''}: {field.description}")
     return between.join(lines)
 
@@ -68,9 +71,3 @@ def allowed(schema: dict[str, Any]) -> str:
         if signs:
             return " ".join(signs)
     return ""
-
-
-def default_in_json(default: Any) -> str:
-    if isinstance(default, Part):
-        return json.dumps(getattr(default, "name", {}))
-    return json.dumps(default)

@@ -89,17 +89,13 @@ def label(group: Group, variants: Sequence[Variant]) -> str:
 
 def common(group: Group, variants: Sequence[Variant]) -> list[Setting]:
     """The settings that all variants of a group share, and others do not."""
-    mine = [variants[number].settings for number in sorted({job.variant for job in group.jobs})]
-    return [
-        setting
-        for setting in mine[0]
-        if all(any(same(setting, other) for other in settings) for settings in mine)
-        and not all(any(same(setting, s) for s in variant.settings) for variant in variants)
-    ]
+    mine = [variants[number] for number in sorted({job.variant for job in group.jobs})]
 
+    def in_all(setting: Setting, some: Sequence[Variant]) -> bool:
+        path, value, _ = setting
+        return all(any(s.path == path and s.value == value for s in v.settings) for v in some)
 
-def same(one: Setting, other: Setting) -> bool:
-    return one.path == other.path and one.value == other.value
+    return [s for s in mine[0].settings if in_all(s, mine) and not in_all(s, variants)]
 
 
 def about(seconds: float) -> str:
@@ -197,10 +193,8 @@ def swept_as_json(swept: SweepResult) -> dict[str, Any]:
 
 def lr_range_as_json(result: LrRange) -> dict[str, Any]:
     """A range of rates as plain values: null where a loss is infinite."""
-    rates = {
-        name: attributes(getattr(result, name), "estimate", "low", "high")
-        for name in ("steepest", "stable")
-    }
+    both = attributes(result, "steepest", "stable")
+    rates = {name: attributes(rate, "estimate", "low", "high") for name, rate in both.items()}
     verdict = {"verdict": result.sentence, "warnings": result.warnings}
     arrays = attributes(result, "name", "steps", "rates", "losses", "start")
     return plain(arrays | rates | verdict)
@@ -210,16 +204,12 @@ def show_crawl(crawl: Crawl, console: Console) -> None:
     """A row for each size of network, and what it bought."""
     right = ("parameters", crawl.measure)
     table = plain_table("hidden layers", *right, "claim", right=right)
+    marks = {"smallest": crawl.smallest, "enough": crawl.enough}
     for rung in crawl.rungs:
         held = {True: "held", False: "not held", None: ""}[rung.held]
-        marks = [
-            word
-            for word, one in (("smallest", crawl.smallest), ("enough", crawl.enough))
-            if one is rung
-        ]
-        claim = f"{held}  ← {', '.join(marks)}" if marks else held
-        loss = number(finite(rung.loss))
-        table.add_row(rung.name, f"{rung.parameters:,}", loss, claim)
+        marked = ", ".join(word for word, one in marks.items() if one is rung)
+        claim = f"{held}  ← {marked}" if marked else held
+        table.add_row(rung.name, f"{rung.parameters:,}", number(finite(rung.loss)), claim)
     console.print(table)
     console.print(f"\n{crawl.name}: {crawl.sentence}", style="bold", highlight=False)
 

@@ -26,6 +26,7 @@ from nnref.studies.run import Run
 from nnref.training.loop import Chunk
 
 MANY = 20  # seeds that have a row each; more are shown as quantiles
+QUANTILES = {0: "lowest", 25: "quarter", 50: "median", 75: "3 quarters", 100: "highest"}
 SPARK_WIDTH = 20
 
 
@@ -138,11 +139,9 @@ def tables(run: Run) -> list[Table]:
     main = [name for name in (f"train_{metric}", f"valid_{metric}") if name in measures]
     rest = [name for name in measures if name not in (*losses, *main)]
     columns = {f"{n}{end}": (n, end) for n in losses for end in ("", " best")}
-    columns |= {name: (name, "") for name in main}
-    columns |= {name: (name, "") for name in run.records[0].test}
+    columns |= {name: (name, "") for name in (*main, *run.records[0].test)}
     # What is measured once, at the end, is reached at no epoch.
-    counted = (claim for claim in run.experiment.claim if isinstance(claim, CountClaim))
-    claims = [claim for claim in counted if claim.metric in measures]
+    claims = [c for c in run.experiment.claim if isinstance(c, CountClaim) and c.metric in measures]
     target = claims[0] if claims else run.experiment.stop
     rows = []
     for record in run.records:
@@ -171,11 +170,10 @@ def seed_table(columns: Sequence[str], rows: Sequence[tuple[str, list[float], st
             shown.add_row(seed, *map(in_digits, figures), ending)
     if len(rows) > 1:
         matrix = np.array([figures for _, figures, _ in rows])
-        quantiles = (0, 25, 50, 75, 100) if len(rows) > MANY else (50,)
-        names = {0: "lowest", 25: "quarter", 50: "median", 75: "3 quarters", 100: "highest"}
-        for q in quantiles:
+        quantiles = QUANTILES if len(rows) > MANY else {50: "median"}
+        for q, name in quantiles.items():
             quantile = np.nanpercentile(matrix, q, axis=0, method="lower")
-            shown.add_row(names[q], *map(in_digits, quantile), style="bold")
+            shown.add_row(name, *map(in_digits, quantile), style="bold")
     return shown
 
 

@@ -16,7 +16,6 @@ from nnref.errors import UserError
 from nnref.training.compilation import use_cache
 
 EXPERIMENTS = Path("experiments")
-SECONDS = 20.0
 NOT_TRAINED = ("signal_",)  # a signal is sent through once, nothing is to be learned
 # Two hidden units learn exclusive-or from most starts, and not from all, and from some that fail
 # with ten times the rate: all three answers are right.
@@ -47,7 +46,7 @@ def main():
             continue
         began = time.perf_counter()
         try:
-            found = diagnose(EXPERIMENTS / f"{name}.json", seconds=SECONDS)
+            found = diagnose(EXPERIMENTS / f"{name}.json")
         except UserError as error:
             print(f"{name:30} not diagnosed  {str(error)[:100]}", flush=True)
             continue

@@ -9,13 +9,12 @@ import numpy as np
 
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.targets import Target
-from nnref.diagnosis.judge.interventions import Trial
 from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.judge.skill import Outcome
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.run.snapshot import Level, Snapshot
-from nnref.diagnosis.run.trials import Change, Run, Step
+from nnref.diagnosis.run.trials import Change, Run, Step, Trial
 
 STEPS = 400
 ROWS = 200
@@ -98,6 +97,8 @@ def case(
     clipped=None,
     misjudged=None,
     constant_loss=1.0,
+    wider=None,
+    exchanged=None,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -117,6 +118,8 @@ def case(
             restart=None,
             shuffle=True,
             batch_size=batch,
+            rows=None,
+            apply=lambda params, state, x, key, train: (x @ params["a"]["kernel"][:4, :1], state),
         ),
         skill=SimpleNamespace(
             kind="regression",
@@ -143,7 +146,6 @@ def case(
             [(0, first, {}), (STEPS, last, {})],
             None,
             STEPS if steps is None else len(steps.loss),
-            1.0,
         ),
         trainer=SimpleNamespace(batch=batch),
         reference=Reference({"linear": reference}, {}, ROWS),
@@ -153,12 +155,18 @@ def case(
         splits=None,
     )
     interventions = SimpleNamespace(
-        trials=trials(**({"rate_x0.1": 0.0} | dict(tried))),
+        trials=trials(**({"rate_x0.1": 0.0} | dict(tried) | (exchanged or {}))),
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         held_out=lambda trial: kept,
         overfit_one_batch={2: 1.0, 16: 0.9},
+        he_start=(jax.tree.map(lambda leaf: 0.5 * leaf / np.sqrt(np.mean(leaf**2)), first), {}),
     )
-    return Signals(measurements, interventions)
+    signals = Signals(measurements, interventions)
+    start = SimpleNamespace(range=None, kind="values", last="c, net.py:7", loss_line="net.py:9")
+    width = {} if wider is None else trials(same_width=reached, wider=wider)
+    exchanges = SimpleNamespace(start=start, head={}, optimizer={}, everything={}, width=width)
+    signals.exchanges = exchanges
+    return signals
 
 
 def blown(at, born, loss):

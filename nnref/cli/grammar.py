@@ -127,7 +127,7 @@ DIAGNOSIS = (
     argument("given", help="experiment file or name, or package.module:make_task"),
     JSON,
     argument("--html", metavar="OUT", help="write a page as well"),
-    number("--seconds", 30.0, "S", "a run may take", float),
+    number("--effort", 1.0, "E", "of the work a diagnosis may take", float),
 )
 SIDES = argument("a", metavar="A", help=SIDE_HELP), argument("b", metavar="B", help=SIDE_HELP)
 NOTE = argument("page", metavar="PAGE"), argument("text", metavar="TEXT")

@@ -138,7 +138,7 @@ def diagnose_command(options: argparse.Namespace) -> int:
 
     use_cache()
     task, arguments = (path, {}) if path is not None else made_by(options.given)
-    diagnosis = diagnose(task, **{"seconds": options.seconds, **arguments})
+    diagnosis = diagnose(task, **{"effort": options.effort, **arguments})
     if options.json:
         print(json.dumps(diagnosis.to_json()))
     else:

@@ -19,7 +19,7 @@ import optax
 
 from nnref.diagnosis.findings import Finding, Findings, under_their_cause
 from nnref.diagnosis.judge.interventions import Interventions
-from nnref.diagnosis.judge.judge import decide, impossible, measures
+from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
@@ -34,7 +34,6 @@ from nnref.parts.chain import updated
 from nnref.training import setup
 from nnref.training.task import Functions, Task
 
-SECONDS = 30.0  # that the user's own run may take
 KINDS = ("binary", "multiclass", "multilabel", "regression")
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
 # The functions of nnref that do nothing but call what the user gave, by file and name: what a
@@ -63,7 +62,7 @@ def diagnose(
     params: Any = None,
     batch: Any = None,
     history: Any = None,
-    seconds: float = SECONDS,
+    effort: float = 1.0,
 ) -> Findings:
     """Say why a network does not learn, or that nothing was found.
 
@@ -82,7 +81,8 @@ def diagnose(
         batch: `(x, y)`, or whatever it takes.
         history: of your own run, as `nnref.diagnose_history` takes it: it is read beside the run
             that is made here.
-        seconds: that a run may take.
+        effort: how much work all runs together may take, counted in operations, not by a clock: 1
+            is about a minute of an idle core at most, mostly far less.
 
     Raises:
         UserError: for arguments that do not fit together.
@@ -100,7 +100,7 @@ def diagnose(
         "kind": kind,
         "metric": metric,
     }
-    return diagnose_recipe(recipe_from(task, training), seconds, history)
+    return diagnose_recipe(recipe_from(task, training), effort, history)
 
 
 def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
@@ -227,7 +227,7 @@ def refuse(recipe: Recipe) -> None:
         )
 
 
-def diagnose_recipe(recipe: Recipe, seconds: float = SECONDS, history: Any = None) -> Findings:
+def diagnose_recipe(recipe: Recipe, effort: float = 1.0, history: Any = None) -> Findings:
     """Look at a recipe, train it as told, and say what keeps it from learning.
 
     Raises:
@@ -237,7 +237,7 @@ def diagnose_recipe(recipe: Recipe, seconds: float = SECONDS, history: Any = Non
     own = None if history is None else diagnose_history(history)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
-        found = looked_at(recipe, seconds)
+        found = looked_at(recipe, effort)
     return found if own is None else beside(found, own)
 
 
@@ -276,10 +276,10 @@ def penalty_and_update(recipe: Recipe, params: Any) -> tuple[Any, Any]:
     return recipe.penalty(params), updated(optimizer, params, optimizer.init(params), params)
 
 
-def looked_at(recipe: Recipe, seconds: float) -> Findings:
+def looked_at(recipe: Recipe, effort: float) -> Findings:
     """All checks of a recipe, and the verdict."""
     try:
-        measured = Measurements(for_any_rows(recipe), seconds)
+        measured = Measurements(for_any_rows(recipe), effort)
         _ = measured.start
         penalty, _ = jax.eval_shape(partial(penalty_and_update, recipe), measured.initial[0])
         if measured.recipe.valid is not None:
@@ -294,7 +294,8 @@ def looked_at(recipe: Recipe, seconds: float) -> Findings:
     signals = Signals(measured, Interventions(measured))
     found = tuple(decide(signals, structural))
     checked = CHECKED if signals.ran else CHECKED[:-1]
-    return Findings(found, checked, (*refused, *impossible(signals)), measures(signals))
+    learns = learned(signals)
+    return Findings(found, checked, (*refused, *impossible(signals)), measures(signals), learns)
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

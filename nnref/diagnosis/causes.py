@@ -1,4 +1,4 @@
-"""The vocabulary of a diagnosis: its causes, their order, and every threshold."""
+"""The vocabulary of a diagnosis: its causes, their order, every threshold, what is tried."""
 
 from typing import NamedTuple
 
@@ -195,6 +195,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "doubled": Threshold(1e-3, "of a loss: what rounding leaves between it and twice its half"),
     "promoted": Threshold(
         0.5, "confidence of a note that is the fault where no other fault is found"
+    ),
+    "alike": Threshold(10.0, "largest over median deviation of features: they have one scale"),
+    "another start": Threshold(2.0, "size of a kernel over that of another start, or under"),
+    "wide": Threshold(
+        64.0, "units of the narrowest layer, from which on width is not what a small task lacks"
     ),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
@@ -456,3 +461,32 @@ CAUSES: dict[str, Cause] = {
     ),
 }
 RANK = {cause: rank for rank, cause in enumerate(CAUSES)}
+
+# What is changed in a further run, as a report says it: "with ..., it learns".
+EDITS: dict[str, str] = {
+    "inputs": "with standardized inputs",
+    "targets": "with standardized targets",
+    "inputs and targets": "with standardized inputs and targets",
+    "inputs, rate x10": "with standardized inputs and ten times the learning rate",
+    "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
+    "initialization": "with kernels drawn as He et al. 2015 do",
+    "penalty": "without the penalty",
+    "decay": "without any penalty or decay of the weights",
+    "quiet": "without any dropout",
+    "longer": "with five times the epochs",
+    "rate x0.1": "with a tenth of the learning rate",
+    "rate x0.01": "with a hundredth of the learning rate",
+    "rate x10": "with ten times the learning rate",
+    "rate x100": "with a hundred times the learning rate",
+    "optimizer": "under Adam at 0.001 behind a clip of the gradient at 1",
+    "optimizer x10": "under Adam at 0.01 behind a clip of the gradient at 1",
+    "outputs": "with the raw outputs of the last layer",
+    "loss": "with the loss that fits the targets",
+    "outputs and loss": "with raw outputs and the loss that fits the targets",
+    "everything": "with everything but the layers exchanged",
+    "everything x10": "with everything but the layers exchanged, at ten times that rate",
+    "same width": "with a plain network of the same widths in its place",
+    "same width x10": "with a plain network of the same widths, at ten times the rate",
+    "wider": "with a plain network of wider layers in its place",
+    "wider x10": "with a plain network of wider layers, at ten times the rate",
+}

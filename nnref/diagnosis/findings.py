@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
-from nnref.diagnosis.causes import CAUSES, RANK, bound
+from nnref.diagnosis.causes import CAUSES, EDITS, RANK, bound
 
 LINE = 200  # characters of an exception that are shown
 
@@ -19,7 +19,8 @@ class Finding:
     `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
     `healthy` and `remedy` are those of the cause where a check has nothing more specific.
     `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` says how far
-    the same training goes with one thing changed, where that was tried.
+    the same training goes with one thing changed, where that was tried, and `effect` the skill that
+    it reaches.
 
     Raises:
         ValueError: for a cause that is no word of the vocabulary.
@@ -35,6 +36,7 @@ class Finding:
     confidence: float = 1.0
     symptoms: tuple["Finding", ...] = ()
     proof: str = ""
+    effect: float | None = None
 
     def __post_init__(self) -> None:
         if self.cause not in CAUSES:
@@ -66,12 +68,18 @@ def as_fault(finding: Finding) -> Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that a diagnosis says: faults and notes, what was checked, what could not be."""
+    """All that a diagnosis says: faults and notes, what was checked, what could not be.
+
+    `learns` says whether the network learns as well as simple models and its own trials do. There
+    are three answers: it does; it does not, and a fault says why; it does not, and no cause of it
+    was found. None stands for a look at so little that it cannot be told.
+    """
 
     found: tuple[Finding, ...] = ()
     checked: tuple[str, ...] = ()
     impossible: tuple[str, ...] = ()
     measures: dict[str, Any] = field(default_factory=dict)
+    learns: bool | None = None
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.found)
@@ -94,8 +102,8 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """0 for no fault, 1 for one or more."""
-        return 1 if self.faults else 0
+        """0 for a network that learns, 1 for one that does not, whether it is known why or not."""
+        return 1 if self.faults or self.learns is False else 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`: numbers that JSON does not have become words."""
@@ -129,6 +137,9 @@ class Findings:
         if self.figures:
             parts += [Text(), Text(FIGURES, style="bold")]
             parts += [paragraph(f"{word:<17}", line) for word, line in self.figures]
+        if self.tried:
+            parts += [Text(), Text(TRIED, style="bold")]
+            parts += [paragraph(f"{bar(skill)} {skill:5.2f}  ", w) for w, skill in self.tried]
         if self.checked:
             parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
         if self.impossible:
@@ -179,10 +190,19 @@ class Findings:
         return [(word, line) for word, line in lines.items() if line]
 
     @property
+    def tried(self) -> list[tuple[str, float]]:
+        """The further runs that were made, in words, and the skill of each; the best ones first."""
+        trials = self.measures.get("trials", {})
+        return sorted(((EDITS[name], skill) for name, skill in trials.items()), key=lambda t: -t[1])
+
+    @property
     def headline(self) -> str:
         """The whole answer in one sentence."""
+        if not self.faults and self.learns is False:
+            return "This network does not learn as it could, and the cause was not found."
         if not self.faults:
-            return "Nothing found that keeps this network from learning."
+            learns = "It learns: nothing" if self.learns else "Nothing"
+            return f"{learns} was found that keeps this network from learning."
         first = self.faults[0]
         rest = len(self.faults) - 1
         more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""
@@ -211,6 +231,13 @@ class Findings:
         if self.figures:
             rows = (f"<tr><th>{w}</th><td>{escape(line)}</td></tr>" for w, line in self.figures)
             parts.append(f"<h2>{FIGURES.rstrip(':')}</h2><table>{''.join(rows)}</table>")
+        if self.tried:
+            rows = (
+                f"<tr><th>{escape(words)}</th><td><meter value='{max(skill, 0):.3f}'></meter> "
+                f"{skill:.2f}</td></tr>"
+                for words, skill in self.tried
+            )
+            parts.append(f"<h2>{TRIED.rstrip(':')}</h2><table>{''.join(rows)}</table>")
         if self.checked:
             parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
         if self.impossible:
@@ -221,6 +248,7 @@ class Findings:
 WIDTH = 80
 # Causes that are about rows which were not trained on.
 OTHER_ROWS = {"overfitting", "repeated_rows", "leaked_targets", "unshuffled_split"}
+TRIED = "The same training with one thing changed:"
 FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
@@ -233,6 +261,11 @@ PAGE = """<!doctype html>
 <title>nnref diagnose</title><style>{style}</style>
 <body>{body}</body></html>
 """
+
+
+def bar(skill: float) -> str:
+    """A skill from 0 to 1 as a bar of ten characters."""
+    return f"{'█' * round(10 * min(max(skill, 0.0), 1.0)):<10}"
 
 
 def details(finding: Finding) -> list[tuple[str, str]]:

@@ -18,11 +18,11 @@ from nnref.experiment.axes import Mistake, Setting, told, variants
 from nnref.experiment.axes import Sweep as Axes
 from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
-from nnref.internals import bodies, flops, repetitions
 from nnref.studies.run import plan_of
 from nnref.training import loop, train
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
+from nnref.training.work import ELEMENTS, size, work_of
 
 
 class Variant(NamedTuple):
@@ -137,8 +137,6 @@ def refuse_twins(variants: Sequence[Variant]) -> None:
 
 
 STEP = 5e-6  # seconds that a step takes beside its arithmetic
-PRODUCTS = 2e10  # floating-point operations of products and convolutions in a second of a core
-ELEMENTS = 1e9  # elements of other operations in a second
 
 
 class Cost(NamedTuple):
@@ -172,27 +170,6 @@ def cost_of(setup: Setup, plan: train.Plan, shape: tuple[int, ...], dtype: Any, 
     history = 4 * 8 * (plan.epochs + 1)
     memory = 3 * state + max(2 * kept, kept * evaluated // batch) + history
     return Cost(float(step), float(plan.epochs * epoch), memory)
-
-
-def size(leaf: Any) -> int:
-    return int(np.prod(leaf.shape)) * getattr(leaf.dtype, "itemsize", 4)
-
-
-def work_of(jaxpr: Any) -> tuple[float, int]:
-    """Seconds of a core, and bytes of all results, that a traced function takes; roughly."""
-    seconds, memory = 0.0, 0
-    for equation in jaxpr.eqns:
-        inner, times = bodies(equation), repetitions(equation)
-        for each in inner:
-            more, results = work_of(each.jaxpr)
-            seconds += times * more
-            memory += times * results
-        if inner:
-            continue
-        memory += sum(size(var.aval) for var in equation.outvars)
-        computed = flops(equation) / PRODUCTS
-        seconds += computed or equation.outvars[0].aval.size / ELEMENTS
-    return seconds, memory
 
 
 # --- groups -------------------------------------------------------------------------------------

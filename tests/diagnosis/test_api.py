@@ -255,7 +255,7 @@ def test_several_outputs_are_judged_by_what_their_loss_falls():
     assert not found.faults
     assert found.measures["skill on training rows"] > 0.67
     assert sum("not one array" in told for told in found.impossible) == 1
-    measured = Measurements(recipe_of(made), seconds=30.0)
+    measured = Measurements(recipe_of(made))
     # The best constant answer is the mean and deviation of the targets.
     wanted = measured.skill.wanted
     assert measured.skill.constant_loss == pytest.approx(0.5 + np.log(wanted.std()), rel=1e-3)

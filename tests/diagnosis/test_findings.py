@@ -48,6 +48,30 @@ def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["measures"] == {"loss": "nan"}
 
 
+@pytest.mark.parametrize(
+    ("found", "learns", "words", "code"),
+    [
+        ((), True, "It learns", 0),
+        ((), None, "Nothing was found", 0),
+        ((), False, "does not learn as it could, and the cause was not found", 1),
+        ((NOTE,), False, "the cause was not found", 1),
+        ((CAUSE,), False, "does not learn as it could: steps overshoot", 1),
+    ],
+)
+def test_there_are_three_answers(found, learns, words, code):
+    diagnosis = Findings(found, learns=learns)
+    assert words in diagnosis.headline
+    assert diagnosis.exit_code == code
+    assert diagnosis.to_json()["learns"] is learns
+
+
+def test_further_runs_are_shown_the_best_first():
+    diagnosis = Findings(measures={"trials": {"rate x10": 0.25, "longer": 0.75}}, learns=False)
+    text = str(diagnosis)
+    assert text.index("0.75  with five times the epochs") < text.index("0.25  with ten times")
+    assert "<meter value='0.750'>" in diagnosis._repr_html_()
+
+
 def test_a_cause_outside_the_vocabulary_is_refused():
     with pytest.raises(ValueError, match="vocabulary"):
         Finding("bad_luck", "fault", "", "")

@@ -66,14 +66,3 @@ def test_the_estimate_grows_with_what_is_computed(file):
     assert wide.step > 100 * small.step
     assert wide.bytes > 100 * small.bytes
     assert cost(epochs=1000).seconds == pytest.approx(10 * small.seconds)
-
-
-def test_products_are_counted():
-    import jax
-    import jax.numpy as jnp
-
-    def three(x):
-        return jax.lax.scan(lambda h, _: (h @ jnp.ones((5, 5)), None), x, length=3)[0]
-
-    seconds, _ = groups.work_of(jax.make_jaxpr(three)(jnp.ones((2, 5))).jaxpr)
-    assert seconds == pytest.approx(3 * (2 * 2 * 5 * 5 / groups.PRODUCTS + 25 / groups.ELEMENTS))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.targets import Target, chance, score, skill
 
 ROWS = 1200  # that a reference is fitted to
@@ -229,9 +230,17 @@ def scales(x: np.ndarray) -> Scales:
 
 
 def standardized(x: np.ndarray) -> np.ndarray:
-    """Zero mean and unit deviation by column; of images, over all pixels at once."""
+    """Zero mean and unit deviation by column; of sequences and images by feature or channel.
+
+    The last axis of an image without channels, or of a sequence of alike features, is scaled as
+    one: what hardly varies at a border is not to be blown up.
+    """
     x = x.astype(np.float64)
-    axes: Any = 0 if x.ndim == 2 else None
+    axes: Any = tuple(range(x.ndim - 1)) if x.ndim > 1 else 0
+    if x.ndim > 2:
+        parts = x.std(axes)
+        alike = parts.max() < bound("alike") * np.median(parts)
+        axes = None if alike else axes
     mean, deviation = x.mean(axes), x.std(axes)
     return ((x - mean) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,43 +16,15 @@ from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import no_penalty
 from nnref.diagnosis.run.snapshot import leaf_index
-from nnref.diagnosis.run.trials import Change, Trainer
+from nnref.diagnosis.run.trials import Change, Trainer, Trial
 
 BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
 STEPS_ON_A_BATCH = 300
 LONGER = 5  # times the epochs of the user's run
-SHORTEST = 2.0  # seconds below which a further run is not begun
-
-# What a trial changed, as a report says it.
-WORDS = {
-    "inputs": "with standardized inputs",
-    "targets": "with standardized targets",
-    "inputs and targets": "with standardized inputs and targets",
-    "inputs, rate x10": "with standardized inputs and ten times the learning rate",
-    "inputs, rate x100": "with standardized inputs and a hundred times the learning rate",
-    "initialization": "with kernels drawn as He et al. 2015 do",
-    "penalty": "without the penalty",
-    "decay": "without any penalty or decay of the weights",
-    "quiet": "without any dropout",
-    "longer": "with five times the epochs",
-    "rate x0.1": "with a tenth of the learning rate",
-    "rate x0.01": "with a hundredth of the learning rate",
-    "rate x10": "with ten times the learning rate",
-    "rate x100": "with a hundred times the learning rate",
-}
-
-
-class Trial(NamedTuple):
-    """A run with one thing changed, and the skill on the training rows where it ended."""
-
-    name: str
-    change: Change
-    skill: float
-    valid: float | None
 
 
 class Interventions:
-    """The trainings of one recipe with something changed, each made once, while time is left."""
+    """The trainings of one recipe with something changed, each made once, while work is left."""
 
     def __init__(self, measurements: Measurements) -> None:
         """Take the measurements of the user's own run; nothing is trained yet."""
@@ -63,29 +35,24 @@ class Interventions:
     def trials(self) -> dict[str, Trial]:
         """The training again with one thing changed each time."""
         measured = self.measurements
-        if measured.budget() < SHORTEST:
-            return {}
         inputs, targets, changes = self.planned()
-        if measured.trainer.stepwise:
-            # One after the other, as far as the time goes: the likeliest first.
-            changes = {name: changes[name] for name in self.likeliest(changes)}
+        # As far as the work goes: the likeliest first.
+        changes = {name: changes[name] for name in self.likeliest(changes)}
         ends = measured.trainer.trials(
             np.stack(inputs),
             np.stack(targets),
             list(changes.values()),
             [self.start_of(name) for name in changes],
-            measured.budget(),
         )
         trials = {}
         for (name, change), end in zip(changes.items(), ends, strict=True):
             if end is not None:
                 rows = inputs[int(change.inputs)], targets[int(change.targets)]
                 trials[name] = self.trial(name, change, end, rows)
-        seconds = measured.budget(0.5)
-        goes_on = measured.run.complete and np.isfinite(measured.run.steps.loss[-1])
-        if goes_on and seconds > SHORTEST:
-            params, state, _ = measured.trainer.longer(measured.run, LONGER, seconds)
-            trials["longer"] = self.trial("longer", Change(), (params, state), None)
+        if measured.run.complete and np.isfinite(measured.run.steps.loss[-1]):
+            end = measured.trainer.longer(measured.run, LONGER)
+            if end is not None:
+                trials["longer"] = self.trial("longer", Change(), end, None)
         return trials
 
     def planned(self) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Change]]:
@@ -126,18 +93,30 @@ class Interventions:
 
     @cached_property
     def he_start(self) -> tuple[Any, Any]:
-        """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's."""
+        """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's.
+
+        Square kernels inside a loop are drawn orthogonal, as what is multiplied by them again and
+        again must keep its length; the rows of tables get unit length.
+        """
         params, state = self.measurements.initial
         leaves, tree = jax.tree.flatten(params)
         at = leaf_index(params)
-        layers = self.measurements.layers
-        fans = {at[name]: layer.fan_in for layer in layers for name in layer.parameters}
+        products = self.measurements.products
+        layers = {at[name]: layer for layer in products for name in layer.parameters}
         random = np.random.default_rng(17)
         drawn = []
         for i, leaf in enumerate(leaves):
             if leaf.ndim >= 2:
-                deviation = np.sqrt(2 / max(fans.get(i, int(np.prod(leaf.shape[:-1]))), 1))
-                leaf = jnp.asarray(deviation * random.normal(size=leaf.shape), leaf.dtype)
+                layer = layers.get(i)
+                values = random.normal(size=leaf.shape)
+                if layer is not None and layer.kind == "gather":
+                    values /= np.sqrt(leaf.shape[-1])
+                elif layer is not None and layer.looped and leaf.shape == leaf.shape[:1] * 2:
+                    values, _ = np.linalg.qr(values)
+                else:
+                    fan_in = layer.fan_in if layer else int(np.prod(leaf.shape[:-1]))
+                    values *= np.sqrt(2 / max(fan_in, 1))
+                leaf = jnp.asarray(values, leaf.dtype)
             drawn.append(leaf)
         return jax.tree.unflatten(tree, drawn), state
 
@@ -159,7 +138,7 @@ class Interventions:
         climbs = not np.isfinite(steps.loss).all() or np.max(steps.loss) > 1.2 * abs(steps.loss[0])
         order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
         order += ["inputs", "penalty", "decay", "initialization", "rate x10", "rate x0.1"]
-        return [name for name in dict.fromkeys(order) if name in set(names)]
+        return [name for name in dict.fromkeys([*order, *names]) if name in set(names)]
 
     @cached_property
     def takes_fractions(self) -> bool:
@@ -180,8 +159,6 @@ class Interventions:
     def held_out(self, trial: Trial | None) -> float:
         """The skill on a fifth of the training rows that a trial (None: the run) did not see."""
         measured = self.measurements
-        if measured.budget() < SHORTEST:
-            return 1.0  # no time to doubt it
         x, y = (np.asarray(part) for part in self.recipe.train)
         order = np.random.default_rng(1).permutation(len(x))
         held_out, rows = np.split(order, [len(x) // 5])
@@ -189,10 +166,10 @@ class Interventions:
         longer = LONGER if trial is not None and trial.name == "longer" else 1
         recipe = replace(self.recipe, train=(x[rows], y[rows]), epochs=longer * self.recipe.epochs)
         start = self.start_of("" if trial is None else trial.name)
-        (end,) = Trainer(recipe, measured.trainer.stepwise).trials(
-            x[rows][None], y[rows][None], [change], [start], measured.budget()
-        )
+        trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
+        (end,) = trainer.trials(x[rows][None], y[rows][None], [change], [start])
         rest = x[held_out], y[held_out]
+        # Where no work is left, it is not doubted.
         return 1.0 if end is None else measured.skill.outcome(*end, rest).skill
 
     @cached_property
@@ -201,11 +178,11 @@ class Interventions:
         measured = self.measurements
         if not self.recipe.random or measured.noise < bound("noise") or measured.moded:
             return None
-        seconds = measured.budget()
-        if seconds < SHORTEST:
-            return None
         recipe = replace(self.recipe, apply=self.without_noise, setup=None, stop=None)
-        run = Trainer(recipe, measured.trainer.stepwise).run(measured.initial, seconds=seconds)
+        trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
+        if not measured.budget.affords(trainer.planned * trainer.work_of_a_step):
+            return None
+        run = trainer.run(measured.initial)
         skill = measured.skill.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None)
 
@@ -224,11 +201,11 @@ class Interventions:
         repeated to the length of the largest, so that one program serves all.
         """
         measured = self.measurements
-        recipe, seconds = self.recipe, measured.budget(0.5)
+        recipe = self.recipe
         x, y = (np.asarray(part) for part in recipe.train)
         rows = recipe.rows or min(BATCHES[-1], len(x))
         sizes = [size for size in BATCHES if size <= rows]
-        if seconds < SHORTEST or not sizes:
+        if not sizes:
             return {}
         order = np.random.default_rng(2).permutation(len(x))
         others = np.flatnonzero((y[order] != y[order[0]]).reshape(len(y), -1).any(1))
@@ -249,12 +226,13 @@ class Interventions:
                 stop=None,
             ),
             measured.trainer.stepwise,
+            budget=measured.budget,
         )
         sets = x[np.stack(batches)], y[np.stack(batches)]
         changes = [Change(inputs=i, targets=i) for i in range(len(sizes))]
         starts = [measured.initial] * len(sizes)
         skills = {}
-        ends = learner.trials(*sets, changes, starts, seconds)
+        ends = learner.trials(*sets, changes, starts)
         for size, batch, end in zip(sizes, batches, ends, strict=True):
             target = target_of(y[batch], measured.skill.kind)
             alike = bool((target.answers == target.answers[:1]).all())

@@ -5,12 +5,14 @@ To add a cause of a run: write one function from `Signals` to findings, and give
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, as_fault, as_note, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.run.trials import Trial
 
 When = Literal[
     "first",  # before all others: what it finds is the whole answer
@@ -21,7 +23,7 @@ When = Literal[
     "data in order",  # of such a one, where the data have no fault
     "a change",  # of such a one, once enough of its run was seen; also of one that learned half
     "seen",  # of such a one, once enough of its run was seen
-    "last",  # of such a one, where nothing else was found
+    "last",  # of such a one, where nothing else was found, one after the other
     "beside",  # beside whatever was found of a network that does not learn: notes
 ]
 
@@ -44,9 +46,25 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (trial_checks.noise, "a change"),
     (trial_checks.rate, "a change"),
     (run_checks.dying, "seen"),
+    (trial_checks.not_over, "last"),
+    (trial_checks.beyond_reach, "last"),
+    (trial_checks.another_start, "last"),
+    (trial_checks.head, "last"),
+    (trial_checks.trusted_optimizer, "last"),
     (trial_checks.capacity, "last"),
     (trial_checks.clipping, "beside"),
     (signal_checks.first_loss, "beside"),
+)
+
+# Causes about what stands behind the last layer: outputs and loss are exchanged to prove them.
+HEAD = (
+    "loss_mismatch",
+    "loss_axis_error",
+    "double_softmax",
+    "relu_output",
+    "output_activation_missing",
+    "output_activation_mismatch",
+    "output_range_excludes_targets",
 )
 
 # Causes reported as notes, but promoted to the fault where no other fault is found. (A note that is
@@ -104,7 +122,12 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
     faults = wrong + program + certain
     if signals.failed:
         faults, notes = of_a_failed_run(signals, faults, program, wrong, notes)
-    elif not faults and signals.known and signals.measurements.run.complete:
+        faults, more = parted(weighed(signals, faults))
+        notes = [*more, *notes]
+        if more and not faults:
+            faults = last(signals)
+        return [*by_effect(signals, faults), *notes]
+    if not faults and signals.known and signals.measurements.run.complete:
         return [*map(as_note, under_their_cause(asked(signals, "a change"))), *notes]
     return [*under_their_cause(faults), *notes]
 
@@ -132,7 +155,53 @@ def of_a_failed_run(
         note for note in notes if note.cause in PROMOTED and note.confidence >= bound("promoted")
     ]
     rest = [note for note in notes if note not in promoted]
-    return list(map(as_fault, promoted)) or asked(signals, "last"), rest
+    return list(map(as_fault, promoted)) or last(signals), rest
+
+
+def last(signals: Signals) -> list[Finding]:
+    """What is asked where nothing else was found: the first answer is enough, as each trains anew.
+
+    What no change was tried on, of that none is known not to help: then only the clip is named.
+    """
+    if not signals.tried:
+        return list(map(as_fault, trial_checks.clipping(signals)))
+    for check, row in CHECKS:
+        found = list(check(signals)) if row == "last" else []
+        if found:
+            return found
+    _ = signals.exchanges.everything  # no cause, but it says whether to look at the layers
+    return []
+
+
+def weighed(signals: Signals, faults: list[Finding]) -> list[Finding]:
+    """Findings about outputs and loss, held against the same training with these exchanged.
+
+    One that the exchange does not help is a note, unless the program cannot work with it.
+    """
+    soft = [f for f in faults if f.cause in HEAD and f.confidence < bound("hard")]
+    trials = signals.exchanges.head if soft else {}
+    if not trials:
+        return faults
+    best = max(trials.values(), key=trial_checks.skill)
+    helps = best.skill > max(signals.reached, 0.0) + bound("gap")
+    proven = signals.effect_of(best) if signals.cured(best.name) else {}
+    weigh = (lambda f: replace(f, **proven)) if helps else as_note
+    return [weigh(f) if f in soft else f for f in faults]
+
+
+def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
+    """Faults whose proof reaches as far as the best one does, and those that need none.
+
+    The others are what also helps, but less: they follow as symptoms of it.
+    """
+    best = max((f.effect for f in faults if f.effect is not None), default=0.0)
+    lesser = [f for f in faults if f.effect is not None and f.effect < best - bound("tie")]
+    first = [f for f in faults if f not in lesser]
+    if not first or not lesser:
+        return under_their_cause(faults)
+    (cause,) = under_their_cause(first)
+    others = [f for f in lesser if f.cause != cause.cause]
+    return [replace(cause, symptoms=(*cause.symptoms, *others)[:3])]
 
 
 def parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -165,6 +234,21 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
     return finding.cause in causes and sure
 
 
+def learned(signals: Signals) -> bool | None:
+    """Whether the network learns as well as simple models and its own trials do.
+
+    None where the data need no training, or too little of the run was seen.
+    """
+    if not signals.ran or signals.hardly_begun:
+        return None
+    if signals.learned:
+        return True
+    if signals.known or not signals.finite or signals.collapsed:
+        return False
+    # Simple models find nothing: then a network learns that no change of it does better than.
+    return signals.reached > max(bound("signal"), bound("learned") * signals.best_trial)
+
+
 def impossible(signals: Signals) -> Iterator[str]:
     """What could not be looked at, and what it would take."""
     measured = signals.measurements
@@ -175,10 +259,17 @@ def impossible(signals: Signals) -> Iterator[str]:
     if measured.skill.metric_refused:
         yield f"your metric: {measured.skill.metric_refused}"
     if vars(signals.interventions).get("trials") == {}:
-        yield "changes of rate, length, scale and start: no time was left; give more seconds"
+        yield "changes of rate, length, scale, start: no work was left for them; give more effort"
     if signals.ran and signals.finite and not measured.run.complete:
         taken, planned = len(signals.steps.loss), measured.run.planned
-        yield f"the whole run: {taken} of {planned} steps were taken; give more seconds"
+        yield f"the whole run: {taken} of {planned} steps were taken; give more effort"
+
+
+def all_trials(signals: Signals) -> list[Trial]:
+    """Every further run that was made."""
+    if "trials" not in vars(signals.interventions):
+        return []
+    return [*signals.tried.values(), *vars(signals.exchanges).get("width", {}).values()]
 
 
 def measures(signals: Signals) -> dict[str, Any]:
@@ -198,5 +289,5 @@ def measures(signals: Signals) -> dict[str, Any]:
         "loss of the best constant answer": vars(measured.skill).get("constant_loss"),
         "first loss": float(signals.steps.loss[0]),
         "last loss": float(signals.steps.loss[-1]),
-        "trials": {trial.name: trial.skill for trial in tried.get("trials", {}).values()},
+        "trials": {trial.name: trial.skill for trial in all_trials(signals)},
     }

@@ -1,8 +1,7 @@
 """What is measured of a recipe, each figure once, in the order in which it is asked for."""
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,26 +17,27 @@ from nnref.diagnosis.program.at_start import drawn_like
 from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.run.budget import Budget
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
 from nnref.diagnosis.run.trials import Run, Trainer, first_network, lengths
 from nnref.parts.chain import updated
 
-CHUNK = 0.1  # of the seconds of a run: the longest compiled part of it that cannot be cut short
-ALL_RUNS = 2.5  # times the seconds of the user's own run: all runs together
+CHUNK = 0.1  # of the work of a run: the most of it that is one compiled piece
+RUN = 20.0  # seconds of an idle core that the user's own run may take, at an effort of 1
+ALL_RUNS = 3.0  # times that: all runs together
 
 
 @dataclass
 class Measurements:
-    """A recipe and what is measured of it."""
+    """A recipe and what is measured of it, with so much effort: 1 is some ten seconds of a core."""
 
     recipe: Recipe
-    seconds: float
-    began: float = field(default_factory=time.perf_counter)
+    effort: float = 1.0
 
-    def budget(self, share: float = 1.0) -> float:
-        """Seconds that a further run may take: a share of those of the run, while any are left."""
-        left = ALL_RUNS * self.seconds - (time.perf_counter() - self.began)
-        return max(0.0, min(share * self.seconds, left))
+    @cached_property
+    def budget(self) -> Budget:
+        """The work that all runs together may take."""
+        return Budget(ALL_RUNS * RUN * self.effort)
 
     # The network
 
@@ -49,7 +49,12 @@ class Measurements:
     @cached_property
     def layers(self) -> list[Layer]:
         """Products with parameters that run once, in the order of the data."""
-        return [layer for layer in layers(self.recipe) if not layer.looped]
+        return [layer for layer in self.products if not layer.looped]
+
+    @cached_property
+    def products(self) -> list[Layer]:
+        """All products with parameters, those inside of loops too."""
+        return layers(self.recipe)
 
     @cached_property
     def look(self) -> Callable[[Any, Any], Snapshot]:
@@ -141,32 +146,19 @@ class Measurements:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """The compiled training; step by step where a compiled chunk would outlast the time."""
+        """The compiled training; step by step where a compiled chunk is too much work at once."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
         stepwise = convolves and jax.default_backend() == "cpu"
-        trainer = Trainer(self.recipe, stepwise, self.decay)
+        trainer = Trainer(self.recipe, stepwise, self.decay, self.budget)
         if not stepwise:
-            chunk = self.seconds_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
-            trainer.stepwise = chunk > CHUNK * self.seconds
+            chunk = trainer.work_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
+            trainer.stepwise = chunk > CHUNK * RUN * self.effort
         return trainer
-
-    @cached_property
-    def seconds_of_a_step(self) -> float:
-        """Estimated seconds of a training step.
-
-        The time of one forward and backward pass, already compiled, scaled to the batch.
-        """
-        _ = self.start
-        began = time.perf_counter()
-        self.look(*self.initial)
-        seconds = time.perf_counter() - began
-        rows = min(self.recipe.batch_size, len(self.recipe.train[0]))
-        return seconds * rows / len(self.skill.wanted)
 
     @cached_property
     def run(self) -> Run:
         """The user's own training."""
-        return self.trainer.run(self.initial, seconds=self.seconds)
+        return self.trainer.run(self.initial, work=RUN * self.effort)
 
     # How well it does
 

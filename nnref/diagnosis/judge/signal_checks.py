@@ -7,8 +7,8 @@ import numpy as np
 
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.judge.interventions import Trial
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.run.trials import Trial
 
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
@@ -128,7 +128,7 @@ def without_slope(signals: Signals, depth: Depth) -> Finding | None:
             f"{depth.saturated:.0%} of the units of saturating layers",
             healthy="few of them",
             remedy="jax.nn.initializers.glorot_uniform()",
-            proof=signals.proof(depth.cure),
+            **signals.effect_of(depth.cure),
         )
     return None
 
@@ -156,7 +156,7 @@ def too_small(signals: Signals, depth: Depth) -> Finding | None:
             depth.place,
             "the signal shrinks from layer to layer",
             f"root mean square by layer {', '.join(f'{s:.1e}' for s in depth.sizes)}",
-            proof=signals.proof(depth.cure),
+            **signals.effect_of(depth.cure),
         )
     return None
 
@@ -169,7 +169,7 @@ def too_large(signals: Signals, depth: Depth) -> Finding | None:
             depth.place,
             "each layer multiplies the signal",
             f"kernel deviation {depth.kernel:.2g} / sqrt(fan_in)",
-            proof=signals.proof(depth.cure),
+            **signals.effect_of(depth.cure),
         )
     return None
 

@@ -1,15 +1,17 @@
 """Signals drawn from the measurements: did it learn, what helped, how did it move?"""
 
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import bound
+from nnref.diagnosis.causes import EDITS, bound
 from nnref.diagnosis.data.references import Scales, scales
-from nnref.diagnosis.judge.interventions import WORDS, Interventions, Trial
+from nnref.diagnosis.judge.exchanges import Exchanges
+from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.run.trials import Step
+from nnref.diagnosis.run.trials import Step, Trial
 from nnref.training.probes import update_ratio
 
 
@@ -30,6 +32,18 @@ class Signals:
     def trials(self) -> dict[str, Trial]:
         """The training again with one thing changed each time, by what was changed."""
         return self.interventions.trials
+
+    @cached_property
+    def exchanges(self) -> Exchanges:
+        """The training again with a piece of the program exchanged, as far as it is asked for."""
+        return Exchanges(self.interventions)
+
+    @property
+    def tried(self) -> dict[str, Trial]:
+        """All further runs that were made of this network, by what is different in them."""
+        exchanged = {} if "exchanges" not in vars(self) else vars(self.exchanges)
+        parts = [exchanged.get(name, {}) for name in ("head", "optimizer", "everything")]
+        return {**self.trials, **parts[0], **parts[1], **parts[2]}
 
     # Did it learn?
 
@@ -118,7 +132,7 @@ class Signals:
     @property
     def best_trial(self) -> float:
         """The best skill of any run with one thing changed."""
-        return max((trial.skill for trial in self.trials.values()), default=0.0)
+        return max((trial.skill for trial in self.tried.values()), default=0.0)
 
     @property
     def attainable(self) -> float:
@@ -127,7 +141,7 @@ class Signals:
 
     def cured(self, *names: str) -> Trial | None:
         """The best of these trials, if it went most of the way to the best that was reached."""
-        trials = [self.trials[name] for name in names if name in self.trials]
+        trials = [self.tried[name] for name in names if name in self.tried]
         if not trials:
             return None
         best = max(trials, key=lambda trial: trial.skill)
@@ -157,9 +171,13 @@ class Signals:
         if trial is None:
             return ""
         return (
-            f"{WORDS.get(trial.name, f'with {trial.name}')}, the same training goes from "
+            f"{EDITS[trial.name]}, the same training goes from "
             f"{self.reached:.2f} to {trial.skill:.2f} (a constant answer is 0, a perfect one 1)"
         )
+
+    def effect_of(self, trial: Trial | None) -> dict[str, Any]:
+        """What a trial proves of a finding, as fields of it; none for no trial."""
+        return {} if trial is None else {"proof": self.proof(trial), "effect": trial.skill}
 
     @property
     def batches_in_words(self) -> str:

@@ -1,13 +1,19 @@
 """What a training with one thing changed shows: scale, penalty, dropout, rate, length, width."""
 
 from collections.abc import Iterator
+from functools import partial
 
+import jax
 import numpy as np
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.findings import Finding, as_fault, fault, note
-from nnref.diagnosis.judge.interventions import Trial
+from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.run.trials import Trial
+
+REACHED = 64  # rows whose outputs are asked for what they can be
+FACTORS = (1.0, -1.0, 10.0, -10.0, 100.0, -100.0)  # on the parameters
 
 
 def data_scale(signals: Signals) -> Iterator[Finding]:
@@ -16,23 +22,28 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
     Where the history shows a loss that explodes, and a smaller rate cures it as well, it is the
     rate: the scale of the targets and of the gradient are one number to plain descent.
     """
-    if signals.jumps and signals.slower:
-        return
-    cure = signals.cured("inputs")
+    slower = signals.slower if signals.jumps else None
+
+    def cured(*names: str) -> Trial | None:
+        cure = signals.cured(*names)
+        alike = cure and slower and cure.skill < slower.skill + bound("tie")
+        return None if alike else cure
+
+    cure = cured("inputs")
     largest = max(signals.input_scale)
     small, huge = largest < bound("tiny inputs"), largest > bound("huge inputs")
     if huge and not cure and signals.saturated_first:
         cure = signals.helped("inputs")
     if huge and not cure and not signals.cured("rate x10", "rate x100"):
-        cure = signals.cured("inputs, rate x10", "inputs, rate x100")
+        cure = cured("inputs, rate x10", "inputs, rate x100")
     if cure and (small or huge):
         yield scaled_inputs(
             signals,
             "inputs_scaled_twice" if small else "inputs_not_normalized",
             "the scale of the inputs alone keeps the network behind",
-            proof=signals.proof(cure),
+            trial=cure,
         )
-    cure = signals.cured("targets") or (None if cure else signals.cured("inputs and targets"))
+    cure = cured("targets") or (None if cure else cured("inputs and targets"))
     if cure:
         y = np.asarray(signals.measurements.recipe.train[1], float)
         yield fault(
@@ -40,12 +51,16 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
             "targets",
             "the scale of the targets keeps the network behind",
             f"mean {y.mean():.3g}, deviation {y.std():.3g}",
-            proof=signals.proof(cure),
+            **signals.effect_of(cure),
         )
 
 
 def scaled_inputs(
-    signals: Signals, cause: str, evidence: str, confidence: float = 1.0, proof: str = ""
+    signals: Signals,
+    cause: str,
+    evidence: str,
+    confidence: float = 1.0,
+    trial: Trial | None = None,
 ) -> Finding:
     """Inputs whose scale is the cause, and the column that is farthest from unit scale."""
     columns, (mean, deviation) = signals.scales, signals.input_scale
@@ -56,7 +71,7 @@ def scaled_inputs(
         evidence,
         f"mean up to {mean:.4g}, deviation up to {deviation:.4g}",
         confidence=confidence,
-        proof=proof,
+        **signals.effect_of(trial),
     )
 
 
@@ -79,8 +94,8 @@ def penalty(signals: Signals) -> Iterator[Finding]:
         if np.nanmin(steps.penalty) < 0:
             evidence = "the penalty is negative: it rewards large weights"
             specific = {"remedy": "add the penalty to the loss, do not subtract it"}
-    proof = signals.proof(cure)
-    yield fault("excessive_regularization", where, evidence, measured, proof=proof, **specific)
+    specific |= signals.effect_of(cure)
+    yield fault("excessive_regularization", where, evidence, measured, **specific)
 
 
 def noise(signals: Signals) -> Iterator[Finding]:
@@ -97,7 +112,7 @@ def noise(signals: Signals) -> Iterator[Finding]:
         "training mode",
         f"{share:.0%} of what tells the outputs of two rows apart is drawn at random",
         f"{share:.0%} of the variance of the outputs in training mode",
-        proof=signals.proof(quiet),
+        **signals.effect_of(quiet),
     )
 
 
@@ -115,7 +130,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "the steps overshoot",
             update,
             remedy=f"divide the learning rate by {1 / low.change.rate:.0f}",
-            proof=signals.proof(low),
+            **signals.effect_of(low),
         )
     elif not high and not longer and signals.stands:
         yield fault(
@@ -132,7 +147,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "epochs",
             "the run ends before the network has learned",
             f"{len(signals.steps.loss)} steps, {update}",
-            proof=signals.proof(longer),
+            **signals.effect_of(longer),
         )
     elif high:
         yield fault(
@@ -140,7 +155,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "optimizer",
             "the steps are too small for the run",
             f"{len(signals.steps.loss)} steps, {update}",
-            proof=signals.proof(high),
+            **signals.effect_of(high),
         )
 
 
@@ -152,7 +167,7 @@ def summed_loss(signals: Signals, slower: Trial) -> Finding:
         "loss",
         f"the loss is a sum over rows, so every step is {batch} times as large",
         "a batch repeated has twice the loss",
-        proof=signals.proof(slower),
+        **signals.effect_of(slower),
     )
 
 
@@ -164,11 +179,8 @@ def sum_too_large(signals: Signals) -> Iterator[Finding]:
             yield summed_loss(signals, slower)
 
 
-def capacity(signals: Signals) -> Iterator[Finding]:
-    """A network that stays behind simple models, and nothing tried cures it.
-
-    What helps a little, or a run of few steps, still says where to look.
-    """
+def not_over(signals: Signals) -> Iterator[Finding]:
+    """A run that stays behind simple models and is not over: so little says only where to look."""
     planned = signals.measurements.run.planned
     further = signals.helped("longer") if signals.still_falls else None
     if further or planned < bound("few steps"):
@@ -179,12 +191,8 @@ def capacity(signals: Signals) -> Iterator[Finding]:
             f"{planned} steps",
             remedy="ten times the epochs",
             confidence=0.5,
-            proof=signals.proof(further),
+            **signals.effect_of(further),
         )
-    elif not signals.known or not signals.finite:
-        return
-    elif signals.share >= bound("learned"):
-        yield from generalization(signals)
     elif max(signals.input_scale) > bound("huge inputs") and signals.saturated_first:
         yield scaled_inputs(
             signals,
@@ -193,28 +201,158 @@ def capacity(signals: Signals) -> Iterator[Finding]:
             f"change alone helps{signals.batches_in_words}",
             confidence=0.5,
         )
-    elif not signals.trials:  # what no change was tried on, none is known not to help
-        yield from map(as_fault, clipping(signals))
-    else:
-        yield too_small_a_network(signals)
 
 
-def too_small_a_network(signals: Signals) -> Finding:
-    """A network behind simple models that no change of rate, length or scale helps."""
+def another_start(signals: Signals) -> Iterator[Finding]:
+    """A start whose exchange alone cures, and the kernel that is farthest from the other one."""
+    cure = signals.cured("initialization")
+    if cure is None:
+        return
+    own, other = (
+        {
+            name_of(path): float(np.sqrt(np.mean(np.square(np.asarray(leaf, float)))))
+            for path, leaf in jax.tree.leaves_with_path(tree)
+        }
+        for tree in (signals.measurements.initial[0], signals.interventions.he_start[0])
+    )
+    factors = {name: own[name] / max(size, 1e-30) for name, size in other.items()}
+    name = max(factors, key=lambda name: abs(np.log(max(factors[name], 1e-30))))
+    factor = factors[name]
+    if 1 / bound("another start") < factor < bound("another start"):
+        return  # what helps is luck
+    yield fault(
+        "initialization_too_large" if factor > 1 else "initialization_too_small",
+        name,
+        f"another start alone helps, and {name} starts {factor:.2g} times as large as there",
+        f"root mean square {own[name]:.2g}",
+        healthy=f"{other[name]:.2g}",
+        confidence=0.8,
+        **signals.effect_of(cure),
+    )
+
+
+def beyond_reach(signals: Signals) -> Iterator[Finding]:
+    """Outputs that stay within bounds whatever the parameters are, and targets beyond these."""
+    skill, recipe = signals.measurements.skill, signals.measurements.recipe
+    if skill.kind != "regression" or skill.outputs is None or not skill.fits:
+        return
+    low, high = reach(signals)
+    y = np.asarray(recipe.train[1], float)
+    missing = y - np.clip(y, low, high)
+    share = float(np.mean(np.abs(missing) > bound("outside") * max(float(y.std()), 1e-6)))
+    if (missing**2).mean() > bound("out of range") * y.var():
+        yield fault(
+            "relu_output" if low == 0 and high == np.inf else "output_range_excludes_targets",
+            signals.exchanges.start.last,
+            f"whatever the parameters are, the outputs stay in [{low:.3g}, {high:.3g}], and "
+            f"{share:.0%} of the targets, from {y.min():.3g} to {y.max():.3g}, lie outside",
+            f"[{low:.3g}, {high:.3g}]",
+            healthy=f"[{y.min():.3g}, {y.max():.3g}]",
+            remedy="a layer without activation behind the last one, and targets of unit scale",
+            confidence=0.9,
+        )
+
+
+def reach(signals: Signals) -> tuple[float, float]:
+    """The lowest and the highest output at the parameters of the run, and at multiples of them.
+
+    What is ten times as large at ten times the parameters has no bound.
+    """
+    measured = signals.measurements
+    x = np.asarray(measured.recipe.train[0])[: measured.recipe.rows or REACHED]
+    networks = measured.initial, (measured.run.params, measured.run.state)
+    apply = jax.jit(lambda p, s, x: measured.recipe.apply(p, s, x, None, False)[0])
+    lows, highs = [], []
+    for factor in FACTORS:
+        scaled = [(jax.tree.map(partial(np.multiply, factor), p), s) for p, s in networks]
+        outputs = [np.nan_to_num(np.asarray(apply(p, s, x), float)) for p, s in scaled]
+        lows.append(min(part.min() for part in outputs))
+        highs.append(max(part.max() for part in outputs))
+    low, high = min(lows), max(highs)
+    return (
+        -np.inf if low < 2 * min(lows[:-2]) and low < 0 else low,
+        np.inf if high > 2 * max(highs[:-2]) and high > 0 else high,
+    )
+
+
+def head(signals: Signals) -> Iterator[Finding]:
+    """Outputs or a loss whose exchange alone cures: which it was is what was exchanged."""
+    _, start = signals.exchanges.head, signals.exchanges.start
+    raw, both, loss = (signals.cured(name) for name in ("outputs", "outputs and loss", "loss"))
+    if raw or both:
+        better = raw if raw and not (both and both.skill > raw.skill + bound("tie")) else both
+        unit = start.range
+        bounded = unit is not None and not unit.raw and start.kind == "values"
+        yield fault(
+            "output_range_excludes_targets" if bounded else "output_activation_mismatch",
+            start.last,
+            "what stands behind the last layer keeps the network behind"
+            + ("" if better is raw else ", and the loss that goes with it"),
+            f"{max(signals.reached, 0):.2f} with it",
+            confidence=0.7,
+            **signals.effect_of(better),
+        )
+    elif loss:
+        yield fault(
+            "loss_mismatch",
+            start.loss_line,
+            "the loss keeps the network behind",
+            f"{max(signals.reached, 0):.2f} with it",
+            confidence=0.7,
+            **signals.effect_of(loss),
+        )
+
+
+def trusted_optimizer(signals: Signals) -> Iterator[Finding]:
+    """An optimizer whose exchange alone cures, where no factor on its rate does."""
+    _ = signals.exchanges.optimizer
+    cure = signals.cured("optimizer", "optimizer x10")
+    if cure is None:
+        return
+    overshoots = signals.overshoots
+    rate = 1e-3 * cure.change.rate
+    yield fault(
+        "learning_rate_too_high" if overshoots else "learning_rate_too_low",
+        "optimizer",
+        "the steps of this optimizer "
+        + ("overshoot" if overshoots else "go too little or the wrong way")
+        + ", and no factor on its rate alone helps",
+        f"update {signals.update_ratio:.1e} of the weights a step",
+        remedy=f"optax.chain(optax.clip_by_global_norm(1.0), optax.adam({rate:g}))",
+        confidence=0.6,
+        **signals.effect_of(cure),
+    )
+
+
+def capacity(signals: Signals) -> Iterator[Finding]:
+    """A network that stays behind simple models while one with wider layers does not."""
+    if not signals.known or not signals.finite or signals.share >= bound("learned"):
+        return
+    trials = signals.exchanges.width
+    same, wider = (
+        max((t for name, t in trials.items() if name.startswith(word)), key=skill, default=None)
+        for word in ("same", "wider")
+    )
+    if same is None or wider is None:
+        return
     measured = signals.measurements
     widths = [level.units for level in measured.start.levels[:-1]]
-    name, best = measured.reference.best
-    luck = signals.cured("initialization")
-    return fault(
-        "insufficient_capacity",
-        measured.layers[int(np.argmin(widths))].place if widths else "the whole network",
-        f"a simple model ({name}) reaches {best:.2f} on held-out rows, this network "
-        f"{signals.reached:.2f} on its training rows, and no change of rate, length or scale "
-        + ("helps; another start does: with so few units it takes luck" if luck else "helps")
-        + signals.batches_in_words,
-        f"narrowest layer of {min(widths)} units" if widths else "no hidden layer",
-        confidence=0.4,
-    )
+    behind = same.skill < bound("failed") * signals.reference
+    if behind and wider.skill > max(same.skill, signals.reached) + bound("gap"):
+        yield fault(
+            "insufficient_capacity",
+            measured.layers[int(np.argmin(widths))].place,
+            f"a plain network of these widths reaches {same.skill:.2f} as well, and one of wider "
+            f"layers {wider.skill:.2f}{signals.batches_in_words}",
+            f"narrowest layer of {min(widths)} units",
+            confidence=0.8,
+            effect=wider.skill,
+        )
+
+
+def skill(trial: Trial) -> float:
+    """What trials are compared by."""
+    return trial.skill
 
 
 def generalization(signals: Signals) -> Iterator[Finding]:

@@ -1,9 +1,8 @@
 """The user's training, in the steps of `nnref run`, and the same with one thing changed."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,19 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.run.budget import Budget
 from nnref.parts.schedules import PlateauState
 from nnref.training import train
 from nnref.training.probes import StepParts, all_finite, leaf_norms, update_gradient_cosine
 from nnref.training.task import Functions
 from nnref.training.train import TrainState
+from nnref.training.work import work_of
 
 Tree = Any
 SNAPSHOTS = 20  # parameter snapshots over a run, for what changes slowly
 # One program for all trials must be compiled. It is, where the trials one after the other, in the
-# program of the run, would take longer than this many times the compiling of that program.
+# program of the run, would take more than these seconds of a core; for a few it never pays.
 WORTH = 4.0
+FEW = 2
+OPERATION = 2e-7  # seconds that an operation takes beside its arithmetic, in a compiled epoch
+STEP = 1e-5  # and that a step takes there
+CALL = 5e-4  # seconds that a step takes which is called from Python
 
 
 class Change(NamedTuple):
@@ -38,6 +42,15 @@ class Change(NamedTuple):
     inputs: Any = 0
     targets: Any = 0
     stops: Any = True
+
+
+class Trial(NamedTuple):
+    """A run with something changed: its skill at the end on training and on validation rows."""
+
+    name: str
+    change: Change
+    skill: float
+    valid: float | None
 
 
 class Step(NamedTuple):
@@ -68,7 +81,6 @@ class Run:
     snapshots: list[tuple[int, Tree, Tree]]  # steps taken, parameters, state of the network
     carry: Any
     planned: int  # steps that the user asked for; fewer where the experiment says when to stop
-    seconds: float
     network: tuple[Tree, Tree] | None = None  # that training leaves, where it is not the last one
     losses: Any = ()  # of the epochs, as `nnref run` shows them
 
@@ -195,9 +207,14 @@ class Trainer:
     """The training of a recipe, compiled once for every change of it."""
 
     def __init__(
-        self, recipe: Recipe, stepwise: bool = False, decay: tuple[float, ...] = ()
+        self,
+        recipe: Recipe,
+        stepwise: bool = False,
+        decay: tuple[float, ...] = (),
+        budget: Budget | None = None,
     ) -> None:
         self.recipe = recipe
+        self.budget = Budget() if budget is None else budget
         self.plan = recipe.plan
         self.stepwise = stepwise
         self.decay = decay  # what a step of the optimizer takes of each parameter, gradient or not
@@ -205,6 +222,7 @@ class Trainer:
         self.batch = min(recipe.batch_size, self.rows)
         self.steps_per_epoch = -(-self.rows // self.batch)
         self.planned = recipe.epochs * self.steps_per_epoch
+        self.length = self.planned  # steps of a trial: as many as the run itself took
         # The largest divisor that still leaves enough snapshots: one compiled chunk serves all.
         fewest = min(recipe.epochs, SNAPSHOTS // 2)
         most = recipe.epochs // fewest
@@ -214,8 +232,23 @@ class Trainer:
         self.begin_epoch = jax.jit(self._begin_epoch)
         self.step = jax.jit(self._step)
         self.end_epoch = jax.jit(self._end_epoch)
-        self.compiling = 0.0  # seconds that the chunk took to compile, once it is
-        self.lasting = 0.0  # and about what a run of it lasts
+
+    @property
+    def work_of_a_step(self) -> float:
+        """Seconds of an idle core that a step takes."""
+        return self.arithmetic + (CALL if self.stepwise else STEP)
+
+    @cached_property
+    def arithmetic(self) -> float:
+        """Seconds of the operations of a step, counted from its traced program."""
+        network = jax.eval_shape(self.recipe.init, jax.random.key(0))
+        carry = jax.eval_shape(self.start, network)
+        x, y = self.recipe.train
+        data = jax.eval_shape(lambda: self.data(x[None], y[None], carry.state))
+        rows = jax.ShapeDtypeStruct((self.batch,), jnp.int32)
+        inner = carry.state, jax.ShapeDtypeStruct((), jnp.int32)
+        program = jax.make_jaxpr(self._step)(inner, carry.state.key, rows, data, Change())
+        return work_of(program.jaxpr, OPERATION)[0]
 
     def _start(self, network: tuple[Tree, Tree], hyperparameters: Any, data: Any) -> Carry:
         """Where a run of this network begins: key, patience and the optimizer's state are new."""
@@ -304,8 +337,8 @@ class Trainer:
         state, row = train.end_of_epoch(functions, self.plan, state, row, splits, epoch)
         return goes_on(state, change), row["train_loss"]
 
-    def advance(self, carry: Carry, data: Any, change: Change, deadline: float) -> Any:
-        """A chunk of epochs, or as many steps of it as the time allows.
+    def advance(self, carry: Carry, data: Any, change: Change, most: int) -> Any:
+        """A chunk of epochs; step by step, `most` steps of it at most.
 
         Returns:
             Where the run stands, the measures of its steps, (steps, ...), and the losses of its
@@ -326,23 +359,22 @@ class Trainer:
                 rows = order[first : first + self.batch]
                 inner, each = self.step(inner, key, rows, data, change)
                 sums.append(jax.device_get(each))
-                if time.perf_counter() > deadline:
+                if len(steps) + len(sums) >= most:
                     break
             steps += [each["probes"] for each in sums]
             carry = Carry(inner[0], carry.epoch)
             if len(sums) < self.steps_per_epoch:
-                break  # no time is left
+                break  # the work is done in the middle of an epoch
             sums = jax.tree.map(lambda *parts: np.stack(parts), *sums)
             state, loss = self.end_epoch(inner[0], sums, carry.epoch, data, change)
             carry = Carry(state, carry.epoch + 1)
             losses.append(loss)
-            if not state.running or time.perf_counter() > deadline:
+            if not state.running or len(steps) >= most:
                 break
         return carry, jax.tree.map(lambda *parts: np.stack(parts), *steps), np.array(losses)
 
-    def run(self, network: tuple[Tree, Tree], *, seconds: float) -> Run:
-        """Train as the user would, for so many seconds at most, from this network."""
-        began = time.perf_counter()
+    def run(self, network: tuple[Tree, Tree], *, work: float = np.inf) -> Run:
+        """Train as the user would, from this network, with so much work at most."""
         carry, change = self.start(network), self.change(Change())
         x, y = self.recipe.train
         data = self.data(x[None], y[None], carry.state)
@@ -350,40 +382,37 @@ class Trainer:
         shown: list[Step] = []
         losses: list[np.ndarray] = []
         taken, planned = 0, self.planned
-        if not self.stepwise:
-            self.chunk = jax.jit(self._chunk).lower(carry, data, change).compile()
-            self.compiling = time.perf_counter() - began
-            began = time.perf_counter()  # compiling is not training
-        while taken < planned and time.perf_counter() - began < seconds:
-            carry, part, of_epochs = self.advance(carry, data, change, began + seconds)
+        most = int(max(1.0, min(planned, work / self.work_of_a_step)))
+        while taken < min(planned, most):
+            carry, part, of_epochs = self.advance(carry, data, change, most - taken)
             shown.append(part)
             losses.append(of_epochs)
-            if not taken and self.stepwise and len(part.loss) < bound("few steps"):
-                began = time.perf_counter()  # the time went into compiling
             taken += len(part.loss)
             snapshots.append((taken, carry.state.params, carry.state.model_state))
             if not part.finite[-1].all():
                 break  # nothing comes back from infinity
             if not carry.state.running:
                 planned = taken  # the experiment says when to stop
-        self.lasting = (time.perf_counter() - began) * self.planned / taken
+        if most < planned:
+            self.length = most
+        self.budget.spend(taken * self.work_of_a_step)
         steps = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
-        seconds = time.perf_counter() - began
         network = train.networks(carry.state)
-        return Run(steps, snapshots, carry, planned, seconds, network, np.concatenate(losses))
+        return Run(steps, snapshots, carry, planned, network, np.concatenate(losses))
 
-    def longer(self, run: Run, factor: int, seconds: float) -> tuple[Tree, Tree, int]:
-        """Parameters and state after `factor` times the run, and the steps that this took."""
-        began = time.perf_counter()
+    def longer(self, run: Run, factor: int) -> tuple[Tree, Tree] | None:
+        """Parameters and state after `factor` times the run; None where the work is too much."""
         carry, change, taken = run.carry, self.change(Change()), len(run.steps.loss)
+        work = (factor * run.planned - taken) * self.work_of_a_step
+        if not self.budget.affords(work):
+            return None
         x, y = self.recipe.train
         data = self.data(x[None], y[None], carry.state)
-        while taken < factor * run.planned and time.perf_counter() - began < seconds:
-            if not carry.state.running:
-                break
-            carry, part, _ = self.advance(carry, data, change, began + seconds)
+        while taken < factor * run.planned and carry.state.running:
+            carry, part, _ = self.advance(carry, data, change, factor * run.planned - taken)
             taken += len(part.loss)
-        return *train.networks(carry.state), taken
+        self.budget.spend(work)
+        return train.networks(carry.state)
 
     def trials(
         self,
@@ -391,7 +420,6 @@ class Trainer:
         targets: Any,
         changes: list[Change],
         networks: list[tuple[Tree, Tree]],
-        seconds: float,
     ) -> list[tuple[Tree, Tree] | None]:
         """Train once for every change, from the network that goes with it.
 
@@ -403,67 +431,64 @@ class Trainer:
             targets: likewise.
             changes: what is different in each run.
             networks: where each begins, parameters and state.
-            seconds: that all of them may take together.
 
         Returns:
-            The network where each ended. None stands for a run that was not made: one after the
-            other, until the seconds are over.
+            The network where each ended, after as many steps as the run itself took. None stands
+            for one whose work was too much for what is left: the first ones go first.
         """
-        deadline = time.perf_counter() + seconds
         carries = [self.start(network) for network in networks]
         dtypes = [jnp.asarray(part[:1]).dtype for part in self.recipe.train]
         same = [jnp.asarray(part[:1, :1]).dtype for part in (inputs, targets)] == dtypes
-        quick = len(changes) * self.lasting < WORTH * self.compiling
+        work = self.length * self.work_of_a_step
+        many = len(changes) if np.isinf(self.budget.left) else int(self.budget.left // work)
+        made = min(len(changes), max(many, 0))
+        self.budget.spend(made * work)
+        quick = made <= FEW or made * work < WORTH
         each = self.one_by_one if self.stepwise or (quick and same) else self.together
-        ended = each(inputs, targets, changes, carries, deadline)
-        return [
-            None if carry is None else self.left(carry.state, change)
-            for carry, change in zip(ended, changes, strict=True)
-        ]
+        ended = each(inputs, targets, changes[:made], carries[:made]) if made else []
+        return [*ended, *[None] * (len(changes) - made)]
 
-    def left(self, state: TrainState, change: Change) -> tuple[Tree, Tree]:
+    @staticmethod
+    def left(carry: Carry, change: Change) -> tuple[Tree, Tree]:
         """The network that a trial leaves: of another data set there was no best one to keep."""
-        own = change.inputs == change.targets == 0
-        return train.networks(state if own else state._replace(kept=None))
+        kept = carry.state.kept
+        if kept is None:
+            return train.networks(carry.state)
+        own = (change.inputs == 0) & (change.targets == 0)
+        last = train.networks(carry.state._replace(kept=None))
+        return jax.tree.map(lambda best, end: jnp.where(own, best, end), kept, last)
 
     def one_by_one(
-        self,
-        inputs: Any,
-        targets: Any,
-        changes: list[Change],
-        carries: list[Carry],
-        until: float,
-    ) -> list[Carry | None]:
-        """Trials by the program of the run; None for those that had no time."""
-        ended: list[Carry | None] = []
+        self, inputs: Any, targets: Any, changes: list[Change], carries: list[Carry]
+    ) -> list[tuple[Tree, Tree]]:
+        """Trials by the program of the run."""
+        ended = []
         for change, carry in zip(changes, carries, strict=True):
             own = inputs[change.inputs][None], targets[change.targets][None]
             data = self.data(*own, carry.state)
             factors = self.change(change)._replace(inputs=0, targets=0)
-            for _ in range(self.recipe.epochs // self.chunk_epochs):
-                if time.perf_counter() < until and carry.state.running:
-                    carry, steps, _ = self.advance(carry, data, factors, until)
-                    if not steps.finite[-1].all():
-                        break  # nothing comes back from infinity
-            ended.append(None if time.perf_counter() >= until else carry)
+            taken = 0
+            while taken < self.length and carry.state.running:
+                carry, steps, _ = self.advance(carry, data, factors, self.length - taken)
+                taken += len(steps.loss)
+                if not steps.finite[-1].all():
+                    break  # nothing comes back from infinity
+            ended.append(self.left(carry, change))
         return ended
 
     def together(
-        self,
-        inputs: Any,
-        targets: Any,
-        changes: list[Change],
-        carries: list[Carry],
-        until: float,
-    ) -> list[Carry]:
-        """Trials in one program; each ends where it is when the time is over."""
+        self, inputs: Any, targets: Any, changes: list[Change], carries: list[Carry]
+    ) -> list[tuple[Tree, Tree]]:
+        """Trials in one program."""
         data = self.data(inputs, targets, carries[0].state)
         many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, 0)))
-        stack = partial(jax.tree.map, lambda *parts: jnp.stack(list(map(jnp.asarray, parts))))
+
+        @jax.jit  # one program, where each leaf would be one
+        def stack(*trees: Tree) -> Tree:
+            return jax.tree.map(lambda *parts: jnp.stack(parts), *trees)
+
         carry, change = stack(*carries), stack(*map(self.change, changes))
-        for _ in range(self.recipe.epochs // self.chunk_epochs):
+        for _ in range(-(-self.length // (self.chunk_epochs * self.steps_per_epoch))):
             carry, _ = many(carry, data, change)
-            jax.block_until_ready(carry)
-            if time.perf_counter() > until:
-                break
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], carry) for i in range(len(changes))]
+        ends = jax.device_get(jax.jit(jax.vmap(self.left))(carry, change))
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], ends) for i in range(len(changes))]

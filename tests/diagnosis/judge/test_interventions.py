@@ -15,7 +15,7 @@ from nnref.diagnosis.recipe import Recipe
 
 
 def tried(recipe):
-    return Interventions(Measurements(recipe, seconds=30.0))
+    return Interventions(Measurements(recipe))
 
 
 def test_batches_are_learned_by_heart_by_what_can_and_not_by_what_cannot():
@@ -74,11 +74,11 @@ def test_a_penalty_of_either_sign_is_tried_without():
 def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
     strong, mild = optax.add_decayed_weights(5.0), optax.add_decayed_weights(1e-4)
     measured = Measurements(
-        replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40), 30.0
+        replace(linear(), optimizer=optax.chain(strong, optax.sgd(0.02)), epochs=40)
     )
     assert measured.decay == pytest.approx([0.1])
     assert measured.trained.skill < 0.6
     assert Interventions(measured).trials["decay"].skill > 0.99
     for optimizer in (optax.chain(mild, optax.sgd(0.02)), optax.adam(0.1)):
-        measured = Measurements(replace(linear(), optimizer=optimizer), 30.0)
+        measured = Measurements(replace(linear(), optimizer=optimizer))
         assert measured.decay == ()

@@ -52,13 +52,13 @@ def test_outputs_that_may_be_negative_are_a_fault_where_the_loss_was_not_finite(
 @pytest.mark.parametrize(
     ("clipped", "causes"), [(None, []), (0.5, []), (0.95, ["learning_rate_too_low"])]
 )
-def test_what_had_no_time_to_be_tried_is_not_said_not_to_help(clipped, causes):
+def test_what_was_not_tried_is_not_said_not_to_help(clipped, causes):
     made = case(reached=0.1, clipped=clipped)
     made.interventions.trials = {}
     found = decide(made, [])
     assert [f.cause for f in found if f.severity == "fault"] == causes
     assert len([f for f in found if f.where == "clipping"]) == len(causes)
-    assert any("no time was left" in line for line in impossible(made))
+    assert any("no work was left" in line for line in impossible(made))
 
 
 def test_a_cause_is_no_symptom_of_itself():
@@ -80,7 +80,7 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
 
 def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():
     distance = Finding("loss_mismatch", "note", "net.py:3", "a distance", confidence=0.3)
-    found = decide(case(reached=0.1), [distance])
+    found = decide(case(reached=0.1, wider=0.9), [distance])
     assert [f.cause for f in found if f.severity == "fault"] == ["insufficient_capacity"]
     note = Finding("loss_mismatch", "note", "net.py:3", "the same for other targets")
     for tried, cause in (({}, "loss_mismatch"), ({"rate_x10": 0.9}, "learning_rate_too_low")):

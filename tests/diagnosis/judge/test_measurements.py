@@ -10,6 +10,7 @@ import pytest
 from networks import recipe_of, task
 
 import nnref
+from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 
 
@@ -24,9 +25,7 @@ from nnref.diagnosis.judge.measurements import Measurements
     ],
 )
 def test_clipped_steps_are_counted_where_the_global_norm_is_clipped(optimizer, clips):
-    measured = Measurements(
-        replace(recipe_of(task()), optimizer=optimizer, epochs=40), seconds=30.0
-    )
+    measured = Measurements(replace(recipe_of(task()), optimizer=optimizer, epochs=40))
     lengths = np.sqrt((measured.run.steps.gradient.astype(float) ** 2).sum(1))
     share = float((lengths > 1).mean())
     assert 0 < share < 1
@@ -41,10 +40,11 @@ def test_steps_of_an_experiment_are_counted_too(tmp_path):
     assert measures["share of clipped steps"] > 0.9
 
 
-def test_a_slow_network_is_trained_step_by_step_within_its_time():
-    measured = Measurements(recipe_of(task()), seconds=30.0)
-    measured.seconds_of_a_step = 10.0  # measured once, and kept
+def test_a_slow_network_is_trained_step_by_step_and_only_as_far_as_its_effort():
+    measured = Measurements(recipe_of(task()), effort=1e-9)
     assert measured.trainer.stepwise
-    measured = Measurements(recipe_of(task()), seconds=30.0)
-    measured.seconds_of_a_step = 1e-5
+    assert len(measured.run.steps.loss) == 1 < measured.run.planned
+    assert not Interventions(measured).trials
+    measured = Measurements(recipe_of(task()))
     assert not measured.trainer.stepwise
+    assert measured.run.complete

@@ -164,7 +164,7 @@ def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps
 
 
 def test_a_softmax_that_weighs_other_data_is_attention():
-    made = case(activation=("exp", "div"))
+    made = case(activation=("exp", "div"), wider=0.9)
     made.measurements.layers = [each._replace(weighs=True) for each in made.measurements.layers]
     causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
     assert causes == ["insufficient_capacity"]

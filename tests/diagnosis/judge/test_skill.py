@@ -20,7 +20,7 @@ def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_th
         return jnp.mean(outputs[:, 0] <= outputs[:, 0].max())  # all are, always
 
     for loss, fits in ((matched, False), (lambda o, y: jnp.mean((o - y) ** 2), True)):
-        measured = Measurements(replace(linear(), loss=loss, metric=near), 30.0)
+        measured = Measurements(replace(linear(), loss=loss, metric=near))
         assert measured.skill.fits == fits
         assert bool(measured.skill.metric_refused) == (not fits)
 
@@ -43,13 +43,13 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
         kind="binary",
         metric=balanced,
     )
-    measured = Measurements(recipe, seconds=30.0)
+    measured = Measurements(recipe)
     half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
     assert measured.skill.outcome(half, {}).skill == 1
     assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
     assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
     assert measured.never_predicted == set()
-    still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)), seconds=30.0)
+    still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)))
     assert still.never_predicted == {1}
 
 
@@ -57,12 +57,12 @@ def test_rows_are_looked_at_evenly_where_there_are_many():
     x = np.linspace(0, 1, 5000, dtype=np.float32)[:, None]
     made = recipe_of(task())
     recipe = replace(made, train=(x, x), init=lambda key: ({"w": jnp.ones((1, 1))}, {}))
-    outputs, y = Measurements(recipe, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
+    outputs, y = Measurements(recipe).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(outputs, y)
     assert len(y) == 1024
     assert (y[0], y[-1]) == (0, 1)
     goes_on = replace(recipe, restart=lambda params, state: state)
-    _, y = Measurements(goes_on, seconds=30.0).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
+    _, y = Measurements(goes_on).skill.outputs_at({"w": jnp.ones((1, 1))}, {})
     np.testing.assert_array_equal(y, x[:1024])
 
 
@@ -73,10 +73,10 @@ def product(outputs, y):
 def test_costs_of_one_answer_to_all_rows_are_no_targets():
     """As in Reddi et al. 2018: a linear cost whose sign changes, and inputs that are all one."""
     same = np.ones_like(X)
-    assert Measurements(recipe_of(task(loss=product, train=(same, Y))), seconds=30.0).skill.costs
+    assert Measurements(recipe_of(task(loss=product, train=(same, Y)))).skill.costs
     for other in (
         task(loss=product),
         task(train=(same, Y)),
         task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
     ):
-        assert not Measurements(recipe_of(other), seconds=30.0).skill.costs
+        assert not Measurements(recipe_of(other)).skill.costs

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from invented_runs import (
@@ -16,6 +17,7 @@ from invented_runs import (
     faults,
     history,
     look,
+    params,
     summed_loss,
 )
 
@@ -111,18 +113,53 @@ TABLE = {
     ),
     "insufficient_capacity": (
         "insufficient_capacity",
-        {"reached": 0.3},
-        {"reached": 0.3, "longer": 0.9},
+        {"reached": 0.3, "wider": 0.9},
+        {"reached": 0.3, "longer": 0.9, "wider": 0.9},
+    ),
+    "insufficient_capacity, not where a wider network is no better": (
+        "insufficient_capacity",
+        {"reached": 0.3, "wider": 0.9},
+        {"reached": 0.3, "wider": 0.35},
+    ),
+    "learning_rate_too_low, by another optimizer": (
+        "learning_rate_too_low",
+        {"reached": 0.1, "optimizer": 0.9},
+        {"reached": 0.1, "optimizer": 0.15},
+    ),
+    "learning_rate_too_high, by another optimizer": (
+        "learning_rate_too_high",
+        {"reached": 0.1, "optimizer": 0.9, "steps": history(JUMPS)},
+        {"reached": 0.1, "optimizer": 0.9},
+    ),
+    "loss_mismatch, by its exchange": (
+        "loss_mismatch",
+        {"reached": 0.1, "exchanged": {"loss": 0.9}},
+        {"reached": 0.1, "exchanged": {"loss": 0.15}},
+    ),
+    "output_activation_mismatch, by its exchange": (
+        "output_activation_mismatch",
+        {"reached": 0.1, "outputs": 0.9},
+        {"reached": 0.1, "outputs": 0.15},
+    ),
+    "output_activation_mismatch, with another loss": (
+        "output_activation_mismatch",
+        {"reached": 0.1, "outputs": 0.1, "outputs_and loss": 0.9},
+        {"reached": 0.1, "exchanged": {"loss": 0.9}},
+    ),
+    "initialization_too_small, of any kernel": (
+        "initialization_too_small",
+        {"reached": 0.1, "initialization": 0.9, "first": params(scale=0.2)},
+        {"reached": 0.1, "initialization": 0.9, "first": params(scale=0.3)},
     ),
     "insufficient_capacity, not of a run hardly begun": (
         "insufficient_capacity",
-        {"reached": 0.1},
-        {"reached": 0.1, "steps": history(np.ones(10))},
+        {"reached": 0.1, "wider": 0.9},
+        {"reached": 0.1, "wider": 0.9, "steps": history(np.ones(10))},
     ),
     "insufficient_capacity, not of memory": (
         "insufficient_capacity",
-        {"reached": 0.3, "valid": 0.0},
-        {"reached": 0.9, "valid": 0.0},
+        {"reached": 0.3, "valid": 0.0, "wider": 0.9},
+        {"reached": 0.9, "valid": 0.0, "wider": 0.95},
     ),
     "undertrained, by a little": (
         "undertrained",
@@ -149,6 +186,32 @@ def test_a_near_miss_does_not(name):
     assert cause not in faults(near)
 
 
+@pytest.mark.parametrize(("goal", "found"), [(5.0, ["output_range_excludes_targets"]), (0.5, [])])
+def test_targets_beyond_all_that_the_outputs_can_be(goal, found):
+    """A network that ends in a recurrent layer gives what its last activation can be."""
+    made = case(reached=0.1, y=np.random.default_rng(0).uniform(-goal, goal, (200, 1)))
+    kernel = made.measurements.initial[0]["a"]["kernel"][:4, :1]
+    made.measurements.recipe.apply = lambda params, state, x, key, train: (
+        jnp.tanh(x @ params["a"]["kernel"][:4, :1]),
+        state,
+    )
+    assert kernel.any()
+    assert [f.cause for f in decide(made, []) if f.severity == "fault"] == found
+
+
+def test_the_strongest_change_is_the_cause_and_what_helps_less_its_symptom():
+    """Inputs of 500: a smaller rate helps a loss that jumps, and their scale helps far more."""
+    (found,) = decide(
+        case(reached=0.1, x=HUGE, steps=history(JUMPS), inputs=0.95, **{"rate_x0.1": 0.6}), []
+    )
+    assert found.cause == "inputs_not_normalized"
+    assert [symptom.cause for symptom in found.symptoms] == ["learning_rate_too_high"]
+    (found,) = decide(
+        case(reached=0.1, x=HUGE, steps=history(JUMPS), inputs=0.95, **{"rate_x0.1": 0.94}), []
+    )
+    assert found.cause == "learning_rate_too_high"
+
+
 def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():
-    (found,) = decide(case(reached=0.1), [])
+    (found,) = decide(case(reached=0.1, wider=0.9), [])
     assert found.evidence.endswith("on one batch alone it learns 1.00 of 2 rows, 0.90 of 16 rows")

@@ -12,6 +12,7 @@ import pytest
 import nnref
 from nnref.diagnosis.api import from_experiment
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.run import trials
 from nnref.diagnosis.run.trials import Change, Trainer, first_network
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
@@ -89,7 +90,7 @@ def test_a_diagnosis_trains_as_nnref_run_does(tmp_path, kind, stepwise):
     losses = run.history["train_loss"][0, 1:]
     recipe = from_experiment(path)
     assert len(recipe.train[0]) == 12 * 100 + 57
-    trained = Trainer(recipe, stepwise).run(first_network(recipe), seconds=60)
+    trained = Trainer(recipe, stepwise).run(first_network(recipe))
     assert trained.complete
     assert len(trained.steps.loss) == len(trained.losses) * 13
     if kind == "patience":
@@ -121,23 +122,23 @@ def test_a_state_is_restarted_in_each_epoch_and_before_an_evaluation():
         restart=lambda params, state: {"batches": jnp.zeros(())},
     )
     begun = recipe.init(KEY)
-    assert Trainer(recipe).run(begun, seconds=30).state["batches"] == 4
-    assert Trainer(recipe, stepwise=True).run(begun, seconds=30).state["batches"] == 4
+    assert Trainer(recipe).run(begun).state["batches"] == 4
+    assert Trainer(recipe, stepwise=True).run(begun).state["batches"] == 4
     onwards = replace(recipe, restart=None)
-    assert Trainer(onwards).run(begun, seconds=30).state["batches"] == 12
+    assert Trainer(onwards).run(begun).state["batches"] == 12
 
 
-def test_runs_one_after_the_other_end_where_they_end_together():
+def test_runs_one_after_the_other_end_where_they_end_together(monkeypatch):
     recipe = replace(linear(), epochs=10)
     trainer = Trainer(recipe)
     start = recipe.init(KEY)
-    trainer.run(start, seconds=30.0)
+    trainer.run(start)
     x, y = (np.stack([part, 2 * part]) for part in recipe.train)
     changes = [Change(), Change(rate=0.1), Change(inputs=1), Change(targets=1)]
     ended = []
-    for compiling in (1e9, 0.0):
-        trainer.compiling = compiling
-        ended.append(trainer.trials(x, y, changes, [start] * len(changes), 30.0))
+    for worth in (1e9, 0.0):
+        monkeypatch.setattr(trials, "WORTH", worth)
+        ended.append(trainer.trials(x, y, changes, [start] * len(changes)))
     for alone, together in zip(*ended, strict=True):
         np.testing.assert_allclose(alone[0]["w"], together[0]["w"], rtol=1e-5)
     assert len({str(alone[0]["w"]) for alone in ended[0]}) == len(changes)
@@ -151,7 +152,7 @@ def test_a_trial_of_an_experiment_scales_its_rate_and_its_decay(tmp_path):
     recipe = from_experiment(path)
     network, sets = first_network(recipe), [part[None] for part in recipe.train]
     change = Change(rate=0.1, penalty=0.0)
-    ((params, _),) = Trainer(recipe).trials(*sets, [change], [network], 60.0)
+    ((params, _),) = Trainer(recipe).trials(*sets, [change], [network])
     other = {"optimizer": given["optimizer"] | {"learning_rate": 0.01}, "regularization": {}}
     path.write_text(json.dumps(given | other))
     theirs = nnref.run(path, logbook=None).params
@@ -159,7 +160,7 @@ def test_a_trial_of_an_experiment_scales_its_rate_and_its_decay(tmp_path):
         np.testing.assert_allclose(one, two[0], rtol=1e-3, atol=1e-5)
 
 
-def test_a_rule_to_stop_holds_for_the_data_that_its_validation_rows_belong_to():
+def test_a_rule_to_stop_holds_for_the_data_that_its_validation_rows_belong_to(monkeypatch):
     """From the solution on, the loss does not fall: patience ends the run, not another data set."""
     stop = nnref.Experiment.model_validate(
         EXPERIMENT | {"stop": {"metric": "valid_loss", "patience": 2}}
@@ -167,13 +168,13 @@ def test_a_rule_to_stop_holds_for_the_data_that_its_validation_rows_belong_to():
     solved = {"w": jnp.array([[1.0], [-2.0], [0.0]])}, {}
     recipe = replace(linear(), valid=(X, Y), epochs=12, stop=stop)
     trainer = Trainer(recipe)
-    run = trainer.run(solved, seconds=30.0)
+    run = trainer.run(solved)
     assert len(run.steps.loss) == run.planned == 2 * 2  # two epochs
     sets = np.stack([X, X]), np.stack([Y, 3 * Y])
     changes = [Change(), Change(targets=1)]
-    for compiling in (1e9, 0.0):
-        trainer.compiling = compiling
-        own, other = trainer.trials(*sets, changes, [solved] * 2, 30.0)
+    for worth in (1e9, 0.0):
+        monkeypatch.setattr(trials, "WORTH", worth)
+        own, other = trainer.trials(*sets, changes, [solved] * 2)
         np.testing.assert_array_equal(own[0]["w"], solved[0]["w"])
         assert np.abs(other[0]["w"] - solved[0]["w"]).max() > 0.1
 
@@ -182,6 +183,6 @@ def test_a_line_search_is_given_the_loss_with_its_penalty():
     """Ridge regression: L-BFGS finds w = (X'X / n + 1)^-1 X'y / n."""
     penalized = replace(linear(), penalty=lambda params: jnp.sum(params["w"] ** 2))
     recipe = replace(penalized, optimizer=optax.lbfgs(), batch_size=64, epochs=20)
-    run = Trainer(recipe).run(recipe.init(KEY), seconds=30.0)
+    run = Trainer(recipe).run(recipe.init(KEY))
     ridge = np.linalg.solve(X.T @ X / 64 + np.eye(3), X.T @ Y / 64)
     np.testing.assert_allclose(run.params["w"], ridge, rtol=1e-3, atol=1e-4)

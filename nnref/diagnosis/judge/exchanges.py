@@ -1,0 +1,186 @@
+"""The training with a piece of the program exchanged for a trusted one, and how well it ends."""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.causes import bound
+from nnref.diagnosis.judge.skill import Skill
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.recipe import Recipe, no_penalty
+from nnref.diagnosis.run.edits import (
+    plain_network,
+    same_losses,
+    trusted_loss,
+    trusted_optimizer,
+    with_raw_outputs,
+    with_trusted_optimizer,
+)
+from nnref.diagnosis.run.snapshot import looked_at
+from nnref.diagnosis.run.trials import Change, Trainer, Trial
+
+if TYPE_CHECKING:
+    from nnref.diagnosis.judge.interventions import Interventions
+
+RATES = {"": Change(), " x10": Change(rate=10.0)}  # of the trusted optimizer
+WIDER = 4  # times the units of each hidden layer, where a wider network is tried
+
+
+class Exchanges:
+    """Trainings of a recipe with a piece exchanged, each in a program of its own.
+
+    Skills are by accuracy or R² here, whatever the user's metric is, as outputs may have become
+    logits: where the two disagree on the user's own run, neither outputs nor loss are exchanged.
+    """
+
+    def __init__(self, interventions: "Interventions") -> None:
+        """Take the further runs of a recipe; nothing is trained yet."""
+        self.interventions = interventions
+        self.measurements = interventions.measurements
+        self.recipe = interventions.recipe
+        self.start = AtStart(self.recipe, *self.measurements.initial)
+
+    @cached_property
+    def comparable(self) -> bool:
+        """Whether accuracy or R² says of the user's own run what the user's metric says."""
+        measured = self.measurements
+        if measured.skill.outputs is None or not measured.skill.fits:
+            return False
+        recomputed = measured.recomputed
+        return recomputed is None or abs(recomputed - measured.trained.skill) < bound("gap")
+
+    @cached_property
+    def optimizer(self) -> dict[str, Trial]:
+        """Under a trusted optimizer, at two rates."""
+        recipe = with_trusted_optimizer(self.recipe)
+        return self.tried("optimizer", recipe, self.recipe.train, RATES)
+
+    @cached_property
+    def tail_is_identity(self) -> bool:
+        """Whether the outputs are what the last layer gives, with nothing behind it."""
+        tail = self.start.sample.tail
+        if tail is None:
+            return True
+        make, shape = tail
+        drawn = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
+        outputs = np.asarray(make(drawn))
+        return outputs.size == drawn.size and np.allclose(outputs.ravel(), drawn.ravel(), rtol=1e-3)
+
+    @cached_property
+    def loss(self) -> Any:
+        """The loss of raw outputs that fits the targets; None where it is the user's own."""
+        skill = self.measurements.skill
+        if not self.comparable:
+            return None
+        trusted = trusted_loss(skill.kind, skill.width, np.asarray(self.recipe.train[1]))
+        if trusted is None:
+            return None
+        outputs, y = np.asarray(self.start.outputs, np.float32), self.start.sample.y
+        return None if same_losses(self.recipe.loss, trusted, outputs, y) else trusted
+
+    @cached_property
+    def head(self) -> dict[str, Trial]:
+        """With raw outputs, with the loss that fits the targets, and with both."""
+        if not self.comparable:
+            return {}
+        recipes = {}
+        if not self.tail_is_identity:
+            raw = with_raw_outputs(self.recipe)
+            recipes["outputs"] = raw
+            if self.loss is not None:
+                recipes["outputs and loss"] = with_loss(raw, self.loss)
+        elif self.loss is not None:
+            recipes["loss"] = with_loss(self.recipe, self.loss)
+        tried: dict[str, Trial] = {}
+        for name, recipe in recipes.items():
+            tried |= self.tried(name, recipe, self.recipe.train, {"": Change()})
+        return tried
+
+    @cached_property
+    def scaled(self) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows, standardized where they are far from unit scale."""
+        inputs, targets, _ = self.interventions.planned()
+        return inputs[-1], targets[-1]
+
+    @cached_property
+    def everything(self) -> dict[str, Trial]:
+        """Everything exchanged but the layers: scales, start, optimizer, loss, outputs, noise.
+
+        What does not learn even so is a matter of the layers themselves.
+        """
+        recipe = replace(self.recipe, apply=self.interventions.without_noise, penalty=no_penalty)
+        recipe = with_trusted_optimizer(recipe)
+        if self.comparable and not self.tail_is_identity:
+            recipe = with_raw_outputs(recipe)
+        if self.loss is not None:
+            recipe = with_loss(recipe, self.loss)
+        start = self.interventions.he_start
+        return self.tried("everything", recipe, self.scaled, RATES, start)
+
+    @cached_property
+    def width(self) -> dict[str, Trial]:
+        """A plain network of the user's widths, and one of wider layers, trained as is trusted.
+
+        {} where the user's network is no chain of dense layers, or is wide already.
+        """
+        layers, x = self.measurements.layers, np.asarray(self.recipe.train[0])
+        kernels = [leaf for leaf in jax.tree.leaves(self.measurements.initial[0]) if leaf.ndim > 1]
+        dense = all(layer.kind == "dot_general" and len(layer.shape) == 2 for layer in layers)
+        chain = dense and len(layers) == len(kernels) > 1 and x.dtype.kind == "f"
+        if not chain or not self.comparable:
+            return {}
+        widths = [int(np.prod(x.shape[1:])), *(layer.shape[-1] for layer in layers[:-1])]
+        skill = self.measurements.skill
+        loss = trusted_loss(skill.kind, skill.width, np.asarray(self.recipe.train[1]))
+        if loss is None or min(widths[1:]) >= bound("wide"):
+            return {}
+        tried: dict[str, Trial] = {}
+        for name, factor in (("same width", 1), ("wider", WIDER)):
+            network = plain_network(widths, factor, self.start.outputs.shape[1:])
+            recipe = replace(
+                self.recipe, loss=loss, penalty=no_penalty, optimizer=trusted_optimizer(), **network
+            )
+            start = jax.jit(recipe.init)(jax.random.key(self.recipe.seed))
+            tried |= self.tried(name, recipe, self.scaled, RATES, start)
+        return tried
+
+    def tried(
+        self,
+        name: str,
+        recipe: Recipe,
+        rows: tuple[Any, Any],
+        changes: dict[str, Change],
+        start: Any = None,
+    ) -> dict[str, Trial]:
+        """Trials of an edited recipe on these rows; {} where the work is too much."""
+        measured = self.measurements
+        recipe = replace(recipe, train=rows)
+        trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
+        start = measured.initial if start is None else start
+        x, y = (np.asarray(part) for part in rows)
+        ends = trainer.trials(x[None], y[None], list(changes.values()), [start] * len(changes))
+        tried = {}
+        for (word, change), end in zip(changes.items(), ends, strict=True):
+            if end is not None:
+                skill = self.scored(recipe, end)
+                tried[name + word] = Trial(name + word, change, skill, None)
+        return tried
+
+    def scored(self, recipe: Recipe, end: tuple[Any, Any]) -> float:
+        """The skill of an edited recipe on its training rows."""
+        measured = self.measurements
+        if recipe.apply is self.recipe.apply and recipe.loss is self.recipe.loss:
+            return measured.skill.outcome(*end, recipe.train).skill
+        x = recipe.train[0][looked_at(recipe)]
+        outputs = jax.jit(lambda p, s, x: recipe.apply(p, s, x, None, False)[0])(*end, x)
+        skill = Skill(replace(recipe, metric=None), jax.tree.map(np.asarray, outputs))
+        skill.kind = measured.skill.kind
+        return skill.outcome(*end).skill
+
+
+def with_loss(recipe: Recipe, loss: Any) -> Recipe:
+    """The recipe with another loss."""
+    return replace(recipe, loss=loss, setup=None, stop=None, metric=None)

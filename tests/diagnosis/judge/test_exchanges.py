@@ -1,0 +1,71 @@
+"""The training with a piece exchanged: it learns where that piece was the fault, and else not."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import learns, recipe
+
+from nnref.diagnosis.judge.exchanges import Exchanges
+from nnref.diagnosis.judge.interventions import Interventions
+from nnref.diagnosis.judge.measurements import Measurements
+
+
+def exchanges(made):
+    return Exchanges(Interventions(Measurements(made)))
+
+
+def made(network=learns, **others):
+    """Three inputs, two targets between -1 and 1, 64 rows, that Adam at 0.02 learns."""
+    given = {"optimizer": optax.adam(0.02), "epochs": 60, "rows": 64, "batch_size": 16}
+    return recipe(network, (3, 16, 2), **(given | others))
+
+
+def test_a_loss_is_exchanged_where_it_is_another_one_and_the_network_learns_with_it():
+    tried = exchanges(made(loss=lambda o, y: jnp.mean((o - jnp.roll(y, 1)) ** 2))).head
+    assert tried["loss"].skill > 0.9
+    assert exchanges(made()).head == {}
+
+
+def test_raw_outputs_learn_where_the_last_activation_was_the_fault():
+    tried = exchanges(made(lambda params, x: jax.nn.relu(learns(params, x)) ** 3)).head
+    assert tried["outputs"].skill > 0.9
+    assert "outputs and loss" not in tried  # the loss is the trusted one
+
+
+def test_another_optimizer_learns_where_that_was_the_fault_and_not_where_the_loss_was():
+    slow = optax.sgd(1e-7)
+    assert exchanges(made(optimizer=slow)).optimizer["optimizer x10"].skill > 0.9
+    blind = made(optimizer=slow, loss=lambda o, y: jnp.mean(o**2))
+    assert max(t.skill for t in exchanges(blind).optimizer.values()) < 0.1
+    assert max(t.skill for t in exchanges(blind).everything.values()) > 0.9
+
+
+def test_with_everything_exchanged_what_is_left_are_the_layers():
+    def ignores(params, x):
+        return learns(params, 0 * x)
+
+    tried = exchanges(made(ignores)).everything
+    assert max(trial.skill for trial in tried.values()) < 0.1
+
+
+@pytest.mark.parametrize(("units", "narrow"), [(1, True), (80, False)])
+def test_a_wider_network_is_tried_where_a_layer_is_narrow(units, narrow):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(256, 3)).astype(np.float32)
+    y = np.sign(x[:, :1] * x[:, 1:2]).astype(np.float32) + 0.5 * x[:, 2:]
+    network = replace(made(), train=(x, y), epochs=100)
+    sizes = recipe(learns, (3, units, 1))
+    tried = exchanges(replace(network, init=sizes.init)).width
+    assert bool(tried) == narrow
+    if narrow:
+        assert max(tried["same width"].skill, tried["same width x10"].skill) < 0.6
+        assert max(tried["wider"].skill, tried["wider x10"].skill) > 0.8
+
+
+def test_nothing_is_exchanged_that_the_work_does_not_allow():
+    none = Exchanges(Interventions(Measurements(made(), effort=1e-6)))
+    assert none.optimizer == none.everything == {}

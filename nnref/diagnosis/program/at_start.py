@@ -39,6 +39,11 @@ class AtStart:
         self.params, self.state = params, state
 
     @cached_property
+    def network(self) -> Callable[..., Any]:
+        """`apply`, compiled: the same program for every check that asks as many rows of it."""
+        return jax.jit(self.recipe.apply, static_argnums=4)
+
+    @cached_property
     def sample(self) -> Sample:
         """A few rows, in evaluation mode."""
         return sample(self.recipe, self.params, self.state)

@@ -32,7 +32,9 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
     needed = traced.needed([traced.outputs[0]])
     suspects = [value for value in traced.arguments[0] if value in needed]
     cut = [v for v in suspects if traced.outputs[0] not in traced.reached([v], passes)]
-    hidden = bool(traced.by_hand) or any(op.name in ("scan", "while") for op in traced.operations)
+    loops = any(op.name in ("scan", "while") for op in traced.operations)
+    inside = walls_in_loops(start, {traced.paths[value] for value in suspects}) if loops else []
+    hidden = bool(traced.by_hand or inside)
     if not cut and not hidden:
         return
     stuck, moves = without_gradient(start, suspects if hidden else cut)
@@ -41,7 +43,7 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
     if set(stuck) <= set(cut):
         walls = first_walls(traced, stuck, needed)
     else:  # inside of a loop, or a derivative that was given by hand
-        walls = walls_in_loops(start, {traced.paths[value] for value in stuck})
+        walls = walls_in_loops(start, {traced.paths[value] for value in stuck}) if loops else []
         if not walls and not traced.by_hand:
             return  # units that are dead at every draw, and nothing that cuts
     places = [op.where for op in walls if op.where]

@@ -21,11 +21,10 @@ from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 
-ROWS = 48  # that are changed
 FITTED = 1200  # rows that simple models are fitted to
 # The parameters are drawn around the first ones, then smaller: what saturates hides its inputs.
 SCALES = (1.0, 1.0, 0.1, 0.01)
-PLACES = 2048  # of a row, at most, that are exchanged one by one
+PLACES = 512  # of a row, at most, that are exchanged one by one; a gradient sees more at once
 TOKENS = 1024  # different ones, at most, that are held against each other
 TABLE = 4000  # columns of one-hot tokens, at most, for the simple models
 
@@ -96,10 +95,11 @@ class Looking:
     """Exchanges parts of some rows, and looks at the outputs."""
 
     def __init__(self, outputs: Outputs, params: Any, x: np.ndarray, filler: float | None) -> None:
-        self.outputs, self.params, self.x = jax.jit(outputs), params, x
+        self.outputs, self.params, self.x = outputs, params, x
         self.content = contents(x, filler)
         self.rolled, self.asked = self.exchanged()
         self.seen = np.zeros(x.shape[1:], bool)
+        self.by = np.zeros(x.shape[1:], int)  # the draw that saw it first
         self.alive = False
 
     def exchanged(self) -> tuple[np.ndarray, np.ndarray]:
@@ -121,17 +121,17 @@ class Looking:
         for seed, scale in enumerate(SCALES):
             if not (self.asked & ~self.seen).any():
                 return
-            params = beside(self.params, scale, seed)
+            params, before = beside(self.params, scale, seed), self.seen.copy()
             base = self.of(params, self.x)
             if not all(np.isfinite(leaf).all() for leaf in base):
                 continue
             rolled = self.of(params, np.roll(self.x, 1, 0))
             self.alive |= not same(rolled, base)
-            if self.x.dtype.kind == "f":
+            if self.seen.size > PLACES and self.x.dtype.kind == "f":
                 self.seen |= self.slopes(params)
-            else:
-                self.by_rows(params, base)
+            self.by_rows(params, base)
             self.in_groups(params, base, np.flatnonzero((self.asked & ~self.seen).ravel()))
+            self.by[self.seen & ~before] = seed
 
     def of(self, params: Any, x: np.ndarray) -> list[np.ndarray]:
         """The leaves of the outputs."""
@@ -189,10 +189,12 @@ class Looking:
 
     def twins(self, tokens: np.ndarray) -> dict[int, int]:
         """Tokens that change nothing when they are exchanged for each other, in three places."""
-        rows, params = len(self.x), beside(self.params, 1.0, 0)
+        rows = len(self.x)
         seen = np.argwhere(self.content & self.seen)
         signatures: list[tuple[bytes, ...]] = [() for _ in tokens]
         for row, *place in seen[np.linspace(0, len(seen) - 1, 3).round().astype(int)]:
+            draw = int(self.by[tuple(place)])
+            params = beside(self.params, SCALES[draw], draw)
             for at in range(0, len(tokens), rows):
                 x = np.repeat(self.x[row][None], rows, 0)
                 some = tokens[at : at + rows]
@@ -210,19 +212,17 @@ class Looking:
         return found
 
 
-def looked(outputs: Outputs, params: Any, data: np.ndarray, rows: int | None = None) -> Looked:
+def looked(outputs: Outputs, params: Any, data: np.ndarray, x: np.ndarray) -> Looked:
     """Which parts of the inputs a network looks at.
 
     Args:
         outputs: the leaves of the outputs for parameters and rows.
         params: the first parameters.
         data: all inputs, rows first.
-        rows: as many as the network takes, where it takes no other number.
+        x: those rows that are changed.
     """
-    data = np.asarray(data)
-    chosen = np.linspace(0, len(data) - 1, rows or min(ROWS, len(data))).round().astype(int)
     filler = filler_of(data)
-    looking = Looking(outputs, params, data[chosen], filler)
+    looking = Looking(outputs, params, x, filler)
     looking.look()
     twins: dict[int, int] = {}
     tokens = np.unique(data) if data.dtype.kind in "iu" else np.zeros(0)
@@ -238,14 +238,12 @@ def looked(outputs: Outputs, params: Any, data: np.ndarray, rows: int | None = N
 
 def ignored(start: AtStart) -> Iterator[Finding]:
     """Parts of the inputs that the network ignores; a fault where they hold the answer."""
-    recipe, state = start.recipe, start.state
-    apply = recipe.apply
+    recipe, data = start.recipe, np.asarray(start.recipe.train[0])
 
     def outputs(params: Any, x: Any) -> list[Any]:
-        return jax.tree.leaves(apply(params, state, x, jax.random.key(0), False)[0])
+        return jax.tree.leaves(start.network(params, start.state, x, jax.random.key(0), False)[0])
 
-    data = np.asarray(recipe.train[0])
-    found = looked(outputs, start.params, data, recipe.rows)
+    found = looked(outputs, start.params, data, np.asarray(start.sample.x))
     if not found.alive or not (found.ignored.any() or found.twins):
         return  # where nothing is seen, the signal dies elsewhere
     target = target_of(recipe.train[1], kind_of(recipe, start.sample.tree, start.sample.y).task)
@@ -280,11 +278,12 @@ def ignored_by_loss(start: LossAtStart) -> Iterator[Finding]:
         if data.dtype.kind not in "iuf" or data.size < 2:
             continue
 
+        @jax.jit
         def outputs(params: Any, x: Any, place: int = place) -> list[Any]:
             whole = jax.tree.unflatten(tree, [*leaves[:place], x, *leaves[place + 1 :]])
             return [start.objective(params, {}, whole, (), jax.random.key(0))[0]]
 
-        found = looked(outputs, params, data, len(data))
+        found = looked(outputs, params, data, data)
         if found.share >= bound("much ignored"):
             yield note(
                 "inputs_ignored",

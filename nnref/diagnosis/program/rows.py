@@ -27,26 +27,62 @@ Holds = Callable[[np.ndarray, np.ndarray], bool]  # of a value before and after
 def batch_dependence(start: AtStart) -> Iterator[Finding]:
     """Rows whose outputs depend on the other rows of their batch, or on their place in it."""
     recipe = start.recipe
-    rows = recipe.rows or min(ROWS, len(recipe.train[0]))
-    if rows < 3 or recipe.restart is not None:
+    if len(start.sample.x) < 3 or recipe.restart is not None:
         return
     params = beside(start.params, 1.0, 0)
-    data = np.asarray(recipe.train[0])
-    x = data[np.linspace(0, len(data) - 1, rows).round().astype(int)]
     for train in (False, True) if recipe.modes else (False,):
-        traced = forward(recipe, params, start.state, x, train=train)
-        results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
-        if train and traced.reached(traced.arguments[2]) & set(traced.outputs[len(results) :]):
-            return  # statistics of the batch, and meant so
-        if any(traced.shape(value).count(rows) > 1 for value in results):
-            return  # rows against rows, and meant so
-        followed = Followed(traced, params, start.state, x, results)
-        found = list(of_others(followed, start, train))
-        if not found and not draws(traced, results) and recipe.rows is None:
-            found = list(of_place(followed, train))
-        if found:
-            yield from found
-            return
+        if suspicious(start, params, train):
+            found = list(in_mode(start, params, train))
+            if found:
+                yield from found
+                return
+
+
+def suspicious(start: AtStart, params: Any, train: bool) -> bool:
+    """Whether outputs change as those of rows by themselves do not: a look without following."""
+    x = np.asarray(start.sample.x)
+
+    def outputs(x: np.ndarray) -> list[np.ndarray]:
+        key = jax.random.key(0)
+        return list(
+            map(numbers, jax.tree.leaves(start.network(params, start.state, x, key, train)[0]))
+        )
+
+    before = outputs(x)
+    for other, holds in (
+        (exchanged(x), one_row_moves(len(x))),
+        (np.roll(x, 1, 0), rows_move(len(x))),
+    ):
+        if not all(map(holds, before, outputs(other))):
+            return True
+    return False
+
+
+def exchanged(x: np.ndarray) -> np.ndarray:
+    """The same rows but for one."""
+    other = np.array(x)
+    other[CHANGED] = x[CHANGED + 1]
+    if x.dtype.kind == "f":
+        other[CHANGED] += x.std(0)
+    return other
+
+
+def in_mode(start: AtStart, params: Any, train: bool) -> Iterator[Finding]:
+    """What mixes the rows in training, or in evaluation."""
+    recipe, data = start.recipe, np.asarray(start.recipe.train[0])
+    rows = recipe.rows or min(ROWS, len(data))
+    x = data[np.linspace(0, len(data) - 1, rows).round().astype(int)]
+    traced = forward(recipe, params, start.state, x, train=train)
+    results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
+    if train and traced.reached(traced.arguments[2]) & set(traced.outputs[len(results) :]):
+        return  # statistics of the batch, and meant so
+    if any(traced.shape(value).count(rows) > 1 for value in results):
+        return  # rows against rows, and meant so
+    followed = Followed(traced, params, start.state, x, results)
+    found = list(of_others(followed, start, train))
+    if not found and not draws(traced, results) and recipe.rows is None:
+        found = list(of_place(followed, train))
+    yield from found
 
 
 class Followed:
@@ -154,12 +190,8 @@ def rows_move(rows: int) -> Holds:
 
 def of_others(followed: Followed, start: AtStart, train: bool) -> Iterator[Finding]:
     """Outputs that change with another row of the batch."""
-    x, rows = followed.x, len(followed.x)
-    other = np.array(x)
-    other[CHANGED] = x[CHANGED + 1]
-    if x.dtype.kind == "f":
-        other[CHANGED] += x.std(0)
-    broken = followed.broken(other, one_row_moves(rows))
+    rows = len(followed.x)
+    broken = followed.broken(exchanged(followed.x), one_row_moves(rows))
     if broken is None:
         return
     operation, size = broken

@@ -1,0 +1,1 @@
+"""Random training set-ups with one fault planted, which judge `nnref diagnose`."""

@@ -122,6 +122,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
     ),
     "unsure": Threshold(0.6, "confidence of a difference of splits that no edit explains"),
+    "over the last value": Threshold(
+        0.05, "share of the last value's error that is gone: less is an echo of it"
+    ),
     "in time": Threshold(
         0.3, "by which rows that follow each other are alike: shuffled ones 0, a slow series 0.9"
     ),
@@ -448,6 +451,11 @@ CAUSES: dict[str, Cause] = {
     ),
     "undertrained": Cause(
         "the run is too short", "a loss that has stopped falling", "five times the epochs"
+    ),
+    "last_value_repeated": Cause(
+        "the network does no better than the last value of the series",
+        "an error below that of the last value",
+        "differences as targets, y - x[:, -1], and as inputs, np.diff(x, axis=1)",
     ),
     "repeated_rows": Cause(
         "rows stand more than once, or in more than one split",

@@ -13,6 +13,8 @@ from nnref.diagnosis.data.targets import Target, chance, score, skill
 ROWS = 1200  # that a reference is fitted to
 FOLDS = 3
 FEW_ROWS = 30  # below, folds are too small to fit anything: a lookup table is the reference
+MOST_PAIRS = 4_000_000  # of a token and the class after it, that are counted
+LAST_VALUE, LAST_TOKEN = "the last value", "the last token"  # references that fit nothing
 CONTEXT = 3  # steps of a sequence that a reference sees of it
 
 
@@ -80,7 +82,9 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     from threadpoolctl import threadpool_limits
 
     if target.kind == "places":
-        return references(*at_places(x, target), shuffles=shuffles)
+        told = references(*at_places(x, target), shuffles=shuffles)
+        told.skills.update(last_token(x, target))
+        return told
     random = np.random.default_rng(0)
     rows = random.permutation(len(x))
     if target.answers.ndim == 1:
@@ -124,7 +128,70 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         for _ in range(shuffles):
             drawn = held_out(build, answers[random.permutation(len(answers))])
             shuffled[name] = max(shuffled.get(name, -1.0), drawn)
-    return Reference(skills, shuffled, len(rows))
+    return Reference(
+        skills | last_value(x[rows], target.answers[rows], target.kind), shuffled, len(rows)
+    )
+
+
+def last_value(x: np.ndarray, answers: np.ndarray, kind: str = "regression") -> dict[str, float]:
+    """R² of the last step of a series, as it is, as the answer; empty where it is not above 0.
+
+    Args:
+        x: inputs, (rows, steps), (rows, steps, features).
+        answers: values, (rows, width).
+        kind: of task; only of values.
+    """
+    wide = answers.shape[1] if kind == "regression" else 0
+    if x.ndim < 2 or x.ndim > 3 or x[:1].size < 2 or wide != (x.shape[2] if x.ndim == 3 else 1):
+        return {}
+    last = x[:, -1].reshape(len(x), wide)
+    value = score(Target(kind, answers, 0), last.astype(float))
+    return {LAST_VALUE: value} if value > 0 else {}
+
+
+def change_to_come(x: np.ndarray, answers: np.ndarray) -> float:
+    """R² of a linear model of the next change of a series, by the changes before it.
+
+    In folds that are whole stretches of the rows: windows that overlap are no other rows.
+
+    Args:
+        x: inputs, (rows, steps) or (rows, steps, features), the last step last.
+        answers: values, (rows, width).
+    """
+    x = x[:ROWS].reshape(len(x[:ROWS]), x.shape[1], -1).astype(float)
+    last = x[:, -1]
+    change = (answers[:ROWS] - last) / (np.diff(x, axis=1).std() + 1e-30)
+    before = np.diff(x, axis=1).reshape(len(x), -1)
+    before = before / (before.std() + 1e-30)
+    if len(x) < FOLDS * FEW_ROWS or not before.shape[1]:
+        return 0.0
+    fold = np.arange(len(x)) * FOLDS // len(x)
+    told = np.empty(change.shape)
+    for each in range(FOLDS):
+        model = least_squares(before[fold != each], change[fold != each])
+        told[fold == each] = model(before[fold == each])
+    return score(Target("regression", change, 0), told)
+
+
+def last_token(x: np.ndarray, target: Target) -> dict[str, float]:
+    """The most frequent class after each token, counted in the first half of the rows.
+
+    As skill on the second half; empty where the inputs are no tokens that go along with the places.
+    """
+    if x.shape != target.answers.shape or x.dtype.kind not in "iu" or len(x) < 2 or x.min() < 0:
+        return {}
+    half = len(x) // 2
+    asked = target.answers >= 0
+    tokens = int(x.max()) + 1
+    if tokens * target.classes > MOST_PAIRS:
+        return {}
+    counts = np.zeros((tokens, target.classes))
+    known = asked[:half]
+    np.add.at(counts, (x[:half][known], target.answers[:half][known]), 1)
+    # A token that was not seen is followed by what is most frequent of all.
+    counts += counts.sum(0) / max(counts.sum(), 1) / 2
+    rest = target._replace(answers=target.answers[half:])
+    return {LAST_TOKEN: skill(score(rest, counts.argmax(1)[x[half:]]), chance(rest))}
 
 
 def at_places(

@@ -30,6 +30,7 @@ class Numbers(NamedTuple):
         inside: fitted and asked in folds of the training rows.
         across: fitted to the training rows, asked about the others.
         within: fitted and asked in folds of the others.
+        of_all: of `across`, counting rows and not classes alike.
         behind_within: standard errors by which `across` falls behind `within`, row by row.
         behind_inside: standard errors by which it falls behind `inside`.
     """
@@ -37,6 +38,7 @@ class Numbers(NamedTuple):
     inside: float
     across: float
     within: float
+    of_all: float
     behind_within: float
     behind_inside: float
 
@@ -211,6 +213,12 @@ class Splits:
             constant = float((y.var(0) / self.spread**2).mean())
         return float(1 - np.average(errors, weights=self.weight(y)) / max(constant, 1e-9))
 
+    def of_all(self, errors: np.ndarray, y: np.ndarray) -> float:
+        """The same with every row counted alike, as accuracy counts them."""
+        if not self.classes:
+            return self.skill(errors, y)
+        return 1 - float(errors.mean()) / max(1 - float(y.mean(0).max()), 1e-9)
+
     # The three numbers
 
     @cached_property
@@ -273,6 +281,7 @@ class Splits:
             self.skill(inside, y),
             self.skill(across, held_y),
             self.skill(within, held_y),
+            self.of_all(across, held_y),
             in_standard_errors(across - within, weight),
             in_standard_errors_apart(across, weight, inside, own),
         )

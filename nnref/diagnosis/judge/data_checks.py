@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.data.references import FEW_ROWS, around_pixels, by_row, lookup
+from nnref.diagnosis.data.references import (
+    FEW_ROWS,
+    LAST_VALUE,
+    around_pixels,
+    by_row,
+    change_to_come,
+    last_value,
+    lookup,
+)
 from nnref.diagnosis.data.targets import Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import split_checks
@@ -32,9 +40,40 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from balance(measured)
     else:
         yield from masks(measured)
+    yield from echo(measured)
     yield from split_checks.check(measured)
     if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
+
+
+def echo(measured: Measurements) -> Iterator[Finding]:
+    """A forecast that does no better than the last value, though the next change can be told."""
+    recipe, skill = measured.recipe, measured.skill
+    if skill.target.kind != "regression" or recipe.metric is not None or skill.outputs is None:
+        return
+    name, part, outcome = "validation", recipe.valid, measured.validated
+    if part is None or outcome is None:
+        name, part, outcome = "training", recipe.train, measured.trained
+    x, target = np.asarray(part[0]), target_of(np.asarray(part[1]), "regression")
+    last = last_value(x, target.answers).get(LAST_VALUE, 0.0)
+    good = min(last, outcome.skill) > bound("failed") and last < 1
+    over = 1 - (1 - outcome.skill) / (1 - last) if good else 1.0
+    if over > bound("over the last value"):
+        return
+    told = change_to_come(np.asarray(recipe.train[0]), skill.target.answers)
+    yield (fault if told > bound("signal") else note)(
+        "last_value_repeated",
+        "outputs",
+        f"the last value as it is has R² {last:.4f} on the {name} rows, the network "
+        f"{outcome.skill:.4f}; "
+        + (
+            "and a linear model tells the change that comes"
+            if told > bound("signal")
+            else "nor does a linear model tell the change that comes: it may be a random walk"
+        ),
+        f"{over:.2f} of the last value's error is gone; a linear model of the changes explains "
+        f"{told:.2f} of the change to come",
+    )
 
 
 def finite(values: np.ndarray) -> bool:

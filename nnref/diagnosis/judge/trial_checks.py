@@ -358,19 +358,24 @@ def skill(trial: Trial) -> float:
 def generalization(signals: Signals) -> Iterator[Finding]:
     """A note where the network is far worse on validation rows than on training rows.
 
-    None where simple models do not carry over either: then it is the split.
+    None where simple models do not carry over either, as then it is the split; nor where they are
+    no better there, as in a split of nearly one class.
     """
     validated, reached = signals.measurements.validated, signals.reached
     if validated is not None and validated.skill < bound("failed") * reached:
         splits = signals.measurements.splits
         numbers = None if splits is None else splits.numbers
-        if numbers is not None and numbers.carries is False:
+        carries = None if numbers is None else numbers.carries
+        if carries is False or (
+            carries and validated.skill >= bound("learned") * numbers.of_all > 0
+        ):
             return
         yield note(
             "overfitting",
             "validation rows",
             f"the network knows its training rows ({reached:.2f}) far better than the "
-            f"validation rows ({validated.skill:.2f})",
+            f"validation rows ({validated.skill:.2f})"
+            + (f"; simple models carry over to them ({numbers.of_all:.2f})" if carries else ""),
             f"a gap of {reached - validated.skill:.2f}",
         )
 

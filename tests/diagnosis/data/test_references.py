@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from nnref.diagnosis.data.references import (
+    LAST_VALUE,
     around_pixels,
+    change_to_come,
+    last_token,
+    last_value,
     least_squares,
     lookup,
     references,
@@ -103,3 +107,42 @@ def test_classes_below_0_ask_for_nothing():
     assert told.rows == 200
     assert told.skills["linear"] == pytest.approx(kept.skills["linear"], abs=0.1)
     assert lookup(X[:60], target_of(masked[:60], "multiclass")) == 1
+
+
+def windows(changes):
+    return np.lib.stride_tricks.sliding_window_view(np.cumsum(changes), 11)
+
+
+def test_the_last_value_of_a_series_is_a_reference():
+    drawn = windows(RANDOM.normal(size=600))
+    x, y = drawn[:, :-1], drawn[:, -1:]
+    target = target_of(y, "regression")
+    error = ((y - x[:, -1:]) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert last_value(x, target.answers) == {LAST_VALUE: pytest.approx(1 - error)}
+    assert last_value(x[..., None], target.answers) == last_value(x, target.answers)
+    assert references(x, target).skills[LAST_VALUE] > 0.9
+    assert last_value(x, np.c_[y, y]) == {}  # two answers to one value
+    assert last_value(-x, target.answers) == {}  # worse than a constant
+    assert last_value(x, (y > 0).astype(int), "binary") == {}
+    assert change_to_come(x, y) < 0.05
+
+
+def test_the_change_to_come_is_told_where_changes_turn_back():
+    change = RANDOM.normal(size=900)
+    for t in range(2, 900):
+        change[t] -= 0.8 * change[t - 2]
+    seen = windows(change)
+    assert change_to_come(seen[:, :-1], seen[:, -1:]) > 0.4
+    assert change_to_come(seen[:80, :-1], seen[:80, -1:]) == 0  # too few
+
+
+def test_the_last_token_is_a_reference():
+    x = RANDOM.integers(0, 9, (60, 12))
+    drawn = RANDOM.integers(0, 9, x.shape)
+    mostly = np.where(RANDOM.random(x.shape) < 0.7, (x * 4 + 1) % 9, drawn)
+    target = target_of(np.where(RANDOM.random(x.shape) < 0.2, -1, mostly), "places")
+    assert 0.6 < last_token(x, target)["the last token"] < 0.8
+    assert references(x, target).skills["the last token"] == last_token(x, target)["the last token"]
+    assert last_token(x, target_of(drawn, "places"))["the last token"] < 0.1
+    assert last_token(x[:, :5], target) == {}
+    assert last_token(x.astype(float), target) == {}

@@ -65,6 +65,16 @@ SPOTS = np.eye(100)[RANDOM.integers(0, 100, 300)].reshape(300, 10, 10)
 SEEN = (RANDOM.normal(size=(300, 10, 10, 1)) + 3 * SPOTS[..., None]).astype(np.float32)
 UNSEEN = RANDOM.normal(size=SEEN.shape).astype(np.float32)
 UNCOUNTED = np.where(RANDOM.random(SPOTS.shape) < 0.3, -1, SPOTS).astype(np.int32)
+# A series whose changes turn back after two steps, and one that walks at random.
+CHANGES = RANDOM.normal(size=911)
+BACK = CHANGES.copy()
+for t in range(2, 911):
+    BACK[t] -= 0.8 * BACK[t - 2]
+TURNS, WALKS = (
+    np.lib.stride_tricks.sliding_window_view(np.cumsum(part) + 0.1 * np.arange(911), 12)
+    for part in (BACK, CHANGES)
+)
+FORECAST = {"x": TURNS[:, :-1], "y": TURNS[:, -1:], "kind": "regression"}
 BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 TABLE = {
@@ -147,6 +157,21 @@ TABLE = {
         {"x": SEEN, "y": UNCOUNTED, "kind": "places", "trained": 0.0, "never": [1]},
         ("class_imbalance", "fault"),
         {"x": SEEN, "y": np.abs(UNCOUNTED), "kind": "places", "trained": 0.0, "never": [1]},
+    ),
+    "a forecast that repeats the last value": (
+        {**FORECAST, "trained": 0.99},
+        ("last_value_repeated", "fault"),
+        {**FORECAST, "trained": 0.9999},
+    ),
+    "a forecast of what walks at random": (
+        {"x": WALKS[:, :-1], "y": WALKS[:, -1:], "kind": "regression", "trained": 0.99},
+        ("last_value_repeated", "note"),
+        {**FORECAST, "trained": 0.99},
+    ),
+    "a forecast that has learned nothing at all": (
+        {**FORECAST, "trained": 0.99},
+        ("last_value_repeated", "fault"),
+        {**FORECAST, "trained": 0.3},
     ),
     "validation rows that were trained": (
         {"valid": (X[:50], CLASSES[:50])},

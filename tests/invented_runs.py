@@ -116,6 +116,7 @@ def case(
             valid=None,
             test=None,
             restart=None,
+            metric=None,
             shuffle=True,
             batch_size=batch,
             rows=None,

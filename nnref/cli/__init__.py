@@ -14,7 +14,10 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 0, 1 (did not hold), 2 (user's mistake) or 130."""
+    """Run the command line.
+
+    The exit code is 0, 1 (did not hold), 2 (a user's mistake), 3 (nnref's own) or 130.
+    """
     sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     warnings.showwarning = show_warning
     options = parser().parse_args(arguments)

@@ -1,14 +1,10 @@
 """What a user calls: a task, an experiment or a bare loss is diagnosed."""
 
 import importlib
-import os
-import platform
 import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.findings import Finding, Findings, under_their_cause
+from nnref.diagnosis.findings import PACKAGE, Finding, Findings, mistake, under_their_cause
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
 from nnref.diagnosis.judge.measurements import Measurements
@@ -35,16 +31,7 @@ from nnref.training import setup
 from nnref.training.task import Functions, Task
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
-PACKAGE = str(Path(__file__).parents[1]) + os.sep
-# The functions of nnref that do nothing but call what the user gave, by file and name: what a
-# library's own function raises there (a loss of optax, a layer of Flax) is the user's.
-CALLS_OF_THE_USERS = {
-    *(("adapters.py", name) for name in ("called", "start", "scalar", "build", "init", "apply")),
-    ("chain.py", "updated"),
-    ("api.py", "penalty_and_update"),
-    ("at_start.py", "objective"),
-    ("bare_loss.py", "steps"),
-}
+KEY = jax.random.key(0)
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -270,32 +257,64 @@ def beside(found: Findings, own: Findings) -> Findings:
     )
 
 
-def penalty_and_update(recipe: Recipe, params: Any) -> tuple[Any, Any]:
-    """The user's penalty and first update; of a gradient as large as the parameters."""
-    optimizer = recipe.optimizer
-    return recipe.penalty(params), updated(optimizer, params, optimizer.init(params), params)
+def plain_step(recipe: Recipe) -> Any:
+    """One step as a user would write it, and the answers for a few validation rows.
+
+    Raises:
+        Exception: what the user's own functions raise.
+    """
+    x, y = (jnp.asarray(part[: recipe.batch_size]) for part in recipe.train)
+
+    def step(key: Any) -> Any:
+        params, state = recipe.init(key)
+
+        def objective(params: Any) -> Any:
+            outputs, _ = recipe.apply(params, state, x, key, True)
+            return jnp.sum(recipe.loss(outputs, y)) + jnp.sum(recipe.penalty(params))
+
+        gradient = jax.grad(objective)(params)
+        updates, _ = updated(recipe.optimizer, gradient, recipe.optimizer.init(params), params)
+        return optax.apply_updates(params, updates), state
+
+    params, state = jax.eval_shape(step, jax.random.key(0))
+    if recipe.valid is not None:
+        rows = jnp.asarray(recipe.valid[0][: recipe.batch_size])
+        jax.eval_shape(lambda p, s: recipe.apply(p, s, rows, None, False), params, state)
 
 
 def looked_at(recipe: Recipe, effort: float) -> Findings:
-    """All checks of a recipe, and the verdict."""
+    """All checks of a recipe, and the verdict.
+
+    What a plain step of the user's functions raises is a finding; anything else that is raised is
+    a mistake of nnref's own, and never told as theirs.
+    """
+    refused: list[str] = []
+    structural: list[Finding] = []
+    mistakes: list[str] = []
     try:
-        measured = Measurements(for_any_rows(recipe), effort)
-        _ = measured.start
-        penalty, _ = jax.eval_shape(partial(penalty_and_update, recipe), measured.initial[0])
-        if measured.recipe.valid is not None:
-            x, y = measured.recipe.valid
-            _ = measured.skill.outcome(*measured.initial, (x[:8], y[:8]))
+        plain_step(recipe)
+    except UserError:
+        raise
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
-    if penalty.shape:
-        raise UserError(f"diagnose: penalty(params) has shape {penalty.shape}; it is one number")
-    refused: list[str] = []
-    structural = program.check(measured.recipe, *measured.initial, refused)
-    signals = Signals(measured, Interventions(measured))
-    found = tuple(decide(signals, structural))
-    checked = CHECKED if signals.ran else CHECKED[:-1]
-    learns = learned(signals)
-    return Findings(found, checked, (*refused, *impossible(signals)), measures(signals), learns)
+    try:
+        measured = Measurements(for_any_rows(recipe), effort)
+        penalty = jax.eval_shape(recipe.penalty, measured.initial[0])
+        if np.shape(penalty):
+            shape = np.shape(penalty)
+            raise UserError(f"diagnose: penalty(params) has shape {shape}; it is one number")
+        structural = program.check(measured.recipe, *measured.initial, refused, mistakes)
+        signals = Signals(measured, Interventions(measured), mistakes)
+        found = tuple(decide(signals, structural))
+        checked = CHECKED if signals.ran else CHECKED[:-1]
+        impossibles = (*refused, *impossible(signals))
+        figures, learns = measures(signals), learned(signals)
+        return Findings(found, checked, impossibles, figures, learns, tuple(mistakes))
+    except UserError:
+        raise
+    except Exception as error:
+        found = tuple(under_their_cause(structural))
+        return Findings(found, (), tuple(refused), mistakes=(*mistakes, mistake(error)))
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:
@@ -313,11 +332,15 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         )
     look = LossAtStart(loss, params, batch, bare_loss.arguments_of(loss) > 2)
     try:
-        steps = bare_loss.steps_of(look, optax.adam(1e-3) if optimizer is None else optimizer)
+        jax.eval_shape(
+            jax.grad(lambda params: look.objective(params, {}, batch, (), KEY)[0]), params
+        )
     except Exception as error:  # whatever the user's function raises is a finding
         return Findings((broken(error),), ("that the loss runs",))
     refused: list[str] = []
-    found = program.check_loss(look, refused)
+    mistakes: list[str] = []
+    steps = bare_loss.steps_of(look, optax.adam(1e-3) if optimizer is None else optimizer)
+    found = program.check_loss(look, refused, mistakes)
     found += bare_loss.check(params, steps, {finding.cause for finding in found})
     checked = (*program.CHECKS_OF_A_LOSS, f"{bare_loss.STEPS} steps on the one batch")
     impossible = (
@@ -326,7 +349,8 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         "whether there is anything to learn: give train=(x, y)",
         "training against evaluation, validation: give a Task with both",
     )
-    return Findings(tuple(under_their_cause(found)), checked, impossible)
+    found = tuple(under_their_cause(found))
+    return Findings(found, checked, impossible, mistakes=tuple(mistakes))
 
 
 def broken(error: Exception) -> Finding:
@@ -334,24 +358,14 @@ def broken(error: Exception) -> Finding:
 
     Raises:
         UserError: where that is what it is.
-        Exception: the same one, where nnref itself has raised it, with a note that says so.
     """
     if isinstance(error, UserError):
         raise error
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame.filename.startswith(PACKAGE) for frame in frames]
-    outside = [o or not is_library(f.filename) for f, o in zip(frames, ours, strict=True)]
-    innermost = max(at for at, is_outside in enumerate(outside) if is_outside)
-    frame = frames[innermost]
-    if ours[innermost]:
-        if (Path(frame.filename).name, frame.name) not in CALLS_OF_THE_USERS:
-            error.add_note(
-                "This is a mistake in nnref, not in your program. Please report it with the lines "
-                f"above, nnref {version('nnref')}, JAX {jax.__version__}, "
-                f"Python {platform.python_version()}."
-            )
-            raise error
-        frame = frames[-1]  # what the user gave is a library's own function
+    theirs = [
+        f for f in frames if not f.filename.startswith(PACKAGE) and not is_library(f.filename)
+    ]
+    frame = (theirs or frames)[-1]  # what the user gave may be a library's own function
     message = str(error).strip().splitlines() or [type(error).__name__]
     return Finding(
         "broken_program",

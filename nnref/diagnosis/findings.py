@@ -1,9 +1,13 @@
 """The result of a diagnosis: findings, upstream causes first, each symptom under its cause."""
 
 import math
+import os
+import platform
+import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +76,8 @@ class Findings:
 
     `learns` says whether the network learns as well as simple models and its own trials do. There
     are three answers: it does; it does not, and a fault says why; it does not, and no cause of it
-    was found. None stands for a look at so little that it cannot be told.
+    was found. None stands for a look at so little that it cannot be told. `mistakes` are nnref's
+    own: checks that raised, and that the answer goes on without.
     """
 
     found: tuple[Finding, ...] = ()
@@ -80,6 +85,7 @@ class Findings:
     impossible: tuple[str, ...] = ()
     measures: dict[str, Any] = field(default_factory=dict)
     learns: bool | None = None
+    mistakes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Finding]:
         return iter(self.found)
@@ -102,7 +108,9 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """0 for a network that learns, 1 for one that does not, whether it is known why or not."""
+        """0 for a network that learns, 1 for one that does not, 3 for a mistake in nnref itself."""
+        if self.mistakes:
+            return 3
         return 1 if self.faults or self.learns is False else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -144,6 +152,8 @@ class Findings:
             parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
         if self.impossible:
             parts.append(paragraph("not possible: ", "; ".join(self.impossible), style="dim"))
+        for line in self.mistakes:
+            parts += [Text(), Text(f"{MISTAKE} {line}", style="bold")]
         return Group(*parts)
 
     @property
@@ -200,6 +210,8 @@ class Findings:
         """The whole answer in one sentence."""
         if not self.faults and self.learns is False:
             return "This network does not learn as it could, and the cause was not found."
+        if not self.faults and self.mistakes and self.learns is None:
+            return "nnref could not look at this network, by a mistake of its own."
         if not self.faults:
             learns = "It learns: nothing" if self.learns else "Nothing"
             return f"{learns} was found that keeps this network from learning."
@@ -242,10 +254,13 @@ class Findings:
             parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
         if self.impossible:
             parts.append(f"<p class='rest'>not possible: {escape('; '.join(self.impossible))}</p>")
+        parts += [f"<p>{MISTAKE} {escape(line)}</p>" for line in self.mistakes]
         return f"<div class='nnref'>{''.join(parts)}</div>"
 
 
 WIDTH = 80
+PACKAGE = str(Path(__file__).parents[1]) + os.sep
+MISTAKE = "A mistake in nnref, not in your program; please report it:"
 # Causes that are about rows which were not trained on.
 OTHER_ROWS = {"overfitting", "repeated_rows", "leaked_targets", "unshuffled_split"}
 TRIED = "The same training with one thing changed:"
@@ -328,6 +343,22 @@ def in_a_line(error: Exception) -> str:
     """An exception of the user's in a line: its kind, and the first line of its message."""
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}"[:LINE]
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether a line of nnref itself has raised, and not a function that the user gave."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(PACKAGE)
+
+
+def mistake(error: Exception) -> str:
+    """A mistake of nnref's in a line: what was raised, where, and under which versions."""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(PACKAGE)]
+    where = f" in {ours[-1].filename.removeprefix(PACKAGE)}:{ours[-1].lineno}" if ours else ""
+    return (
+        f"{in_a_line(error)}{where} (nnref {version('nnref')}, JAX {version('jax')}, "
+        f"Python {platform.python_version()})"
+    )
 
 
 def upstream(findings: Iterable[Finding]) -> list[Finding]:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from nnref.diagnosis.causes import bound
-from nnref.diagnosis.findings import Finding, as_fault, as_note, under_their_cause
+from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.run.trials import Trial
+from nnref.errors import UserError
 
 When = Literal[
     "first",  # before all others: what it finds is the whole answer
@@ -74,7 +75,18 @@ PROMOTED = ("loss_axis_error", "loss_mismatch")
 
 def asked(signals: Signals, *when: When) -> list[Finding]:
     """The findings of the checks of these rows, in the order of the table."""
-    return [finding for check, row in CHECKS if row in when for finding in check(signals)]
+    return [f for check, row in CHECKS if row in when for f in answers(check, signals)]
+
+
+def answers(check: Callable[[Signals], Iterator[Finding]], signals: Signals) -> list[Finding]:
+    """What a check finds; where it raises, the answer goes on without it and says so."""
+    try:
+        return list(check(signals))
+    except UserError:
+        raise
+    except Exception as error:
+        signals.mistakes.append(f"{check.__name__}: {mistake(error)}")
+        return []
 
 
 def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
@@ -166,7 +178,7 @@ def last(signals: Signals) -> list[Finding]:
     if not signals.tried:
         return list(map(as_fault, trial_checks.clipping(signals)))
     for check, row in CHECKS:
-        found = list(check(signals)) if row == "last" else []
+        found = answers(check, signals) if row == "last" else []
         if found:
             return found
     _ = signals.exchanges.everything  # no cause, but it says whether to look at the layers

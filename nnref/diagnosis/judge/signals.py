@@ -18,8 +18,17 @@ from nnref.training.probes import update_ratio
 class Signals:
     """Numbers, and answers of yes or no, that the checks of a run ask for."""
 
-    def __init__(self, measurements: Measurements, interventions: Interventions) -> None:
-        """Take what is measured of a run, and what is tried beside it; both are lazy."""
+    def __init__(
+        self,
+        measurements: Measurements,
+        interventions: Interventions,
+        mistakes: list[str] | None = None,
+    ) -> None:
+        """Take what is measured of a run, and what is tried beside it; both are lazy.
+
+        `mistakes` takes a line for each check of the run in which nnref itself raises.
+        """
+        self.mistakes = [] if mistakes is None else mistakes
         self.measurements = measurements
         self.interventions = interventions
 

@@ -7,7 +7,7 @@ for the rest the functions are called with a few numbers.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nnref.diagnosis.findings import Finding, in_a_line, upstream
+from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
 from nnref.diagnosis.program.blocked import blocked
@@ -32,6 +32,7 @@ def check(
     params: Any = None,
     state: Any = None,
     impossible: list[str] | None = None,
+    mistakes: list[str] | None = None,
 ) -> list[Finding]:
     """Findings of all checks of the program, the most upstream first.
 
@@ -40,19 +41,28 @@ def check(
         params: to start from; by default those of `recipe.init` with key 0.
         state: that goes with them.
         impossible: takes a line for each check that these functions do not allow.
+        mistakes: takes a line for each check in which nnref itself raised.
     """
-    return asked(AtStart(recipe, params, state), CHECKS, impossible)
+    return asked(AtStart(recipe, params, state), CHECKS, impossible, mistakes)
 
 
-def check_loss(start: LossAtStart, impossible: list[str]) -> list[Finding]:
+def check_loss(
+    start: LossAtStart, impossible: list[str], mistakes: list[str] | None = None
+) -> list[Finding]:
     """Findings of those checks that a bare loss allows."""
-    return asked(start, CHECKS_OF_A_LOSS, impossible)
+    return asked(start, CHECKS_OF_A_LOSS, impossible, mistakes)
 
 
 def asked(
-    start: Any, checks: dict[str, Callable[[Any], Iterator[Finding]]], impossible: list[str] | None
+    start: Any,
+    checks: dict[str, Callable[[Any], Iterator[Finding]]],
+    impossible: list[str] | None,
+    mistakes: list[str] | None = None,
 ) -> list[Finding]:
-    """Findings of some checks; `impossible` takes those that could not be asked, and why."""
+    """Findings of some checks; `impossible` takes those that could not be asked, and why.
+
+    `mistakes` takes those in which nnref itself raised.
+    """
     findings: list[Finding] = []
     refused: dict[str, list[str]] = {}
     for name, check in checks.items():
@@ -61,6 +71,9 @@ def asked(
         except SeveralOutputs as error:
             refused.setdefault(str(error), []).append(name)
         except Exception as error:  # a user's function may refuse what it is asked
+            if mistakes is not None and is_mistake(error):
+                mistakes.append(f"{name}: {mistake(error)}")
+                continue
             refused.setdefault(in_a_line(error), []).append(name)
     if impossible is not None:
         impossible += [f"{', '.join(names)}: {why}" for why, names in refused.items()]

@@ -339,9 +339,10 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         return Findings((broken(error),), ("that the loss runs",))
     refused: list[str] = []
     mistakes: list[str] = []
-    steps = bare_loss.steps_of(look, optax.adam(1e-3) if optimizer is None else optimizer)
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    steps = bare_loss.steps_of(look, optimizer)
     found = program.check_loss(look, refused, mistakes)
-    found += bare_loss.check(params, steps, {finding.cause for finding in found})
+    found += bare_loss.check(look, optimizer, steps, {finding.cause for finding in found})
     checked = (*program.CHECKS_OF_A_LOSS, f"{bare_loss.STEPS} steps on the one batch")
     impossible = (
         *refused,

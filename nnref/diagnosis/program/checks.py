@@ -11,6 +11,7 @@ from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, up
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
 from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
@@ -86,6 +87,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "inputs that are looked at": ignored,
     "something nonlinear between layers": between_layers,
     "outputs, targets and loss": outputs,
+    "shapes that fill a matrix": broadcasts,
     "running statistics": statistics,
     "random numbers": randomness,
     "rows of a batch by themselves": batch_dependence,
@@ -100,6 +102,8 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
 CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "shapes that fill a matrix": broadcasts,
+    "indices into tables": tables,
     "inputs that are looked at": ignored_by_loss,
     "rows of a batch by themselves": order_of_rows,
     "random numbers": random_key,

@@ -10,7 +10,7 @@ import numpy as np
 from nnref.data.targets import is_one_hot
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.program.at_start import AtStart, drawn_like
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
@@ -278,9 +278,9 @@ def edge(start: AtStart, make: Callable[[Any], Any], z: np.ndarray) -> tuple[str
     return "", ""
 
 
-def tables(start: AtStart) -> Iterator[Finding]:
+def tables(start: AtStart | LossAtStart) -> Iterator[Finding]:
     """Indices into tables of parameters that lie outside of them."""
-    traced = start.sample.trace
+    traced = start.training if isinstance(start, LossAtStart) else start.sample.trace
     for op in [op for op, *_ in products(traced) if op.name == "gather"]:
         names = [
             traced.paths[v] for v in traced.arguments[0] if op.inputs[0] in traced.reached([v])
@@ -302,8 +302,11 @@ def tables(start: AtStart) -> Iterator[Finding]:
             )
 
 
-def indices_into(start: AtStart, op: Operation, axes: int) -> np.ndarray:
+def indices_into(start: AtStart | LossAtStart, op: Operation, axes: int) -> np.ndarray:
     """The indices with which training rows ask a table, (indices, axes)."""
+    if isinstance(start, LossAtStart):
+        leaves = jax.tree.leaves((*start.arguments, jax.random.key(0)))
+        return np.asarray(start.training.evaluate(leaves, [op.inputs[1]])[0]).reshape(-1, axes)
     traced, rows = start.sample.trace, len(start.sample.x)
 
     def indices(x: Any) -> Any:

@@ -7,14 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.births import birth
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
 from nnref.diagnosis.run.trials import Step, by_leaf
 from nnref.errors import UserError
+from nnref.parts.chain import updated
 from nnref.training.task import Functions
 from nnref.training.train import TrainState, train_step
 
@@ -68,15 +71,46 @@ def arguments_of(loss: Callable[..., Any]) -> int:
     return len(needed)
 
 
-def check(params: Any, steps: Step, known: set[str]) -> Iterator[Finding]:
+def line_of_birth(look: LossAtStart, optimizer: Any, at: int) -> str:
+    """The line of the operation that gives the first number that is not finite, in a step.
+
+    Args:
+        look: the loss, its parameters and its batch.
+        optimizer: that took the steps before.
+        at: how many of these there were.
+    """
+    params, state, batch, targets = look.arguments
+    keys = jax.random.split(jax.random.key(0), STEPS)
+
+    def value(params: Any, key: Any) -> Any:
+        return look.objective(params, state, batch, targets, key)[0]
+
+    def step(carry: Any, key: Any) -> tuple[Any, None]:
+        params, opt_state = carry
+        gradient = jax.grad(value)(params, key)
+        updates, opt_state = updated(optimizer, gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    begun = params, optimizer.init(params)
+    before = jax.jit(lambda carry: jax.lax.scan(step, carry, keys[:at])[0][0])(begun)
+    for function in (value, jax.grad(value)):
+        operation = birth(function, before, keys[at])
+        if operation is not None and operation.where:
+            return f"{operation.where} ({operation.name})"
+    return ""
+
+
+def check(look: LossAtStart, optimizer: Any, steps: Step, known: set[str]) -> Iterator[Finding]:
     """The faults that these steps show, beside the causes that are known."""
-    loss = steps.loss
+    loss, params = steps.loss, look.arguments[0]
     if not steps.finite.all():
         at = int(np.flatnonzero(~steps.finite.all(1))[0])
         # The outputs of a bare loss are the loss.
         born = ("loss", "loss", "gradient", "update")[int(np.flatnonzero(~steps.finite[at])[0])]
         grew = at > 1 and loss[at - 1] > bound("growth") * abs(loss[0])
-        yield first_nonfinite(born, at + 1, f"loss {loss[0]:.3g} at first", grew=grew, where=born)
+        line = "" if grew or born == "update" else line_of_birth(look, optimizer, at)
+        measured = f"loss {loss[0]:.3g} at first"
+        yield first_nonfinite(born, at + 1, measured, grew=grew, where=line or born)
         return
     paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     silent = [name for name, norms in zip(paths, steps.gradient.T, strict=True) if not norms.any()]

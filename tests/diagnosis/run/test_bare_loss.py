@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import line_of
 
 import nnref
 from nnref.diagnosis.program.at_start import LossAtStart
@@ -96,6 +97,17 @@ def _(primals, tangents):
 def test_a_bare_loss_is_given_to_an_optimizer_that_looks_at_it():
     found = nnref.diagnose(loss=bare, params=init(KEY), batch=(X, Y), optimizer=optax.lbfgs())
     assert not found.faults
+
+
+def root_of_nothing(params, batch):
+    return bare(params, batch) + jnp.sqrt(0 * params["w"].sum())  # a root of zero
+
+
+def test_the_line_of_a_bare_loss_that_gives_nan():
+    (finding,) = nnref.diagnose(loss=root_of_nothing, params=init(KEY), batch=(X, Y))
+    assert finding.cause == "numerical_instability"
+    line = line_of(__file__, "a root of zero")
+    assert f"{Path(__file__).name}:{line} (" in finding.where
 
 
 def test_the_steps_are_those_of_a_loop_written_out():

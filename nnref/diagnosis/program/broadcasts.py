@@ -1,0 +1,80 @@
+"""Outputs and targets of unequal shapes that fill a matrix, in a bare loss or a tree of outputs."""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
+from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
+
+MEETINGS = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", *COMPARISONS}
+
+
+def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Operations that hold what the network gives for each row against the data of every row.
+
+    Of n rows they make n times n numbers: number (i, j) is of output i and of target j alone.
+    """
+    if isinstance(start, AtStart) and start.sample.outputs is not None:
+        return  # one array of outputs: the loss is asked itself
+    traced = start.training
+    network = traced.reached(traced.arguments[0])
+    data = traced.reached(traced.arguments[2] + traced.arguments[3])
+    needed = traced.needed(traced.outputs[:1])
+    rows = {np.shape(leaf)[0] for leaf in jax.tree.leaves(start.arguments[2:]) if np.ndim(leaf)}
+    for op in traced.operations:
+        crossed = axes_of(traced.shape(op.outputs[0]), rows)
+        if op.name not in MEETINGS or not needed & set(op.outputs) or crossed is None:
+            continue
+        sides = [value for value in op.inputs if value in network]
+        others = [value for value in op.inputs if value in data and value not in network]
+        if len(sides) == len(others) == 1 and crosses(start, op, sides[0], others[0], crossed):
+            first, second = (shape_before(traced, value) for value in (sides[0], others[0]))
+            result = traced.shape(op.outputs[0])
+            yield fault(
+                "loss_broadcast",
+                op.where or start.loss_line,
+                f"what the network gives, {first}, and data of the batch, {second}, meet in "
+                f"{op.name} and give {result}: each row is held against the data of all",
+                f"{result}",
+                healthy=f"{first} and {first}",
+                remedy=f"both of one shape: y.reshape({first}), or outputs[:, 0] where y has one "
+                "axis",
+                confidence=0.95,
+            )
+            return
+
+
+def axes_of(shape: tuple[int, ...], rows: set[int]) -> tuple[int, int] | None:
+    """The two axes of a shape that are both as long as the batch."""
+    for size in rows:
+        axes = [axis for axis, length in enumerate(shape) if length == size > 2]
+        if len(axes) == 2:
+            return axes[0], axes[1]
+    return None
+
+
+def crosses(
+    start: AtStart | LossAtStart, op: Operation, side: int, other: int, axes: tuple[int, int]
+) -> bool:
+    """Whether one side differs along one of two axes alone, and the other along the other."""
+    traced = start.training
+    params, *rest = start.arguments
+    leaves = jax.tree.leaves((beside(params, 1.0, 0), *rest, jax.random.key(0)))
+    evaluated = jax.jit(lambda leaves: traced.evaluate(leaves, [side, other]))(leaves)
+    shape = traced.shape(op.outputs[0])
+    differs = []
+    for value in evaluated:
+        whole = np.broadcast_to(np.asarray(value, np.float64), shape)
+        differs.append([bool(np.any(whole != whole.take([0], axis))) for axis in axes])
+    return sorted(differs) == [[False, True], [True, False]]
+
+
+def shape_before(traced: Trace, value: int) -> tuple[int, ...]:
+    """The shape of a value before it was spread or given further axes."""
+    makers = {out: op for op in traced.operations for out in op.outputs}
+    while value in makers and makers[value].name in ("broadcast_in_dim", "reshape"):
+        value = makers[value].inputs[0]
+    return traced.shape(value)

@@ -1,0 +1,66 @@
+"""Shapes that fill a matrix, told from pairs of rows that are meant."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import affine, dense, line_of
+
+from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.births import birth
+from nnref.diagnosis.program.broadcasts import broadcasts
+from nnref.diagnosis.program.step import tables
+
+HERE = Path(__file__).name
+X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+Y = X[:, :1]
+
+
+def loss_of(params, batch):
+    x, y = batch
+    return jnp.mean((affine(params, x) - y) ** 2)  # the difference
+
+
+def contrastive(params, batch):
+    x, y = batch
+    z = affine(params, x)
+    apart = (z - z.T) ** 2
+    return jnp.mean(jnp.where(y == y.T, apart, jnp.exp(-apart)))
+
+
+def started(loss, y):
+    import jax
+
+    return LossAtStart(loss, dense(jax.random.key(0), 3, 1)["dense0"], (X, y), False)
+
+
+@pytest.mark.parametrize("y", [Y.T, Y[:, 0]])
+def test_targets_along_another_axis(y):
+    (finding,) = broadcasts(started(loss_of, y))
+    assert (finding.severity, finding.cause) == ("fault", "loss_broadcast")
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'the difference')}")
+    assert "(30, 1)" in finding.evidence
+    assert str(y.shape) in finding.evidence
+
+
+@pytest.mark.parametrize(("loss", "y"), [(loss_of, Y), (contrastive, Y), (contrastive, Y > 0)])
+def test_rows_beside_their_targets_and_pairs_of_rows(loss, y):
+    assert list(broadcasts(started(loss, y))) == []
+
+
+@pytest.mark.parametrize(("words", "causes"), [(9, ["inputs_ignored"]), (5, [])])
+def test_a_table_that_is_too_short_in_a_bare_loss(words, causes):
+    x = np.arange(20) % words
+    start = LossAtStart(lambda p, x: jnp.mean(p[x] ** 2), np.ones((5, 2), np.float32), x, False)
+    assert [f.cause for f in tables(start)] == causes
+
+
+def test_the_operation_that_gives_nan_is_not_the_mask_before_it():
+    def masked(x):
+        hidden = jnp.where(x > 0, x, -jnp.inf)
+        return (0 * jnp.exp(hidden) + jnp.log(x)).sum()
+
+    assert birth(masked, np.float32([1.0, -1.0])).name == "log"
+    assert birth(lambda x: 1 / x, np.float32([0.0])).name == "div"
+    assert birth(lambda x: x + 1, np.float32([0.0])) is None

@@ -10,6 +10,8 @@ from flax import nnx
 
 from nnref.errors import UserError
 from nnref.internals import plain_arrays
+from nnref.parts.initializers import lsuv_pass
+from nnref.training.probes import Layer, recorded_calls
 
 Tree = Any
 # The names under which people pass what an argument of theirs may mean.
@@ -227,21 +229,48 @@ class SplitModule:
         assert self.graph is not None, "building a module gives its graph"
         return nnx.merge(self.graph, params, state)
 
+    def apply(
+        self, params: Tree, state: Tree, x: Any, train: bool, **keys: Any
+    ) -> tuple[Any, Tree]:
+        """Outputs and the state after them; `keys` are those of the streams of random numbers."""
+        module = self.merge(params, state)
+        if train:
+            module.train()
+        else:
+            module.eval()
+        if keys:
+            nnx.reseed(module, **keys)
+        outputs = module(x)
+        return outputs, split(module)[2]
+
+    def adapt(self, params: Tree, state: Tree, x: Any) -> tuple[Tree, Tree]:
+        """Parameters and state after the pass of LSUV over a batch of inputs."""
+        module = self.merge(params, state)
+        lsuv_pass(module, x)
+        return split(module)[1:]
+
+    def restart(self, params: Tree, state: Tree) -> Tree:
+        """The state before the first row of a split, where batches go on from one another."""
+        module = self.merge(params, state)
+        module.restart()
+        return split(module)[2]
+
+    def layers(self, params: Tree, state: Tree, x: Any) -> dict[str, Layer]:
+        """The layers that the model calls in evaluation mode, by path, each with its outputs."""
+        module, calls = self.merge(params, state), {}
+        module.eval()
+        with recorded_calls(module, calls):
+            module(x)
+        return calls
+
 
 def nnx_network(build: Callable[[Any], Any]) -> Network:
     """Split once, train on plain trees; the user's module is never written to."""
     model = SplitModule(build)
 
     def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
-        module = model.merge(params, state)
-        if train:
-            module.train()
-        else:
-            module.eval()
-        if key is not None:
-            nnx.reseed(module, default=key, dropout=key)
-        outputs = module(x)
-        return outputs, split(module)[2]
+        keys = {} if key is None else {"default": key, "dropout": key}
+        return model.apply(params, state, x, train, **keys)
 
     return Network(model.init, apply, True, True)
 

@@ -9,27 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.training import probing, train
 from nnref.training.compilation import TINY, tiny_options
-from nnref.training.probing import (
-    epochs_between_probes,
-    probe,
-    probe_data,
-    probe_every,
-    trained_epochs,
-)
-from nnref.training.task import Task
-from nnref.training.train import (
-    Array,
-    Builder,
-    Hyperparameters,
-    Plan,
-    TrainState,
-    Tree,
-    evaluate,
-    networks,
-    one_epoch,
-    start,
-)
+from nnref.training.task import Array, Task, Tree
+from nnref.training.train import Builder, Hyperparameters, Plan, TrainState, one_epoch, start
 
 
 @partial(jax.jit, static_argnames=("setup", "plan"))
@@ -66,17 +49,16 @@ def chunk_of_epochs(
         setup: builds functions and optimizer.
         plan: the structure of the run.
         capacity: the most epochs that one call can record.
-        hyperparameters: hyperparameters, traced; scalars, or (runs,).
+        hyperparameters: traced; scalars, or (runs,).
         states: of the runs, given away.
         data: `{"train": (x, y), "valid": (x, y)}` on the device.
         first: number of the first epoch, from 1.
         count: epochs to train, at most `capacity`.
 
     Returns:
-        States, history `{measure: (capacity, runs)}`, in it "probes" where layers are measured:
-        "epoch", what `probe` gives whenever it is due, (times, runs, MEASURES, layers), and "step",
-        (capacity, runs, steps, OF_STEP, layers); and the epochs trained: fewer than `count` where
-        every run has stopped before.
+        States; history `{measure: (capacity, runs)}`, and in it "probes" with "epoch", what `probe`
+        gives whenever it is due, (times, runs, MEASURES, layers), and "step", (capacity, runs,
+        steps, OF_STEP, layers); the epochs trained, fewer where every run has stopped before.
     """
     runs = len(states.running)
     if runs == 1:  # XLA is slower with an axis of length 1 than without
@@ -88,9 +70,9 @@ def chunk_of_epochs(
     if plan.probes == "off":
         done, states, (history, _) = epochs_until(count, carry)
     else:
-        every = probe_every(plan, len(data["train"][0]))
-        carry, times = epochs_between_probes(
-            for_runs(probe), every, capacity, epochs_until, carry, data, first, count
+        every = probing.probe_every(plan, len(data["train"][0]))
+        carry, times = probing.epochs_between_probes(
+            for_runs(probing.probe), every, capacity, epochs_until, carry, data, first, count
         )
         done, states, (history, of_steps) = carry
         measures = {"epoch": times} | ({"step": of_steps} if plan.probes == "step" else {})
@@ -108,7 +90,7 @@ def for_all_runs(
     runs: int,
     function: Callable[..., Any],
 ) -> Callable[..., Any]:
-    """`function(states, data, epoch)` of all runs, of which a single one has no axis of its own.
+    """`function(states, data, epoch)` of all runs; a single run has no axis of its own.
 
     It is traced once, although it is called for its shapes as well as in the loop.
     """
@@ -124,10 +106,9 @@ def epoch_loop(
     """The loop over epochs that writes the measures of each into arrays.
 
     Returns:
-        The names of the measures; the arrays to write them into, (capacity, measures, runs), and
-        those for the measures of the layers; and `epochs_until(end, carry)`, which trains until so
-        many epochs are done, or every run has stopped. The carry is the number of epochs done, the
-        states and the arrays.
+        The names of the measures; arrays for them, (capacity, measures, runs), and for those of the
+        layers; and `epochs_until(end, carry)`, which trains until so many epochs are done, or every
+        run has stopped. It carries the number of epochs done, the states and the arrays.
     """
     _, rows = jax.eval_shape(epoch_of_runs, states, data, first)
     of_steps = rows.pop("probes", ())
@@ -173,9 +154,8 @@ def train_chunk(
     *span,
 ) -> tuple[TrainState, dict[str, Array], Array]:
     """`chunk_of_epochs`, compiled for little memory or for much."""
-    return chunk_program(is_tiny(states, data))(
-        setup, plan, capacity, hyperparameters, states, data, *span
-    )
+    program = chunk_program(is_tiny(states, data))
+    return program(setup, plan, capacity, hyperparameters, states, data, *span)
 
 
 @partial(jax.jit, static_argnames=("setup", "batch_size"))
@@ -185,10 +165,10 @@ def evaluate_runs(
     """`evaluate` for many runs at once: `{measure: (runs,)}`, without a prefix."""
 
     def one(hyperparameters: Hyperparameters, network: tuple[Tree, Tree]) -> dict[str, Array]:
-        return evaluate(setup(hyperparameters)[0], *network, data, "", batch_size)
+        return train.evaluate(setup(hyperparameters)[0], *network, data, "", batch_size)
 
     of_runs = jax.vmap(one, in_axes=(by_run(hyperparameters), 0))
-    measured = of_runs(dict(hyperparameters), networks(states))
+    measured = of_runs(dict(hyperparameters), train.networks(states))
     return {name.lstrip("_"): values for name, values in measured.items()}
 
 
@@ -237,7 +217,7 @@ def fit(
         depends on the clock; what they compute does not.
     """
     assert task.stored is None, "what is stored comes through stream.fit"
-    data = jax.device_put(task.arrays | probe_data(plan, task))
+    data, rows = jax.device_put(task.arrays | probing.probe_data(plan, task)), len(task.train.x)
     done, states = resume or (0, None)
     if states is None:
         states, row = start_runs(setup, plan, hyperparameters, np.asarray(seeds, np.uint32), data)
@@ -245,12 +225,12 @@ def fit(
     end = plan.epochs if until is None else until
     capacity = min(plan.epochs, CAPACITY)
     if plan.probes == "step":
-        capacity = max(1, min(capacity, PROBED_STEPS // -(-len(task.train.x) // plan.batch_size)))
+        capacity = max(1, min(capacity, PROBED_STEPS // -(-rows // plan.batch_size)))
     program = partial(train_chunk, setup, plan, capacity, hyperparameters)
-    every = probe_every(plan, len(task.train.x))
+    every = probing.probe_every(plan, rows)
     # The first chunk is timed to choose the length of the next; one epoch of a handful of rows
     # would be too short to be timed.
-    count = min(1 + ROWS_BEFORE_TIMING // len(task.train.x), capacity, end - done)
+    count = min(1 + ROWS_BEFORE_TIMING // rows, capacity, end - done)
     while done < end:
         began = time.perf_counter()
         states, history, trained = program(states, data, np.int32(done + 1), np.int32(count))
@@ -258,9 +238,11 @@ def fit(
         elapsed = time.perf_counter() - began
         if trained:
             measures = jax.tree.map(np.asarray, history.pop("probes"))
-            rows = {name: np.asarray(value)[:trained] for name, value in history.items()}
-            chunk = on_host(done + 1, rows, states)
-            yield chunk._replace(probes=trained_epochs(measures, done + 1, done + trained, every))
+            figures = {name: np.asarray(value)[:trained] for name, value in history.items()}
+            chunk = on_host(done + 1, figures, states)
+            yield chunk._replace(
+                probes=probing.trained_epochs(measures, done + 1, done + trained, every)
+            )
         done += trained
         # A further call would give away the states of runs that have all stopped.
         if trained < count or not np.asarray(states.running).any():
@@ -270,8 +252,7 @@ def fit(
 
 
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:
-    others = {"active", "bad_step"}
-    losses_first = sorted(rows.keys() - others, key=lambda n: ("loss" not in n, n))
-    history = {name: rows[name] for name in losses_first}
-    active, bad_step = rows["active"] == 1, rows["bad_step"].astype(int)
-    return Chunk(first, history, active, bad_step, states)
+    """A chunk of the measures of some epochs, (epochs, runs), the losses first."""
+    measures = sorted(rows.keys() - {"active", "bad_step"}, key=lambda n: ("loss" not in n, n))
+    history = {name: rows[name] for name in measures}
+    return Chunk(first, history, rows["active"] == 1, rows["bad_step"].astype(int), states)

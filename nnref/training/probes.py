@@ -5,7 +5,7 @@ arrays of plain functions are grouped by where they lie in `params`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -79,6 +79,19 @@ def recorded_calls(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]
     finally:
         for kind, call in own.items():
             setattr(kind, "__call__", call)  # noqa: B010
+
+
+def called_layers(
+    layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None,
+    params: Tree,
+    model_state: Tree,
+    x: Any,
+) -> list[str]:
+    """The names of the layers that a model calls, of `Functions.layers`; nothing is computed."""
+    names: list[str] = []
+    if layers is not None:
+        jax.eval_shape(lambda *arrays: names.extend(layers(*arrays)), params, model_state, x)
+    return names
 
 
 def owner(path: str, layers: Iterable[str]) -> str | None:

@@ -12,20 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.parts.chain import updated
-from nnref.training import probes
-from nnref.training.task import Task
-from nnref.training.train import (
-    Array,
-    Builder,
-    Hyperparameters,
-    Plan,
-    TrainState,
-    Tree,
-    called_layers,
-    objective_of,
-    restart,
-    when,
-)
+from nnref.training import probes, train
+from nnref.training.task import Array, Task, Tree
+from nnref.training.train import Builder, Hyperparameters, Plan, TrainState
 
 
 def probe(
@@ -36,23 +25,20 @@ def probe(
     data: Mapping[str, Any],
     epoch: Array,
 ) -> Array:
-    """Measures of each layer before an epoch, on a batch that is always the same.
+    """Measures of each layer before an epoch, (MEASURES, layers).
 
-    Nothing of it reaches the state.
-
-    Returns:
-        (MEASURES, layers); without those of a step where every step is measured.
+    Where every step is measured, only those of the outputs, (OF_OUTPUTS, layers).
     """
     functions, optimizer = setup(hyperparameters)
     x, y = data["probe"]
     params = state.params
-    begun = state._replace(model_state=restart(functions, params, state.model_state))
+    begun = state._replace(model_state=train.restart(functions, params, state.model_state))
     calls = {} if functions.layers is None else functions.layers(params, begun.model_state, x)
     shares = probes.of_outputs(params, calls)
     if plan.probes == "step":
         return shares
     key = jax.random.fold_in(jax.random.fold_in(state.key, epoch), 0)  # steps count from 1
-    objective = objective_of(functions, begun, x, y, key)
+    objective = train.objective_of(functions, begun, x, y, key)
     grads, (outputs, _, loss, penalty) = jax.grad(objective, has_aux=True)(params)
     updates, _ = updated(optimizer, grads, state.opt_state, params)
     step = probes.StepParts(params, outputs, loss, penalty, grads, updates)
@@ -68,16 +54,11 @@ def probe_every(plan: Plan, rows: int) -> int:
 def measured_layers(
     setup: Builder, hyperparameters: tuple[tuple[str, float], ...], x: Any
 ) -> list[str]:
-    """The names of the layers that are measured, in the order of the measures.
-
-    Args:
-        setup: builds functions.
-        hyperparameters: hyperparameters, as they are hashed.
-        x: a batch, or a `jax.ShapeDtypeStruct` of it.
-    """
+    """The names of the layers that are measured for a batch x, or its shape, in that order."""
     functions, _ = setup(dict(hyperparameters))
     params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
-    return probes.layer_names(params, called_layers(functions, params, model_state, x))
+    layers = probes.called_layers(functions.layers, params, model_state, x)
+    return probes.layer_names(params, layers)
 
 
 def epochs_between_probes(
@@ -115,7 +96,7 @@ def epochs_between_probes(
         before = first + done - 1  # epochs
         due = before % every == 0
         place = before // every - (first - 1 + every - 1) // every
-        figures = when(due, lambda: measure(states, data, first + done))
+        figures = train.when(due, lambda: measure(states, data, first + done))
         times = times.at[jnp.where(due, place, len(times))].set(figures, mode="drop")
         end = jnp.minimum(count, (before // every + 1) * every - (first - 1))
         return epochs_until(end, (done, states, written)), times

@@ -17,7 +17,6 @@ from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
 from nnref.internals import counted_rngs
 from nnref.parts.chain import chain
-from nnref.parts.initializers import lsuv_pass
 from nnref.parts.losses import LOSSES, takes_smoothing
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
 from nnref.parts.regularizers import (
@@ -29,8 +28,7 @@ from nnref.parts.regularizers import (
 )
 from nnref.parts.schedules import plateau
 from nnref.parts.target_kinds import TARGETS
-from nnref.training.adapters import SplitModule, split
-from nnref.training.probes import Layer, recorded_calls
+from nnref.training.adapters import SplitModule
 from nnref.training.task import Array, Functions, Task, Tree
 
 
@@ -77,9 +75,22 @@ class Setup:
     def functions(self, hyperparameters: Mapping[str, Any]) -> Functions:
         """Model, losses and metrics."""
         regularization: Regularization = bind(self.experiment, "regularization", hyperparameters)()
-        model = SplitModule(self.model(hyperparameters, regularization))
+        build = bind(self.experiment, "model", hyperparameters)
         loss = bind(self.experiment, "loss", hyperparameters)
         smoothing = regularization.label_smoothing
+
+        def new_model(key: Array) -> nnx.Module:
+            return build(self.inputs, self.outputs, counted_rngs(key), regularization)
+
+        def apply(
+            params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
+        ) -> tuple[Array, Tree]:
+            if not train:
+                return model.apply(params, model_state, x, False)
+            assert key is not None, "training draws random numbers"
+            dropout, augmentation = (jax.random.fold_in(key, number) for number in (1, 2))
+            x = augment(regularization, x, augmentation)
+            return model.apply(params, model_state, x, True, dropout=dropout)
 
         def mean_loss(outputs: Array, targets: Array) -> Array:
             return jnp.mean(loss(outputs, targets))
@@ -87,28 +98,18 @@ class Setup:
         def smoothed_loss(outputs: Array, targets: Array) -> Array:
             return jnp.mean(loss(outputs, targets, smoothing))
 
+        model = SplitModule(new_model)
         goes_on = getattr(self.experiment.model, "streams", None) is not None
         return Functions(
             model.init,
-            partial(forward, model, regularization),
+            apply,
             mean_loss,
             self.metrics(),
             training_loss=None if smoothing is None else smoothed_loss,
-            adapt=partial(fit_to_batch, model),
-            restart=partial(first_state, model) if goes_on else None,
-            layers=partial(layer_outputs, model),
+            adapt=model.adapt,
+            restart=model.restart if goes_on else None,
+            layers=model.layers,
         )
-
-    def model(
-        self, hyperparameters: Mapping[str, Any], regularization: Regularization
-    ) -> Callable[[Array], nnx.Module]:
-        """Builds the model of the experiment from a key."""
-        build = bind(self.experiment, "model", hyperparameters)
-
-        def model(key: Array) -> nnx.Module:
-            return build(self.inputs, self.outputs, counted_rngs(key), regularization)
-
-        return model
 
     def metrics(self) -> dict[str, Metric]:
         """The metrics of the file, or those that suit the targets."""
@@ -131,15 +132,13 @@ class Setup:
         Raises:
             UserError: for parts that contradict themselves or each other.
         """
-        optimizer = bind(self.experiment, "optimizer", hyperparameters)()
-        schedule = bind(self.experiment, "schedule", hyperparameters)
         terms: Regularization = bind(self.experiment, "regularization", hyperparameters)()
         before = gradient_terms(terms)
         if self.experiment.clipping is not None:
             before = [*before, bind(self.experiment, "clipping", hyperparameters)()]
         return chain(
-            optimizer,
-            schedule,
+            bind(self.experiment, "optimizer", hyperparameters)(),
+            bind(self.experiment, "schedule", hyperparameters),
             self.steps,
             self.steps_per_epoch,
             *before,
@@ -148,58 +147,6 @@ class Setup:
             projection=None if terms.max_norm is None else max_norm(terms.max_norm),
             averaging=None if terms.average is None else weight_average(terms.average),
         )
-
-
-# --- the functions of a model that is built from layers of nnref ----------------------------------
-
-
-def forward(
-    model: SplitModule,
-    regularization: Regularization,
-    params: Tree,
-    model_state: Tree,
-    x: Array,
-    key: Array | None,
-    train: bool,
-) -> tuple[Array, Tree]:
-    """Outputs, and the model's state after them; in training the inputs are augmented."""
-    module = model.merge(params, model_state)
-    if train:
-        assert key is not None, "training draws random numbers"
-        module.train()
-        nnx.reseed(module, dropout=jax.random.fold_in(key, 1))
-        x = augment(regularization, x, jax.random.fold_in(key, 2))
-    else:
-        module.eval()
-    outputs = module(x)
-    return outputs, split(module)[2]
-
-
-def fit_to_batch(
-    model: SplitModule, params: Tree, model_state: Tree, x: Array
-) -> tuple[Tree, Tree]:
-    """Parameters and state after the pass of LSUV over a batch of inputs."""
-    module = model.merge(params, model_state)
-    lsuv_pass(module, x)
-    return split(module)[1:]
-
-
-def first_state(model: SplitModule, params: Tree, model_state: Tree) -> Tree:
-    """The model's state before the first row of a split."""
-    module = model.merge(params, model_state)
-    module.restart()
-    return split(module)[2]
-
-
-def layer_outputs(
-    model: SplitModule, params: Tree, model_state: Tree, x: Array
-) -> dict[str, Layer]:
-    """The layers that the model calls in evaluation mode, by path, each with its outputs."""
-    module, calls = model.merge(params, model_state), {}
-    module.eval()
-    with recorded_calls(module, calls):
-        module(x)
-    return calls
 
 
 # --- from an experiment to a task -----------------------------------------------------------------

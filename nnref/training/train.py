@@ -17,10 +17,8 @@ from nnref.parts.clipping import clipped_share
 from nnref.parts.metrics import lower_is_better
 from nnref.parts.schedules import observe
 from nnref.training import probes
-from nnref.training.task import Functions
+from nnref.training.task import Array, Functions, Tree
 
-Array = jax.Array
-Tree = Any
 # By path; a scalar for all runs of a program, or (runs,) with one for each.
 Hyperparameters = Mapping[str, Any]
 
@@ -136,20 +134,13 @@ def train_step(
     key: Array,
     measure: Measure | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """One update from one batch.
+    """One update from one batch of inputs x and targets y, (batch, ...).
 
-    Args:
-        functions: of the task.
-        optimizer: the whole chain of a step.
-        state: before the step.
-        x: inputs, (batch, ...).
-        y: targets, (batch, ...).
-        key: for whatever is random in the model.
-        measure: what to measure of the step; None for nothing.
+    `optimizer` is the whole chain of a step, `key` for whatever is random in the model.
 
     Returns:
         The state after the step, and the sums of the batch before it: `loss` (times the number of
-        examples), those of every metric, and under `probes` what was measured.
+        examples), those of every metric, and under `probes` what `measure` gave.
     """
     objective = objective_of(functions, state, x, y, key)
     descended = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -171,10 +162,9 @@ def train_step(
 def objective_of(
     functions: Functions, state: TrainState, x: Array, y: Array, key: Array
 ) -> Callable[[Tree], tuple[Array, tuple[Any, Tree, Array, Any]]]:
-    """The function of the parameters that a step descends: loss over a batch, plus penalty.
+    """What a step descends, a function of the parameters: the loss over a batch, plus the penalty.
 
-    Beside its value it gives the outputs, the model's state after the batch, the loss and the
-    penalty.
+    It also gives the outputs, the model's state after the batch, the loss and the penalty.
     """
     training_loss = functions.training_loss or functions.loss
 
@@ -208,25 +198,21 @@ def numbered_step(
 
 def batch_sums(functions: Functions, outputs: Array, y: Array) -> dict[str, Any]:
     """What a batch adds to the measures of its epoch: the loss without smoothing, and metrics."""
-    counts = {
-        name: metric.count(outputs, y)
-        for name, metric in functions.metrics.items()
-        if metric.scalar
-    }
-    return {"loss": functions.loss(outputs, y) * len(y), "examples": jnp.float32(len(y))} | counts
+    sums = {"loss": functions.loss(outputs, y) * len(y), "examples": jnp.float32(len(y))}
+    scalars = {name: metric for name, metric in functions.metrics.items() if metric.scalar}
+    return sums | {name: metric.count(outputs, y) for name, metric in scalars.items()}
 
 
 def measures(functions: Functions, batches: dict[str, Any], prefix: str) -> dict[str, Array]:
     """The figures that the sums of all batches, (batches, ...), stand for.
 
     Returns:
-        `{prefix}_loss` and one for each metric; `clipped`, the mean over steps, where they clip.
+        `{prefix}_loss` and `{prefix}_{metric}`; where steps clip `clipped`, the mean over them.
     """
-    figures = {"loss": jnp.sum(batches["loss"]) / jnp.sum(batches["examples"])}
+    figures = {f"{prefix}_loss": jnp.sum(batches["loss"]) / jnp.sum(batches["examples"])}
     for name, metric in functions.metrics.items():
         if name in batches:
-            figures[name] = metric.value(metric.total(batches[name]))
-    figures = {f"{prefix}_{name}": figure for name, figure in figures.items()}
+            figures[f"{prefix}_{name}"] = metric.value(metric.total(batches[name]))
     return figures | ({"clipped": jnp.mean(batches["clipped"])} if "clipped" in batches else {})
 
 
@@ -236,10 +222,10 @@ def measures(functions: Functions, batches: dict[str, Any], prefix: str) -> dict
 def over_batches(
     step: Callable[[Any, Array], tuple[Any, Tree]], carry: Any, order: Array, batch_size: int
 ) -> tuple[Any, Tree]:
-    """Scan `step(carry, rows)` over the batches of an order of rows.
+    """Scan `step(carry, rows)` over the batches of an order of rows; nothing is dropped.
 
     The last batch has its own size: a second, shorter step serves what a padded one would only
-    approximate, batch normalisation above all, and nothing is dropped.
+    approximate, batch normalisation above all.
 
     Returns:
         The last carry, and the results of all steps stacked, (steps, ...).
@@ -268,11 +254,7 @@ def evaluation_step(
 def evaluate(
     functions: Functions, params: Tree, model_state: Tree, data: Any, prefix: str, batch_size: int
 ) -> dict[str, Array]:
-    """Loss and metrics of a whole split, in evaluation mode.
-
-    Returns:
-        `{prefix}_loss` and `{prefix}_{metric}`, scalars, exact whatever the batch size.
-    """
+    """`measures` of a whole split in evaluation mode, exact whatever the batch size."""
     x, y = data
 
     def step(model_state: Tree, rows: Array) -> tuple[Tree, dict[str, Any]]:
@@ -284,10 +266,7 @@ def evaluate(
 
 
 def evaluation_batch(functions: Functions, plan: Plan) -> int:
-    """Evaluation keeps no gradients, so its batches may be larger than those of training.
-
-    Not where the rows of a batch go on where the same rows of the batch before ended.
-    """
+    """Evaluation keeps no gradients: its batches may be larger, if none goes on from another."""
     return plan.batch_size if functions.restart is not None else max(plan.batch_size, 1024)
 
 
@@ -353,27 +332,14 @@ def one_epoch(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Train one epoch, validate where it is due, and stop where that is due.
 
-    Args:
-        setup: builds functions and optimizer.
-        plan: the structure of the run.
-        hyperparameters: hyperparameters, traced.
-        state: before the epoch.
-        data: the splits, and the batch `probe` where the plan measures the layers in each step.
-        epoch: its number, from 1.
-        measure: what to measure of each step, instead of what the plan says.
+    `data` has the splits, and the batch `probe` where the plan measures the layers in each step.
     """
     functions, optimizer = setup(hyperparameters)
     if plan.probes == "step":
         measure = measure_of_layers(functions, state, data["probe"][0])
+    size, shuffle = plan.batch_size, plan.shuffle
     after, row = train_epoch(
-        functions,
-        optimizer,
-        state,
-        data["train"],
-        epoch,
-        plan.batch_size,
-        plan.shuffle,
-        measure,
+        functions, optimizer, state, data["train"], epoch, size, shuffle, measure
     )
     after, row = end_of_epoch(functions, plan, after, row, data, epoch)
     if plan.stop is not None:
@@ -384,20 +350,8 @@ def one_epoch(
 
 def measure_of_layers(functions: Functions, state: TrainState, x: Any) -> Measure:
     """What is measured of a step, layer by layer, of the layers that a model calls for x."""
-    layers = called_layers(functions, state.params, state.model_state, x)
+    layers = probes.called_layers(functions.layers, state.params, state.model_state, x)
     return partial(probes.of_step, layers=layers)
-
-
-def called_layers(functions: Functions, params: Tree, model_state: Tree, x: Any) -> list[str]:
-    """The names of the layers that a model calls; nothing is computed."""
-    names: list[str] = []
-
-    def call(params: Tree, model_state: Tree, x: Array) -> None:
-        if functions.layers is not None:
-            names.extend(functions.layers(params, model_state, x))
-
-    jax.eval_shape(call, params, model_state, x)
-    return names
 
 
 def when(due: Array, measure: Callable[[], Tree]) -> Tree:
@@ -422,13 +376,12 @@ def end_of_epoch(
         The state, and the row of measures with those of the validation and `active`: rows of a run
         after its end mean nothing, and the host leaves them out.
     """
-    after = state
-    params = evaluation_params(after.opt_state, after.params)
+    after, params = state, evaluation_params(state.opt_state, state.params)
     if "valid" in data:
 
         def validate() -> dict[str, Array]:
             batch = evaluation_batch(functions, plan)
-            return evaluate(functions, params, after.model_state, data["valid"], "valid", batch)
+            return evaluate(functions, params, state.model_state, data["valid"], "valid", batch)
 
         if plan.evaluate_every == 1:
             row |= validate()
@@ -443,7 +396,7 @@ def end_of_epoch(
         done, best, waited = should_stop(plan.stop, state, row[watched], lower)
         after = after._replace(best=best, waited=waited)
         if keeps_best(plan):
-            newest = (params, after.model_state)
+            newest = (params, state.model_state)
             kept = jax.tree.map(partial(jnp.where, best != state.best), newest, state.kept)
             after = after._replace(kept=kept)
         running &= ~done
@@ -453,13 +406,9 @@ def end_of_epoch(
 def should_stop(
     stop: Stop, state: TrainState, figure: Array, lower: bool
 ) -> tuple[Array, Array, Array]:
-    """Whether a run stops after this evaluation.
+    """Whether a run stops at a value of the measure that it watches, NaN if nothing was evaluated.
 
-    Args:
-        stop: the targets and the patience.
-        state: before this evaluation, with the best value of the watched measure so far.
-        figure: the new value of the watched measure; NaN where nothing was evaluated.
-        lower: whether a smaller value is the better one.
+    `lower` says whether a smaller value is the better one.
 
     Returns:
         Whether the run stops, the best value, and the number of evaluations since the best one.

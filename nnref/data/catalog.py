@@ -10,22 +10,14 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnref.bounds import Index, Probability
-from nnref.data.prepare import (
-    Dataset,
-    Split,
-    Stored,
-    first_five,
-    scale_of,
-    split_rows,
-    warn,
-)
+from nnref.data.prepare import Dataset, Split, Stored, first_five, scale_of, split_rows, warn
 from nnref.data.raw import OWN, DataMissing, prepare_own, quietly, unreachable
 from nnref.errors import UserError, nearest
 
@@ -86,10 +78,10 @@ def prepared(dataset: str, data_dir: Path) -> Path | None:
     if not candidates:
         return None
     newest = candidates[-1]
-    stored = json.loads((newest / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
-    if stored != "array_record":
+    written = info_of(newest).get("fileFormat", "tfrecord")
+    if written != "array_record":
         raise UserError(
-            f"data: {newest} is in the format {stored}, which cannot be read row by row; "
+            f"data: {newest} is in the format {written}, which cannot be read row by row; "
             "prepare it in array_record, in another data_dir"
         )
     return newest
@@ -106,14 +98,14 @@ def prepare(dataset: str, data_dir: Path, manual_dir: Path | None = None) -> Pat
     if folder is not None:
         return folder
     name, _, version = parsed(dataset)
-    if name in OWN:
-        if version not in ("", OWN[name].version):
-            raise UserError(
-                f"data.dataset: {name} {version} given; prepared here is {OWN[name].version}"
-            )
+    if name not in OWN:
+        prepare_stock(dataset, data_dir, manual_dir)
+    elif version in ("", OWN[name].version):
         prepare_own(name, data_dir, manual_dir)
     else:
-        prepare_stock(dataset, data_dir, manual_dir)
+        raise UserError(
+            f"data.dataset: {name} {version} given; prepared here is {OWN[name].version}"
+        )
     folder = prepared(dataset, data_dir)
     assert folder is not None, "what was just prepared is there"
     return folder
@@ -165,10 +157,15 @@ def listed(data_dir: Path) -> list[tuple[str, str, Path | None]]:
     return [rows[name] for name in sorted(rows)]
 
 
+def info_of(folder: Path) -> dict[str, Any]:
+    """What TFDS has written about a prepared data set."""
+    return json.loads((folder / "dataset_info.json").read_text())
+
+
 def splits_in_words(folder: Path) -> str:
     """The rows of each split."""
-    info = json.loads((folder / "dataset_info.json").read_text())
-    rows = {s["name"]: sum(map(int, s["shardLengths"])) for s in info.get("splits", ())}
+    splits = info_of(folder).get("splits", ())
+    rows = {split["name"]: sum(map(int, split["shardLengths"])) for split in splits}
     return ", ".join(f"{name} {number:,}" for name, number in rows.items())
 
 
@@ -228,10 +225,8 @@ def chosen(builder: Any, inputs: str | None, target: str | None) -> tuple[str, s
     keys = builder.info.supervised_keys
     if isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(key, str) for key in keys):
         inputs, target = inputs or keys[0], target or keys[1]
-    arrays = [
-        n for n, f in features.items() if isinstance(f, tfds.features.Tensor | tfds.features.Image)
-    ]
-    arrays = [n for n in arrays if not isinstance(features[n], tfds.features.Text)]
+    kinds, text = tfds.features.Tensor | tfds.features.Image, tfds.features.Text
+    arrays = [n for n, f in features.items() if isinstance(f, kinds) and not isinstance(f, text)]
     labels = [n for n in arrays if isinstance(features[n], tfds.features.ClassLabel)]
     target = target or (labels[0] if len(labels) == 1 else None)
     others = [n for n in arrays if n != target]
@@ -278,8 +273,8 @@ def cached(folder: Path, name: str, make: Callable[[], Split]) -> Split:
 def identified(folder: Path) -> str:
     """A digest of what a prepared data set says of itself, and of the sizes of its files."""
     sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
-    said = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
-    return hashlib.sha256(f"{sizes} {said}".encode()).hexdigest()
+    words = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
+    return hashlib.sha256(f"{sizes} {words}".encode()).hexdigest()
 
 
 # --- the member of the family -------------------------------------------------------------------
@@ -316,7 +311,7 @@ def tfds(
             than half of the memory.
         seed: of the split.
     """
-    source = source_of(dataset, data_folder(data_dir), inputs, target, stream)
+    source = Source(dataset, data_folder(data_dir), inputs, target, stream)
     # Numbers of rows are dealt out, so that the rows themselves may stay where they are.
     dealt = split_rows(
         np.arange(len(source.train)),
@@ -347,25 +342,29 @@ def tfds(
 class Source:
     """A prepared data set, whose training rows are in memory or stay on disk.
 
-    Args:
-        folder: of the prepared data set.
-        builder: its features and records.
-        names: of the features to learn from and to predict.
-        splits: its records, by what they are for.
-        stream: whether training rows stay on disk; None for whether they are too large.
+    Its `splits` are records, by what they are for. `stream` says whether training rows stay on
+    disk; None for whether they are too large.
     """
 
     def __init__(
         self,
-        folder: Path,
-        builder: Any,
-        names: tuple[str, str],
-        splits: Mapping[str, Records],
+        dataset: str,
+        data_dir: Path,
+        inputs: str | None,
+        target: str | None,
         stream: bool | None,
     ):
-        self.folder, self.builder, self.names, self.splits = folder, builder, names, splits
-        self.classes = tuple(getattr(builder.info.features[names[1]], "names", None) or ())
-        self.train = splits["train"]
+        self.folder = prepare_now(dataset, data_dir)
+        self.builder = opened(self.folder)
+        self.names = chosen(self.builder, inputs, target)
+        self.splits = {
+            part: Records(self.builder.as_data_source(name), *self.names)
+            for part, name in splits_of(dataset, self.builder).items()
+        }
+        self.classes = tuple(
+            getattr(self.builder.info.features[self.names[1]], "names", None) or ()
+        )
+        self.train = self.splits["train"]
         self.from_disk = too_large(self.train) if stream is None else stream
         self.in_memory = None if self.from_disk else self.whole("train")
 
@@ -391,20 +390,6 @@ class Source:
         if not self.classes:
             return np.zeros(len(self.train))
         return labels_of(self.folder, self.builder, self.train)
-
-
-def source_of(
-    dataset: str, data_dir: Path, inputs: str | None, target: str | None, stream: bool | None
-) -> Source:
-    """The data set of this name, prepared now where it was not."""
-    folder = prepare_now(dataset, data_dir)
-    builder = opened(folder)
-    names = chosen(builder, inputs, target)
-    splits = {
-        part: Records(builder.as_data_source(name), *names)
-        for part, name in splits_of(dataset, builder).items()
-    }
-    return Source(folder, builder, names, splits, stream)
 
 
 def too_large(records: Records) -> bool:
@@ -437,15 +422,10 @@ def labels_of(folder: Path, builder: Any, records: Records) -> np.ndarray:
     }
     split = records.source.split
     source = builder.as_data_source(split, decoders=undecoded or None)
+    labels = Records(source, records.target, records.target)
 
     def read() -> Split:
-        blocks = (range(k, min(k + BLOCK, len(source))) for k in range(0, len(source), BLOCK))
-        y = [
-            example[records.target]
-            for block in blocks
-            for example in source.__getitems__(list(block))
-        ]
-        return Split(np.zeros(0), np.asarray(y, np.int32))
+        return Split(np.zeros(0), joined(labels).y.astype(np.int32))
 
     return cached(folder, f"{split} labels {records.target}", read).y
 
@@ -458,11 +438,10 @@ def joined(records: Records) -> Split:
 
 def prepare_now(dataset: str, data_dir: Path) -> Path:
     """`prepare`, with a word where that takes its time."""
-    folder = prepared(dataset, data_dir)
-    if folder is not None:
-        return folder
+    was_prepared = prepared(dataset, data_dir) is not None
     folder = prepare(dataset, data_dir)
-    warn(f"data: {dataset} was not prepared yet, and is now, in {folder}")
+    if not was_prepared:
+        warn(f"data: {dataset} was not prepared yet, and is now, in {folder}")
     return folder
 
 

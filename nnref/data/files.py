@@ -31,14 +31,11 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
 
 
 def read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Columns of a table with a header line.
-
-    Returns:
-        Inputs (rows, columns) as float64, targets (rows,) as float64 or text, names of the columns.
+    """Inputs (rows, columns) and targets (rows,) of a table, and the names of its input columns.
 
     Raises:
-        UserError: for a file that is no such table, a target that it does not have, and cells that
-            are no numbers.
+        UserError: for a file that is no table with a header line, a target that it does not have,
+            and inputs that are no numbers.
     """
     header, rows = read_table(path)
     if target not in header:
@@ -50,16 +47,15 @@ def read_csv(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
     y = column_of_targets(columns.pop(target))
     if not columns:
         raise UserError(f"data.path: {path} has no column beside the target")
-    text = {name: no_numbers(cells) for name, cells in columns.items()}
-    text = {name: cells for name, cells in text.items() if cells}
+    numbers = {name: as_numbers(cells) for name, cells in columns.items()}
+    text = {name: others for name, (_, others) in numbers.items() if others}
     if text:
         named = [f'"{name}" ({len(cells)} like "{cells[0]}")' for name, cells in text.items()]
         raise UserError(
             f"data.path: {len(text)} columns of {path} hold cells that are no numbers: "
             f"{first_five(named)}; encode them as numbers, or remove the columns"
         )
-    x = np.stack([as_numbers(cells) for cells in columns.values()], axis=1)
-    return x, y, tuple(columns)
+    return np.stack([column for column, _ in numbers.values()], axis=1), y, tuple(columns)
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
@@ -97,41 +93,31 @@ def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, [row for _, row in rows[1:]]
 
 
-def as_numbers(cells: Sequence[str]) -> np.ndarray:
-    """Cells as float64, those without a number NaN."""
+def as_numbers(cells: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Cells as float64, those without a number NaN; and the cells that are text."""
     try:
-        return np.array(cells, np.float64)
+        return np.array(cells, np.float64), []
     except ValueError:
-        return np.array(["nan" if is_missing(cell) else cell for cell in cells], np.float64)
+        numbers = [number_of(cell) for cell in cells]
+        text = [cell for cell, number in zip(cells, numbers, strict=True) if number is None]
+        return np.array(numbers, np.float64), text
 
 
-def no_numbers(cells: Sequence[str]) -> list[str]:
-    """The cells that are neither numbers nor missing."""
+def number_of(cell: str) -> float | None:
+    """The number of a cell: NaN where it holds nothing, or a word for it; None for other text."""
+    if cell.strip().lower() in MISSING:
+        return float("nan")
     try:
-        np.array(cells, np.float64)
+        return float(cell)
     except ValueError:
-        return [cell for cell in cells if not is_number(cell) and not is_missing(cell)]
-    return []
-
-
-def is_missing(cell: str) -> bool:
-    """Whether a cell holds nothing, or a word for it."""
-    return cell.strip().lower() in MISSING
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell reads as a number."""
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
+        return None
 
 
 def column_of_targets(cells: Sequence[str]) -> np.ndarray:
     """Targets as float64 where every cell is a number or missing, else as text."""
-    if len(no_numbers(cells)) == 0:
-        return as_numbers(cells)
+    numbers, others = as_numbers(cells)
+    if not others:
+        return numbers
     text = np.array([cell.strip() for cell in cells])
     empty = text == ""
     if empty.any():
@@ -260,12 +246,9 @@ def file(
 def targets(
     name: str, y: np.ndarray, kind: Literal["auto", "classes", "values"]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets as integer classes with their names, or as float32 values without.
+    """Targets as integer classes with their names, or as float32 values without; see `file`.
 
-    Args:
-        name: of the file, for errors.
-        y: (rows,), (rows, 1), one-hot (rows, classes), or values (rows, ...).
-        kind: what they are, see `file`.
+    They are (rows,), (rows, 1), one-hot (rows, classes), or values (rows, ...).
 
     Raises:
         UserError: for targets that are no numbers or text, are missing or infinite, or cannot be

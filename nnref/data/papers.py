@@ -39,10 +39,10 @@ def periodic_costs(
         raise UserError("data.period: 1 leaves no room for other costs than the first; give more")
     costs = np.full((periods, period), others, np.float32)
     costs[:, 0] = first
-    here = -np.ones((1, 1), np.float32)
+    minus_one = -np.ones((1, 1), np.float32)
     return Dataset(
         train=Split(np.ones((costs.size, 1), np.float32), costs.reshape(-1, 1)),
-        valid=Split(here, here),
+        valid=Split(minus_one, minus_one),
     )
 
 

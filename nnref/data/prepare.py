@@ -106,13 +106,7 @@ class Dataset:
 
 
 def check(dataset: Dataset) -> None:
-    """Refuse data that no network should be given.
-
-    Raises:
-        UserError: for rows and targets that differ in number, an empty split, a wrong dtype, NaN
-            or infinity (with column and count), labels out of range, a split of one class,
-            targets that are all the same, splits whose examples differ in shape.
-    """
+    """Refuse data that no network should be given: a UserError says why, and what to do."""
     if len(set(dataset.classes)) < len(dataset.classes):
         raise UserError(f"data: two classes have the same name among {', '.join(dataset.classes)}")
     if len(dataset.classes) == 1:
@@ -221,8 +215,8 @@ def warn_untrained_classes(dataset: Dataset) -> None:
 def warn_shared_rows(dataset: Dataset) -> None:
     """Warn where validation or test holds inputs that are also trained on.
 
-    Not of texts: they repeat their phrases, and where a window begins is chance. What a model of
-    language has learned by heart is asked of its samples.
+    Texts are left out: they repeat their phrases, and where a window begins is chance. Whether a
+    model of language has learned them by heart is measured on its samples.
     """
     if len(dataset.splits) == 1 or dataset.unit is not None:
         return
@@ -256,13 +250,7 @@ def first_five(names: Sequence[str]) -> str:
 
 
 def split_rows(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    valid: float,
-    test: float,
-    seed: int,
-    stratify: bool,
+    x: np.ndarray, y: np.ndarray, *, valid: float, test: float, seed: int, stratify: bool
 ) -> Parts:
     """Shuffle rows and deal them out to train, valid and test.
 
@@ -316,11 +304,8 @@ def stratified(numbers: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     the classes one after another, misses the sizes of the parts.
 
     Args:
-        numbers: n_c, rows of each class.
-        sizes: s_p, rows of each part, with the same sum n.
-
-    Returns:
-        (classes, parts) whole numbers, whose rows sum to `numbers` and whose columns to `sizes`.
+        numbers: n_c, rows of each class, (classes,).
+        sizes: s_p, rows of each part, (parts,), with the same sum n.
     """
     counts, rest = np.divmod(np.outer(numbers, sizes), sizes.sum())
     up = np.zeros(rest.shape, bool)
@@ -355,15 +340,9 @@ def standardize(
 ) -> Parts:
     """Shift and scale inputs to mean 0 and variance 1 by the statistics of `train` alone.
 
-    x' = (x - mean)/deviation, in float64, given back in float32. A column that is constant in
-    `train` is only shifted. Nothing about validation or test enters, or they would no longer stand
-    for data not yet seen.
-
-    Args:
-        train: the split whose statistics are used.
-        valid: scaled with them; None stays None.
-        test: likewise.
-        axis: axes averaged over: 0 for each column on its own.
+    x' = (x - mean)/deviation, in float64, given back in float32; the mean is over `axis`, 0 for
+    each column on its own. A column that is constant in `train` is only shifted. Nothing about
+    validation or test enters, or they would no longer stand for data not yet seen.
     """
     mean, deviation = mean_and_deviation(train.x, axis)
 

@@ -48,14 +48,11 @@ class RawFile(NamedTuple):
 
 def registered(dataset: str) -> list[RawFile]:
     """The raw files of a data set, as TFDS registers them; empty where it does not."""
-    package = importlib.util.find_spec("tensorflow_datasets")
+    package = importlib.util.find_spec("tensorflow_datasets")  # importing it takes seconds
     assert package is not None
-    assert package.submodule_search_locations is not None
-    root = Path(package.submodule_search_locations[0])
-    places = [
-        root / "url_checksums" / f"{dataset}.txt",
-        root / "datasets" / dataset / "checksums.tsv",
-    ]
+    assert package.origin is not None
+    root = Path(package.origin).parent
+    places = [root / f"url_checksums/{dataset}.txt", root / f"datasets/{dataset}/checksums.tsv"]
     lines = [line for place in places if place.is_file() for line in place.read_text().splitlines()]
     rows = [line.split("\t") for line in lines if line]
     return [RawFile(url, int(size), sha256, name) for url, size, sha256, name in rows]
@@ -72,41 +69,41 @@ def raw_files(dataset: str, data_dir: Path, manual_dir: Path | None) -> dict[str
         raise UserError(f"--manual-dir: there is no folder {manual_dir.resolve()}")
     # Several data sets call their files the same: each has a folder of its own.
     own = data_dir / "downloads" / "manual" / dataset
-    given = [] if manual_dir is None else [manual_dir, manual_dir / dataset]
-    folders = [*given, own, own.parent]
-    found = {}
+    folders = [own, own.parent]
+    if manual_dir is not None:
+        folders = [manual_dir, manual_dir / dataset, *folders]
+    paths, missing = {}, []
     for file in registered(dataset):
-        there = [folder / file.name for folder in folders if (folder / file.name).is_file()]
-        if there:
-            refuse_other(there[0], file)
-            found[file.name] = there[0]
-    missing = [file for file in registered(dataset) if file.name not in found]
-    if missing:
-        remedy = (
-            f"put {', '.join(file.name for file in missing)} into {own}, or name their folder: "
+        path = next((f / file.name for f in folders if (f / file.name).is_file()), None)
+        if path is None:
+            missing.append(file)
+        else:
+            refuse_other(path, file)
+            paths[file.name] = path
+    reason = unreachable(missing[0].url) if missing else ""
+    for file in missing:
+        try:
+            if not reason:
+                paths[file.name] = download(file, own)
+        except OSError as error:
+            reason = f"{file.url} could not be downloaded: {error}"
+    if reason:
+        raise DataMissing(
+            f"data: {dataset} is not prepared in {data_dir}, and {reason}; put "
+            f"{', '.join(file.name for file in missing)} into {own}, or name their folder: "
             f"nnref data prepare {dataset} --manual-dir DIR"
         )
-        here = f"data: {dataset} is not prepared in {data_dir}, "
-        reason = unreachable(missing[0].url)
-        if reason:
-            raise DataMissing(f"{here}and {reason}; {remedy}")
-        for file in missing:
-            try:
-                found[file.name] = download(file, own)
-            except OSError as error:
-                said = f"{file.url} could not be downloaded: {error}"
-                raise DataMissing(f"{here}and {said}; {remedy}") from None
-    return found
+    return paths
 
 
 def refuse_other(path: Path, file: RawFile) -> None:
     """Raise where a file is not, byte for byte, the one that is registered."""
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != file.sha256:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != file.sha256:
         raise UserError(
             f"data: {path} ({path.stat().st_size} bytes) is not {file.name} of {file.size} bytes "
-            f"as it is published: its SHA-256 is {found[:12]}..., registered is "
+            f"as it is published: its SHA-256 is {digest[:12]}..., registered is "
             f"{file.sha256[:12]}...; get it again from {file.url}"
         )
 

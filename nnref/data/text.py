@@ -76,27 +76,26 @@ def text(
     """
     if (path is None) == (dataset is None):
         raise UserError("data: give either path, a file of yours, or dataset, a name of TFDS")
-    if dataset is not None:
-        return language(
-            "".join(text_of(dataset, data_dir).values()), unit, window, streams, valid, test
-        )
-    assert path is not None
+    if path is None:
+        assert dataset is not None
+        content: str | bytes = "".join(text_of(dataset, data_dir).values())
+    else:
+        content = file_content(path, None if unit == "bytes" else encoding)
+    return language(content, unit, window, streams, valid, test)
+
+
+def file_content(path: str, encoding: str | None) -> str | bytes:
+    """The characters of a file, or without an encoding its bytes.
+
+    Raises:
+        UserError: for a file that cannot be read, and an encoding that is unknown or not its own.
+    """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"data.path: {path}: {(error.strerror or 'unreadable').lower()}") from None
-    given = content if unit == "bytes" else decoded(path, content, encoding)
-    return language(given, unit, window, streams, valid, test)
-
-
-def decoded(path: str, content: bytes, encoding: str) -> str:
-    """The characters of a file.
-
-    Raises:
-        UserError: for an encoding that is unknown, or not that of the file.
-    """
     try:
-        return content.decode(encoding)
+        return content if encoding is None else content.decode(encoding)
     except LookupError:
         raise UserError(
             f'data.encoding: "{encoding}" is no encoding that Python knows; utf-8, latin-1 and '
@@ -112,27 +111,20 @@ def decoded(path: str, content: bytes, encoding: str) -> str:
 
 def without_repeats(paragraphs: list[str]) -> list[str]:
     """Paragraphs without those that stood before, whatever their indentation and line breaks."""
-    first: dict[str, int] = {}
-    words = [" ".join(paragraph.split()) for paragraph in paragraphs]
-    for place, said in enumerate(words):
-        first.setdefault(said, place)
-    return [
-        paragraph
-        for place, (paragraph, said) in enumerate(zip(paragraphs, words, strict=True))
-        if len(said) <= 40 or first[said] == place
-    ]
+    kept, earlier = [], set()
+    for paragraph in paragraphs:
+        words = " ".join(paragraph.split())
+        if len(words) <= 40 or words not in earlier:
+            kept.append(paragraph)
+        earlier.add(words)
+    return kept
 
 
 # --- from text to rows and back -----------------------------------------------------------------
 
 
 def language(
-    given: str | bytes,
-    unit: Unit,
-    window: int,
-    streams: int | None,
-    valid: float,
-    test: float,
+    content: str | bytes, unit: Unit, window: int, streams: int | None, valid: float, test: float
 ) -> Dataset:
     """A text as a data set: its first part for training, the next one and the last one held out.
 
@@ -143,14 +135,14 @@ def language(
     Raises:
         UserError: for an empty text, or a part too short for one window of each stream.
     """
-    if isinstance(given, str) and unit == "bytes":
-        given = given.encode("utf-8")
-    if not given:
+    if not content:
         raise UserError("data: the text is empty")
-    if isinstance(given, bytes):
-        tokens, classes = np.frombuffer(given, np.uint8).astype(np.int32), BYTES
+    if unit == "bytes":
+        content = content.encode("utf-8") if isinstance(content, str) else content
+        tokens, classes = np.frombuffer(content, np.uint8).astype(np.int32), BYTES
     else:
-        points = np.frombuffer(given.encode("utf-32-le"), np.uint32)
+        assert isinstance(content, str)
+        points = np.frombuffer(content.encode("utf-32-le"), np.uint32)
         known, tokens = np.unique(points, return_inverse=True)
         tokens, classes = tokens.astype(np.int32), tuple(map(chr, known))
     held_out = [round(share * len(tokens)) for share in (valid, test)]
@@ -170,14 +162,8 @@ def windows(tokens: np.ndarray, window: int, streams: int, name: str) -> Split:
     where row s of the batch before ended. What is left over at the end is dropped, less than one
     window of each stream. The very first character is no target: nothing stands before it.
 
-    Args:
-        tokens: of the text, (length,).
-        window: steps of a row.
-        streams: that run side by side.
-        name: of the split, for errors.
-
     Raises:
-        UserError: for a text too short.
+        UserError: for a text too short, named by its split.
     """
     rows = (len(tokens) - 1) // (window * streams)
     if rows < 1:
@@ -211,22 +197,18 @@ def spell(dataset: Dataset, tokens: np.ndarray) -> str:
     return "".join(dataset.classes[token] for token in tokens)
 
 
-def read(dataset: Dataset, given: str) -> np.ndarray:
-    """Text as tokens.
-
-    Raises:
-        UserError: for characters that the data have not.
-    """
+def read(dataset: Dataset, text: str) -> np.ndarray:
+    """Text as tokens; a UserError names characters that the data have not."""
     if dataset.unit == "bytes":
-        return np.frombuffer(given.encode("utf-8"), np.uint8).astype(np.int32)
+        return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
     place = {character: token for token, character in enumerate(dataset.classes)}
-    unknown = sorted(set(given) - place.keys())
+    unknown = sorted(set(text) - place.keys())
     if unknown:
         raise UserError(
-            f"{' '.join(map(repr, unknown))} in {given!r}: no character of the text that was "
+            f"{' '.join(map(repr, unknown))} in {text!r}: no character of the text that was "
             f"learned from, which are {''.join(dataset.classes)!r}"
         )
-    return np.array([place[character] for character in given], np.int32)
+    return np.array([place[character] for character in text], np.int32)
 
 
 def text_of(dataset: str, data_dir: str | None = None) -> dict[str, str]:

@@ -30,7 +30,7 @@ DIGITS = 6  # significant, of a value that is computed: short enough to be writt
 
 
 class Axis(Part):
-    """The values that something takes."""
+    """The values that something takes: `drawn(path)` lists them for the axis at a path."""
 
     random: ClassVar[bool] = False
 
@@ -42,7 +42,6 @@ class Values(Axis):
     values: Annotated[tuple[Any, ...], Field(min_length=1, description="one after the other")]
 
     def drawn(self, path: str) -> list[Any]:
-        """The values of the axis at a path."""
         return list(self.values)
 
 
@@ -55,7 +54,6 @@ class Grid(Axis):
     ]
 
     def drawn(self, path: str) -> list[float]:
-        """The values of the axis at a path."""
         low, high, count = self.grid
         return [rounded(value, low, high) for value in np.linspace(low, high, count)]
 
@@ -70,7 +68,6 @@ class LogGrid(Axis):
     ]
 
     def drawn(self, path: str) -> list[float]:
-        """The values of the axis at a path."""
         low, high, count = self.log_grid
         return [rounded(value, low, high) for value in np.geomspace(low, high, count)]
 
@@ -94,7 +91,6 @@ class Uniform(Drawn):
     uniform: Annotated[tuple[float, float], Field(description="lowest and highest")]
 
     def drawn(self, path: str) -> list[float]:
-        """The values of the axis at a path."""
         low, high = self.uniform
         return [rounded(low + (high - low) * share) for share in self.shares(path)]
 
@@ -106,7 +102,6 @@ class LogUniform(Drawn):
     log_uniform: Annotated[tuple[Positive, Positive], Field(description="lowest and highest")]
 
     def drawn(self, path: str) -> list[float]:
-        """The values of the axis at a path."""
         low, high = map(math.log, self.log_uniform)
         return [rounded(math.exp(low + (high - low) * share)) for share in self.shares(path)]
 
@@ -121,25 +116,26 @@ KINDS: dict[str, type[Any]] = {
 
 
 def rounded(value: float, *ends: float) -> float:
-    """To six digits; a whole number where both ends are written as such and it is one."""
+    """To six digits; without a point where it is a whole number, and both ends are whole."""
     short = float(f"{value:.{DIGITS}g}")
     whole = ends and all(float(end).is_integer() for end in ends) and short.is_integer()
     return int(short) if whole else short
 
 
-def kind_of_axis(given: Any) -> str | None:
-    keys = given if isinstance(given, Mapping) else getattr(type(given), "model_fields", ())
+def kind_of_axis(axis: Any) -> str | None:
+    keys = axis if isinstance(axis, Mapping) else getattr(type(axis), "model_fields", ())
     return next((kind for kind in KINDS if kind in keys), None)
 
 
-def values_in_short(given: Any) -> Any:
-    if isinstance(given, list | tuple):
-        return {"values": given}
-    if kind_of_axis(given) is None:
-        hint = nearest(next(iter(given), ""), KINDS) if isinstance(given, dict) else ""
+def values_in_short(axis: Any) -> Any:
+    """A bare list stands for an axis of these values."""
+    if isinstance(axis, list | tuple):
+        return {"values": axis}
+    if kind_of_axis(axis) is None:
+        hint = nearest(next(iter(axis), ""), KINDS) if isinstance(axis, dict) else ""
         kinds = ", ".join(KINDS)
         raise ValueError(f"an axis is a list of values, or an object with one of {kinds}{hint}")
-    return given
+    return axis
 
 
 AnyAxis = Annotated[
@@ -195,12 +191,6 @@ class Sweep(Part):
         int, Ge(10), Field(description="seeds on which the tuned alternatives run once more")
     ] = 10
 
-    @model_validator(mode="after")
-    def target_is_bounded(self) -> "Sweep":
-        if self.target is not None:
-            self.target.refuse_no_bound()
-        return self
-
 
 class Setting(NamedTuple):
     """One value of a variant, and where in the file it comes from."""
@@ -211,110 +201,109 @@ class Setting(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """What is wrong with an axis, and where."""
+    """What is wrong with an axis, and where in the file."""
 
     source: str
-    said: str
+    message: str
+
+
+class Placed(NamedTuple):
+    """An axis, the path that it varies, and where in the file it stands."""
+
+    path: str
+    axis: Any
+    source: str
 
 
 def variants(axes: Mapping[str, Any]) -> tuple[list[tuple[Setting, ...]], list[Mistake]]:
-    """The settings of every variant, and what is wrong with the axes.
+    """The settings of every variant, and what is wrong with the axes of a sweep, by path.
 
-    Args:
-        axes: of a sweep, by path.
-
-    Returns:
-        For each variant its settings, those of a component before those inside it. The later axes
-        change fastest, and those inside a component faster than it.
+    In a variant the settings of a component stand before those inside it. The later axes change
+    fastest, and those inside a component faster than it.
     """
-    given = [(path, axis, f"sweep.axes.{path}") for path, axis in axes.items()]
-    given.sort(key=lambda each: each[0].count("."))
-    mistakes = list(dict.fromkeys(refused(given)))
+    placed = [Placed(path, axis, f"sweep.axes.{path}") for path, axis in axes.items()]
+    placed.sort(key=depth)
+    unvaried = "this does not vary; the file says it once for all variants"
+    mistakes = [Mistake(p.source, unvaried) for p in placed if p.path.partition(".")[0] in WHOLE]
     if mistakes:
         return [], mistakes
-    found = []
-    for settings, drawn in branches(given, mistakes):
-        counts = {axis.count for _, axis, _ in drawn}
-        if len(counts) > 1:
-            sources = " and ".join(source for *_, source in drawn)
-            said = "random axes are drawn together, so that they have the same count"
-            mistakes.append(Mistake(sources, said))
+    all_settings = []
+    for settings, drawn in branches(placed, mistakes):
+        if len({random.axis.count for random in drawn}) > 1:
+            sources = " and ".join(random.source for random in drawn)
+            unequal = "random axes are drawn together, so that they have the same count"
+            mistakes.append(Mistake(sources, unequal))
             continue
-        columns = [axis.drawn(path) for path, axis, _ in drawn]
+        columns = [random.axis.drawn(random.path) for random in drawn]
         for row in zip(*columns, strict=True) if drawn else [()]:
             pairs = zip(drawn, row, strict=True)
-            extra = [Setting(path, value, source) for (path, _, source), value in pairs]
-            found.append(tuple(sorted([*settings, *extra], key=depth)))
-    clashes = (clash for settings in found for clash in twice_in(settings))
-    return found, list(dict.fromkeys([*mistakes, *clashes]))
+            extra = [Setting(random.path, value, random.source) for random, value in pairs]
+            all_settings.append(tuple(sorted([*settings, *extra], key=depth)))
+    clashes = (clash for settings in all_settings for clash in given_twice(settings))
+    return all_settings, list(dict.fromkeys([*mistakes, *clashes]))
 
 
-Given = tuple[str, Any, str]  # path, axis, source
-WHOLE = ("about", "claim", "seeds", "sweep", "$schema")  # of no variant alone
+WHOLE = (
+    "about",
+    "claim",
+    "seeds",
+    "sweep",
+    "$schema",
+)  # of the sweep, not of a variant
 
 
-def refused(given: Iterable[Given]) -> Iterator[Mistake]:
-    for path, _, source in given:
-        if path.partition(".")[0] in WHOLE:
-            yield Mistake(source, "this does not vary; the file says it once for all variants")
-
-
-def depth(setting: Setting) -> int:
-    return setting.path.count(".")
+def depth(placed: Setting | Placed) -> int:
+    return placed.path.count(".")
 
 
 def branches(
-    given: list[Given], mistakes: list[Mistake]
-) -> Iterator[tuple[list[Setting], list[Given]]]:
-    """Settings of the axes that are no random ones, each with the random axes that go with it."""
-    if not given:
+    placed: list[Placed], mistakes: list[Mistake]
+) -> Iterator[tuple[list[Setting], list[Placed]]]:
+    """Settings of the axes that are not random, each with the random axes that go with it."""
+    if not placed:
         yield [], []
         return
-    (path, axis, source), *others = given
-    if axis.random:
+    first, *others = placed
+    if first.axis.random:
         for settings, drawn in branches(others, mistakes):
-            yield settings, [(path, axis, source), *drawn]
+            yield settings, [first, *drawn]
         return
-    for number, value in enumerate(axis.drawn(path)):
-        place = f"{source}.{number}" if isinstance(axis, Values) else source
-        bare, inner = opened(path, value, place, mistakes)
+    for number, value in enumerate(first.axis.drawn(first.path)):
+        source = f"{first.source}.{number}" if isinstance(first.axis, Values) else first.source
+        bare, inner = opened(first.path, value, source, mistakes)
         for settings, drawn in branches([*inner, *others], mistakes):
-            yield [Setting(path, bare, place), *settings], drawn
+            yield [Setting(first.path, bare, source), *settings], drawn
 
 
-def opened(path: str, value: Any, source: str, mistakes: list[Mistake]) -> tuple[Any, list[Given]]:
-    """A value without the axes inside it, and those."""
+def opened(path: str, value: Any, source: str, mistakes: list[Mistake]) -> tuple[Any, list[Placed]]:
+    """A value without the axes inside it, and these axes."""
     if not isinstance(value, dict):
         return value, []
     bare, axes = {}, []
     for key, inner in value.items():
-        where, place = f"{path}.{key}", f"{source}.{key}"
+        inner_path, inner_source = f"{path}.{key}", f"{source}.{key}"
         if not isinstance(inner, dict):
             bare[key] = inner
         elif "name" in inner or kind_of_axis(inner) is None:
-            bare[key], more = opened(where, inner, place, mistakes)
+            bare[key], more = opened(inner_path, inner, inner_source, mistakes)
             axes += more
         else:
             try:
-                axes.append((where, AXIS.validate_python(inner), place))
+                axes.append(Placed(inner_path, AXIS.validate_python(inner), inner_source))
             except ValidationError as error:
-                one = error.errors()[0]
-                mistakes.append(Mistake(place, in_words(one, key, {})))
+                mistakes.append(Mistake(inner_source, in_words(error.errors()[0], key, {})))
     return bare, axes
 
 
-def twice_in(settings: tuple[Setting, ...]) -> Iterator[Mistake]:
-    """What one setting says inside the component that another one has given."""
+def given_twice(settings: tuple[Setting, ...]) -> Iterator[Mistake]:
+    """The settings whose value is also in the component that an earlier setting gives."""
     for number, inner in enumerate(settings):
         for outer in settings[:number]:
-            if inner.path == outer.path:
-                yield Mistake(inner.source, f"{outer.source} gives it too; keep one")
-            if not inner.path.startswith(f"{outer.path}."):
-                continue
+            same, inside = inner.path == outer.path, inner.path.startswith(f"{outer.path}.")
             value = outer.value
-            for key in inner.path.removeprefix(f"{outer.path}.").split("."):
+            for key in inner.path.removeprefix(outer.path).split(".")[1:]:
                 value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
+            if same or (inside and value is not None):
                 yield Mistake(inner.source, f"{outer.source} gives it too; keep one")
 
 

@@ -24,13 +24,15 @@ class Bounds(Part):
 
     def within(self, value: float) -> bool:
         """Whether a value is within the bounds. NaN never is."""
-        low = -float("inf") if self.at_least is None else self.at_least
-        high = float("inf") if self.at_most is None else self.at_most
+        low = -np.inf if self.at_least is None else self.at_least
+        high = np.inf if self.at_most is None else self.at_most
         return low <= value <= high
 
-    def refuse_no_bound(self) -> None:
+    @model_validator(mode="after")
+    def says_something(self) -> "Bounds":
         if self.at_least is None and self.at_most is None:
             raise ValueError("give at_least or at_most, or both")
+        return self
 
     def __str__(self) -> str:
         sides = ((">=", self.at_least), ("<=", self.at_most))
@@ -55,10 +57,9 @@ class CountClaim(Bounds):
     of: Annotated[Count, Field(description="seeds of the run")]
 
     @model_validator(mode="after")
-    def says_something(self) -> "CountClaim":
+    def is_possible(self) -> "CountClaim":
         if max(self.in_) > self.of:
             raise ValueError(f"in must not be more than of, {self.of}")
-        self.refuse_no_bound()
         return self
 
     def judged(self, values: Sequence[float]) -> tuple[bool, str]:
@@ -87,11 +88,6 @@ class StatisticClaim(Bounds):
     among: Annotated[
         Literal["all", "stopped"], Field(description="all seeds, or those that reached `stop`")
     ] = "all"
-
-    @model_validator(mode="after")
-    def says_something(self) -> "StatisticClaim":
-        self.refuse_no_bound()
-        return self
 
     def judged(self, values: Sequence[float]) -> tuple[bool, str]:
         """Whether the statistic is within the bounds; and that in words."""

@@ -6,7 +6,6 @@ nothing of it is written here.
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from nnref.errors import UserError
 from nnref.experiment.axes import Sweep
 from nnref.experiment.claims import Claim, Stop, in_a_tuple
 from nnref.experiment.schema import Part, arguments_model, component, explain, member_model
-from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
+from nnref.experiment.text import as_text, contents, in_file, locate, read_text, set_path
 from nnref.parts.activations import ACTIVATIONS
 from nnref.parts.clipping import CLIPPING
 from nnref.parts.initializers import INITIALIZERS
@@ -74,7 +73,7 @@ class Mistakes(UserError):
 
     def in_lines_of(self, text: str) -> list[str]:
         """Each mistake, with its line in the text of a file."""
-        return explain(self.error, Experiment, locate(blank_comments(text))[0])
+        return explain(self.error, Experiment, locate(text)[0])
 
 
 Record = arguments_model("regularization", Regularization, None)
@@ -158,11 +157,9 @@ class Experiment(Part):
         Leaving defaults out lets the identity survive a new argument in a later version. About and
         claim decide nothing, each seed is a run of its own, and so is each variant of a sweep.
         """
+        excluded = NOT_HASHED | {"seeds"}
         content = self.model_dump(
-            mode="json",
-            by_alias=True,
-            exclude_defaults=True,
-            exclude=NOT_HASHED | {"seeds"},
+            mode="json", by_alias=True, exclude_defaults=True, exclude=excluded
         )
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
@@ -174,9 +171,7 @@ class Experiment(Part):
     def to_json(self) -> str:
         """The complete experiment, defaults filled in, as a file that reads back to itself."""
         left_out = {"schema_"} if self.sweep else {"schema_", "sweep"}
-        content = self.model_dump(mode="json", by_alias=True, exclude=left_out)
-        text = json.dumps(content, indent=2)
-        return re.sub(r"[{[]\s+[^][{}]*[]}]", on_one_line, text) + "\n"
+        return as_text(self.model_dump(mode="json", by_alias=True, exclude=left_out))
 
     def replaced(self, settings: Mapping[str, Any]) -> "Experiment":
         """The same experiment with some keys set, each named by its path of dots.
@@ -194,11 +189,11 @@ class Experiment(Part):
     @cached_property
     def hyperparameters(self) -> dict[str, float]:
         """The floats that a program takes as arguments, by path: "optimizer.learning_rate"."""
-        return dict(
-            leaf
-            for kind in (*TRACED, "regularization")
-            for leaf in float_leaves(getattr(self, kind), kind)
-        )
+        return {
+            path: value
+            for kind in TRACED
+            for path, value in float_leaves(getattr(self, kind), kind)
+        }
 
     @cached_property
     def structure(self) -> str:
@@ -209,14 +204,8 @@ class Experiment(Part):
         return json.dumps(content, sort_keys=True)
 
 
-def on_one_line(innermost: re.Match[str]) -> str:
-    joined = " ".join(innermost[0].split())
-    short = joined[0] + joined[1:-1].strip() + joined[-1]
-    return short if len(short) <= 80 else innermost[0]
-
-
 NOT_HASHED = {"schema_", "about", "claim", "sweep"}  # decide nothing
-TRACED = ("model", "loss", "optimizer", "schedule", "clipping")
+TRACED = ("model", "loss", "optimizer", "schedule", "clipping", "regularization")
 NOT_COMPILED = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "probes", "stop"}
 
 

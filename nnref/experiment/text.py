@@ -1,6 +1,7 @@
 """The text of an experiment file: strict JSON with whole-line comments, and its keys' lines."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,7 @@ from nnref.errors import UserError, nearest
 
 
 def contents(text: str) -> dict[str, Any]:
-    """What stands in the text of a file, comments left out.
-
-    Raises:
-        UserError: for what is no JSON object.
-    """
+    """What stands in the text of a file, comments left out; a UserError for no JSON object."""
     text = blank_comments(text)
     try:
         content = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_twice)
@@ -28,17 +25,12 @@ def contents(text: str) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-        UserError: for a file that is not there, or has no text.
-    """
+    """The text of a file; a UserError says that it is not there, or has no text."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"{path}: {(error.strerror or 'unreadable').lower()}{others(path)}"
-        ) from None
+        reason = (error.strerror or "unreadable").lower()
+        raise UserError(f"{path}: {reason}{others(path)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file") from None
 
@@ -79,6 +71,7 @@ def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def locate(text: str) -> tuple[dict[str, int], list[str]]:
     """The line of every path, and the paths given twice: JSON read as the YAML that it also is."""
+    text = blank_comments(text)
     lines: dict[str, int] = {}
     twice: list[str] = []
 
@@ -87,10 +80,8 @@ def locate(text: str) -> tuple[dict[str, int], list[str]]:
             for key, value in node.value:
                 inner, line = f"{path}.{key.value}".lstrip("."), key.start_mark.line + 1
                 if inner in lines:
-                    first = lines[inner]
-                    twice.append(
-                        f"{inner} (line {line}): given twice, also in line {first}; keep one"
-                    )
+                    where = f"{inner} (line {line}): given twice, also in line {lines[inner]}"
+                    twice.append(f"{where}; keep one")
                 lines[inner] = line
                 visit(value, inner)
         elif isinstance(node, yaml.SequenceNode):
@@ -103,6 +94,17 @@ def locate(text: str) -> tuple[dict[str, int], list[str]]:
     except yaml.YAMLError:
         pass  # json.loads says what is wrong; without it, errors merely lack their line
     return lines, twice
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """An experiment as the text of a file, in which what is short stands on one line."""
+
+    def on_one_line(innermost: re.Match[str]) -> str:
+        joined = " ".join(innermost[0].split())
+        short = joined[0] + joined[1:-1].strip() + joined[-1]
+        return short if len(short) <= 80 else innermost[0]
+
+    return re.sub(r"[{[]\s+[^][{}]*[]}]", on_one_line, json.dumps(content, indent=2)) + "\n"
 
 
 def set_path(content: dict[str, Any], path: str, value: Any) -> None:

@@ -1,14 +1,43 @@
-"""Claims: what must come out of an experiment, and when a seed stops before its last epoch."""
+"""Claims: which seeds are run, what must come out of them, and when one stops before its end."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from nnref.bounds import Count, Index
 from nnref.experiment.schema import Part
+
+
+class SeedRange(Part):
+    """Seeds from the first up, as many as counted."""
+
+    first: Index = 0
+    count: Count
+
+
+def range_of_seeds(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    seeds = SeedRange(**value)
+    return tuple(range(seeds.first, seeds.first + seeds.count))
+
+
+def range_in_short(seeds: tuple[int, ...]) -> Any:
+    first, count = seeds[0], len(seeds)
+    if count > 8 and seeds == tuple(range(first, first + count)):
+        return {"first": first, "count": count}
+    return list(seeds)
+
+
+Seeds = Annotated[
+    tuple[Index, ...],
+    BeforeValidator(range_of_seeds, json_schema_input_type=list[Index] | SeedRange),
+    PlainSerializer(range_in_short),
+    Field(min_length=1),
+]
 
 
 def in_a_tuple(value: Any) -> Any:

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
-from nnref.bounds import Count, Index
+from nnref.bounds import Count
 from nnref.data import DATA
 from nnref.errors import UserError
 from nnref.experiment.axes import Sweep
-from nnref.experiment.claims import Claim, Stop, in_a_tuple
+from nnref.experiment.claims import Claim, Seeds, Stop, in_a_tuple
 from nnref.experiment.schema import Part, arguments_model, component, explain, member_model
 from nnref.experiment.text import as_text, contents, in_file, locate, read_text, set_path
 from nnref.parts.activations import ACTIVATIONS
@@ -41,27 +41,6 @@ FAMILIES: dict[str, Mapping[str, Callable[..., Any]]] = {
     "schedule": SCHEDULES,
     "clipping": CLIPPING,
 }
-
-
-class SeedRange(Part):
-    """Seeds from the first up, as many as counted."""
-
-    first: Index = 0
-    count: Count
-
-
-def range_of_seeds(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    seeds = SeedRange(**value)
-    return tuple(range(seeds.first, seeds.first + seeds.count))
-
-
-def range_in_short(seeds: tuple[int, ...]) -> Any:
-    first, count = seeds[0], len(seeds)
-    if count > 8 and seeds == tuple(range(first, first + count)):
-        return {"first": first, "count": count}
-    return list(seeds)
 
 
 class Mistakes(UserError):
@@ -114,12 +93,7 @@ class Experiment(Part):
     ] = None
     batch_size: Annotated[Count, Field(description="examples an update")]
     epochs: Annotated[Count, Field(description="passes over the training data")]
-    seeds: Annotated[
-        tuple[Index, ...],
-        BeforeValidator(range_of_seeds, json_schema_input_type=list[Index] | SeedRange),
-        PlainSerializer(range_in_short),
-        Field(min_length=1, description="one run for each, all in one program"),
-    ] = (0,)
+    seeds: Annotated[Seeds, Field(description="one run for each, all in one program")] = (0,)
     shuffle: Annotated[bool, Field(description="draw the order of the rows anew each epoch")] = True
     evaluate_every: Annotated[
         Count, Field(description="epochs between two validations; the last epoch always has one")
@@ -239,12 +213,7 @@ def parse(text: str, settings: Mapping[str, Any] | None = None) -> Experiment:
 def read(
     path: str | Path, settings: Mapping[str, Any] | None = None, text: str | None = None
 ) -> Experiment:
-    """An experiment from a file, with `settings` as in `Experiment.replaced`.
-
-    Args:
-        path: of the file.
-        settings: keys to set, by path.
-        text: of the file, where it has been read already.
+    """An experiment from a file, as `parse` makes it of its `text`, if that has been read already.
 
     Raises:
         UserError: for a file that is not there, or is no experiment.

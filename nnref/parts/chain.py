@@ -65,22 +65,13 @@ def chain(
         parts.append(descend(optimizer.learning_rate, factor, start))
         parts += [] if projection is None else [projection]
     else:
-        parts.append(
-            schedule_free_step(
-                optimizer.learning_rate, optimizer.interpolation, factor, start, projection
-            )
-        )
+        parts.append(schedule_free_step(optimizer, factor, start, projection))
     parts += [] if averaging is None else [averaging]
     return keeping_dtypes(optax.chain(*parts))
 
 
 def decoupled_decay(coefficient: Number, everything: bool) -> optax.GradientTransformation:
-    """Decoupled decay: d <- d + lambda theta, past clipping and optimizer, for kernels.
-
-    Args:
-        coefficient: lambda.
-        everything: decay biases and normalisation's parameters, too.
-    """
+    """Decoupled decay: d <- d + lambda theta, past clipping and optimizer, for kernels or all."""
 
     def decayed(d: Array, w: Array) -> Array:
         return d + coefficient * w if everything or is_kernel(w) else d
@@ -91,13 +82,7 @@ def decoupled_decay(coefficient: Number, everything: bool) -> optax.GradientTran
 def descend(
     learning_rate: Number, factor: Callable[[RateState], Array], start: RateState
 ) -> optax.GradientTransformation:
-    """Downhill by rate times schedule: u = -alpha s(t) d.
-
-    Args:
-        learning_rate: alpha.
-        factor: s, the schedule.
-        start: of the schedule.
-    """
+    """Downhill by rate alpha times schedule s: u = -alpha s(t) d."""
 
     def update(updates: Tree, state: Any, params: Tree = None) -> Any:
         rate = -learning_rate * factor(state)
@@ -136,14 +121,8 @@ def updated(
 ) -> tuple[Tree, Tree]:
     """The updates of an optimizer, which are added to the parameters, and its new state.
 
-    Args:
-        optimizer: line searches and schedules that watch the loss get it, too; others do not.
-        gradient: of the loss.
-        opt_state: before the step.
-        params: before the step.
-        loss: the loss as a function of the parameters; if it is not given, the linear function that
-            has this gradient.
-        value: of the loss at `params`.
+    Line searches and schedules that watch the loss get it, too, with its value at `params`; without
+    a loss the linear function that has this gradient.
     """
 
     def linear(params: Tree) -> Array:
@@ -159,12 +138,7 @@ def updated(
 
 
 def evaluation_params(opt_state: Tree, params: Tree) -> Tree:
-    """Where the network is evaluated: at the `average` that the state keeps, or at the parameters.
-
-    Args:
-        opt_state: of the whole chain.
-        params: where it trains.
-    """
+    """Where the network is evaluated: at the `average` that the state keeps, or where it trains."""
 
     def keeps(state: Any) -> bool:
         return isinstance(state, tuple) and hasattr(state, "average")

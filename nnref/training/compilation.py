@@ -24,6 +24,11 @@ def compile_tiny_loops_whole() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {WHOLE_LOOPS}={2 * TINY}".lstrip()
 
 
+def is_tiny(*trees: Any) -> bool:
+    """Whether arrays are so small that the loop over them is compiled as one function."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) <= TINY
+
+
 def tiny_options() -> dict[str, Any]:
     """Compiler options for a program over little memory; none where XLA does not know them."""
     if jax.default_backend() != "cpu":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.training import probing, train
-from nnref.training.compilation import TINY, tiny_options
+from nnref.training.compilation import is_tiny, tiny_options
 from nnref.training.task import Array, Task, Tree
 from nnref.training.train import Builder, Hyperparameters, Plan, TrainState, one_epoch, start
 
@@ -126,11 +126,6 @@ def epoch_loop(
         return jax.lax.while_loop(lambda c: (c[0] < end) & jnp.any(c[1].running), body, carry)
 
     return list(rows), blanks, epochs_until
-
-
-def is_tiny(*trees: Tree) -> bool:
-    """Whether arrays are so small that the loop over them is compiled as one function."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) <= TINY
 
 
 @cache

@@ -12,12 +12,11 @@ import optax
 from flax import nnx
 
 from nnref.data import Dataset, Split
-from nnref.errors import UserError
+from nnref.experiment.compatibility import refuse_contradictions
 from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
 from nnref.internals import counted_rngs
 from nnref.parts.chain import chain
-from nnref.parts.losses import LOSSES, takes_smoothing
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
 from nnref.parts.regularizers import (
     Regularization,
@@ -26,7 +25,6 @@ from nnref.parts.regularizers import (
     max_norm,
     weight_average,
 )
-from nnref.parts.schedules import plateau
 from nnref.parts.target_kinds import TARGETS
 from nnref.training.adapters import SplitModule
 from nnref.training.task import Array, Functions, Task, Tree
@@ -156,33 +154,32 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     """The task of an experiment file, the setup that its programs are built from, and its data.
 
     Raises:
-        UserError: for data that cannot be loaded, or do not fit the loss.
+        UserError: for data that cannot be loaded, and parts that do not go together.
     """
     dataset: Dataset = bind(experiment, "data", {})()
-    encode = TARGETS[experiment.loss.name].encode
-    splits = {}
-    outputs = 0
+    classes, encode = len(dataset.classes), TARGETS[experiment.loss.name].encode
+    splits, outputs = {}, 0
     for name, (x, y) in dataset.splits.items():
-        targets, outputs = encode(y, len(dataset.classes))
+        targets, outputs = encode(y, classes)
         splits[name] = Split(x, targets)
     steps_per_epoch = -(-dataset.rows // experiment.batch_size)
     setup = Setup(
         structure=experiment.structure,
         inputs=dataset.train.x.shape[1:],
         outputs=outputs,
-        classes=len(dataset.classes),
+        classes=classes,
         steps=steps_per_epoch * experiment.epochs,
         steps_per_epoch=steps_per_epoch,
         experiment=experiment,
     )
-    refuse_together(experiment, dataset)
+    refuse_contradictions(experiment, dataset)
     functions = functions_of(setup, tuple(experiment.hyperparameters.items()))
     stored = dataset.stored
 
     def read(rows: np.ndarray) -> Split:
         assert stored is not None, "only what is stored is read"
         x, y = stored.read(rows)
-        return Split(x, encode(y, len(dataset.classes))[0])
+        return Split(x, encode(y, classes)[0])
 
     encoded = None if stored is None else stored._replace(read=read)
     return Task(functions, **splits, stored=encoded), setup, dataset
@@ -198,54 +195,3 @@ def functions_of(setup: Setup, hyperparameters: tuple[tuple[str, float], ...]) -
     functions, _ = setup(dict(hyperparameters))
     jax.eval_shape(lambda: functions.init(jax.random.key(0)))
     return functions
-
-
-def refuse_together(experiment: Experiment, dataset: Dataset) -> None:
-    """Refuse parts that are right alone and mean nothing together.
-
-    Raises:
-        UserError: for label smoothing under a loss without it, a schedule that watches the
-            validation loss where nothing is validated, or streams that do not go on.
-    """
-    if experiment.regularization.label_smoothing is not None and not takes_smoothing(
-        LOSSES[experiment.loss.name]
-    ):
-        able = [name for name, loss in LOSSES.items() if takes_smoothing(loss)]
-        raise UserError(
-            f"regularization.label_smoothing: {experiment.loss.name} has no classes to smooth; "
-            f"leave it out, or use {' or '.join(able)}"
-        )
-    if plateau(bind(experiment, "schedule", {})) is not None and dataset.valid is None:
-        raise UserError(
-            "schedule: reduce_on_plateau watches the validation loss, and these data have no "
-            "validation split; give data.valid a share, or take another schedule"
-        )
-    refuse_streams(experiment, dataset)
-
-
-def refuse_streams(experiment: Experiment, dataset: Dataset) -> None:
-    """Refuse a state that is carried along rows which do not go on from one another.
-
-    Raises:
-        UserError: where data, model and batches have not the same streams, where rows are
-            shuffled on the way, or where a model of text reads what it is to tell.
-    """
-    carried = getattr(experiment.model, "streams", None)
-    streams = carried if dataset.unit is None else dataset.streams
-    if carried is None and streams is None:
-        pass
-    elif not carried == streams == experiment.batch_size:
-        raise UserError(
-            f"streams: the data have {streams or 'none'}, model.streams is {carried or 'none'} and "
-            f"batch_size {experiment.batch_size}; where a state is carried from batch to batch "
-            "the three are the same number"
-        )
-    elif experiment.shuffle:
-        raise UserError(
-            "shuffle: a state is carried from batch to batch, so that rows must come in their "
-            "order; set it to false, or leave streams out"
-        )
-    if dataset.unit is not None and getattr(experiment.model, "bidirectional", False):
-        raise UserError(
-            "model.bidirectional: read from its end, a text has told each next character already"
-        )

@@ -13,7 +13,8 @@ elementwise.
 
 from nnref.parts.optimizers.adam import adam, adamax, adamw, amsgrad, nadam, padam, radam
 from nnref.parts.optimizers.adaptive import adadelta, adagrad, rmsprop
-from nnref.parts.optimizers.momentum import lion, muon, sgd
+from nnref.parts.optimizers.momentum import lion, sgd
+from nnref.parts.optimizers.muon import muon
 from nnref.parts.optimizers.rule import Optimizer
 from nnref.parts.optimizers.schedule_free import schedule_free_adamw, schedule_free_sgd
 

@@ -10,7 +10,6 @@ import optax
 from nnref.bounds import Fraction, NonNegative, Positive
 from nnref.parts.optimizers.rule import (
     Array,
-    Number,
     Optimizer,
     Tree,
     one_minus_power,
@@ -76,8 +75,7 @@ class ScheduleFreeState(NamedTuple):
 
 
 def schedule_free_step(
-    learning_rate: Number,
-    interpolation: Number,
+    optimizer: Optimizer,
     factor: Callable[[RateState], Array],
     start: RateState,
     projection: optax.GradientTransformation | None,
@@ -85,18 +83,14 @@ def schedule_free_step(
     """The schedule-free step: z <- z - gamma d; x <- (1 - c) x + c z; y <- (1 - beta) z + beta x.
 
     gamma_t = alpha s(t), c_t = gamma_t^2 / sum_{i<=t} gamma_i^2 (Defazio et al. 2024, equations 3
-    to 5 and algorithm 1). The parameters are y, where d is taken; x is kept as `average`.
-    A projection applies to z: x and y are averages of projected points.
+    to 5 and algorithm 1). The parameters are y, where d is taken; x is kept as `average`. alpha is
+    the learning rate, beta the interpolation; s, the schedule `factor`, may be a warm-up, but a
+    decay does not suit it. A projection applies to z: x and y are averages of projected points.
 
     Batch normalization's statistics belong to y and not to x, where the network is evaluated.
-
-    Args:
-        learning_rate: alpha.
-        interpolation: beta.
-        factor: s, the schedule; a warm-up suits it, a decay does not.
-        start: of the schedule.
-        projection: of z.
     """
+    learning_rate, beta = optimizer.learning_rate, optimizer.interpolation
+    assert beta is not None, "chain asks for this step where there is an interpolation"
 
     def init(params: Tree) -> Any:
         # Copies: three names of one buffer could not be given away to a jitted step.
@@ -113,9 +107,7 @@ def schedule_free_step(
         weight_sum = state.weight_sum + s**2
         c = quotient(s**2, weight_sum)
         x = jax.tree.map(lambda x, z: (1 - c) * x + c * z, state.average, z)
-        step = jax.tree.map(
-            lambda y, z, x: (1 - interpolation) * z + interpolation * x - y, params, z, x
-        )
+        step = jax.tree.map(lambda y, z, x: (1 - beta) * z + beta * x - y, params, z, x)
         rate = state.rate._replace(step=state.rate.step + 1)
         return step, ScheduleFreeState(rate, weight_sum, z, x)
 

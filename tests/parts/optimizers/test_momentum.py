@@ -5,7 +5,7 @@ import numpy as np
 from trajectories import directions, jitted
 
 from nnref.parts.optimizers import OPTIMIZERS
-from nnref.parts.optimizers.momentum import orthogonal
+from nnref.parts.optimizers.muon import orthogonal
 
 
 def test_first_gradient_is_damped_like_all_others():

@@ -44,22 +44,18 @@ def share_done(progress: Progress) -> Array:
 
 
 def whole_updates(progress: Progress, **spans: Any) -> Any:
-    """A span in updates, from the one unit it is given in.
-
-    Args:
-        progress: knows the length of an epoch and of the run.
-        **spans: by key, whose ending is the unit; a number, a tuple of numbers, or None.
+    """A span in updates: the one that is not None, a number or several, in the unit of its key.
 
     Raises:
-        UserError: unless exactly one is given.
+        UserError: unless exactly one is not None.
     """
-    given = [key for key, span in spans.items() if span is not None]
-    if len(given) != 1:
+    keys = [key for key, span in spans.items() if span is not None]
+    if len(keys) != 1:
         raise UserError(
-            f"schedule: {' and '.join(given) or 'no span'} given; "
+            f"schedule: {' and '.join(keys) or 'no span'} given; "
             f"give exactly one of {', '.join(spans)}"
         )
-    key, span = given[0], spans[given[0]]
+    key, span = keys[0], spans[keys[0]]
     if isinstance(span, tuple):
         return [whole_updates(progress, **{key: each}) for each in span]
     unit = {"steps": 1, "epochs": progress.steps_per_epoch, "share": progress.steps}
@@ -283,8 +279,8 @@ def reduce_on_plateau(
     """Down by `factor` each time the validation loss stops falling: max(final, factor^reductions).
 
     A reduction follows `patience_evaluations` evaluations in a row none of which is below
-    best - threshold |best|; then the count starts again. How often that has happened, is kept in
-    the optimizer's state (`PlateauState`), which hears the loss through `observe`.
+    best - threshold |best|; then the count starts again. How often that has happened is kept in the
+    optimizer's state (`PlateauState`), which `observe` gives the loss to.
 
     Needs validation data. PyTorch's scheduler waits for one evaluation more than its patience.
 
@@ -320,10 +316,7 @@ class RateState(NamedTuple):
 
 
 def plateau(schedule: Callable[..., Any]) -> PlateauState | None:
-    """The memory that a schedule starts with, where it is, or leads to, `reduce_on_plateau`.
-
-    None means that the schedule needs no validation loss.
-    """
+    """What a schedule remembers at first if it is, or leads to, `reduce_on_plateau`; else None."""
     # The signature of a partial function has its bound arguments as defaults.
     bound = {name: p.default for name, p in inspect.signature(schedule).parameters.items()}
     if getattr(schedule, "func", schedule) is reduce_on_plateau:
@@ -339,17 +332,12 @@ def plateau(schedule: Callable[..., Any]) -> PlateauState | None:
 
 
 def observe(opt_state: Tree, valid_loss: Array) -> Tree:
-    """Tell a schedule that watches it the validation loss, at the end of an epoch.
+    """The state of the whole chain after a schedule in it has seen the validation loss.
 
-    Args:
-        opt_state: of the whole chain; where nothing watches, it comes back as it is.
-        valid_loss: scalar; NaN where the epoch had no evaluation, which counts as nothing.
-
-    Returns:
-        The optimizer state after hearing it.
+    Without such a schedule it is the same; so it is for NaN, where an epoch had no evaluation.
     """
 
-    def heard(state: Any) -> Any:
+    def seen(state: Any) -> Any:
         if not isinstance(state, PlateauState):
             return state
         margin = state.threshold * jnp.where(jnp.isinf(state.best), 0.0, jnp.abs(state.best))
@@ -362,7 +350,7 @@ def observe(opt_state: Tree, valid_loss: Array) -> Tree:
             reductions=state.reductions + over,
         )
 
-    return jax.tree.map(heard, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+    return jax.tree.map(seen, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
 
 
 # --- the family -----------------------------------------------------------------------------------

@@ -95,17 +95,10 @@ def held(step: Step, real: Array | None, z: Array, *state: Array) -> State:
 def plain_scan(
     step: Step, from_input: Array, real: Array | None, kernel: Array, state: State
 ) -> tuple[State, Array]:
-    """The state after the last step, and h after every step.
+    """The state after the last step, (batch, units) each, and every h, (steps, batch, units).
 
-    Args:
-        step: of a cell.
-        from_input: x W + b, (steps, batch, sums * units).
-        real: False at padded steps, where the state stays, (steps, batch); None without padding.
-        kernel: U, (units, sums * units).
-        state: before the first step, each (batch, units).
-
-    Returns:
-        The state, and h of shape (steps, batch, units).
+    `from_input` is x W + b, (steps, batch, sums * units), and `kernel` U, (units, sums * units). At
+    padded steps, where `real`, (steps, batch), is False, the state stays.
     """
 
     def along(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, Array]:

@@ -104,11 +104,7 @@ class ConvNet(nnx.Module):
 
 
 def image_shape(inputs: Sequence[int]) -> tuple[int, int, int]:
-    """Rows, columns and channels of examples of this shape; without an axis of channels, one.
-
-    Raises:
-        UserError: for examples that are no images.
-    """
+    """Rows, columns and channels of examples of this shape; without an axis of channels, one."""
     if len(inputs) not in (2, 3):
         raise UserError(
             f"model: examples of shape {tuple(inputs)} are no images (rows, columns) or (rows, "
@@ -119,11 +115,7 @@ def image_shape(inputs: Sequence[int]) -> tuple[int, int, int]:
 
 
 def each_or_one(name: str, counts: tuple[int, ...], number: int, of: Sequence[Any]) -> int:
-    """What a list with a number for each of several things, or one for all, has for this one.
-
-    Raises:
-        UserError: for a list of another length.
-    """
+    """What a list with a number for each of several things, or one for all, has for this one."""
     if len(counts) not in (1, len(of)):
         raise UserError(
             f"model.{name}: {len(counts)} numbers given where there are {len(of)}; give a number "
@@ -135,11 +127,7 @@ def each_or_one(name: str, counts: tuple[int, ...], number: int, of: Sequence[An
 def sides_behind(
     number: int, sides: Sequence[int], kernel: int, stride: int, pool: int, padding: str
 ) -> list[int]:
-    """Rows and columns behind a block.
-
-    Raises:
-        UserError: where nothing is left of them.
-    """
+    """Rows and columns behind a block; a UserError where nothing is left of them."""
     before = " x ".join(map(str, sides))
     reach = [side if padding == "same" else side - kernel + 1 for side in sides]
     if min(reach) < 1:

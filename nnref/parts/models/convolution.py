@@ -30,16 +30,9 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolution(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
     """z[r, c] = sum_ij x[s r + i, s c + j] W[i, j], by the form that suits the backend.
 
-    As everywhere in this field it is a correlation: the kernel is not turned round.
-
-    Args:
-        x: images, (batch, rows, columns, channels).
-        kernel: W, (kernel rows, kernel columns, channels, new channels).
-        stride: s, pixels from one place of the kernel to the next.
-        pads: zeros around x; r and c count from there.
-
-    Returns:
-        (batch, new rows, new columns, new channels).
+    x is (batch, rows, columns, channels) and has zeros around it, where r and c begin; W is (kernel
+    rows, kernel columns, channels, new channels), s the stride. As everywhere in this field it is a
+    correlation: the kernel is not turned round.
     """
     form = canonical_convolution if jax.default_backend() == "cpu" else plain_convolution
     return form(x, kernel, stride, pads)
@@ -133,15 +126,8 @@ def correlate(
 def max_pool(x: Array, window: int) -> Array:
     """The maximum of each window of window x window pixels, side by side, for each channel.
 
-    Rows and columns that fill no window are left out. Where several pixels are the largest, the
-    first one, row by row, takes the gradient.
-
-    Args:
-        x: images, (batch, rows, columns, channels).
-        window: side of a window, and the distance from one to the next.
-
-    Returns:
-        (batch, rows // window, columns // window, channels).
+    (batch, rows, columns, channels) -> (batch, rows // window, columns // window, channels). Where
+    several pixels are the largest, the first one, row by row, takes the gradient.
     """
     return (sliced_max_pool if jax.default_backend() == "cpu" else plain_max_pool)(x, window)
 
@@ -170,18 +156,9 @@ def sliced_max_pool(x: Array, window: int) -> Array:
 class Conv(Affine):
     """Convolution: z = h * W + b, (batch, rows, columns, fan_in) -> (..., width) channels.
 
+    `kernel` is the side of the kernel, `stride` the pixels from one of its places to the next.
     Padding "same" surrounds the image with zeros, so that without stride it keeps its size; with
     "valid" the kernel stays inside.
-
-    Args:
-        fan_in: channels of h.
-        width: channels of z.
-        spec: of which the stream "params" and the initializers count here.
-        kernel: side of the kernel, in pixels.
-        stride: pixels from one place of the kernel to the next.
-        padding: at the border.
-        in_front: the activation that h comes from; linear for data.
-        use_bias: without it, z = h * W.
     """
 
     def __init__(
@@ -212,18 +189,8 @@ class Conv(Affine):
 class ConvHidden(nnx.Module):
     """Hidden layer of images: h' = dropout(pool(a(normalize(h * W + b)))).
 
-    What is off is not in the program. Without bias where batch normalization would subtract it.
-    Statistics of normalization are over all pixels alike.
-
-    Args:
-        fan_in: channels of h.
-        width: channels of h'; a maxout has several sums for each.
-        spec: with the activation a.
-        kernel: side of the kernel.
-        stride: of the kernel.
-        pool: side of the windows of which the maximum is kept; 1 for none.
-        padding: at the border.
-        in_front: the activation that h comes from; linear for data.
+    What is off is not in the program, and a pool of 1 is off. A maxout has several sums for each
+    channel of h'. Statistics of normalization are over all pixels alike.
     """
 
     def __init__(

@@ -28,16 +28,9 @@ class Carried(nnx.Variable):
 class Direction(nnx.Module):
     """One cell along a sequence: (steps, batch, fan_in) -> (steps, batch, units), time first.
 
-    Args:
-        fan_in: width of x.
-        units: width of h.
-        spec: the kernel initializer gives W and the bias initializer b, each gate by gate; the last
-            quarter of a GRU's b is its c.
-        cell: a word of `CELLS`.
-        reverse: from the last step to the first.
-        streams: sequences whose state is kept from call to call; None for none.
-        recurrent_initializer: first value of U, gate by gate.
-        forget_bias: first value of b in an LSTM's forget gate instead; may be traced.
+    With `streams`, so many sequences keep their state from call to call. W, U and b are drawn gate
+    by gate; the last quarter of a GRU's b is its c, and that of an LSTM's forget gate starts at
+    `forget_bias`.
     """
 
     def __init__(
@@ -78,11 +71,9 @@ class Direction(nnx.Module):
             part[...] = jnp.zeros_like(part[...])
 
     def __call__(self, from_input: Array, real: Array | None) -> tuple[Array, Array]:
-        """The last h and that of every step.
+        """The last h and that of every step, from x W + b, (steps, batch, sums * units).
 
-        Args:
-            from_input: x W + b, (steps, batch, sums * units).
-            real: False at padded steps, (steps, batch); None without padding.
+        `real` is False at padded steps, (steps, batch); None without padding.
         """
         scan: Any = fast_scan if jax.default_backend() == "cpu" else plain_scan
         state = self.start(from_input.shape[1], from_input.dtype)
@@ -109,12 +100,7 @@ class Direction(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """One cell along a sequence, or one from each of its ends, their h side by side; dropout.
-
-    Args:
-        directions: one or two.
-        spec: of which dropout counts here.
-    """
+    """One cell along a sequence, or one from each of its ends, their h side by side; dropout."""
 
     def __init__(self, directions: list[Direction], spec: LayerSpec):
         self.directions = nnx.List(directions)
@@ -125,10 +111,7 @@ class Layer(nnx.Module):
     ) -> tuple[Array, Array]:
         """The last h, (batch, width), and that of every step, (steps, batch, width).
 
-        Args:
-            x: the input, or tokens.
-            real: False at padded steps, (steps, batch); None without padding.
-            vectors: that stand for tokens, (vocabulary, fan_in); None where x is no tokens.
+        x are inputs, or tokens for which `vectors`, (vocabulary, fan_in), stand.
         """
         ends = []
         for each in self.directions:
@@ -214,9 +197,8 @@ class Recurrent(nnx.Module):
             stack.append(Layer(ways, spec))
             fan_in = width
         self.layers = nnx.List(stack)
-        if embedding is None:
-            self.embedding = None
-        else:
+        self.embedding = None
+        if embedding is not None:
             shape = (vocabulary or outputs, embedding)
             draw = for_layer(kernel_initializer, shape[0])
             self.embedding = nnx.Param(draw(rngs.params(), shape, jnp.float32))
@@ -317,11 +299,7 @@ def refuse_parts(
 
 
 def channels(inputs: Sequence[int], embedding: int | None, padded: bool) -> int:
-    """The width of what the first layer sees.
-
-    Raises:
-        UserError: for examples that are no sequences of that kind.
-    """
+    """The width of what the first layer sees; a UserError for examples that are no sequences."""
     shape = tuple(inputs)
     if embedding is not None:
         if shape[1:] != ((2,) if padded else ()):

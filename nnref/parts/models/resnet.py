@@ -22,13 +22,7 @@ Array = jax.Array
 
 
 class Activated(nnx.Module):
-    """What stands in front of a layer: h = a(normalize(z)).
-
-    Args:
-        width: of h; z is as wide, or for a maxout wider.
-        spec: with the activation a.
-        images: z is (batch, rows, columns, width), not (batch, width).
-    """
+    """What stands in front of a layer: h = a(normalize(z)), z for a maxout wider than h."""
 
     def __init__(self, width: int, spec: LayerSpec, *, images: bool):
         self.normalize = spec.normalization(width * pieces(spec.activation), images=images)
@@ -42,24 +36,17 @@ class Activated(nnx.Module):
 class Block(nnx.Module):
     """Two layers, F(z) = a(a(z) W_1) W_2, and if it is residual their input beside them: z + F(z).
 
-    Dropout, if it is on, is in front of W_2 (Zagoruyko and Komodakis 2016, section 2.4).
-
-    Args:
-        fan_in: width of the activations in front of W_1.
-        width: of those in front of W_2 and of the next block's W_1.
-        spec: with the activation a.
-        images: z is (batch, rows, columns, fan_in), not (batch, fan_in).
-        stride: of W_1, for images.
-        residual: whether z is added.
-        layer: makes a layer of sums from a fan_in and a width.
+    Dropout, if it is on, is in front of W_2 (Zagoruyko and Komodakis 2016, section 2.4). z is
+    (batch, fan_in), of images (batch, rows, columns, fan_in), over which W_1 has the stride.
+    `layer` makes a layer of sums from a fan_in and a width.
     """
 
     def __init__(
         self,
         fan_in: int,
         width: int,
-        spec: LayerSpec,
         *,
+        spec: LayerSpec,
         images: bool,
         stride: int,
         residual: bool,
@@ -145,21 +132,13 @@ class ResNet(nnx.Module):
             build = partial(Conv, kernel=kernel, stride=stride) if self.images else Dense
             return build(fan_in, sums, spec, in_front=in_front, use_bias=use_bias)
 
+        block = partial(Block, spec=spec, images=self.images, residual=residual, layer=layer)
         self.first = layer(fan_in, widths[0], linear)
         fan_in, stack = widths[0], []
         for stage, width in enumerate(widths):
             for number in range(each_or_one("blocks", blocks, stage, widths)):
                 stride = 2 if self.images and stage and not number else 1
-                block = Block(
-                    fan_in,
-                    width,
-                    spec,
-                    images=self.images,
-                    stride=stride,
-                    residual=residual,
-                    layer=layer,
-                )
-                stack.append(block)
+                stack.append(block(fan_in, width, stride=stride))
                 fan_in = width
         self.blocks = nnx.List(stack)
         self.activated = Activated(fan_in, spec, images=self.images)

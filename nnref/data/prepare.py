@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -375,21 +375,16 @@ def averaged(x: np.ndarray) -> tuple[int, ...] | int:
     return tuple(range(x.ndim - 1))
 
 
-class Scale(NamedTuple):
-    """What is taken from inputs, and what they are divided by."""
+def scale_of(sample: np.ndarray, standardized: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """What scales the inputs of a data set to float32, from some of its training examples."""
+    shift, divisor = 0, 255 if sample.dtype == np.uint8 else 1
+    if standardized:
+        shift, divisor = mean_and_deviation(sample, averaged(sample))
 
-    shift: Any
-    divisor: Any
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def scale(x: np.ndarray) -> np.ndarray:
         # Bytes lose nothing in float32; the numbers of a clock would.
         exact = np.float32 if x.dtype == np.uint8 else np.float64
-        shift, divisor = np.asarray(self.shift, exact), np.asarray(self.divisor, exact)
-        return ((x.astype(exact) - shift) / divisor).astype(np.float32)
+        shifted = x.astype(exact) - np.asarray(shift, exact)
+        return (shifted / np.asarray(divisor, exact)).astype(np.float32)
 
-
-def scale_of(sample: np.ndarray, standardized: bool) -> Scale:
-    """How the inputs of a data set are scaled, from some of its training examples."""
-    if standardized:
-        return Scale(*mean_and_deviation(sample, averaged(sample)))
-    return Scale(0, 255 if sample.dtype == np.uint8 else 1)
+    return scale

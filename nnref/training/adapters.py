@@ -84,12 +84,7 @@ def called(function: Callable[..., Any], roles: list[str], values: Mapping[str, 
 
 
 def plain(init: Callable[..., Any], apply: Callable[..., Any], x: Any) -> Network:
-    """A network of plain functions, with or without state, key and training flag.
-
-    Args:
-        init: `init(key)` or `init(key, x)`, giving the parameters, or parameters and state.
-        apply: `apply(params, x)`, beside which it may take a state, a key and a training flag.
-        x: rows of the data, for an `init` that looks at them.
+    """A network of plain functions, as `Task` takes them; x are rows for an `init(key, x)`.
 
     Raises:
         UserError: for arguments that nnref cannot give.
@@ -122,24 +117,15 @@ def plain(init: Callable[..., Any], apply: Callable[..., Any], x: Any) -> Networ
 
 
 def init_arguments(init: Callable[..., Any]) -> list[str]:
-    """Which of key and x an `init` takes, in order.
-
-    Raises:
-        UserError: where it takes more.
-    """
-    arguments = [
-        argument
-        for argument in inspect.signature(init).parameters.values()
-        if argument.default is argument.empty
-        and argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(arguments) > 2:
-        names = ", ".join(argument.name for argument in arguments)
+    """Which of key and x an `init` takes, in order; a UserError where it takes more."""
+    required = [a for a in inspect.signature(init).parameters.values() if a.default is a.empty]
+    names = [a.name for a in required if a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)]
+    if len(names) > 2:
         raise UserError(
-            f"init takes ({names}); nnref calls init(key) or init(key, x): "
+            f"init takes ({', '.join(names)}); nnref calls init(key) or init(key, x): "
             "bind the others with functools.partial"
         )
-    return ["key", "x"][: len(arguments)]
+    return ["key", "x"][: len(names)]
 
 
 def loss_of(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
@@ -149,12 +135,9 @@ def loss_of(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
         UserError: for a loss that does not take two arguments.
     """
     try:
-        names = [
-            argument.name
-            for argument in inspect.signature(loss).parameters.values()
-            if argument.default is argument.empty
-            and argument.kind == argument.POSITIONAL_OR_KEYWORD
-        ]
+        arguments = inspect.signature(loss).parameters.values()
+        required = [a for a in arguments if a.default is a.empty]
+        names = [a.name for a in required if a.kind == a.POSITIONAL_OR_KEYWORD]
     except (TypeError, ValueError):
         names = ["outputs", "y"]
     if len(names) > 2:
@@ -171,11 +154,7 @@ def loss_of(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:
 
 
 def module(model: Any, x: Any) -> Network:
-    """The network of a Flax module: NNX (the module, or a function of rngs), or Linen.
-
-    Raises:
-        UserError: for anything else.
-    """
+    """The network of a Flax module: NNX (the module, or a function of rngs), or Linen."""
     from flax import linen
 
     if isinstance(model, linen.Module):
@@ -207,11 +186,7 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 
 
 class SplitModule:
-    """An NNX module as pure functions of its arrays: built once for its graph, then only merged.
-
-    Args:
-        build: makes the module from a key.
-    """
+    """An NNX module as pure functions of its arrays: built once for its graph, then only merged."""
 
     def __init__(self, build: Callable[[Any], nnx.Module]):
         self.build = build
@@ -277,15 +252,11 @@ def nnx_network(build: Callable[[Any], Any]) -> Network:
 
 def linen_network(model: Any, x: Any) -> Network:
     """`module.init` and `module.apply`, collections beside "params" being the state."""
-    names = inspect.signature(model.__call__).parameters
-    flags = {
-        name: name in ROLES["evaluate"]
-        for name in names
-        if name in ROLES["train"] | ROLES["evaluate"]
-    }
+    names = set(inspect.signature(model.__call__).parameters)
+    on, off = names & ROLES["train"], names & ROLES["evaluate"]
 
     def mode(train: bool) -> dict[str, bool]:
-        return {name: (not train if inverted else train) for name, inverted in flags.items()}
+        return dict.fromkeys(on, train) | dict.fromkeys(off, not train)
 
     def init(key: Any) -> tuple[Tree, Tree]:
         first, second = jax.random.split(key)
@@ -300,4 +271,4 @@ def linen_network(model: Any, x: Any) -> Network:
         outputs, after = model.apply(variables, x, rngs=rngs, mutable=list(state), **mode(train))
         return outputs, dict(after) if train else state
 
-    return Network(init, apply, True, bool(flags))
+    return Network(init, apply, True, bool(on | off))

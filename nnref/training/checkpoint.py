@@ -41,12 +41,8 @@ class Damaged(Exception):
 def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
     """Write a checkpoint, then delete all but this one and the one before.
 
-    Checkpoints of later epochs are deleted too: runs that went back write their future anew.
-
-    Args:
-        folder: of the checkpoints of one set of runs; made if missing.
-        epoch: number of the last finished epoch.
-        state: any tree of JAX or NumPy arrays and typed keys.
+    Checkpoints of later epochs are deleted too: runs that went back write their future anew. A
+    folder is for one set of runs, and a state is any tree of JAX or NumPy arrays and typed keys.
     """
     folder = Path(folder).absolute()
     complete = folder / f"epoch-{epoch:010d}"
@@ -76,11 +72,7 @@ def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
 
 
 def restore(folder: str | os.PathLike[str], like: Tree) -> tuple[int, Tree] | None:
-    """The newest checkpoint that is bit for bit what was saved.
-
-    Args:
-        folder: that was given to `save`; need not exist.
-        like: a tree of arrays or `jax.ShapeDtypeStruct` that gives the structure.
+    """The newest checkpoint that is bit for bit what was saved, with the structure of `like`.
 
     Returns:
         The number of the last finished epoch and the state, uncommitted on the default device

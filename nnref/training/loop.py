@@ -234,10 +234,8 @@ def fit(
         if trained:
             measures = jax.tree.map(np.asarray, history.pop("probes"))
             figures = {name: np.asarray(value)[:trained] for name, value in history.items()}
-            chunk = on_host(done + 1, figures, states)
-            yield chunk._replace(
-                probes=probing.trained_epochs(measures, done + 1, done + trained, every)
-            )
+            probed = probing.trained_epochs(measures, done + 1, done + trained, every)
+            yield on_host(done + 1, figures, states)._replace(probes=probed)
         done += trained
         # A further call would give away the states of runs that have all stopped.
         if trained < count or not np.asarray(states.running).any():

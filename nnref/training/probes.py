@@ -168,21 +168,15 @@ def update_ratio(update: Any, weight: Any, least: float = 0.0) -> Any:
 
 def all_finite(*trees: Tree) -> Array:
     """Of each tree, whether all of its numbers are finite, (trees,)."""
-    return jnp.stack(
-        [
-            jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-            for tree in trees
-        ]
-    )
+
+    def finite(tree: Tree) -> Array:
+        return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+    return jnp.stack([finite(tree) for tree in trees])
 
 
 def of_step(step: StepParts, layers: Sequence[str]) -> Array:
-    """The measures of one step, (OF_STEP, layers).
-
-    Args:
-        step: to be measured.
-        layers: names of the layers that the model calls.
-    """
+    """The measures of one step, (OF_STEP, layers), of the layers that the model calls."""
     gradient, weight, update = (
         norms(tree, layers) for tree in (step.gradient, step.params, step.updates)
     )

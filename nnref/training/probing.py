@@ -71,17 +71,9 @@ def epochs_between_probes(
     first: Array,
     count: Array,
 ) -> tuple[Any, Array]:
-    """Epochs with a measurement of the layers before every so many of them.
+    """Train `count` epochs, from number `first` on, and measure before every so many of them.
 
-    Args:
-        measure: `probe` of all runs.
-        every: epochs from one measurement to the next, counted from the first of the run.
-        capacity: the most epochs that can be recorded.
-        epochs_until: see `epoch_loop`.
-        carry: of `epochs_until`, before the first epoch.
-        data: on the device.
-        first: number of the first epoch, from 1.
-        count: epochs to train.
+    `measure` is `probe` of all runs; for `capacity`, `epochs_until` and its carry see `loop`.
 
     Returns:
         The last carry, and what was measured, (times, ...).
@@ -121,14 +113,7 @@ def probe_data(plan: Plan, task: Task) -> dict[str, Any]:
 def trained_epochs(
     measures: Mapping[str, np.ndarray], first: int, last: int, every: int
 ) -> dict[str, np.ndarray]:
-    """Cut the measures of the layers to the epochs that were trained, and number them.
-
-    Args:
-        measures: arrays as long as a chunk's capacity, see `chunk_of_epochs`; empty without probes.
-        first: number of the first epoch of the chunk, from 1.
-        last: number of its last epoch.
-        every: epochs from one measurement to the next.
-    """
+    """Cut the measures of `chunk_of_epochs` to the epochs from first to last, and number them."""
     if not measures:
         return {}
     at = np.arange(first + -(first - 1) % every, last + 1, every)

@@ -16,15 +16,10 @@ from nnref.experiment.compatibility import refuse_contradictions
 from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import Member
 from nnref.internals import counted_rngs
+from nnref.parts import regularizers
 from nnref.parts.chain import chain
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
-from nnref.parts.regularizers import (
-    Regularization,
-    augment,
-    gradient_terms,
-    max_norm,
-    weight_average,
-)
+from nnref.parts.regularizers import Regularization
 from nnref.parts.target_kinds import TARGETS
 from nnref.training.adapters import SplitModule
 from nnref.training.task import Array, Functions, Task, Tree
@@ -87,7 +82,7 @@ class Setup:
                 return model.apply(params, model_state, x, False)
             assert key is not None, "training draws random numbers"
             dropout, augmentation = (jax.random.fold_in(key, number) for number in (1, 2))
-            x = augment(regularization, x, augmentation)
+            x = regularizers.augment(regularization, x, augmentation)
             return model.apply(params, model_state, x, True, dropout=dropout)
 
         def mean_loss(outputs: Array, targets: Array) -> Array:
@@ -131,9 +126,10 @@ class Setup:
             UserError: for parts that contradict themselves or each other.
         """
         terms: Regularization = bind(self.experiment, "regularization", hyperparameters)()
-        before = gradient_terms(terms)
+        before = regularizers.gradient_terms(terms)
         if self.experiment.clipping is not None:
             before = [*before, bind(self.experiment, "clipping", hyperparameters)()]
+        radius, decay = terms.max_norm, terms.average
         return chain(
             bind(self.experiment, "optimizer", hyperparameters)(),
             bind(self.experiment, "schedule", hyperparameters),
@@ -142,8 +138,8 @@ class Setup:
             *before,
             weight_decay=terms.weight_decay,
             decay_everything=terms.decay_everything,
-            projection=None if terms.max_norm is None else max_norm(terms.max_norm),
-            averaging=None if terms.average is None else weight_average(terms.average),
+            projection=None if radius is None else regularizers.max_norm(radius),
+            averaging=None if decay is None else regularizers.weight_average(decay),
         )
 
 

@@ -86,25 +86,15 @@ def train_group(
     number: Array,
     group: Any,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The steps of a group of batches of one run.
+    """The steps of a group of batches of one run: its state, and their sums, (batches, ...).
 
-    Args:
-        setup: builds functions and optimizer.
-        plan: the structure of the runs.
-        hyperparameters: hyperparameters, traced.
-        state: of the run, given away.
-        epoch: its number.
-        number: of the first step in the epoch, from 1.
-        group: x (batches, rows, ...) and y.
-
-    Returns:
-        The state, and the sums of each batch, (batches, ...).
+    `number` is that of the first step in the epoch, from 1; the group is x, (batches, rows, ...),
+    and y. The state is given away.
     """
     functions, optimizer = setup(hyperparameters)
     begun = train.restart(functions, state.params, state.model_state)
     model_state = jax.tree.map(partial(jnp.where, number == 1), begun, state.model_state)
     key = jax.random.fold_in(state.key, epoch)
-
     state = state._replace(model_state=model_state)
     measure = None
     if plan.probes == "step":
@@ -328,15 +318,9 @@ def fit(
     task: Task,
     resume: tuple[int, Position] | None = None,
 ) -> Iterator[Chunk]:
-    """Train runs that differ in their seed on rows from disk; see `loop.fit`.
+    """Train runs that differ in their seed on the `stored` rows of a task; see `loop.fit`.
 
-    Args:
-        setup: builds functions and optimizer; equal setups share a compiled program.
-        plan: the structure of the runs.
-        hyperparameters: hyperparameters that may change without another program.
-        seeds: one run for each.
-        task: its `stored` rows are trained on, its other arrays are put on the device.
-        resume: last finished epoch and the position in the next, to go on from there.
+    It goes on from the last finished epoch and the position in the next one.
 
     Yields:
         The state before training and each epoch; in between, about every 0.2 s, a chunk without

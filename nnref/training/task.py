@@ -94,11 +94,7 @@ class Task:
 
 
 def split_of(name: str, rows: Any) -> Split | None:
-    """The rows that a user passes as `(x, y)`, as a split of arrays; None stays None.
-
-    Raises:
-        UserError: for anything but a pair of arrays with as many rows.
-    """
+    """The rows that a user passes as `(x, y)`, as a split of arrays; None stays None."""
     if rows is None or isinstance(rows, Split):
         return rows
     if not isinstance(rows, (tuple, list)) or len(rows) != 2:
@@ -118,11 +114,7 @@ def functions_from(
     loss: Callable[..., Any] | None,
     x: Any,
 ) -> Functions:
-    """The functions of a user's task.
-
-    Raises:
-        UserError: for what is missing.
-    """
+    """The functions of a user's task; a UserError says what is missing."""
     if loss is None:
         raise UserError("Task: loss is missing; give loss=loss, called as loss(outputs, y)")
     if model is not None and (init is not None or apply is not None):
@@ -130,16 +122,11 @@ def functions_from(
     if model is not None:
         network = module(model, x)
     elif init is None or apply is None:
-        missing = (
-            "init, called as init(key)" if init is None else "apply, called as apply(params, x)"
+        name, call = ("init", "init(key)") if init is None else ("apply", "apply(params, x)")
+        raise UserError(
+            f"Task: {name}, called as {call}, is missing (or give model, a Flax module)"
         )
-        raise UserError(f"Task: {missing}, is missing (or give model, a Flax module)")
     else:
         network = plain(init, apply, x)
-    return Functions(
-        network.init,
-        network.apply,
-        loss_of(loss),
-        random=network.random,
-        modes=network.modes,
-    )
+    init, apply, random, modes = network
+    return Functions(init, apply, loss_of(loss), random=random, modes=modes)

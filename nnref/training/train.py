@@ -95,16 +95,10 @@ def start(
         if name in data:
             batch = evaluation_batch(functions, plan)
             row |= evaluate(functions, params, model_state, data[name], name, batch)
-    state = TrainState(
-        params,
-        model_state,
-        opt_state,
-        key,
-        running=jnp.bool_(True),
-        best=jnp.float32(0) if plan.stop is None else row[plan.stop.metric],
-        waited=jnp.int32(0),
-        kept=(params, model_state) if keeps_best(plan) else None,
-    )
+    running, waited = jnp.bool_(True), jnp.int32(0)
+    best = jnp.float32(0) if plan.stop is None else row[plan.stop.metric]
+    kept = (params, model_state) if keeps_best(plan) else None
+    state = TrainState(params, model_state, opt_state, key, running, best, waited, kept)
     return state, row
 
 
@@ -356,9 +350,8 @@ def measure_of_layers(functions: Functions, state: TrainState, x: Any) -> Measur
 
 def when(due: Array, measure: Callable[[], Tree]) -> Tree:
     """Runs `measure` if `due`, else returns NaN of the same shapes."""
-    nothing = jax.tree.map(
-        lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), jax.eval_shape(measure)
-    )
+    shapes = jax.eval_shape(measure)
+    nothing = jax.tree.map(lambda leaf: jnp.full(leaf.shape, jnp.nan, leaf.dtype), shapes)
     return jax.lax.cond(due, measure, lambda: nothing)
 
 

@@ -271,7 +271,7 @@ def cached(folder: Path, name: str, make: Callable[[], Split]) -> Split:
 
 
 def identified(folder: Path) -> str:
-    """A digest of what a prepared data set says of itself, and of the sizes of its files."""
+    """A digest of the description of a prepared data set, and of the sizes of its files."""
     sizes = sorted((path.name, path.stat().st_size) for path in folder.iterdir())
     words = [(folder / name).read_text() for name in ("dataset_info.json", "features.json")]
     return hashlib.sha256(f"{sizes} {words}".encode()).hexdigest()
@@ -404,7 +404,7 @@ def too_large(records: Records) -> bool:
 
 
 def looked_at(rows: int, records: Records) -> slice:
-    """Evenly spaced rows that stand for all."""
+    """Evenly spaced training rows, from which mean and deviation are taken."""
     size = records.read(np.arange(1)).x.size
     number = max(1, min(rows, LOOKED_AT, NUMBERS // size))
     return slice(0, rows // number * number, rows // number)
@@ -437,7 +437,7 @@ def joined(records: Records) -> Split:
 
 
 def prepare_now(dataset: str, data_dir: Path) -> Path:
-    """`prepare`, with a word where that takes its time."""
+    """`prepare`, with a warning where the data set was not prepared yet."""
     was_prepared = prepared(dataset, data_dir) is not None
     folder = prepare(dataset, data_dir)
     if not was_prepared:

@@ -288,7 +288,7 @@ def targets(
 
 
 def look_like_classes(y: np.ndarray) -> bool:
-    """Whether targets are text, truth values, or few whole numbers that come back."""
+    """Whether targets are text, truth values, or few whole numbers that repeat."""
     if y.dtype.kind in "Ub":
         return True
     if y.ndim != 1 or (y != np.round(y)).any():

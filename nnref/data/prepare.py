@@ -15,7 +15,7 @@ Unit = Literal["characters", "bytes"]
 
 
 class DataWarning(UserWarning):
-    """Something about the data that may be meant, but should be known."""
+    """Something about the data that may be intended, but that the user should know."""
 
 
 class Split(NamedTuple):
@@ -236,7 +236,7 @@ def warn_shared_rows(dataset: Dataset) -> None:
 
 
 def warn(message: str) -> None:
-    """Say a `DataWarning`."""
+    """Give a `DataWarning`."""
     warnings.warn(message, DataWarning, stacklevel=2)
 
 

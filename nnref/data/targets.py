@@ -62,7 +62,7 @@ def kind_of_targets(
 
 
 def inferred_task(y: np.ndarray, shape: tuple[int, ...], loss: LossFacts) -> Task:
-    """The task that targets, outputs and loss speak of."""
+    """The task, inferred from targets, outputs and loss."""
     width = shape[-1] if len(shape) > 1 else 1
     numbered = are_indices(y, shape, loss)
     if len(shape) > 2 and width > 1 and (numbered or (y.shape == shape and is_one_hot(y))):
@@ -81,7 +81,7 @@ def inferred_task(y: np.ndarray, shape: tuple[int, ...], loss: LossFacts) -> Tas
 
 
 def form_of(y: np.ndarray, shape: tuple[int, ...], loss: LossFacts, task: str | None) -> Form:
-    """How targets say what is asked."""
+    """The form of targets, see `Kind`."""
     width = shape[-1] if len(shape) > 1 else 1
     if task == "regression" or not np.isfinite(np.asarray(y, np.float64)).all():
         return "values"

@@ -180,7 +180,7 @@ def windows(tokens: np.ndarray, window: int, streams: int, name: str) -> Split:
 
 
 def tokens_of(dataset: Dataset, name: str) -> np.ndarray:
-    """The text of a split in its order, as tokens: what `windows` was given, without the rest."""
+    """The text of a split in its order, as tokens: the inverse of `windows`, but for the rest."""
     x, y = dataset.splits[name]
     streams, window = dataset.streams or 1, x.shape[1]
 

@@ -80,7 +80,7 @@ class Drawn(Axis):
     seed: Annotated[Index, Field(description="of the draws")] = 0
 
     def shares(self, path: str) -> np.ndarray:
-        """Uniform numbers in [0, 1), other ones for each path."""
+        """Uniform numbers in [0, 1), different ones for each path."""
         return np.random.default_rng([self.seed, *path.encode()]).random(self.count)
 
 

@@ -41,7 +41,7 @@ def in_file(path: Path, message: str) -> str:
 
 
 def others(path: Path) -> str:
-    """What lies beside a file that is missing."""
+    """The nearest name to that of a missing file, and the names of the files beside it."""
     stems = sorted(p.stem for p in path.parent.glob("*.json") if p.stem != "schema")
     listed = f"\nexperiments in {path.parent}: {', '.join(stems)}" if stems else ""
     return nearest(path.stem, stems) + listed

@@ -130,7 +130,7 @@ def input_noise(x: Array, key: Array, deviation: float | Array) -> Array:
 
 
 def refuse_no_images(term: str, x: Array) -> None:
-    """Raise where a batch is none of images."""
+    """Raise where the examples of a batch are no images."""
     if x.ndim < 3:
         raise UserError(
             f"regularization.{term}: examples of shape {x.shape[1:]} are no images "

@@ -168,7 +168,7 @@ def evaluate_runs(
 
 
 class Chunk(NamedTuple):
-    """What the host hears: some epochs of all runs."""
+    """What `fit` gives to the host: some epochs of all runs."""
 
     first: int  # number of the first epoch; 0 is the state before the first step
     history: dict[str, np.ndarray]  # measure -> (epochs, runs) float32, NaN where not measured

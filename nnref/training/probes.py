@@ -95,7 +95,7 @@ def called_layers(
 
 
 def owner(path: str, layers: Iterable[str]) -> str | None:
-    """The layer whose path begins that of an array: the innermost, None where there is none."""
+    """The innermost of the layers whose path is a prefix of an array's path; None without one."""
     parts = path.split(".")
     heads = (".".join(parts[:depth]) for depth in range(len(parts), 0, -1))
     return next((head for head in heads if head in layers), None)
@@ -263,5 +263,5 @@ def table(
 
 
 def spread_rows(rows: int, count: int) -> np.ndarray:
-    """So many row numbers, evenly apart: rows may be sorted by class."""
+    """`count` row numbers, evenly apart, because rows may be sorted by class."""
     return np.arange(count) * rows // count

@@ -20,10 +20,8 @@ from nnref.data import Split, Stored
 from nnref.training import loop, probing, train
 from nnref.training.loop import Chunk
 from nnref.training.probes import OF_OUTPUTS
-from nnref.training.task import Task
-from nnref.training.train import Builder, Hyperparameters, Plan, TrainState, Tree
-
-Array = jax.Array
+from nnref.training.task import Array, Task, Tree
+from nnref.training.train import Builder, Hyperparameters, Plan, TrainState
 
 GROUP_BYTES = 2**26  # of the batches that one program covers
 GROUP_BATCHES = 32
@@ -32,7 +30,7 @@ AHEAD = 16  # batches read ahead
 
 
 class Position(NamedTuple):
-    """Where runs stand inside an epoch, and what it has given so far."""
+    """Where runs stand inside an epoch, and the sums of its steps so far."""
 
     states: TrainState  # (runs, ...)
     sums: Tree  # of the steps of this epoch, (runs, steps, ...), zero where they are still to come

@@ -308,7 +308,7 @@ def epoch_order(key: Array, rows: int, batch_size: int, shuffle: bool) -> Array:
 
 
 def epoch_measures(functions: Functions, sums: dict[str, Any]) -> dict[str, Any]:
-    """What the sums of its steps, (steps, ...), say of an epoch of training."""
+    """The measures of an epoch of training, from the sums of its steps, (steps, ...)."""
     bad = ~jnp.isfinite(sums["loss"])
     bad_step = jnp.where(jnp.any(bad), jnp.argmax(bad) + 1, 0)
     row: dict[str, Any] = measures(functions, sums, "train") | {"bad_step": bad_step}
@@ -343,7 +343,7 @@ def one_epoch(
 
 
 def measure_of_layers(functions: Functions, state: TrainState, x: Any) -> Measure:
-    """What is measured of a step, layer by layer, of the layers that a model calls for x."""
+    """Measures a step layer by layer; the layers are those that the model calls for x."""
     layers = probes.called_layers(functions.layers, state.params, state.model_state, x)
     return partial(probes.of_step, layers=layers)
 

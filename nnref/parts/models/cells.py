@@ -77,7 +77,7 @@ CELLS = {
 
 
 def opened(sums: Array, gap: int | None, units: int) -> Array:
-    """A kernel, or what it gives, with zeros in the place of the sum that it has no part in."""
+    """A kernel of a GRU, or its product, with zeros for the sum that has no part of it."""
     if gap is None:
         return sums
     before, behind = jnp.split(sums, [gap * units], axis=-1)
@@ -116,8 +116,8 @@ def fast_scan(
     """`plain_scan`, with the gradient of U as one product after the loop.
 
     Left to itself, differentiation adds up that gradient within the loop, a small product and a
-    sum of matrices at every step. Kept are z and the states; the way back does the cell again,
-    which takes as long as reading all that it has computed.
+    sum of matrices at every step. Only z and the states are kept: the backward pass computes the
+    cell again, which takes as long as reading all its intermediate values.
     """
     return plain_scan(step, from_input, real, kernel, state)
 
@@ -125,7 +125,7 @@ def fast_scan(
 def forward(
     step: Step, from_input: Array, real: Array | None, kernel: Array, state: State
 ) -> tuple[Any, Any]:
-    """What `fast_scan` gives, and what it keeps for the way back."""
+    """The results of `fast_scan`, and what its backward pass needs."""
 
     def along(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, Any]:
         from_input, real = inputs
@@ -138,7 +138,7 @@ def forward(
 
 
 def backward(step: Step, kept: Any, gradients: Any) -> Any:
-    """The gradients of `fast_scan`, from those of what it gave."""
+    """The gradients by the inputs of `fast_scan`, from those by its results."""
     z, before, real, kernel = kept
 
     def along(d_state: State, inputs: Any) -> tuple[State, Array]:

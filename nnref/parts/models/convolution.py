@@ -61,7 +61,7 @@ def canonical_forward(
 def canonical_backward(
     stride: int, pads: Pads, saved: tuple[Array, Array], dz: Array
 ) -> tuple[Array, Array]:
-    """The gradients by x and by the kernel, from dz, that by z.
+    """The gradients by x and by the kernel, from dz, the gradient by z.
 
     A pixel of x enters z through the kernel turned round, its channels exchanged; a weight meets
     in x, slid over it, the places of z. Where the stride left places out, zeros stand between them.

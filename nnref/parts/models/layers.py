@@ -87,11 +87,11 @@ class Affine(nnx.Module):
             self.calibrating = False  # there only for those that `lsuv_pass` must reach
 
     def product(self, h: Array, kernel: Array) -> Array:
-        """What comes of h and W."""
+        """The product of h and W."""
         raise NotImplementedError
 
     def __call__(self, h: Array) -> Array:
-        """Sums z, in the pass of LSUV with a rescaled W."""
+        """The sums z; in the pass of LSUV W is rescaled first."""
         z = self.product(h, self.kernel[...])
         if getattr(self, "calibrating", False):
             z = unit_variance(self.kernel, z)

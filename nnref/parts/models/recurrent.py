@@ -239,7 +239,7 @@ class Recurrent(nnx.Module):
 
 
 def refuse(contradictions: dict[str, bool]) -> None:
-    """Raise the first message whose contradiction is there."""
+    """Raise the first message whose condition holds."""
     for message, contradicts in contradictions.items():
         if contradicts:
             raise UserError(message)

@@ -59,14 +59,14 @@ class Block(nnx.Module):
         self.stride, self.residual = stride, residual
 
     def __call__(self, z: Array) -> Array:
-        """Sums again, not yet activated."""
+        """Sums, not yet activated, for the next block."""
         f = self.layer_1(self.activated_1(z))
         f = self.layer_2(self.dropout(self.activated_2(f)))
         return f + carried(z, f.shape[-1], self.stride) if self.residual else f
 
 
 def carried(z: Array, width: int, stride: int) -> Array:
-    """What a residual block adds to F(z): z, with fewer pixels and zeros as new units where F has.
+    """The shortcut of a residual block: z with the pixels of F(z), zeros for its new units.
 
     This shortcut has no parameters, so that plain and residual networks have the same ones (He et
     al. 2016a, section 3.3, option A).

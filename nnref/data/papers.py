@@ -24,16 +24,14 @@ def periodic_costs(
     so that the weight of a linear model without bias, under the loss `linear`, is the paper's x.
     The order is the sequence: it needs `shuffle` false and batches of 1.
 
-    The one validation row has input and cost -1: its loss is w itself.
+    The one validation row has input and cost -1: its loss is w itself. A period of 1, in which all
+    costs are alike, raises a UserError.
 
     Args:
         first: cost at the start of each period.
         others: cost at all other times.
         period: rows of a period.
         periods: how often it is repeated.
-
-    Raises:
-        UserError: for a period of 1, in which all costs are alike.
     """
     if period == 1:
         raise UserError("data.period: 1 leaves no room for other costs than the first; give more")

@@ -84,12 +84,9 @@ class Member(Part):
 
 @cache
 def arguments_model(title: str, function: Callable[..., Any], name: str | None) -> type[Member]:
-    """The schema of a function's arguments, from its signature and docstring.
+    """The schema of the arguments of a function, or a class, from its signature and docstring.
 
-    Args:
-        title: of the model in JSON Schema.
-        function: whose arguments, or the class whose constructor.
-        name: the member's word in its family, which becomes the key `name`; None for a record.
+    The name of a member in its family becomes the key `name`; a record has none.
     """
     docstring = docstring_parser.parse(inspect.getdoc(function) or "")
     lines = {p.arg_name: " ".join((p.description or "").split()) for p in docstring.params}
@@ -131,13 +128,7 @@ def member_name(value: Any) -> Any:
 
 
 def explain(error: ValidationError, root: type[Part], lines: Mapping[str, int]) -> list[str]:
-    """One line for each mistake: path, line, what was given, what is allowed.
-
-    Args:
-        error: pydantic's.
-        root: the part that was built.
-        lines: of the file, by path; empty where there is no file.
-    """
+    """One line for each mistake in a part: its path, its line in the file, and `in_words`."""
     messages = []
     for one in error.errors():
         *parents, last = one["loc"] or ("experiment",)

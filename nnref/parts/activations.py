@@ -245,9 +245,6 @@ def gain(activation: Callable[..., Any]) -> Array:
     PyTorch's `calculate_gain` has a table instead: the same for the ReLUs, but 5/3 for tanh, 1 for
     sigmoid (here 1.85) and 3/4 for selu. What keeps the forward signal does not keep the gradient:
     for that it would be 1 / sqrt(E a'(z)^2), which is the same for the ReLUs only.
-
-    Args:
-        activation: a member, whose numbers may be traced.
     """
     # The largest of k sums has density k phi Phi^(k-1); fed to each piece, it is the maximum.
     k = pieces(activation)

@@ -24,11 +24,7 @@ Distribution = Literal["normal", "truncated_normal", "uniform"]
 
 
 def fans(shape: Shape) -> tuple[int, int]:
-    """The number of inputs of a unit and of units an input reaches: `(fan_in, fan_out)`.
-
-    Raises:
-        UserError: for a shape with fewer than two axes, which is a bias.
-    """
+    """The inputs of a unit and the units that an input reaches; a UserError for a bias."""
     if len(shape) < 2:
         raise UserError(
             f"this initializer needs a kernel, with two axes or more; a bias of shape "
@@ -358,10 +354,8 @@ def lsuv(key: Array, shape: Shape, dtype: DTypeLike = jnp.float32) -> Array:
 def unit_variance(kernel: nnx.Param[Array], z: Array) -> Array:
     """Rescale a kernel so that its sums z, without bias, get variance 1 over this batch.
 
-    They are linear in the kernel, so that once is enough. Sums that do not vary stay.
-
-    Returns:
-        The sums that the rescaled kernel gives.
+    They are linear in the kernel, so that once is enough. Sums that do not vary stay. Gives the
+    sums of the rescaled kernel.
     """
     deviation = jnp.std(z)
     deviation = jnp.where(deviation > 0, deviation, 1)
@@ -373,12 +367,9 @@ def lsuv_pass(model: nnx.Module, x: Array) -> None:
     """One evaluation in which every layer that was drawn by `lsuv` first rescales itself.
 
     The layers behind see what the rescaled ones give, so that in the end the sums of each have
-    variance 1 over the batch (Mishkin and Matas 2016, alg. 1, whose loop linearity makes a single
-    step). A model without such layers stays as it is.
-
-    Args:
-        model: changed in place.
-        x: a batch of training inputs; a few hundred, of all classes.
+    variance 1 over the batch x, a few hundred training inputs of all classes (Mishkin and Matas
+    2016, alg. 1, whose loop linearity makes a single step). The model is changed in place; one
+    without such layers stays as it is.
     """
     model.eval(calibrating=True)
     model(x)

@@ -69,7 +69,8 @@ def is_kernel(array: Array) -> bool:
 def augment(regularization: Regularization, x: Array, key: Array) -> Array:
     """The inputs of a training step, mirrored, shifted and with noise, where these are on.
 
-    Each has a key of its own: switching one off leaves what the others draw as it was.
+    Each has a key of its own: switching one off leaves what the others draw as it was. A UserError
+    refuses examples that are no images, or no real numbers, where a term needs them.
     """
     if regularization.flip:
         x = flip(x, jax.random.fold_in(key, 0))

@@ -120,11 +120,7 @@ class Setup:
         }
 
     def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
-        """The one chain of a step.
-
-        Raises:
-            UserError: for parts that contradict themselves or each other.
-        """
+        """The one chain of a step; a UserError for parts that contradict each other."""
         terms: Regularization = bind(self.experiment, "regularization", hyperparameters)()
         before = regularizers.gradient_terms(terms)
         if self.experiment.clipping is not None:
@@ -185,8 +181,8 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
 def functions_of(setup: Setup, hyperparameters: tuple[tuple[str, float], ...]) -> Functions:
     """The functions of a setup with these numbers; building the graph of modules takes a while.
 
-    The first build of functions and optimizer, so that parts that contradict themselves are refused
-    before anything is written or compiled.
+    The optimizer is built, too, so that parts that contradict each other are refused before
+    anything is written or compiled.
     """
     functions, _ = setup(dict(hyperparameters))
     jax.eval_shape(lambda: functions.init(jax.random.key(0)))

@@ -40,11 +40,9 @@ def zeros(count: int) -> Callable[[Array], tuple[Array, ...]]:
 def transformation(
     rule: Callable[..., tuple[Array, ...]], start: Callable[[Array], tuple[Array, ...]]
 ) -> optax.GradientTransformation:
-    """The optax transformation of `rule(t, g, *slots) -> (direction, *slots)`.
+    """The optax transformation of `rule(t, g, *slots) -> (direction, *slots)` for one array.
 
-    Args:
-        rule: for one array; t is the number of the step, from 1.
-        start: the slots of an array before the first step.
+    t is the number of the step, from 1; `start` gives the slots of an array before the first.
     """
 
     def init(params: Tree) -> RuleState:

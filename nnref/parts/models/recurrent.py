@@ -197,8 +197,9 @@ class Recurrent(nnx.Module):
             stack.append(Layer(ways, spec))
             fan_in = width
         self.layers = nnx.List(stack)
-        self.embedding = None
-        if embedding is not None:
+        if embedding is None:
+            self.embedding = None
+        else:
             shape = (vocabulary or outputs, embedding)
             draw = for_layer(kernel_initializer, shape[0])
             self.embedding = nnx.Param(draw(rngs.params(), shape, jnp.float32))

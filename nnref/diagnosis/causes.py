@@ -121,7 +121,6 @@ THRESHOLDS: dict[str, Threshold] = {
     "told apart": Threshold(
         0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
     ),
-    "unsure": Threshold(0.6, "confidence of a difference of splits that no edit explains"),
     "over the last value": Threshold(
         0.05, "share of the last value's error that is gone: less is an echo of it"
     ),

@@ -16,7 +16,7 @@ from nnref.diagnosis.data.references import (
 )
 from nnref.diagnosis.data.targets import Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.judge import split_checks
+from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.split_checks import far_below
 
@@ -33,7 +33,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         return
     yield from still_columns(x)
     yield from copies(measured, x)
-    yield from given_away(x, measured.skill.target)
+    yield from leak_checks.check(measured)
     yield from constant_targets(measured, y)
     yield from conflicts(x, measured.skill.target)
     if measured.skill.target.kind in ("binary", "multiclass"):
@@ -125,20 +125,6 @@ def copies(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
             f"{different / len(x):.0%}",
             healthy=f"above {bound('copies'):.0%}",
             remedy="x, first = np.unique(x, axis=0, return_index=True); y = y[first]",
-        )
-
-
-def given_away(x: np.ndarray, target: Target) -> Iterator[Finding]:
-    """A column of the inputs that is the target itself."""
-    if x.ndim != 2 or target.answers.shape[1:] not in ((), (1,)):
-        return
-    wanted = target.answers.reshape(len(x), 1)
-    same = np.flatnonzero((x == wanted).all(0) & (np.ptp(x, axis=0) > 0))
-    if len(same):
-        column = f"column {same[0]} of the inputs"
-        evidence = f"{column} is the target itself: there is nothing to learn but to copy it"
-        yield note(
-            "leaked_targets", column, evidence, remedy=f"x = np.delete(x, {same[0]}, axis=1)"
         )
 
 

@@ -177,7 +177,7 @@ def unexplained(split: Split) -> Finding:
         where,
         f"each split can be learned, and they do not mean the same: {evidence}",
         in_words(split),
-        confidence=bound("unsure"),
+        confidence=bound("soft"),
     )
 
 

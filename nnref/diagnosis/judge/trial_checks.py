@@ -365,17 +365,16 @@ def generalization(signals: Signals) -> Iterator[Finding]:
     if validated is not None and validated.skill < bound("failed") * reached:
         splits = signals.measurements.splits
         numbers = None if splits is None else splits.numbers
-        carries = None if numbers is None else numbers.carries
-        if carries is False or (
-            carries and validated.skill >= bound("learned") * numbers.of_all > 0
-        ):
+        beside = 0.0 if numbers is None or not numbers.carries else numbers.of_all
+        behind = numbers is not None and numbers.carries is False
+        if behind or validated.skill >= bound("learned") * beside > 0:
             return
         yield note(
             "overfitting",
             "validation rows",
             f"the network knows its training rows ({reached:.2f}) far better than the "
             f"validation rows ({validated.skill:.2f})"
-            + (f"; simple models carry over to them ({numbers.of_all:.2f})" if carries else ""),
+            + (f"; simple models carry over to them ({beside:.2f})" if beside > 0 else ""),
             f"a gap of {reached - validated.skill:.2f}",
         )
 

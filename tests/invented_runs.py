@@ -99,6 +99,7 @@ def case(
     constant_loss=1.0,
     wider=None,
     exchanged=None,
+    again=None,
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -159,6 +160,7 @@ def case(
         trials=trials(**({"rate_x0.1": 0.0} | dict(tried) | (exchanged or {}))),
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         held_out=lambda trial: kept,
+        repeated=lambda trial: [] if again is None else again,
         overfit_one_batch={2: 1.0, 16: 0.9},
         he_start=(jax.tree.map(lambda leaf: 0.5 * leaf / np.sqrt(np.mean(leaf**2)), first), {}),
     )

@@ -199,6 +199,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.5, "confidence of a note that is the fault where no other fault is found"
     ),
     "alike": Threshold(10.0, "largest over median deviation of features: they have one scale"),
+    "faint": Threshold(
+        1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"
+    ),
     "another start": Threshold(2.0, "size of a kernel over that of another start, or under"),
     "wide": Threshold(
         64.0, "units of the narrowest layer, from which on width is not what a small task lacks"

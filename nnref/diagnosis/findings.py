@@ -23,8 +23,8 @@ class Finding:
     `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
     `healthy` and `remedy` are those of the cause where a check has nothing more specific.
     `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` says how far
-    the same training goes with one thing changed, where that was tried, and `effect` the skill that
-    it reaches.
+    the same training goes with one thing changed, where that was tried, `edit` names that
+    change and `effect` is the skill that it reaches.
 
     Raises:
         ValueError: for a cause that is no word of the vocabulary.
@@ -40,6 +40,7 @@ class Finding:
     confidence: float = 1.0
     symptoms: tuple["Finding", ...] = ()
     proof: str = ""
+    edit: str = ""
     effect: float | None = None
 
     def __post_init__(self) -> None:

@@ -15,11 +15,13 @@ from nnref.diagnosis.data.references import scales, standardized
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import no_penalty
-from nnref.diagnosis.run.snapshot import leaf_index
+from nnref.diagnosis.run.starts import first_network, he_start
 from nnref.diagnosis.run.trials import Change, Trainer, Trial
 
 BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
 STEPS_ON_A_BATCH = 300
+HE = 17  # the seed of kernels that are drawn anew
+SEEDS = (1, 2)  # added to the user's, from which what is reported is trained again
 LONGER = 5  # times the epochs of the user's run
 
 
@@ -91,34 +93,35 @@ class Interventions:
         """Parameters and state that a trial starts from: the user's, but for one trial."""
         return self.he_start if name == "initialization" else self.measurements.initial
 
+    def repeated(self, trial: Trial) -> list[tuple[float, float]]:
+        """The skill of the run and of a trial of it, from other seeds; () where work is short."""
+        measured, recipe = self.measurements, self.recipe
+        inputs, targets, changes = self.planned()
+        if trial.name not in changes:
+            return []
+        seeds = [recipe.seed + further for further in SEEDS for _ in range(2)]
+        pairs = [Change(), changes[trial.name]] * len(SEEDS)
+        starts = [first_network(recipe, seed) for seed in seeds]
+        if trial.name == "initialization":
+            starts[1::2] = [
+                he_start(measured, *starts[i], seeds[i]) for i in range(1, len(seeds), 2)
+            ]
+        sets = np.stack(inputs), np.stack(targets)
+        ends = measured.trainer.trials(*sets, pairs, starts, seeds)
+        if None in ends:
+            return []
+        skills = [
+            self.trial("", change, end, (inputs[int(change.inputs)], targets[int(change.targets)]))
+            for change, end in zip(pairs, ends, strict=True)
+        ]
+        return [
+            (run.skill, other.skill) for run, other in zip(skills[::2], skills[1::2], strict=True)
+        ]
+
     @cached_property
     def he_start(self) -> tuple[Any, Any]:
-        """Parameters with kernels drawn as He et al. 2015 do, everything else as the user's.
-
-        Square kernels inside a loop are drawn orthogonal, as what is multiplied by them again and
-        again must keep its length; the rows of tables get unit length.
-        """
-        params, state = self.measurements.initial
-        leaves, tree = jax.tree.flatten(params)
-        at = leaf_index(params)
-        products = self.measurements.products
-        layers = {at[name]: layer for layer in products for name in layer.parameters}
-        random = np.random.default_rng(17)
-        drawn = []
-        for i, leaf in enumerate(leaves):
-            if leaf.ndim >= 2:
-                layer = layers.get(i)
-                values = random.normal(size=leaf.shape)
-                if layer is not None and layer.kind == "gather":
-                    values /= np.sqrt(leaf.shape[-1])
-                elif layer is not None and layer.looped and leaf.shape == leaf.shape[:1] * 2:
-                    values, _ = np.linalg.qr(values)
-                else:
-                    fan_in = layer.fan_in if layer else int(np.prod(leaf.shape[:-1]))
-                    values *= np.sqrt(2 / max(fan_in, 1))
-                leaf = jnp.asarray(values, leaf.dtype)
-            drawn.append(leaf)
-        return jax.tree.unflatten(tree, drawn), state
+        """The user's parameters with kernels drawn as He et al. 2015 do."""
+        return he_start(self.measurements.products, self.measurements.initial, HE)
 
     def trial(self, name: str, change: Change, end: tuple[Any, Any], rows: Any) -> Trial:
         """How well a trial ended on the rows it was trained on, and on the validation rows.

@@ -134,11 +134,7 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
     faults = wrong + program + certain
     if signals.failed:
         faults, notes = of_a_failed_run(signals, faults, program, wrong, notes)
-        faults, more = parted(weighed(signals, faults))
-        notes = [*more, *notes]
-        if more and not faults:
-            faults = last(signals)
-        return [*by_effect(signals, faults), *notes]
+        return [*by_effect(signals, proven(signals, faults)), *notes]
     if not faults and signals.known and signals.measurements.run.complete:
         return [*map(as_note, under_their_cause(asked(signals, "a change"))), *notes]
     return [*under_their_cause(faults), *notes]
@@ -185,20 +181,14 @@ def last(signals: Signals) -> list[Finding]:
     return []
 
 
-def weighed(signals: Signals, faults: list[Finding]) -> list[Finding]:
-    """Findings about outputs and loss, held against the same training with these exchanged.
-
-    One that the exchange does not help is a note, unless the program cannot work with it.
-    """
+def proven(signals: Signals, faults: list[Finding]) -> list[Finding]:
+    """Findings about outputs and loss, with the proof that the exchange of these gives."""
     soft = [f for f in faults if f.cause in HEAD and f.confidence < bound("hard")]
     trials = signals.exchanges.head if soft else {}
-    if not trials:
+    best = max(trials.values(), key=trial_checks.skill, default=None)
+    if best is None or not signals.cured(best.name):
         return faults
-    best = max(trials.values(), key=trial_checks.skill)
-    helps = best.skill > max(signals.reached, 0.0) + bound("gap")
-    proven = signals.effect_of(best) if signals.cured(best.name) else {}
-    weigh = (lambda f: replace(f, **proven)) if helps else as_note
-    return [weigh(f) if f in soft else f for f in faults]
+    return [replace(f, **signals.effect_of(best)) if f in soft else f for f in faults]
 
 
 def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
@@ -209,11 +199,27 @@ def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
     best = max((f.effect for f in faults if f.effect is not None), default=0.0)
     lesser = [f for f in faults if f.effect is not None and f.effect < best - bound("tie")]
     first = [f for f in faults if f not in lesser]
-    if not first or not lesser:
-        return under_their_cause(faults)
+    if not first:
+        return []
     (cause,) = under_their_cause(first)
     others = [f for f in lesser if f.cause != cause.cause]
-    return [replace(cause, symptoms=(*cause.symptoms, *others)[:3])]
+    return [repeated(signals, replace(cause, symptoms=(*cause.symptoms, *others)[:3]))]
+
+
+def repeated(signals: Signals, cause: Finding) -> Finding:
+    """A cause whose proof was made again from two other seeds, and less sure where that fails."""
+    trial = signals.trials.get(cause.edit)
+    pairs = signals.interventions.repeated(trial) if trial else []
+    if not pairs or trial is None:
+        return cause
+    before, after = zip(*pairs, (signals.reached, trial.skill), strict=True)
+    seeds = (
+        f"; from three seeds, {min(before):.2f} to {max(before):.2f} without, "
+        f"{min(after):.2f} to {max(after):.2f} with it"
+    )
+    holds = sorted(after)[1] > max(signals.reached, 0.0) + bound("gap")
+    confidence = cause.confidence if holds else 0.5 * cause.confidence
+    return replace(cause, proof=cause.proof + seeds, confidence=confidence)
 
 
 def parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:

@@ -19,7 +19,8 @@ from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.budget import Budget
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
-from nnref.diagnosis.run.trials import Run, Trainer, first_network, lengths
+from nnref.diagnosis.run.starts import first_network
+from nnref.diagnosis.run.trials import Run, Trainer, lengths
 from nnref.parts.chain import updated
 
 CHUNK = 0.1  # of the work of a run: the most of it that is one compiled piece

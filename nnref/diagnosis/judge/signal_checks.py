@@ -1,6 +1,6 @@
 """Signal and gradient before the first step: through the depth, and through the loop over time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,16 @@ def in_time(signals: Signals) -> Iterator[Finding]:
     early, late = max(times[:quarter], default=0.0), max(times[-quarter:], default=0.0)
     # Such a network may sit still for long before it learns: a run cut short says nothing.
     forgets = measured.run.complete and early < bound("forgotten") * max(times, default=0.0)
-    if forgets and not signals.slower:
+    if forgets and cut_off(times):
+        yield fault(
+            "inputs_ignored",
+            "the loop over time",
+            "the loss does not depend on the early steps of a sequence at all, and does on later "
+            "ones: they are not looked at",
+            f"gradient exactly 0 at {sum(size == 0 for size in times)} of {len(times)} steps",
+            confidence=0.8,
+        )
+    elif forgets and not signals.slower:
         yield fault(
             "vanishing_gradients",
             "the loop over time",
@@ -44,6 +53,12 @@ def in_time(signals: Signals) -> Iterator[Finding]:
             f"{measured.start.loss:.3g}",
             remedy="jax.nn.initializers.orthogonal() for the recurrent kernel",
         )
+
+
+def cut_off(times: Sequence[float]) -> bool:
+    """Whether a gradient is 0 at some steps without having faded: none of the others is tiny."""
+    others = [size for size in times if size > 0]
+    return 0 < len(others) < len(times) and min(others) > bound("faint") * max(others)
 
 
 class Depth(NamedTuple):

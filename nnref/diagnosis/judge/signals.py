@@ -186,7 +186,9 @@ class Signals:
 
     def effect_of(self, trial: Trial | None) -> dict[str, Any]:
         """What a trial proves of a finding, as fields of it; none for no trial."""
-        return {} if trial is None else {"proof": self.proof(trial), "effect": trial.skill}
+        if trial is None:
+            return {}
+        return {"proof": self.proof(trial), "edit": trial.name, "effect": trial.skill}
 
     @property
     def batches_in_words(self) -> str:

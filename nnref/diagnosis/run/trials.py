@@ -138,24 +138,6 @@ def by_leaf(step: StepParts) -> Step:
     )
 
 
-def first_network(recipe: Recipe) -> tuple[Tree, Tree]:
-    """Parameters and state before the first step, the same that `nnref run` starts from."""
-    plan = recipe.plan._replace(stop=None)
-    data = {"train": tuple(map(jnp.asarray, recipe.train))}
-
-    def setup(hyperparameters: Any) -> tuple[Functions, Any]:
-        return recipe.build(hyperparameters)[0], optax.identity()  # no optimizer is asked yet
-
-    def start(seed: Any, hyperparameters: Any, data: Any) -> tuple[Tree, Tree]:
-        state, _ = train.start(setup, plan, hyperparameters, seed, data)
-        return state.params, state.model_state
-
-    # XLA rounds a fit to a batch (LSUV) differently without the axis of the runs.
-    program = jax.jit(jax.vmap(start, in_axes=(0, None, None)))
-    runs = program(jnp.uint32([recipe.seed]), dict(recipe.hyperparameters), data)
-    return jax.tree.map(lambda leaf: leaf[0], runs)
-
-
 def goes_on(state: TrainState, change: Change) -> TrainState:
     """The state of a run that goes on whatever happens, unless the rule to stop holds for it."""
     return state._replace(running=state.running | ~change.stops)
@@ -250,23 +232,29 @@ class Trainer:
         program = jax.make_jaxpr(self._step)(inner, carry.state.key, rows, data, Change())
         return work_of(program.jaxpr, OPERATION)[0]
 
-    def _start(self, network: tuple[Tree, Tree], hyperparameters: Any, data: Any) -> Carry:
+    def _start(
+        self, network: tuple[Tree, Tree], hyperparameters: Any, data: Any, seed: Any
+    ) -> Carry:
         """Where a run of this network begins: key, patience and the optimizer's state are new."""
 
         def setup(hyperparameters: Any) -> Any:
             functions, optimizer = self.recipe.build(hyperparameters)
             return functions._replace(init=lambda key: network, adapt=None), optimizer
 
-        seed = jnp.uint32(self.recipe.seed)
         state, _ = train.start(setup, self.plan, hyperparameters, seed, data)
         return Carry(state, jnp.int32(1))
 
-    def start(self, network: tuple[Tree, Tree]) -> Carry:
-        """Where a run of this network begins; a rule to stop sees what it measures there."""
+    def start(self, network: tuple[Tree, Tree], seed: int | None = None) -> Carry:
+        """Where a run of this network begins; a rule to stop sees what it measures there.
+
+        The order of the rows, and what is drawn in training, are those of the seed, by default the
+        user's.
+        """
+        seed = jnp.uint32(self.recipe.seed if seed is None else seed)
         splits = {"train": self.recipe.train, "valid": self.recipe.valid}
         seen = {} if self.plan.stop is None else splits
         data = {name: split for name, split in seen.items() if split is not None}
-        return self.begin(network, dict(self.recipe.hyperparameters), data)
+        return self.begin(network, dict(self.recipe.hyperparameters), data, seed)
 
     def data(self, inputs: Any, targets: Any, state: TrainState) -> dict[str, Any]:
         """The arrays of a program: stacked sets, and the validation rows where training asks."""
@@ -420,6 +408,7 @@ class Trainer:
         targets: Any,
         changes: list[Change],
         networks: list[tuple[Tree, Tree]],
+        seeds: list[int | None] | None = None,
     ) -> list[tuple[Tree, Tree] | None]:
         """Train once for every change, from the network that goes with it.
 
@@ -431,12 +420,14 @@ class Trainer:
             targets: likewise.
             changes: what is different in each run.
             networks: where each begins, parameters and state.
+            seeds: of each; None for the user's.
 
         Returns:
             The network where each ended, after as many steps as the run itself took. None stands
             for one whose work was too much for what is left: the first ones go first.
         """
-        carries = [self.start(network) for network in networks]
+        seeds = [None] * len(networks) if seeds is None else seeds
+        carries = [self.start(*begun) for begun in zip(networks, seeds, strict=True)]
         dtypes = [jnp.asarray(part[:1]).dtype for part in self.recipe.train]
         same = [jnp.asarray(part[:1, :1]).dtype for part in (inputs, targets)] == dtypes
         work = self.length * self.work_of_a_step

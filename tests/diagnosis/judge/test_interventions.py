@@ -82,3 +82,18 @@ def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
     for optimizer in (optax.chain(mild, optax.sgd(0.02)), optax.adam(0.1)):
         measured = Measurements(replace(linear(), optimizer=optimizer))
         assert measured.decay == ()
+
+
+def test_a_trial_is_made_again_from_two_other_seeds():
+    """A rate that is far too small: none of the runs learns, and each does at ten times it."""
+
+    def init(key):
+        return {"w": jax.random.normal(key, (3, 1))}, {}
+
+    made = tried(replace(linear(), init=init, optimizer=optax.sgd(2e-3), epochs=10))
+    pairs = made.repeated(made.trials["rate x10"])
+    assert len(pairs) == 2
+    for before, after in pairs:
+        assert after > before + 0.2
+    assert pairs[0] != pairs[1]
+    assert made.repeated(made.trials["longer"]) == []

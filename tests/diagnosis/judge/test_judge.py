@@ -94,3 +94,12 @@ def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
     assert not faults(told | {"costs": True})
     diverging = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
     assert faults(told | {"costs": True, "steps": diverging})
+
+
+@pytest.mark.parametrize(("with_it", "confidence"), [(0.9, 1.0), (0.1, 0.5)])
+def test_what_holds_from_one_seed_alone_is_less_sure(with_it, confidence):
+    made = case(reached=0.1, rate_x10=0.9, again=[(0.05, with_it), (0.15, with_it)])
+    (found,) = decide(made, [])
+    assert found.cause == "learning_rate_too_low"
+    assert found.confidence == confidence
+    assert f"from three seeds, 0.05 to 0.15 without, {with_it:.2f} to 0.90 with it" in found.proof

@@ -35,6 +35,11 @@ TABLE = {
         {"start": replace(look(), times=(1e-6, 1e-5, 1e-3, 1.0))},
         {"start": replace(look(), times=(1e-6, 1e-5, 1e-3, 1.0)), "rate_x0.1": 0.9},
     ),
+    "inputs_ignored, in time": (
+        "inputs_ignored",
+        {"start": replace(look(), times=(0.0, 0.0, 0.3, 1.0))},
+        {"start": replace(look(), times=(0.0, 1e-30, 1e-3, 1.0))},
+    ),
     "initialization_too_small": (
         "initialization_too_small",
         {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01)), "initialization": 0.9},

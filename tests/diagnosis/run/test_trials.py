@@ -13,7 +13,8 @@ import nnref
 from nnref.diagnosis.api import from_experiment
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run import trials
-from nnref.diagnosis.run.trials import Change, Trainer, first_network
+from nnref.diagnosis.run.starts import first_network
+from nnref.diagnosis.run.trials import Change, Trainer
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 Y = X[:, :1] - 2 * X[:, 1:2]

@@ -1,4 +1,4 @@
-"""The vocabulary of a diagnosis: its causes, their order, and every threshold."""
+"""The vocabulary of a diagnosis: its causes, and their order."""
 
 import ast
 from pathlib import Path
@@ -6,15 +6,7 @@ from pathlib import Path
 import pytest
 
 import nnref
-from nnref.diagnosis.causes import CAUSES, RANK, THRESHOLDS
-
-
-def test_the_page_of_the_diagnosis_has_every_threshold():
-    page = Path("docs/diagnose.md").read_text()
-    table = page.partition("## Every threshold")[2]
-    rows = [f"| {name} | {value:g} | {why} |" for name, (value, why) in THRESHOLDS.items()]
-    assert table.strip().splitlines()[2:] == rows
-
+from nnref.diagnosis.causes import CAUSES, RANK
 
 # The syntax tree of every module, by its name.
 SOURCES = {
@@ -22,19 +14,6 @@ SOURCES = {
     for path in sorted((Path(nnref.__file__).parent / "diagnosis").rglob("*.py"))
     if path.name != "__init__.py"
 }
-
-
-def test_every_threshold_is_asked_for_and_there_is_no_other():
-    nodes = [node for source in SOURCES.values() for node in ast.walk(source)]
-    calls = [node for node in nodes if isinstance(node, ast.Call)]
-    asked = {
-        part.value
-        for call in calls
-        if isinstance(call.func, ast.Name) and call.func.id == "bound"
-        for part in ast.walk(call.args[0])
-        if isinstance(part, ast.Constant)
-    }
-    assert asked == set(THRESHOLDS)
 
 
 def test_every_cause_is_named_by_a_check():

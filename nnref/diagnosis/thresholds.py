@@ -1,0 +1,231 @@
+"""Every bound that a check decides by, and where it comes from."""
+
+from typing import NamedTuple
+
+
+class Threshold(NamedTuple):
+    """A bound of a check, and where it comes from."""
+
+    value: float
+    why: str
+
+
+# Every bound that a check decides by: a source, a law, or the calibration that set it. Skill is the
+# share of the way from the best constant answer (0) to a perfect one (1).
+THRESHOLDS: dict[str, Threshold] = {
+    "signal": Threshold(
+        0.1,
+        "skill of a reference that shows a signal; three folds of 300 rows give "
+        "a constant's skill within 0.06 on shuffled labels",
+    ),
+    "learned": Threshold(
+        0.93, "share of a reference's skill: what noise in three folds leaves open"
+    ),
+    "failed": Threshold(
+        0.67,
+        "share of a reference's skill below which a run has not learned; "
+        "healthy runs of our calibration end above 0.7",
+    ),
+    "collapse": Threshold(
+        0.3, "validation skill over the reference's: less is memory, not learning"
+    ),
+    "cure": Threshold(0.5, "share of the gap to the best result that one change must close"),
+    "gap": Threshold(0.1, "of skill: smaller gains are noise of one seed"),
+    "growth": Threshold(10.0, "factor by which a diverging loss or weight outgrows its best"),
+    "overshoot": Threshold(
+        3.0, "loss over the first loss: a descent that climbs this far overshoots"
+    ),
+    "large step": Threshold(
+        0.01,
+        "length of an update over that of the weights: ten times the 1e-3 "
+        "of a healthy run (Karpathy, CS231n notes, part 3)",
+    ),
+    "leap": Threshold(
+        0.1,
+        "the same, of the step before the first non-finite number: a hundred times a healthy one",
+    ),
+    "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
+    "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
+    "distance": Threshold(
+        0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
+    ),
+    "ascent": Threshold(0.1, "cosine of update and gradient: descent with any momentum is below 0"),
+    "tiny inputs": Threshold(
+        0.05,
+        "largest mean and deviation of a column: first-layer signals "
+        "twenty times below those that initializers assume",
+    ),
+    "huge inputs": Threshold(
+        10.0,
+        "the same, above: ten times what initializers assume; centimetres "
+        "and counts below 10 train unscaled",
+    ),
+    "huge signal": Threshold(
+        1e4, "root mean square of a layer's outputs: He starts give 1, squares overflow at 1e19"
+    ),
+    "exploding": Threshold(
+        100.0,
+        "first over last layer's gradient, or last over first signal, or an early over a late "
+        "step's gradient; batch normalization gains 1.2 a layer (Yang 2019)",
+    ),
+    "decayed": Threshold(0.1, "share of the weights that decay alone takes in a run: less is mild"),
+    "forgotten": Threshold(1e-2, "gradient of the first quarter of a sequence over the largest"),
+    "vanishing": Threshold(
+        0.03,
+        "first over last layer's gradient: a logistic layer passes at most "
+        "1/4, so three of them 1/64",
+    ),
+    "weak kernel": Threshold(
+        0.71,
+        "kernel deviation times sqrt(fan-in): half of the sqrt(2) of He et al. 2015",
+    ),
+    "falls": Threshold(0.02, "fall of the loss in the last fifth over that of the run before it"),
+    "dying signal": Threshold(
+        0.1, "last hidden over first hidden signal: a unit with a bias drowns it"
+    ),
+    "noise": Threshold(
+        0.8,
+        "share of the outputs' variance that dropout draws: rates of 0.5 in two layers give 0.5",
+    ),
+    "few steps": Threshold(20, "steps: what Adam at 1e-3 cannot move a weight by 0.02 in"),
+    "hard": Threshold(0.9, "confidence of a program that cannot learn, whatever the rest is"),
+    "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),
+    "tie": Threshold(0.05, "of skill: two runs that are equally good"),
+    "strong kernel": Threshold(4.0, "the same: above, a layer multiplies the signal by 4 or more"),
+    "dead": Threshold(
+        1.0, "share of units that no row activates: one living unit lets signals pass"
+    ),
+    "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
+    "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
+    "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
+    "found around": Threshold(
+        0.2, "skill of a linear model of the inputs around a place: chance gives 0.05"
+    ),
+    "repeated": Threshold(
+        0.1, "share of rows that stand more than once: with fewer, a table of them says little"
+    ),
+    "shifted": Threshold(1.0, "deviations between the means of two splits"),
+    "shifted, in order": Threshold(0.2, "the same, where the training rows are sorted"),
+    "stretched": Threshold(3.0, "deviation of a split over that of the training rows, or under"),
+    "leak": Threshold(0.02, "share of validation rows that are training rows"),
+    "copies": Threshold(0.5, "share of different rows: tables of a few values repeat some"),
+    "shift by one": Threshold(
+        0.95, "of the targets that are the next inputs: all but the ends of a language model's"
+    ),
+    "learnable": Threshold(
+        0.2, "skill of a simple model inside a split: twice what noise of three folds gives"
+    ),
+    "sure": Threshold(
+        4.0, "standard errors between two splits: one in 30,000 by chance, and rows are few"
+    ),
+    "told apart": Threshold(
+        0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
+    ),
+    "over the last value": Threshold(
+        0.05, "share of the last value's error that is gone: less is an echo of it"
+    ),
+    "in time": Threshold(
+        0.3, "by which rows that follow each other are alike: shuffled ones 0, a slow series 0.9"
+    ),
+    "unseen": Threshold(0.05, "share of validation rows whose class is not in training"),
+    "histograms": Threshold(
+        0.4, "share of rows that would have to change class between the splits"
+    ),
+    "sorted": Threshold(0.2, "changes of class from row to row, over what chance gives"),
+    "zero targets": Threshold(0.01, "share of targets that are 0: fewer are an accident"),
+    "outside": Threshold(1e-3, "of the targets' deviation: how far outside a target counts"),
+    "sums to one": Threshold(0.05, "by which rows of targets may miss 1 and count as shares"),
+    "out of range": Threshold(
+        0.01, "share of the targets' variance that outputs cannot reach: less is rounding"
+    ),
+    "narrow": Threshold(
+        4.0, "range of a bounded logit: e**4 to 1 is the most that two classes can differ"
+    ),
+    "one best output": Threshold(
+        0.3, "share of the targets' range with one best answer: healthy losses have 0"
+    ),
+    "probabilities": Threshold(1e-3, "of 1: what rounding leaves of a sum of probabilities"),
+    "floor": Threshold(0.2, "share of drawn outputs at the bound: with ReLU it is a half"),
+    "even steps": Threshold(
+        0.1, "of their mean, by which steps of the loss differ where a probability falls to a tenth"
+    ),
+    "only true": Threshold(
+        0.05, "loss of outputs of 1 over that of equal probabilities: others do not count"
+    ),
+    "margin": Threshold(0.2, "by which a loss of twice a wrong margin differs from twice the loss"),
+    "calibrated": Threshold(0.02, "of the range of the targets: the distance to the best output"),
+    "target weights": Threshold(
+        1e4, "gradient of zeros over that of ones: class weights stay far below"
+    ),
+    "curved": Threshold(
+        0.3,
+        "of the variance, by which a curved fit beats an affine one: linear classifiers of "
+        "healthy digits lose 0.16",
+    ),
+    "affine": Threshold(0.3, "of the variance: where an affine map explains less, it does not fit"),
+    "domain": Threshold(50.0, "output of the last layer that training may well reach"),
+    "twice the loss": Threshold(0.01, "by which the loss of a batch repeated may miss twice it"),
+    "still steps": Threshold(0.5, "share of steps that equal the one before: no sequence to tell"),
+    "steady slope": Threshold(
+        1e-4, "of the largest slope: smaller ones drown in the rounding of the loss"
+    ),
+    "felt": Threshold(1e-6, "of the gradient: below, the loss does not depend on the parameter"),
+    "far off": Threshold(2.0, "gradient over slope, or under: a difference that is no rounding"),
+    "batch dependence": Threshold(
+        1e-3, "of the largest output, by which a row may change with its batch: rounding"
+    ),
+    "slope": Threshold(
+        0.05, "of the larger of two: central differences in double precision agree to 1e-6"
+    ),
+    "fractions": Threshold(
+        0.01, "of the variance: integers that are kept as floating point lose none when cast"
+    ),
+    "curvature": Threshold(2.0, "rate times curvature: gradient descent on a parabola diverges"),
+    "still falling": Threshold(
+        0.15, "of the fall of a loss, from its eighth to its last tenth: an even fall has 0.22"
+    ),
+    "climb": Threshold(0.2, "of the first loss: batches that differ climb less"),
+    "outrun": Threshold(1.0, "lengths of the weights in one of the first five steps"),
+    "saturated": Threshold(0.5, "share of a layer's units that have lost their slope: most"),
+    "at rest": Threshold(
+        0.01, "gradient after the last update over that before it: below, the loss is at rest"
+    ),
+    "identical": Threshold(1e-3, "of the largest weight: columns that differ by less are the same"),
+    "good": Threshold(
+        0.5, "skill in training mode that is good where simple models find less or nothing"
+    ),
+    "doubled": Threshold(1e-3, "of a loss: what rounding leaves between it and twice its half"),
+    "promoted": Threshold(
+        0.5, "confidence of a note that is the fault where no other fault is found"
+    ),
+    "alike": Threshold(10.0, "largest over median deviation of features: they have one scale"),
+    "faint": Threshold(
+        1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"
+    ),
+    "another start": Threshold(2.0, "size of a kernel over that of another start, or under"),
+    "wide": Threshold(
+        64.0, "units of the narrowest layer, from which on width is not what a small task lacks"
+    ),
+    "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
+    "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
+    "turned": Threshold(1.2, "last over best validation loss"),
+    "clipped": Threshold(0.9, "share of steps: a clip is meant for spikes"),
+    "first loss": Threshold(
+        10.0, "over the loss of a constant answer: an order of magnitude, not calibrated; a note"
+    ),
+    "drawn": Threshold(
+        0.25, "share of the variance of what drawn numbers meet: dropout has about its rate"
+    ),
+    "filler": Threshold(
+        0.1, "share of numbers and of row ends that are the same one: what pads rows is that often"
+    ),
+    "much ignored": Threshold(
+        0.25, "share of a row that changes no output: borders of a convolution are below"
+    ),
+    "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
+}
+
+
+def bound(name: str) -> float:
+    """The value of a threshold."""
+    return THRESHOLDS[name].value

@@ -20,6 +20,7 @@ from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.sequences import aligned
 from nnref.diagnosis.program.tracing import is_library
 from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
 from nnref.diagnosis.run import bare_loss
@@ -298,7 +299,7 @@ def looked_at(recipe: Recipe, effort: float) -> Findings:
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
     try:
-        measured = Measurements(for_any_rows(recipe), effort)
+        measured = Measurements(aligned(for_any_rows(recipe)), effort)
         penalty = jax.eval_shape(recipe.penalty, measured.initial[0])
         if np.shape(penalty):
             shape = np.shape(penalty)

@@ -16,10 +16,10 @@ from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
+from nnref.diagnosis.program.sequences import future_leakage, given_away, shifted_twice
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
-    future_leakage,
     optimizer,
     statistics,
     tables,
@@ -92,6 +92,8 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "random numbers": randomness,
     "rows of a batch by themselves": batch_dependence,
     "steps of a sequence by those before them": future_leakage,
+    "targets that stand in the inputs": given_away,
+    "targets that are moved once": shifted_twice,
     "a loss that does not grow with the batch": batch_scale,
     "the direction of the updates": optimizer,
     "gradients against slopes of the loss": gradients,

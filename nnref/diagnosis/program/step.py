@@ -1,4 +1,4 @@
-"""A step and an evaluation tried with a few numbers: state, keys, rows, updates, domains."""
+"""A step and an evaluation tried with a few numbers: state, the batch, updates, domains."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.data.targets import is_one_hot
 from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
@@ -38,44 +37,6 @@ def statistics(start: AtStart) -> Iterator[Finding]:
             f"evaluation reads {', '.join(still)}; training uses the batch instead, and hands them "
             "back as they came",
             "unchanged by a training step",
-        )
-
-
-def evaluated(start: AtStart, x: Any) -> Any:
-    """The outputs for other rows, in evaluation mode."""
-    apply = jax.jit(start.recipe.apply, static_argnums=4)
-    return apply(start.params, start.state, x, jax.random.key(0), False)[0]
-
-
-def future_leakage(start: AtStart) -> Iterator[Finding]:
-    """Outputs along a sequence that change with what comes later, where that is the target."""
-    s, outputs = start.sample, start.sample.outputs
-    x, y = np.asarray(s.x), np.asarray(s.y)
-    if y.ndim == x.ndim + 1 and is_one_hot(y):
-        y = y.argmax(-1)
-    if outputs is None or x.ndim < 2 or y.shape != x.shape or outputs.shape[:2] != x.shape[:2]:
-        return
-    steps = x.shape[1]
-    following, same = np.mean(y[:, :-1] == x[:, 1:]), np.mean(x[:, 1:] == x[:, :-1])
-    if steps < 4 or following < bound("shift by one") or same > bound("still steps"):
-        return
-    half = steps // 2
-    other = np.array(x)
-    other[:, half:] = np.roll(x, 1, 0)[:, half:]
-    changed = np.asarray(jax.tree.leaves(evaluated(start, other))[0], np.float64)
-    moved = np.abs(changed - outputs)[:, :half]
-    share = float(moved.max()) / max(float(np.abs(outputs).max()), 1e-30)
-    if share > bound("batch dependence"):
-        yield fault(
-            "leaked_targets",
-            start.last,
-            "each target is the next step of the inputs, and the outputs before it change with "
-            "it: the network reads what it is to predict, and knows nothing where that is missing",
-            f"by {share:.2g} of the largest output",
-            healthy="0",
-            remedy="a causal mask, jnp.tril(jnp.ones((steps, steps))), one direction, or padding "
-            "on the left alone",
-            confidence=0.95,
         )
 
 

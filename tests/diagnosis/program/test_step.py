@@ -25,7 +25,6 @@ from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
-    future_leakage,
     optimizer,
     statistics,
     tables,
@@ -125,48 +124,3 @@ def test_indices_beyond_a_table(rows, causes):
     )
     found = list(tables(AtStart(asked)))
     assert [finding.cause for finding in found] == causes
-
-
-def reader(ahead):
-    """The mean of what stands before; where it reads ahead, of all. Tokens are one-hot."""
-
-    def apply(params, state, x, key, train):
-        one_hot = jax.nn.one_hot(x, 5)
-        steps = x.shape[1]
-        sees = jnp.ones((steps, steps)) if ahead else jnp.tril(jnp.ones((steps, steps)))
-        seen = jnp.einsum("ts,nsv->ntv", sees / sees.sum(1, keepdims=True), one_hot)
-        return seen @ params["w"], state
-
-    return apply
-
-
-def of_text(apply, shift=1):
-    text = np.random.default_rng(0).integers(0, 5, (16, 13))
-    x, y = text[:, :-1], text[:, 1:]
-    return Recipe(
-        lambda key: ({"w": jax.random.normal(key, (5, 5))}, {}),
-        apply,
-        lambda outputs, y: optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean(),
-        train=(x, y if shift else x % 3),
-        optimizer=optax.sgd(0.1),
-    )
-
-
-@pytest.mark.parametrize(
-    ("ahead", "shift", "causes"),
-    [(True, 1, ["leaked_targets"]), (False, 1, []), (True, 0, [])],
-)
-def test_answers_that_read_their_targets(ahead, shift, causes):
-    found = list(future_leakage(AtStart(of_text(reader(ahead), shift))))
-    assert [f.cause for f in found] == causes
-
-
-def test_a_leak_is_seen_where_targets_are_one_hot():
-    recipe = of_text(reader(True))
-    x, y = recipe.train
-
-    def loss(outputs, y):
-        return optax.softmax_cross_entropy(outputs, y).mean()
-
-    made = dataclasses.replace(recipe, train=(x, np.eye(5, dtype=np.float32)[y]), loss=loss)
-    assert [f.cause for f in future_leakage(AtStart(made))] == ["leaked_targets"]

@@ -146,6 +146,11 @@ CAUSES: dict[str, Cause] = {
         "every column its own draw",
         "draw the kernel at random: jax.nn.initializers.he_normal()",
     ),
+    "inputs_misread": Cause(
+        "the numbers of the images stand in another order than their shape says",
+        "neighbouring pixels that are alike",
+        "x.transpose(0, 3, 1, 2) where x.reshape(len(x), 3, height, width) stands",
+    ),
     "inputs_scaled_twice": Cause(
         "the inputs were normalized again",
         "mean about 0, deviation about 1",

@@ -121,9 +121,6 @@ THRESHOLDS: dict[str, Threshold] = {
     "told apart": Threshold(
         0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
     ),
-    "over the last value": Threshold(
-        0.05, "share of the last value's error that is gone: less is an echo of it"
-    ),
     "in time": Threshold(
         0.3, "by which rows that follow each other are alike: shuffled ones 0, a slow series 0.9"
     ),

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from threadpoolctl import threadpool_limits
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.splits import Splits
+from nnref.diagnosis.thresholds import bound
 
 MOST = 1e12  # of a transformed target: what grows beyond was never meant to be
 NEAR = 0.2  # of a factor, and of a deviation: within that, a scale is the one that is named

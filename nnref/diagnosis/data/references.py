@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.targets import Target, chance, score, skill
+from nnref.diagnosis.thresholds import bound
 
 ROWS = 1200  # that a reference is fitted to
 FOLDS = 3

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.references import FEW_ROWS, FOLDS, at_places, least_squares
 from nnref.diagnosis.data.targets import Rows, Target, target_of
+from nnref.diagnosis.thresholds import bound
 
 ROWS = 800  # of each split
 NUMBERS = 4_000_000  # of the inputs of each: of long rows there are fewer

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.leaks import copies_of_targets, groups, interleaved, neighbours
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.thresholds import bound
 
 
 def check(measured: Measurements) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.edits import Edit, cures
 from nnref.diagnosis.data.references import FEW_ROWS, by_row, scales
 from nnref.diagnosis.data.splits import Numbers, Splits, own_statistics, steadiness, told_apart
@@ -13,6 +12,7 @@ from nnref.diagnosis.data.targets import Rows, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.skill import Outcome
+from nnref.diagnosis.thresholds import bound
 
 
 def check(measured: Measurements) -> Iterator[Finding]:

@@ -75,6 +75,12 @@ TURNS, WALKS = (
     for part in (BACK, CHANGES)
 )
 FORECAST = {"x": TURNS[:, :-1], "y": TURNS[:, -1:], "kind": "regression"}
+# Images with a coloured patch somewhere; the class is its colour.
+PATCHES = RANDOM.normal(0, 0.3, (300, 12, 12, 3))
+for image, color in zip(PATCHES, CLASSES.argmax(1), strict=True):
+    top, left = RANDOM.integers(0, 7, 2)
+    image[top : top + 5, left : left + 5, color] += 1
+TRANSPOSED, RESHAPED = PATCHES.transpose(0, 3, 1, 2), PATCHES.reshape(300, 3, 12, 12)
 BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 TABLE = {
@@ -157,6 +163,16 @@ TABLE = {
         {"x": SEEN, "y": UNCOUNTED, "kind": "places", "trained": 0.0, "never": [1]},
         ("class_imbalance", "fault"),
         {"x": SEEN, "y": np.abs(UNCOUNTED), "kind": "places", "trained": 0.0, "never": [1]},
+    ),
+    "images reshaped where a transpose was meant": (
+        {"x": RESHAPED, "trained": 0.2},
+        ("inputs_misread", "fault"),
+        {"x": TRANSPOSED, "trained": 0.2},
+    ),
+    "the same, of a network that learns it": (
+        {"x": RESHAPED, "trained": 0.2},
+        ("inputs_misread", "fault"),
+        {"x": RESHAPED, "trained": 0.9},
     ),
     "a forecast that repeats the last value": (
         {**FORECAST, "trained": 0.99},

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.diagnosis.data.edits import reordered
+from nnref.diagnosis.data.edits import cures, reordered
 from nnref.diagnosis.data.images import IMAGES, is_image, likelier, likeness, of_filters
 from nnref.diagnosis.data.references import (
     FEW_ROWS,
@@ -15,6 +15,7 @@ from nnref.diagnosis.data.references import (
     last_value,
     lookup,
 )
+from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
@@ -44,6 +45,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from masks(measured)
     yield from echo(measured)
     yield from misread(measured, x)
+    yield from mirrored(measured, x, y)
     yield from split_checks.check(measured)
     if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
@@ -101,6 +103,43 @@ def misread(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
                 remedy=remedy.replace("xv", "x"),
                 proof=f"a linear model of random filters over the images goes from "
                 f"{as_it_is:.2f} to {better:.2f} on held-out rows (a constant answer is 0)",
+            )
+            return
+
+
+def mirrored(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+    """Mirror images of other training rows whose targets are not mirrored with them.
+
+    The copies are held against the originals as one split against another: their targets in another
+    order, or of another number, are what a model of the originals says of them.
+    """
+    skill = measured.skill
+    if x.ndim not in (3, 4) or skill.costs or skill.target.kind == "places":
+        return
+    first = {row.tobytes(): place for place, row in enumerate(by_row(x))}
+    for axis in range(1, x.ndim):
+        places = [first.get(row.tobytes(), -1) for row in by_row(np.flip(x, axis))]
+        pairs = np.array([(i, j) for i, j in enumerate(places) if i < j]).reshape(-1, 2)
+        if len(pairs) < max(FEW_ROWS, bound("repeated") * len(x)):
+            continue
+        one, other = pairs.T
+        splits = Splits((x[one], y[one]), (x[other], y[other]), skill.kind)
+        numbers = splits.numbers
+        if numbers is None or numbers.carries is not False:
+            continue
+        goal = max(numbers.across, 0) + bound("cure") * (numbers.inside - max(numbers.across, 0))
+        edits = [e for e in cures(splits) if e.kind in ("labels", "targets") and e.skill > goal]
+        if edits and far_below(measured.trained, numbers.inside):
+            yield fault(
+                "corrupted_labels",
+                "targets of mirrored rows",
+                f"{len(pairs)} training rows are mirror images of others (axis {axis}), and their "
+                f"targets contradict those: {edits[0].differs}",
+                f"simple models reach {numbers.inside:.2f} on the originals, and from there "
+                f"{numbers.across:.2f} on their mirror images",
+                healthy="targets that are mirrored with their image: left becomes right",
+                remedy=f"{edits[0].remedy}, for yv the targets of the mirror images",
+                proof=f"with targets so edited it is {edits[0].skill:.2f}",
             )
             return
 

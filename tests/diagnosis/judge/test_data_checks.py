@@ -81,6 +81,15 @@ for image, color in zip(PATCHES, CLASSES.argmax(1), strict=True):
     top, left = RANDOM.integers(0, 7, 2)
     image[top : top + 5, left : left + 5, color] += 1
 TRANSPOSED, RESHAPED = PATCHES.transpose(0, 3, 1, 2), PATCHES.reshape(300, 3, 12, 12)
+# Two bright columns of an image, one in each half; their places are asked for, the left one first.
+LEFT, RIGHT = RANDOM.integers(0, 6, 200), RANDOM.integers(6, 12, 200)
+BARS = RANDOM.normal(0, 0.05, (200, 5, 12, 1))
+BARS[np.arange(200), :, LEFT] += 1
+BARS[np.arange(200), :, RIGHT] += 1
+BOTH = np.concatenate([BARS, BARS[:, :, ::-1]])
+PLACES = np.c_[LEFT, RIGHT] / 12
+UNNAMED = np.r_[PLACES, 11 / 12 - PLACES]
+RENAMED = np.r_[PLACES, 11 / 12 - PLACES[:, ::-1]]
 BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 TABLE = {
@@ -173,6 +182,16 @@ TABLE = {
         {"x": RESHAPED, "trained": 0.2},
         ("inputs_misread", "fault"),
         {"x": RESHAPED, "trained": 0.9},
+    ),
+    "left and right not exchanged in mirror images": (
+        {"x": BOTH, "y": UNNAMED, "kind": "regression", "trained": 0.3},
+        ("corrupted_labels", "fault"),
+        {"x": BOTH, "y": RENAMED, "kind": "regression", "trained": 0.3},
+    ),
+    "mirror images of one meaning": (
+        {"x": BOTH, "y": UNNAMED, "kind": "regression", "trained": 0.3},
+        ("corrupted_labels", "fault"),
+        {"x": BOTH, "y": np.r_[LEFT, LEFT] % 3, "trained": 0.3},
     ),
     "a forecast that repeats the last value": (
         {**FORECAST, "trained": 0.99},

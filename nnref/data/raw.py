@@ -13,6 +13,7 @@ import os
 import shutil
 import tarfile
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
@@ -116,7 +117,7 @@ def unreachable(url: str) -> str:
     def ask() -> None:
         try:
             request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=PROBE):
+            with answer_of(request, PROBE):
                 answers.append("")
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
@@ -129,12 +130,27 @@ def unreachable(url: str) -> str:
     return answers[0] if answers else f"{host} gave no answer within {PROBE:g} s"
 
 
+def answer_of(request: str | urllib.request.Request, timeout: float) -> Any:
+    """The answer of a server, open; one that refuses is closed before its error is raised.
+
+    An `HTTPError` is itself an answer that can be read, and so it holds a connection.
+
+    Raises:
+        OSError: for a server that cannot be reached, and one that refuses.
+    """
+    try:
+        return urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
+
+
 def download(file: RawFile, folder: Path) -> Path:
     """A raw file, fetched and verified; it takes its name only once it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{file.name}.{os.getpid()}.partial"
     try:
-        with urllib.request.urlopen(file.url, timeout=STALL) as answer, partial.open("wb") as copy:
+        with answer_of(file.url, STALL) as answer, partial.open("wb") as copy:
             shutil.copyfileobj(answer, copy)
         refuse_other(partial, file)
         return partial.rename(folder / file.name)

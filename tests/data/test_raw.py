@@ -216,6 +216,29 @@ def test_files_that_are_nowhere_are_fetched_and_verified(place, server, monkeypa
     assert "127.0.0.1 cannot be reached (" in told
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_server_that_refuses_leaves_no_connection_open(place, server, monkeypatch, method):
+    publish(monkeypatch, place / "raw", {"input.txt": b"text"}, server)
+    [file] = raw.registered("tiny_shakespeare")
+    monkeypatch.setenv("no_proxy", "*")
+    urlopen, errors = raw.urllib.request.urlopen, []
+
+    def recorded(*arguments, **keys):
+        try:
+            return urlopen(*arguments, **keys)
+        except urllib.error.HTTPError as error:
+            errors.append(error)
+            raise
+
+    monkeypatch.setattr(raw.urllib.request, "urlopen", recorded)
+    if method == "HEAD":
+        assert "127.0.0.1 cannot be reached (" in UNREACHABLE(file.url)
+    else:
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            raw.download(file, place / "here")
+    assert [(error.code, error.closed) for error in errors] == [(404, True)]
+
+
 def test_a_download_that_breaks_off_leaves_nothing_and_says_what_to_do(place, monkeypatch):
     publish(monkeypatch, place / "server", {"input.txt": b"text"})
     monkeypatch.setattr(raw, "unreachable", lambda url: "")

@@ -129,16 +129,20 @@ def sample_command(options: argparse.Namespace) -> int:
 def diagnose_command(options: argparse.Namespace) -> int:
     """Why does a network not learn?
 
-    The exit code is 1 where a fault was found.
+    The exit code is 0 where it learns, 1 where it does not, 3 for a mistake in nnref itself.
     """
     is_task = ":" in options.given and not Path(options.given).exists()
     path = None if is_task else experiment_path(options.given)
+    from rich.console import Console
+
     from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 
     use_cache()
     task, arguments = (path, {}) if path is not None else made_by(options.given)
-    diagnosis = diagnose(task, **{"effort": options.effort, **arguments})
+    with Console(stderr=True).status("") as status:  # silent where nobody looks
+        how = {"effort": options.effort, "progress": lambda doing: status.update(f"{doing} ...")}
+        diagnosis = diagnose(task, **how | arguments)
     if options.json:
         print(json.dumps(diagnosis.to_json()))
     else:

@@ -16,7 +16,7 @@ import optax
 from nnref.diagnosis.findings import PACKAGE, Finding, Findings, mistake, under_their_cause
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
-from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.measurements import Measurements, quietly
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
@@ -51,6 +51,7 @@ def diagnose(
     batch: Any = None,
     history: Any = None,
     effort: float = 1.0,
+    progress: Callable[[str], None] = quietly,
 ) -> Findings:
     """Say why a network does not learn, or that nothing was found.
 
@@ -71,6 +72,7 @@ def diagnose(
             that is made here.
         effort: how much work all runs together may take, counted in operations, not by a clock: 1
             is about a minute of an idle core at most, mostly far less.
+        progress: called with what is being done, before it is done.
 
     Raises:
         UserError: for arguments that do not fit together.
@@ -88,7 +90,7 @@ def diagnose(
         "kind": kind,
         "metric": metric,
     }
-    return diagnose_recipe(recipe_from(task, training), effort, history)
+    return diagnose_recipe(recipe_from(task, training), effort, history, progress)
 
 
 def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
@@ -215,7 +217,12 @@ def refuse(recipe: Recipe) -> None:
         )
 
 
-def diagnose_recipe(recipe: Recipe, effort: float = 1.0, history: Any = None) -> Findings:
+def diagnose_recipe(
+    recipe: Recipe,
+    effort: float = 1.0,
+    history: Any = None,
+    progress: Callable[[str], None] = quietly,
+) -> Findings:
     """Look at a recipe, train it as told, and say what keeps it from learning.
 
     Raises:
@@ -225,7 +232,7 @@ def diagnose_recipe(recipe: Recipe, effort: float = 1.0, history: Any = None) ->
     own = None if history is None else diagnose_history(history)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
-        found = looked_at(recipe, effort)
+        found = looked_at(recipe, effort, progress)
     return found if own is None else beside(found, own)
 
 
@@ -283,7 +290,7 @@ def plain_step(recipe: Recipe) -> Any:
         jax.eval_shape(lambda p, s: recipe.apply(p, s, rows, None, False), params, state)
 
 
-def looked_at(recipe: Recipe, effort: float) -> Findings:
+def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = quietly) -> Findings:
     """All checks of a recipe, and the verdict.
 
     What a plain step of the user's functions raises is a finding; anything else that is raised is
@@ -299,13 +306,15 @@ def looked_at(recipe: Recipe, effort: float) -> Findings:
     except Exception as error:  # whatever the user's functions raise is what was found
         return Findings((broken(error),), ("that the program runs",))
     try:
-        measured = Measurements(aligned(for_any_rows(recipe)), effort)
+        measured = Measurements(aligned(for_any_rows(recipe)), effort, progress)
         penalty = jax.eval_shape(recipe.penalty, measured.initial[0])
         if np.shape(penalty):
             shape = np.shape(penalty)
             raise UserError(f"diagnose: penalty(params) has shape {shape}; it is one number")
+        progress("reading the program")
         structural = program.check(measured.recipe, *measured.initial, refused, mistakes)
         signals = Signals(measured, Interventions(measured), mistakes)
+        progress("looking at the data")
         found = tuple(decide(signals, structural))
         checked = CHECKED if signals.ran else CHECKED[:-1]
         impossibles = (*refused, *impossible(signals))

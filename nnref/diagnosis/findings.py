@@ -138,6 +138,7 @@ class Findings:
         from rich.text import Text
 
         parts: list[Any] = [Text(self.headline, style="bold")]
+        parts += [Text(line) for line in self.advice]
         for number, finding in enumerate(self.faults, 1):
             parts += [Text(), *shown(finding, f"{number}. ")]
         for title, notes in self.sections:
@@ -221,6 +222,36 @@ class Findings:
         more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""
         return f"This network does not learn as it could: {CAUSES[first.cause].sentence}{more}."
 
+    @property
+    def advice(self) -> list[str]:
+        """Where to look next, where a network does not learn and no cause of it was found."""
+        trials = self.measures.get("trials", {})
+        if self.faults or self.learns is not False or not trials:
+            return []
+        reached = max(self.measures["skill on training rows"], 0.0)
+        lines = []
+        name = max((n for n in trials if n not in OTHERS), key=trials.__getitem__, default="")
+        if name and trials[name] > reached + bound("gap"):
+            lines.append(f"What came closest: {EDITS[name]} it reaches {trials[name]:.2f}.")
+        task = trials.get("another task")
+        if task is not None and task > bound("good"):
+            lines.append(
+                f"It learns a simple task of the same shapes ({task:.2f}): loss, optimizer and "
+                "layers work. Look at what the targets are, and at what of the inputs tells them."
+            )
+        elif task is not None:
+            lines.append(
+                f"It does not learn a simple task of the same shapes either ({task:.2f}): look at "
+                "the layers, the loss and the optimizer before the data."
+            )
+        layers = max((trials[n] for n in trials if n.startswith("everything")), default=None)
+        if layers is not None and layers <= reached + bound("gap"):
+            lines.append(
+                "With loss, optimizer, start and scales exchanged for trusted ones nothing "
+                f"changes ({layers:.2f}): the layers themselves do not let it through."
+            )
+        return lines
+
     def _repr_html_(self) -> str:
         def item(finding: Finding) -> str:
             title = finding.where if finding.severity == "note" else ""  # a note says where first
@@ -238,7 +269,9 @@ class Findings:
             inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
             return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
 
-        parts = [f"<h2>{escape(self.headline)}</h2>", *(item(finding) for finding in self.faults)]
+        parts = [f"<h2>{escape(self.headline)}</h2>"]
+        parts += [f"<p>{escape(line)}</p>" for line in self.advice]
+        parts += [item(finding) for finding in self.faults]
         for title, notes in self.sections:
             parts += [f"<h2>{title.rstrip(':')}</h2>", *(item(finding) for finding in notes)]
         if self.figures:
@@ -260,6 +293,8 @@ class Findings:
 
 
 WIDTH = 80
+# Further runs that are no repair of the network.
+OTHERS = {"another task", "same width", "same width x10", "wider", "wider x10"}
 PACKAGE = str(Path(__file__).parents[1]) + os.sep
 MISTAKE = "A mistake in nnref, not in your program; please report it:"
 # Causes that are about rows which were not trained on.

@@ -29,6 +29,13 @@ def test_a_task_of_plain_functions_that_learns_has_no_fault():
     assert "It learns" in str(found)
 
 
+def test_what_is_being_done_is_told_before_it_is_done():
+    doing = []
+    nnref.diagnose(task(), optimizer=optax.sgd(1e-6), epochs=40, progress=doing.append)
+    assert doing[:3] == ["reading the program", "looking at the data", "training as told"]
+    assert any("one thing changed: " in line and "rate x10" in line for line in doing[3:])
+
+
 def test_a_users_exception_is_a_finding_with_its_own_line():
     def broken(params, x):
         return x @ params["w"].T  # the line that is named

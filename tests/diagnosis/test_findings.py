@@ -66,10 +66,32 @@ def test_there_are_three_answers(found, learns, words, code):
 
 
 def test_further_runs_are_shown_the_best_first():
-    diagnosis = Findings(measures={"trials": {"rate x10": 0.25, "longer": 0.75}}, learns=False)
+    trials = {"rate x10": 0.25, "longer": 0.75}
+    diagnosis = Findings(measures=MEASURES | {"trials": trials}, learns=False)
     text = str(diagnosis)
     assert text.index("0.75  with five times the epochs") < text.index("0.25  with ten times")
     assert "<meter value='0.750'>" in diagnosis._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("trials", "words"),
+    [
+        ({"rate x10": 0.5, "another task": 0.9}, ["ten times the learning rate it reaches 0.50"]),
+        ({"another task": 0.9}, ["It learns a simple task of the same shapes (0.90)"]),
+        ({"another task": 0.1}, ["does not learn a simple task of the same shapes either"]),
+        ({"everything": 0.12, "everything x10": 0.05}, ["the layers themselves"]),
+        ({"everything": 0.9}, ["exchanged it reaches 0.90"]),
+    ],
+)
+def test_where_to_look_where_no_cause_was_found(trials, words):
+    diagnosis = Findings(measures=MEASURES | {"skill on training rows": 0.1, "trials": trials})
+    assert diagnosis.advice == []
+    unexplained = replace(diagnosis, learns=False)
+    for word in words:
+        assert word in " ".join(unexplained.advice)
+        assert word in " ".join(str(unexplained).split())
+        assert word in unexplained._repr_html_()
+    assert replace(unexplained, found=(CAUSE,)).advice == []
 
 
 def test_a_cause_outside_the_vocabulary_is_refused():

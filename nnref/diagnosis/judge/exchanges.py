@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import bound
+from nnref.diagnosis.causes import EDITS, bound
 from nnref.diagnosis.judge.skill import Skill
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.recipe import Recipe, no_penalty
@@ -102,8 +102,9 @@ class Exchanges:
     @cached_property
     def scaled(self) -> tuple[np.ndarray, np.ndarray]:
         """The training rows, standardized where they are far from unit scale."""
-        inputs, targets, _ = self.interventions.planned()
-        return inputs[-1], targets[-1]
+        inputs, targets, changes = self.interventions.planned()
+        scaled = changes.get("targets", Change()).targets
+        return inputs[-1], targets[int(scaled)]
 
     @cached_property
     def everything(self) -> dict[str, Trial]:
@@ -157,6 +158,7 @@ class Exchanges:
     ) -> dict[str, Trial]:
         """Trials of an edited recipe on these rows; {} where the work is too much."""
         measured = self.measurements
+        measured.progress(f"training again {EDITS[name]}")
         recipe = replace(recipe, train=rows)
         trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
         start = measured.initial if start is None else start

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.causes import bound
+from nnref.diagnosis.causes import EDITS, bound
 from nnref.diagnosis.data.references import scales, standardized
 from nnref.diagnosis.data.targets import target_of
+from nnref.diagnosis.data.tasks import simple_targets
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import no_penalty
 from nnref.diagnosis.run.starts import first_network, he_start
@@ -40,6 +41,7 @@ class Interventions:
         inputs, targets, changes = self.planned()
         # As far as the work goes: the likeliest first.
         changes = {name: changes[name] for name in self.likeliest(changes)}
+        measured.progress(f"training again, one thing changed: {', '.join(changes)}")
         ends = measured.trainer.trials(
             np.stack(inputs),
             np.stack(targets),
@@ -52,6 +54,7 @@ class Interventions:
                 rows = inputs[int(change.inputs)], targets[int(change.targets)]
                 trials[name] = self.trial(name, change, end, rows)
         if measured.run.complete and np.isfinite(measured.run.steps.loss[-1]):
+            measured.progress(f"training {EDITS['longer']}")
             end = measured.trainer.longer(measured.run, LONGER)
             if end is not None:
                 trials["longer"] = self.trial("longer", Change(), end, None)
@@ -87,7 +90,12 @@ class Interventions:
                     first["inputs and targets"] = Change(inputs=1, targets=1)
         if np.any(self.measurements.run.steps.penalty) or self.measurements.decay:
             first["decay" if self.measurements.decay else "penalty"] = Change(penalty=0.0)
-        return inputs, targets, {**first, "initialization": Change(), **rates}
+        simple = simple_targets(x, y, self.measurements.skill.kind)
+        last = {}
+        if simple is not None and np.isfinite(simple.astype(float)).all():
+            last["another task"] = Change(targets=len(targets))
+            targets.append(simple.astype(targets[-1].dtype))
+        return inputs, targets, {**first, "initialization": Change(), **rates, **last}
 
     def start_of(self, name: str) -> tuple[Any, Any]:
         """Parameters and state that a trial starts from: the user's, but for one trial."""
@@ -99,6 +107,7 @@ class Interventions:
         inputs, targets, changes = self.planned()
         if trial.name not in changes:
             return []
+        measured.progress(f"training again {EDITS[trial.name]}, from two other seeds")
         seeds = [recipe.seed + further for further in SEEDS for _ in range(2)]
         pairs = [Change(), changes[trial.name]] * len(SEEDS)
         starts = [first_network(recipe, seed) for seed in seeds]

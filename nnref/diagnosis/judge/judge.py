@@ -287,7 +287,8 @@ def all_trials(signals: Signals) -> list[Trial]:
     """Every further run that was made."""
     if "trials" not in vars(signals.interventions):
         return []
-    return [*signals.tried.values(), *vars(signals.exchanges).get("width", {}).values()]
+    trials, width = signals.interventions.trials, vars(signals.exchanges).get("width", {})
+    return list({**trials, **signals.tried, **width}.values())
 
 
 def measures(signals: Signals) -> dict[str, Any]:

@@ -28,12 +28,20 @@ RUN = 20.0  # seconds of an idle core that the user's own run may take, at an ef
 ALL_RUNS = 3.0  # times that: all runs together
 
 
+def quietly(doing: str) -> None:
+    """Progress that nobody wants to hear of."""
+
+
 @dataclass
 class Measurements:
-    """A recipe and what is measured of it, with so much effort: 1 is some ten seconds of a core."""
+    """A recipe and what is measured of it, with so much effort.
+
+    `progress` is told what is being done, before it is done.
+    """
 
     recipe: Recipe
     effort: float = 1.0
+    progress: Callable[[str], None] = quietly
 
     @cached_property
     def budget(self) -> Budget:
@@ -159,6 +167,7 @@ class Measurements:
     @cached_property
     def run(self) -> Run:
         """The user's own training."""
+        self.progress("training as told")
         return self.trainer.run(self.initial, work=RUN * self.effort)
 
     # How well it does

@@ -40,7 +40,8 @@ class Signals:
     @property
     def trials(self) -> dict[str, Trial]:
         """The training again with one thing changed each time, by what was changed."""
-        return self.interventions.trials
+        made = self.interventions.trials
+        return {name: trial for name, trial in made.items() if name != "another task"}
 
     @cached_property
     def exchanges(self) -> Exchanges:

@@ -408,7 +408,7 @@ class Trainer:
         targets: Any,
         changes: list[Change],
         networks: list[tuple[Tree, Tree]],
-        seeds: list[int | None] | None = None,
+        seeds: Sequence[int | None] | None = None,
     ) -> list[tuple[Tree, Tree] | None]:
         """Train once for every change, from the network that goes with it.
 
@@ -426,7 +426,7 @@ class Trainer:
             The network where each ended, after as many steps as the run itself took. None stands
             for one whose work was too much for what is left: the first ones go first.
         """
-        seeds = [None] * len(networks) if seeds is None else seeds
+        seeds = seeds or [None] * len(networks)
         carries = [self.start(*begun) for begun in zip(networks, seeds, strict=True)]
         dtypes = [jnp.asarray(part[:1]).dtype for part in self.recipe.train]
         same = [jnp.asarray(part[:1, :1]).dtype for part in (inputs, targets)] == dtypes

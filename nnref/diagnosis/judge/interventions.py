@@ -112,20 +112,17 @@ class Interventions:
         pairs = [Change(), changes[trial.name]] * len(SEEDS)
         starts = [first_network(recipe, seed) for seed in seeds]
         if trial.name == "initialization":
-            starts[1::2] = [
-                he_start(measured, *starts[i], seeds[i]) for i in range(1, len(seeds), 2)
-            ]
+            for i in range(1, len(starts), 2):
+                starts[i] = he_start(measured.products, starts[i], seeds[i])
         sets = np.stack(inputs), np.stack(targets)
         ends = measured.trainer.trials(*sets, pairs, starts, seeds)
-        if None in ends:
+        made = [end for end in ends if end is not None]
+        if len(made) < len(ends):
             return []
-        skills = [
-            self.trial("", change, end, (inputs[int(change.inputs)], targets[int(change.targets)]))
-            for change, end in zip(pairs, ends, strict=True)
-        ]
-        return [
-            (run.skill, other.skill) for run, other in zip(skills[::2], skills[1::2], strict=True)
-        ]
+        rows = [(inputs[int(c.inputs)], targets[int(c.targets)]) for c in pairs]
+        runs = zip(pairs, made, rows, strict=True)
+        skills = [self.trial(trial.name, *run).skill for run in runs]
+        return list(zip(skills[::2], skills[1::2], strict=True))
 
     @cached_property
     def he_start(self) -> tuple[Any, Any]:

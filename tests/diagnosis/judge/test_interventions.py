@@ -96,4 +96,7 @@ def test_a_trial_is_made_again_from_two_other_seeds():
     for before, after in pairs:
         assert after > before + 0.2
     assert pairs[0] != pairs[1]
+    again = made.repeated(made.trials["initialization"])
+    assert len(set(again)) == 2
+    assert [before for before, _ in again] == [before for before, _ in pairs]
     assert made.repeated(made.trials["longer"]) == []

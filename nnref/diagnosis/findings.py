@@ -210,6 +210,9 @@ class Findings:
     @property
     def headline(self) -> str:
         """The whole answer in one sentence."""
+        helps = any(finding.effect is not None for finding in self.notes)
+        if not self.faults and self.learns is False and helps:
+            return "This network learns less than it could: what helps stands below."
         if not self.faults and self.learns is False:
             return "This network does not learn as it could, and the cause was not found."
         if not self.faults and self.mistakes and self.learns is None:

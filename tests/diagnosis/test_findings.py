@@ -55,6 +55,7 @@ def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
         ((), None, "Nothing was found", 0),
         ((), False, "does not learn as it could, and the cause was not found", 1),
         ((NOTE,), False, "the cause was not found", 1),
+        ((replace(NOTE, effect=0.9),), False, "learns less than it could: what helps", 1),
         ((CAUSE,), False, "does not learn as it could: steps overshoot", 1),
     ],
 )

@@ -35,10 +35,20 @@ def test_what_is_worth_a_note(measured, near, said):
     assert notes(**near) == []
 
 
-@pytest.mark.parametrize(("reached", "severities"), [(0.5, ["fault"]), (0.7, ["note"]), (0.86, [])])
-def test_what_helps_a_network_that_learns_half_well_is_a_note(reached, severities):
-    found = decide(case(reached=reached, x=HUGE, inputs=0.95), [])
-    assert [f.severity for f in found if f.cause == "inputs_not_normalized"] == severities
+@pytest.mark.parametrize(
+    ("change", "cause", "severities"),
+    [
+        ({"x": HUGE, "inputs": 0.95}, "inputs_not_normalized", ["fault", "fault", "note", "none"]),
+        ({"rate_x10": 0.95}, "learning_rate_too_low", ["fault", "note", "note", "none"]),
+    ],
+)
+def test_what_helps_a_network_that_learns_in_part_is_a_note_but_the_scale_of_its_data(
+    change, cause, severities
+):
+    for reached, severity in zip((0.5, 0.7, 0.78, 0.86), severities, strict=True):
+        found = decide(case(reached=reached, **change), [])
+        said = [f.severity for f in found if f.cause == cause]
+        assert said == ([] if severity == "none" else [severity])
 
 
 @pytest.mark.parametrize(("at", "severity"), [(50, "fault"), (400, "note")])

@@ -49,6 +49,9 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
     "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
+    "of the peak": Threshold(
+        0.3, "of the longest update, which a run should reach: shorter ones are a warm-up alone"
+    ),
     "distance": Threshold(
         0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
     ),

@@ -13,6 +13,7 @@ from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.judge.trial_checks import summed_loss
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.program.updates import of_the_schedule
 from nnref.diagnosis.run.step_faults import (
     COMPUTED,
     GUARDS,
@@ -90,9 +91,13 @@ def nonfinite(signals: Signals) -> Iterator[Finding]:
         )
         return
     largest = outputs[-1] if at else float("nan")
-    yield first_nonfinite(
-        born, at + 1, f"loss {last:.3g}, largest output {largest:.3g}", grew=False
-    )
+    moderate = f"loss {last:.3g}, largest output {largest:.3g}" if at else "the first step"
+    seen = signals.measurements.birth
+    if seen is not None and seen.schedule:
+        yield of_the_schedule(seen.birth, seen.step)
+        return
+    birth = None if seen is None else seen.birth
+    yield first_nonfinite(born, at + 1, moderate, grew=False, birth=birth)
 
 
 def nonfinite_outputs(signals: Signals) -> Iterator[Finding]:

@@ -126,19 +126,6 @@ class AtStart:
         return lambda scale: jitted(self.params, scale)
 
     @property
-    def warms_up(self) -> bool:
-        """Whether an optimizer whose first update is 0 moves later, as in a warm-up."""
-        optimizer, params = self.recipe.optimizer, self.params
-        drawn = drawn_like(params)
-
-        def turn(state: Any, _: None) -> tuple[Any, Any]:
-            updates, state = updated(optimizer, drawn, state, params)
-            return state, jnp.stack([jnp.any(leaf != 0) for leaf in jax.tree.leaves(updates)])
-
-        first = optimizer.init(params)
-        return bool(jax.jit(lambda s: jax.lax.scan(turn, s, length=100)[1])(first).any())
-
-    @property
     def last(self) -> str:
         """The place of the last layer."""
         layers = self.sample.layers

@@ -20,10 +20,10 @@ from nnref.diagnosis.program.sequences import future_leakage, given_away, shifte
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
-    optimizer,
     statistics,
     tables,
 )
+from nnref.diagnosis.program.updates import optimizer
 from nnref.diagnosis.program.wiring import between_layers, unused
 from nnref.diagnosis.recipe import Recipe
 

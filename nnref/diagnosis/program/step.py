@@ -148,45 +148,6 @@ def ratio_of(update: Any, gradient: Any) -> float:
     return product / max(sum(float((np.asarray(g, float) ** 2).sum()) for _, g in pairs), 1e-30)
 
 
-def optimizer(start: AtStart) -> Iterator[Finding]:
-    """An optimizer that climbs, stands still, or makes NaN of a gradient of zero."""
-    if start.recipe.optimizer is None:
-        return
-    ratio = ratio_of(start.step(1.0), drawn_like(start.params))
-    measured = f"{ratio:+.3g} of the gradient"
-    if ratio > 0:
-        yield fault(
-            "gradient_ascent",
-            "optimizer",
-            "the first update points along the gradient: the loss is climbed",
-            measured,
-            remedy="a positive learning rate, and one sign change: optax.scale(-rate)",
-            confidence=0.95,
-        )
-    elif ratio == 0 and not start.warms_up:
-        yield fault(
-            "parameters_not_updated",
-            "optimizer",
-            "a hundred updates are 0 for a gradient that is not",
-            measured,
-            remedy="check the learning rate, its schedule at step 0 and masks",
-            confidence=0.4,
-        )
-    for scale in (0.0, 1e-6):
-        update = start.step(scale)
-        if not all(np.isfinite(np.asarray(u, float)).all() for u in jax.tree.leaves(update)):
-            dtypes = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(start.params)})
-            yield fault(
-                "numerical_instability",
-                "optimizer",
-                f"for gradients of {scale:g} in {', '.join(dtypes)} the first update is not "
-                "finite: the epsilon in its denominator is rounded to 0",
-                "NaN or infinity",
-                remedy="parameters in float32, or a larger eps: optax.adam(rate, eps=1e-4)",
-            )
-            return
-
-
 def domain_errors(start: AtStart) -> Iterator[Finding]:
     """Logarithms, roots and divisions that outputs within reach carry to the edge."""
     tail, y, outputs = start.sample.tail, start.sample.y, start.outputs

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.program.birth import Birth
 
 # What a step computes, in this order.
 COMPUTED = ("outputs", "loss", "gradient", "update", "parameters")
@@ -17,7 +18,14 @@ GUARDS = {
 
 
 def first_nonfinite(
-    born: str, step: int, measured: str, *, grew: bool, where: str = "", **specific: Any
+    born: str,
+    step: int,
+    measured: str,
+    *,
+    grew: bool,
+    where: str = "",
+    birth: Birth | None = None,
+    **specific: Any,
 ) -> Finding:
     """The first number that is not finite: steps that are too large, or arithmetic.
 
@@ -27,6 +35,7 @@ def first_nonfinite(
         measured: the numbers before it.
         grew: whether loss, weights or updates grew towards it: then the learning rate is at fault.
         where: the optimizer, or where it was born, unless this says otherwise.
+        birth: the operation where it was born, if it is known.
         specific: other fields of the finding.
     """
     sentence = f"the first non-finite number is born in the {born} of step {step}"
@@ -40,8 +49,12 @@ def first_nonfinite(
             **specific,
         )
     evidence = f"{sentence} while everything before it is moderate"
+    remedy = GUARDS[born]
+    if birth is not None:
+        evidence += f", by {birth.name}"
+        where, remedy = birth.where or where, birth.remedy or remedy
     return fault(
-        "numerical_instability", where or born, evidence, measured, remedy=GUARDS[born], **specific
+        "numerical_instability", where or born, evidence, measured, remedy=remedy, **specific
     )
 
 

@@ -25,6 +25,9 @@ from invented_runs import (
 
 from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.run_checks import nonfinite
+from nnref.diagnosis.program.birth import Birth
+from nnref.diagnosis.program.tracing import Operation
+from nnref.diagnosis.run.replay import Cause
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -161,6 +164,22 @@ def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps
     steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
     (found,) = nonfinite(case(steps=steps, start=look(GROWN), **tried))
     assert found.cause == cause
+
+
+def test_a_number_that_is_not_finite_has_the_line_and_the_name_of_its_operation():
+    root = Operation("sqrt", (0,), (1,), None, ("model.py:7",))
+    birth = Birth(root, "a root of 0 or less", "jnp.sqrt(x + 1e-12)", frozenset({0}))
+
+    def said(*seen):
+        steps = history(FALLS, finite=blown(50, "gradient", FALLS))
+        (found,) = nonfinite(case(steps=steps, birth=seen[0] if seen else None))
+        return found
+
+    found = said(Cause(51, birth, False))
+    assert (found.where, found.remedy) == ("model.py:7", birth.remedy)
+    assert found.evidence.endswith("by a root of 0 or less")
+    assert "schedule" in said(Cause(51, birth, True)).evidence
+    assert said().where == "gradient"
 
 
 def test_a_softmax_that_weighs_other_data_is_attention():

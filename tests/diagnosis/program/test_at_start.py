@@ -24,13 +24,6 @@ def test_without_an_optimizer_the_first_update_is_0():
     assert not any(leaf.any() for leaf in jax.tree.leaves(start.step(3.0)))
 
 
-@pytest.mark.parametrize(
-    ("rate", "warms_up"), [(optax.linear_schedule(0.0, 0.1, 20), True), (0.0, False)]
-)
-def test_a_warm_up_is_told_from_a_rate_of_0(rate, warms_up):
-    assert AtStart(recipe(learns, optimizer=optax.sgd(rate))).warms_up == warms_up
-
-
 def test_the_width_is_that_of_the_last_axis_and_several_outputs_have_none():
     assert AtStart(recipe(learns, (3, 5, 4))).width == 4
     flat = recipe(lambda params, x: learns(params, x)[:, 0], y=np.zeros(12, np.float32))

@@ -1,4 +1,4 @@
-"""State, keys, rows, the batch, the optimizer, domains, tables, sequences."""
+"""State, the batch, domains, tables."""
 
 import dataclasses
 from pathlib import Path
@@ -25,7 +25,6 @@ from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
-    optimizer,
     statistics,
     tables,
 )
@@ -68,38 +67,6 @@ def test_running_statistics_that_are_not_written():
 def test_a_loss_that_grows_with_the_batch(loss, rate, found):
     asked = recipe(learns, rows=20, loss=loss, batch_size=20, optimizer=optax.sgd(rate))
     assert judged(batch_scale, asked) == found
-
-
-@pytest.mark.parametrize(
-    ("chain", "cause"),
-    [
-        (optax.sgd(0.1), None),
-        (optax.adam(1e-3), None),
-        (optax.sgd(-0.1), "gradient_ascent"),
-        (optax.chain(optax.adam(1e-3), optax.scale(-1.0)), "gradient_ascent"),
-        (optax.set_to_zero(), "parameters_not_updated"),
-        (optax.adam(1e-3, eps=0.0), "numerical_instability"),
-    ],
-)
-def test_the_direction_of_the_first_update(chain, cause):
-    asked = recipe(learns, optimizer=chain)
-    expected = [] if cause is None else [("fault", cause)]
-    assert judged(optimizer, asked) == expected
-
-
-def test_a_warm_up_from_0_is_no_standstill():
-    warm = optax.adam(optax.linear_schedule(0.0, 0.1, 20))
-    assert list(optimizer(AtStart(recipe(learns, optimizer=warm)))) == []
-    still = recipe(learns, optimizer=optax.set_to_zero())
-    assert [f.cause for f in optimizer(AtStart(still))] == ["parameters_not_updated"]
-
-
-def test_an_epsilon_that_half_precision_rounds_away():
-    asked = recipe(learns, optimizer=optax.adam(1e-3, eps=1e-8))
-    half = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), asked.init(jax.random.key(0))[0])
-    (finding,) = optimizer(AtStart(asked, half, {}))
-    assert finding.cause == "numerical_instability"
-    assert "float16" in finding.evidence
 
 
 def unguarded_cross_entropy(p, y):

@@ -136,19 +136,19 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
         faults, notes = of_a_failed_run(signals, faults, program, wrong, notes)
         return [*by_effect(signals, proven(signals, faults)), *notes]
     if not faults and signals.known and signals.measurements.run.complete:
-        helps = by_effect(signals, asked(signals, "a change"))
+        changes = asked(signals, "a change") or answers(trial_checks.another_start, signals)
+        helps = by_effect(signals, changes)
         return [*(f if plain(signals, f) else as_note(f) for f in helps), *notes]
     return [*under_their_cause(faults), *notes]
 
 
 def plain(signals: Signals, finding: Finding) -> bool:
-    """Whether a change is the cause even of a run that learned a good part: its data's scale.
+    """Whether a change is the cause even of a run that learned a good part: it brings the rest.
 
-    What else helps such a run, as a rate that suits it better, is worth knowing, and no fault.
+    What helps such a run less, as a rate that suits it better, is worth knowing, and no fault.
     """
-    scale = finding.cause in ("inputs_not_normalized", "inputs_scaled_twice", "targets_not_scaled")
     gain = (finding.effect or 0.0) - max(signals.reached, 0.0)
-    return scale and gain > bound("plain gain") and finding.confidence >= bound("hard")
+    return gain > bound("plain gain") and finding.confidence > bound("soft")
 
 
 def of_a_failed_run(

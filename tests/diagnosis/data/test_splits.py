@@ -56,6 +56,9 @@ def test_other_shares_of_the_same_classes_are_the_same_task():
     numbers = halves(X, two, held=(X[rare], two[rare])).numbers
     assert numbers.carries
     assert numbers.across > 0.8
+    splits = halves(X, two, held=(X[rare], two[rare]))
+    y = splits.wanted(splits.held_target)
+    np.testing.assert_allclose(splits.weight(y) @ y, len(rare) / 2)  # both classes count alike
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,20 @@ TABLE = {
         ("inputs_not_normalized", "note"),
         (*NOW, "regression"),
     ),
+    "targets that stretch in time": (
+        (NOW[0], (NOW[1][0], 5 * NOW[1][1] + 3), "regression"),
+        ("splits_differ", "note"),
+        (*NOW, "regression"),
+    ),
+    "targets that are stretched, and no order in time": (
+        (
+            (NOW[0][0][MIXED[:590]], NOW[0][1][MIXED[:590]]),
+            (NOW[1][0], 5 * NOW[1][1] + 3),
+            "regression",
+        ),
+        ("splits_differ", "fault"),
+        (NOW[0], (NOW[1][0], 5 * NOW[1][1] + 3), "regression"),
+    ),
     "other levels, and no order in time": (
         ((LATER[0][0][MIXED[:590]], LATER[0][1][MIXED[:590]]), LATER[1], "regression"),
         ("inputs_not_normalized", "fault"),
@@ -174,3 +188,9 @@ def test_other_shares_of_classes_are_no_fault_where_models_carry_over():
         [],
         [("unshuffled_split", "note")],
     )
+
+
+def test_the_split_whose_targets_are_of_other_rows_is_named():
+    (training,) = findings((X[:400], DRAWN[:400]), (X[400:], TWO[400:]))
+    (other,) = findings((X[:400], TWO[:400]), (X[400:], DRAWN[400:]))
+    assert (training.where, other.where) == ("training targets", "validation targets")

@@ -1,6 +1,7 @@
 """What trials show: measurements that name each cause, and the nearest that do not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,9 @@ from invented_runs import (
     summed_loss,
 )
 
+from nnref.diagnosis.data.splits import Numbers
 from nnref.diagnosis.judge.judge import decide
+from nnref.diagnosis.judge.trial_checks import generalization
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -215,3 +218,18 @@ def test_the_strongest_change_is_the_cause_and_what_helps_less_its_symptom():
 def test_what_is_learned_by_heart_is_told_beside_too_small_a_network():
     (found,) = decide(case(reached=0.1, wider=0.9), [])
     assert found.evidence.endswith("on one batch alone it learns 1.00 of 2 rows, 0.90 of 16 rows")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        (None, True),  # simple models learn nothing, or there are too few rows
+        (Numbers(0.9, 0.9, 0.9, 0.9, 0.0, 0.0), True),
+        (Numbers(0.9, 0.1, 0.9, 0.1, 9.0, 9.0), False),  # the split means something else
+        (Numbers(0.9, 0.9, 0.9, 0.3, 0.0, 0.0), False),  # nearly one class: nobody does better
+    ],
+)
+def test_overfitting_is_said_where_simple_models_carry_over_and_do_better(numbers, said):
+    signals = case(reached=0.9, valid=0.3)
+    signals.measurements.splits = None if numbers is None else SimpleNamespace(numbers=numbers)
+    assert [finding.cause for finding in generalization(signals)] == ["overfitting"] * said

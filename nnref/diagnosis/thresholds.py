@@ -32,7 +32,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "cure": Threshold(0.5, "share of the gap to the best result that one change must close"),
     "plain gain": Threshold(
         0.25,
-        "of skill, that one change brings a run that learned a good part: a quarter of all there is",
+        "of skill, that one change brings a run that learned a part: a quarter of all there is",
     ),
     "gap": Threshold(0.1, "of skill: smaller gains are noise of one seed"),
     "growth": Threshold(10.0, "factor by which a diverging loss or weight outgrows its best"),

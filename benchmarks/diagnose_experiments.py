@@ -54,9 +54,9 @@ def main():
         first = causes[0] if causes else None
         right = first in FAIL.get(name, {None})
         wrong += not right
-        told = ", ".join(causes) or "nothing found"
+        named = ", ".join(causes) or "nothing found"
         word = "right" if right else "WRONG"
-        print(f"{name:30} {word}  {time.perf_counter() - began:5.1f} s  {told}", flush=True)
+        print(f"{name:30} {word}  {time.perf_counter() - began:5.1f} s  {named}", flush=True)
         jax.clear_caches()
     print(f"{wrong} answers are wrong" if wrong else "every answer is right")
     return 1 if wrong else 0

@@ -53,7 +53,7 @@ def contender(work: Work) -> Callable[[], Callable[[], Curves]]:
         batches = InOrder(work)
 
         def run() -> Curves:
-            told = model.fit(
+            history = model.fit(
                 batches,
                 epochs=work.experiment.epochs,
                 shuffle=False,
@@ -62,7 +62,7 @@ def contender(work: Work) -> Callable[[], Callable[[], Curves]]:
                 validation_batch_size=len(work.task.valid.x),
                 verbose=0,
             ).history
-            return np.array(told["loss"]), np.array(told["val_loss"])
+            return np.array(history["loss"]), np.array(history["val_loss"])
 
         return run
 

@@ -24,8 +24,6 @@ LOSSES = {
 }
 MODULES = {"tanh": nn.Tanh, "relu": nn.ReLU}
 ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
-
-
 PRIVATE = "private kernel"
 
 

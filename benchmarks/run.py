@@ -188,20 +188,14 @@ def public_door(work: Work, logbook: Path) -> Contender:
 
 def bare_program(work: Work, program: Callable[..., Any] = loop.train_chunk) -> Contender:
     """The compiled program alone, data on the device, from the seed to the history on the host."""
-    data, hyperparameters, epochs = (
-        on(work.task),
-        work.experiment.hyperparameters,
-        work.experiment.epochs,
-    )
-    seed, plan = first_seed(work.experiment), plan_of(work.experiment)
+    hyperparameters, epochs = work.experiment.hyperparameters, work.experiment.epochs
+    seed, plan, data = first_seed(work.experiment), plan_of(work.experiment), on(work.task)
     data |= jax.device_put(probing.probe_data(plan, work.task))
 
     def run() -> Curves:
         states, _ = loop.start_runs(work.setup, plan, hyperparameters, seed, data)
-        first, last = np.int32(1), np.int32(epochs)
-        _, history, _ = program(
-            work.setup, plan, epochs, hyperparameters, states, data, first, last
-        )
+        ends = np.int32(1), np.int32(epochs)
+        _, history, _ = program(work.setup, plan, epochs, hyperparameters, states, data, *ends)
         history = jax.device_get(history)
         return history["train_loss"][:, 0], history["valid_loss"][:, 0]
 
@@ -210,9 +204,8 @@ def bare_program(work: Work, program: Callable[..., Any] = loop.train_chunk) -> 
 
 def contenders(work: Work, logbook: Path) -> tuple[dict[str, Contender], dict[str, str]]:
     """Everybody who is installed, and of the others why they are not there."""
-    there, absent = {}, {}
-    there[PUBLIC_DOOR] = public_door(work, logbook)
-    there["nnref, the bare program"] = bare_program(work)
+    absent = {}
+    there = {PUBLIC_DOOR: public_door(work, logbook), "nnref, the bare program": bare_program(work)}
     try:
         import pytorch
 
@@ -298,16 +291,14 @@ def measure(work: Work, rounds: int, logbook: Path, console: Console) -> Result:
     if not agree:
         columns = ("", "largest difference of a loss")
         rows = [(name, f"{value:.1e}") for name, value in apart.items()]
-        told = f"loss curves must agree to {work.tolerance:g}: they do not, so nothing is compared"
-        return Result(title, columns, rows, told, None)
+        why = f"loss curves must agree to {work.tolerance:g}: they do not, so nothing is compared"
+        return Result(title, columns, rows, why, None)
     console.print(f"{work.experiment.about}: measuring", style="dim")
     taken = seconds(there, rounds)
     medians = {name: median(values) for name, values in taken.items()}
-    offered = [
-        m for name, m in medians.items() if name.startswith("PyTorch") and PRIVATE not in name
-    ]
-    beneath = [m for name, m in medians.items() if PRIVATE in name]
-    best = min(offered, default=None)
+    torch = {name: m for name, m in medians.items() if name.startswith("PyTorch")}
+    best = min((m for name, m in torch.items() if PRIVATE not in name), default=None)
+    beneath = [m for name, m in torch.items() if PRIVATE in name]
     columns = ("", "ms, median", "fastest", "slowest", "µs an update", "times", "difference")
     rows = [
         (
@@ -357,8 +348,8 @@ def whole_and_in_pieces(work: Work, rounds: int, console: Console) -> Result:
         for name, values in taken.items()
     ]
     whole, pieces = map(median, taken.values())
-    told = f"at least {WHOLE:g} times as fast in one piece: {pieces / whole:.1f} times"
-    return Result("XOR: the loop over epochs", columns, rows, told, pieces >= WHOLE * whole)
+    target = f"at least {WHOLE:g} times as fast in one piece: {pieces / whole:.1f} times"
+    return Result("XOR: the loop over epochs", columns, rows, target, pieces >= WHOLE * whole)
 
 
 # --- probes -------------------------------------------------------------------------------------
@@ -382,10 +373,10 @@ def cost_of_probes(works: list[Work], rounds: int, folder: Path, console: Consol
         ratios.append(each)
         cells = (f"{medians['off'] * 1e3:.1f}", *(f"{ratio:.2f}" for ratio in each.values()))
         rows.append((work.experiment.about, *cells))
-    told = ", ".join(f"{often}: at most {most:.2f} times" for often, most in PROBES.items())
+    target = ", ".join(f"{often}: at most {most:.2f} times" for often, most in PROBES.items())
     held = all(each[often] <= most for each in ratios for often, most in PROBES.items())
     columns = ("", "ms without", *(f"times, {often}" for often in PROBES))
-    return Result("Probes: every layer measured", columns, rows, told, held)
+    return Result("Probes: every layer measured", columns, rows, target, held)
 
 
 # --- the whole process --------------------------------------------------------------------------
@@ -509,14 +500,14 @@ def installed(name: str) -> str:
 def keep(results: list[Result], rounds: int, load: float) -> None:
     """Replace the last measurement in the README."""
     when = f"{time.strftime('%Y-%m-%d')}, load average {load:.1f} before"
-    told = [LAST, f"{machine()}\nMedians of {rounds}; {when}.\n"]
+    written = [LAST, f"{machine()}\nMedians of {rounds}; {when}.\n"]
     for result in results:
         lines = [result.columns, (":--", *["--:"] * (len(result.columns) - 1)), *result.rows]
-        told.append(f"### {result.title}\n")
-        told.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n")
-        told.append(f"Target: {result.target} – **{word(result)}**.\n")
+        written.append(f"### {result.title}\n")
+        written.append("\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n")
+        written.append(f"Target: {result.target} – **{word(result)}**.\n")
     text = README.read_text(encoding="utf-8")
-    README.write_text(text.partition(LAST)[0] + "\n".join(told), encoding="utf-8")
+    README.write_text(text.partition(LAST)[0] + "\n".join(written), encoding="utf-8")
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import json
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -131,21 +131,6 @@ def in_pytorch(works: Sequence[SimpleNamespace], update: str, pool: Any) -> dict
 # --- measuring ----------------------------------------------------------------------------------
 
 
-def measured(timed: Mapping[str, Timed], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in turns; what is short is repeated, and its mean taken."""
-    taken: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(rounds):
-        for name, run in timed.items():
-            runs, spent = 0, 0.0
-            while spent < 0.1:
-                began = time.perf_counter()
-                run()
-                spent += time.perf_counter() - began
-                runs += 1
-            taken[name].append(spent / runs)
-    return taken
-
-
 def apart(plan: SweepPlan, works: Sequence[SimpleNamespace], update: str) -> float:
     """The largest relative difference of a loss of the sweep from that of PyTorch."""
     records = sweep(plan, logbook=None).records
@@ -160,7 +145,7 @@ def apart(plan: SweepPlan, works: Sequence[SimpleNamespace], update: str) -> flo
 
 def measure_sweeps(name: str, sizes: Sequence[int], rounds: int, make_work: Any) -> Any:
     """A table of one work. `make_work(content, folder, ...)` is that of the other measurements."""
-    from run import Result
+    from run import Result, seconds
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -195,12 +180,13 @@ def measure_sweeps(name: str, sizes: Sequence[int], rounds: int, make_work: Any)
         except ImportError:
             pass
         try:
-            quick = {n: run for n, run in timed.items() if not n.startswith("PyTorch")}
-            for run in quick.values():
-                run()  # compiles, and warms every cache
-            taken = measured(quick, rounds)
+            prepared = {name: lambda run=run: run for name, run in timed.items()}
+            quick = {n: ready for n, ready in prepared.items() if not n.startswith("PyTorch")}
+            for ready in quick.values():
+                ready()()  # compiles, and warms every cache
+            taken = seconds(quick, rounds)
             # What takes long and is far from any bound, is measured once.
-            taken |= measured({n: r for n, r in timed.items() if n not in quick}, 1)
+            taken |= seconds({n: r for n, r in prepared.items() if n not in quick}, 1)
         finally:
             if pool is not None:
                 pool.terminate()
@@ -218,20 +204,20 @@ def measure_sweeps(name: str, sizes: Sequence[int], rounds: int, make_work: Any)
     if name == "xor_small":
         bounds = {64: 3.0, 1024: 20.0}
         held = all(swept[size] <= bounds[size] * one for size in sizes)
-        told = "; ".join(
+        target = "; ".join(
             f"{size:,} runs at most {bounds[size]:g} times as long as one: {swept[size] / one:.1f}"
             for size in sizes
         )
     else:
         held = swept[sizes[0]] <= in_turn and compiled == 1
-        told = (
+        target = (
             f"{sizes[0]} runs no longer than in turn ({swept[sizes[0]] / in_turn:.2f} times), "
             f"and compiled once ({compiled})"
         )
     if difference is not None:
-        told += f"; losses as PyTorch's to {difference:.0e}"
+        target += f"; losses as PyTorch's to {difference:.0e}"
     title = f"sweep of {name}: rates × seeds"
-    return Result(title, columns, rows, told, held)
+    return Result(title, columns, rows, target, held)
 
 
 def warm(barrier: Any, work: SimpleNamespace, update: str) -> None:

@@ -1,10 +1,8 @@
 """Fixtures that every room may use."""
 
-import json
-
 import jax
 import pytest
-from small import ABLATION
+from small import ABLATION, written
 
 from nnref.studies.ablation import ablate
 from nnref.training.compilation import compile_tiny_loops_whole, use_cache
@@ -24,12 +22,23 @@ def strict_ranks():
         yield
 
 
+@pytest.fixture
+def file(request, tmp_path):
+    """A file of what the tests beside it call CONTENT."""
+    return written(tmp_path / "small.json", request.module.CONTENT)
+
+
+@pytest.fixture
+def logbook(tmp_path):
+    """A logbook in which nothing has been written down yet."""
+    return tmp_path / "logbook"
+
+
 @pytest.fixture(scope="session")
 def compared(tmp_path_factory):
     """A comparison, its file, and its logbook; who changes the file writes it back."""
     folder = tmp_path_factory.mktemp("ablation")
-    path = folder / "small.json"
-    path.write_text(json.dumps(ABLATION))
+    path = written(folder / "small.json", ABLATION)
     return ablate(path, logbook=folder / "logbook"), path, folder / "logbook"
 
 

@@ -1,6 +1,7 @@
 """Small experiments, sweeps and an ablation that several tests run, and a kill in the middle."""
 
 import json
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,18 @@ SPIRALS = {
     "batch_size": 8,
     "epochs": 6,
     "seeds": [0, 1],
+}
+
+XOR = {
+    "about": "for the tests",
+    "data": "xor",
+    "model": {"name": "mlp", "hidden": [4]},
+    "loss": "sigmoid_cross_entropy",
+    "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
+    "batch_size": 4,
+    "epochs": 400,
+    "seeds": {"count": 6},
+    "claim": {"metric": "train_accuracy", "at_least": 1.0, "in": 3, "of": 6},
 }
 
 RATES = [0.1, 1.0, 1e30]  # the last one diverges: the loss is a square
@@ -59,10 +72,13 @@ def pages(logbook, name="small"):
     return sorted((logbook / name).glob("*.json"))
 
 
-def changed(path, **keys):
-    """Write the sweep with other keys into its file."""
-    path.write_text(json.dumps(XOR_SWEEP | keys))
+def written(path, content, **keys):
+    """Write a content with other keys into a file."""
+    path.write_text(json.dumps(content | keys))
     return path
+
+
+changed = partial(written, content=XOR_SWEEP)
 
 
 def same_records(a, b):

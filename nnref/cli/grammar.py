@@ -60,7 +60,7 @@ def argument(*names: str, **keywords: Any) -> Argument:
 
 
 def flag(name: str, about: str) -> Argument:
-    """An option without a value, off unless it is given."""
+    """An option without a value, off by default."""
     return argument(name, action="store_true", help=about)
 
 
@@ -81,7 +81,7 @@ RUNS = argument("runs", nargs="+", metavar="PAGE|NAME", help=RUNS_HELP)
 DRY_RUN = flag("--dry-run", "show the plan and run nothing")
 JSON = flag("--json", "one JSON object, nothing else")
 LOGBOOK = argument("--logbook", default="logbook", metavar="DIR", help="folder of the pages")
-# A second word of `nnref log` leaves the folder as it may have been given before the word.
+# `nnref log --logbook DIR near FILE`: behind the second word the option has no default of its own.
 SAME_LOGBOOK = argument("--logbook", default=argparse.SUPPRESS, metavar="DIR")
 RECORD = LOGBOOK, flag("--no-logbook", "write nothing down")
 NO_NETWORK = flag("--no-network", "leave out what takes the trained network")
@@ -124,7 +124,7 @@ CHOICE = (
     flag("--json", "one JSON array, nothing else"),
 )
 DIAGNOSIS = (
-    argument("given", help="experiment file or name, or package.module:make_task"),
+    argument("task", help="experiment file or name, or package.module:make_task"),
     JSON,
     argument("--html", metavar="OUT", help="write a page as well"),
     number("--effort", 1.0, "E", "of the work a diagnosis may take", float),

@@ -3,16 +3,11 @@
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnref.cli.arguments import (
-    experiment_path,
-    logbook_folder,
-    page_of,
-    settings,
-    wide_console,
-)
+from nnref.cli.arguments import experiment_path, logbook_folder, page_of, settings, wide_console
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -23,12 +18,8 @@ def run_command(options: argparse.Namespace) -> int:
     changes: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
     changes |= {"epochs": options.epochs, "again": options.again}
     path = experiment_path(options.file)
-    return train_and_show(
-        options,
-        path,
-        folder,
-        lambda listener: run(path, logbook=folder, listener=listener, **changes),
-    )
+    train = partial(run, path, logbook=folder, **changes)
+    return train_and_show(options, path, folder, train)
 
 
 def resume_command(options: argparse.Namespace) -> int:
@@ -36,13 +27,11 @@ def resume_command(options: argparse.Namespace) -> int:
     from nnref.studies.run import resume
 
     path = Path(options.page)
-    return train_and_show(
-        options, path, path.parent.parent, lambda listener: resume(path, listener)
-    )
+    return train_and_show(options, path, path.parent.parent, partial(resume, path))
 
 
 def train_and_show(
-    options: argparse.Namespace, path: Path, folder: Path | None, train: Callable[[Any], Any]
+    options: argparse.Namespace, path: Path, folder: Path | None, train: Callable[..., Any]
 ) -> int:
     """Train, show how it ended, and draw the losses beside the pages.
 
@@ -59,7 +48,7 @@ def train_and_show(
     console = Console(stderr=options.json)
     listener = with_tensorboard(TerminalListener(console, folder), path, options.tensorboard)
     try:
-        done = train(listener)
+        done = train(listener=listener)
     except AlreadyRun as already:
         if options.json:
             print(json.dumps(run_as_json(already.result, None) | {"already_run": True}))
@@ -131,23 +120,22 @@ def diagnose_command(options: argparse.Namespace) -> int:
 
     The exit code is 0 where it learns, 1 where it does not, 3 for a mistake in nnref itself.
     """
-    is_task = ":" in options.given and not Path(options.given).exists()
-    path = None if is_task else experiment_path(options.given)
+    is_made = ":" in options.task and not Path(options.task).exists()
+    path = None if is_made else experiment_path(options.task)
     from rich.console import Console
 
     from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 
     use_cache()
-    task, arguments = (path, {}) if path is not None else made_by(options.given)
+    task, arguments = (path, {}) if path is not None else made_by(options.task)
     with Console(stderr=True).status("") as status:  # silent where nobody looks
         how = {"effort": options.effort, "progress": lambda doing: status.update(f"{doing} ...")}
         diagnosis = diagnose(task, **how | arguments)
     if options.json:
         print(json.dumps(diagnosis.to_json()))
     else:
-        console = wide_console(80)
-        console.print(diagnosis, highlight=False)
+        wide_console(80).print(diagnosis, highlight=False)
     if options.html:
         page = diagnosis.to_html(options.html)
         if not options.json:

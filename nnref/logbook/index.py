@@ -22,7 +22,8 @@ from nnref.logbook.pages import Page, SweepPage, page_in, read_page
 
 FILE = "index.json"
 FORMAT = 2
-NO_SETTINGS = ("about", "claim", "seeds", "sweep", "$schema")  # keys of a file
+# Keys of a file that are no settings.
+NO_SETTINGS = ("about", "claim", "seeds", "sweep", "$schema")
 
 
 @dataclass(frozen=True)

@@ -133,9 +133,7 @@ def judge(
 
 
 def judge_claim(
-    claim: Claim,
-    records: Sequence[Record],
-    twin: Callable[[str], Mapping[str, np.ndarray]],
+    claim: Claim, records: Sequence[Record], twin: Callable[[str], Mapping[str, np.ndarray]]
 ) -> tuple[bool, str]:
     """Whether one claim holds, and that in words."""
     if isinstance(claim, TwinClaim):

@@ -75,11 +75,7 @@ class Crawl:
 
 
 def crawl(
-    path: str | Path,
-    *,
-    widest: int = 128,
-    deepest: int = 3,
-    listener: SweepListener | None = None,
+    path: str | Path, *, widest: int = 128, deepest: int = 3, listener: SweepListener | None = None
 ) -> Crawl:
     """Train networks of every size from the linear model up, on the seeds of the experiment.
 

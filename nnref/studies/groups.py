@@ -265,7 +265,7 @@ class Group:
 
     @property
     def seconds(self) -> float:
-        """Estimated, of all its runs, with their compilation."""
+        """Estimated seconds of all its runs, the compilation included."""
         shared = min(workers(), -(-len(self.jobs) // self.together))
         # A call of the program takes each step's overhead once for all of its runs.
         saved = self.plan.epochs * self.setup.steps_per_epoch * STEP * (1 - 1 / self.together)

@@ -17,7 +17,7 @@ from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_record import plan_of_content
 
-STEPS = 100  # updates, at least
+STEPS = 100  # updates that each run makes at least
 
 
 @dataclass(frozen=True)

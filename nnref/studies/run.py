@@ -20,13 +20,7 @@ from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
-from nnref.studies.resuming import (
-    AlreadyRun,
-    checkpoint_folder,
-    history_of,
-    note_on_known,
-    record_of,
-)
+from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
@@ -209,15 +203,8 @@ def resume(path: str | Path, listener: Listener | None = None) -> Run:
 
 
 def plan_of(experiment: Experiment) -> train.Plan:
-    """The structure of an experiment's runs."""
-    return train.Plan(
-        experiment.batch_size,
-        experiment.epochs,
-        experiment.evaluate_every,
-        experiment.stop,
-        experiment.shuffle,
-        experiment.probes,
-    )
+    """The structure of an experiment's runs: the keys that a plan has by the same names."""
+    return train.Plan(*(getattr(experiment, name) for name in train.Plan._fields))
 
 
 def train_seeds(
@@ -234,7 +221,7 @@ def train_seeds(
     """
     experiment, plan = setup.experiment, plan_of(setup.experiment)
     folder = next((writer.path.parent for writer in writers.values()), None)
-    place = None if folder is None else checkpoint_folder(experiment, seeds, folder)
+    place = None if folder is None else resuming.checkpoint_folder(experiment, seeds, folder)
     resume = resuming.resumed(place, setup, plan, seeds, task, writers)
     chunks: list[loop.Chunk] = []
     states: Any = None
@@ -376,7 +363,7 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
     seeds, plan = experiment.seeds, plan_of(experiment)
     like = resuming.states_like(setup, plan, seeds, task)
-    folder = checkpoint_folder(experiment, seeds, page.path.parent)
+    folder = resuming.checkpoint_folder(experiment, seeds, page.path.parent)
     restored = checkpoint.restore(folder, like) if folder.is_dir() else None
     if restored is not None and restored[0] >= page.epochs:
         states = restored[1]

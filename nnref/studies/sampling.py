@@ -99,8 +99,8 @@ def generate(
 ) -> Array:
     """Tokens (texts, length) behind a prompt (texts, steps), drawn one after another.
 
-    One scan: each step reads a token, of the prompt while there is one and else the one drawn last,
-    and the model's state goes on.
+    One scan carries the model's state: each step reads a token, that of the prompt while it lasts,
+    then the one drawn last.
     """
     texts, steps = prompt.shape
     nothing = jnp.full((length - 1, texts), -1, prompt.dtype)

@@ -1,7 +1,5 @@
 """Pages: what stands on one, and how it is told from other files."""
 
-import json
-
 import numpy as np
 import pytest
 from small import SPIRALS, pages
@@ -9,18 +7,7 @@ from small import SPIRALS, pages
 import nnref
 from nnref.logbook.pages import FORMAT, page_paths, read_page
 
-
-@pytest.fixture
-def file(tmp_path):
-    """An experiment file of two seeds."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(SPIRALS))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = SPIRALS  # of `file`, on two seeds
 
 
 def test_a_page_is_the_experiment_and_what_came_of_it(file, logbook):

@@ -1,6 +1,5 @@
 """The writer: lines on disk at once, the same numbers back, one process alone."""
 
-import json
 import re
 import threading
 
@@ -14,18 +13,7 @@ from nnref.logbook.writer import in_decimals
 from nnref.studies import listeners
 from nnref.training import loop
 
-
-@pytest.fixture
-def file(tmp_path):
-    """An experiment file of two seeds."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(SPIRALS))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = SPIRALS  # of `file`, on two seeds
 
 
 def test_lines_are_on_disk_as_the_epochs_happen(file, logbook, monkeypatch):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small import ABLATION
+from small import ABLATION, written
 
 from nnref import cli
 from nnref.errors import UserError
@@ -16,17 +16,11 @@ from nnref.studies.ablation import ablate, comparison_at
 from nnref.studies.groups import Job
 from nnref.studies.statistics import interquartile_mean
 
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(ABLATION))
-    return path
+CONTENT = ABLATION
 
 
 def changed(path, **keys):
-    path.write_text(json.dumps(ABLATION | {"sweep": ABLATION["sweep"] | keys}))
-    return path
+    return written(path, ABLATION, sweep=ABLATION["sweep"] | keys)
 
 
 def test_settings_are_chosen_on_validation_data_alone(compared):

@@ -1,37 +1,18 @@
 """Crawl: networks grown from the linear model up."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from small import XOR, written
 
 from nnref import cli
 from nnref.errors import UserError
 from nnref.studies.crawl import Crawl, Rung, crawl
 
-XOR = {
-    "about": "for the tests",
-    "data": "xor",
-    "model": {"name": "mlp", "hidden": [4]},
-    "loss": "sigmoid_cross_entropy",
-    "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
-    "batch_size": 4,
-    "epochs": 400,
-    "seeds": {"count": 6},
-    "claim": {"metric": "train_accuracy", "at_least": 1.0, "in": 3, "of": 6},
-}
-
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR))
-    return path
-
-
-def changed(path, **keys):
-    path.write_text(json.dumps(XOR | keys))
-    return path
+CONTENT = XOR
+changed = partial(written, content=XOR)
 
 
 def test_xor_needs_a_hidden_layer(file, capsys):

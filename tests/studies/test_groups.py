@@ -1,20 +1,12 @@
 """Groups: which variants share a program, and what it costs."""
 
-import json
-
 import pytest
 from small import XOR_SWEEP, changed
 
 from nnref.studies import groups
 from nnref.studies.sweep_record import plan_sweep
 
-
-@pytest.fixture
-def file(tmp_path):
-    """A sweep of nine variants in two groups."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR_SWEEP))
-    return path
+CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
 
 
 def test_variants_of_one_structure_are_a_group(file):

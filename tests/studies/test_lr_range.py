@@ -1,37 +1,18 @@
 """Ranges of learning rates, on problems whose answer is known."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from small import XOR, written
 
 from nnref import cli
 from nnref.errors import UserError
 from nnref.studies.lr_range import last_stable, lr_range, range_of
 
-XOR = {
-    "about": "for the tests",
-    "data": "xor",
-    "model": {"name": "mlp", "hidden": [4]},
-    "loss": "sigmoid_cross_entropy",
-    "optimizer": {"name": "sgd", "learning_rate": 0.5, "momentum": 0.9},
-    "batch_size": 4,
-    "epochs": 400,
-    "seeds": {"count": 6},
-    "claim": {"metric": "train_accuracy", "at_least": 1.0, "in": 3, "of": 6},
-}
-
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR))
-    return path
-
-
-def changed(path, **keys):
-    path.write_text(json.dumps(XOR | keys))
-    return path
+CONTENT = XOR
+changed = partial(written, content=XOR)
 
 
 def test_gradient_descent_is_stable_up_to_two_over_the_curvature(tmp_path):

@@ -1,6 +1,5 @@
 """Runs that were cut short: they go on to the same losses."""
 
-import json
 import os
 import signal
 
@@ -15,18 +14,7 @@ from nnref.studies import listeners
 from nnref.studies import run as runs
 from nnref.training import loop
 
-
-@pytest.fixture
-def file(tmp_path):
-    """An experiment file of two seeds."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(SPIRALS))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = SPIRALS  # of `file`, on two seeds
 
 
 @pytest.mark.parametrize("torn", [0, 1, 5, 13, 25])

@@ -19,18 +19,7 @@ from nnref.studies import listeners
 from nnref.studies import run as runs
 from nnref.training import loop, setup
 
-
-@pytest.fixture
-def file(tmp_path):
-    """An experiment file of two seeds."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(SPIRALS))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = SPIRALS  # of `file`, on two seeds
 
 
 def test_a_page_run_again_gives_the_same_losses(file, logbook):

@@ -1,6 +1,5 @@
 """Sweeps: planned, run as few programs, resumed, halved, and written down."""
 
-import json
 import os
 import signal
 import time
@@ -17,18 +16,7 @@ from nnref.studies.groups import Job
 from nnref.studies.listeners import SweepListener
 from nnref.training import loop
 
-
-@pytest.fixture
-def file(tmp_path):
-    """A sweep of nine variants in two groups."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR_SWEEP))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
 
 
 # --- what is computed ---------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The page of a sweep and the arrays beside it: written, read back, in the log."""
 
-import json
-
 import numpy as np
 import pytest
 from small import XOR_SWEEP, same_records
@@ -15,18 +13,7 @@ from nnref.studies import sweep
 from nnref.studies.groups import Job
 from nnref.studies.sweep_record import plan_sweep
 
-
-@pytest.fixture
-def file(tmp_path):
-    """A sweep of nine variants in two groups."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR_SWEEP))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
 
 
 def test_a_sweep_leaves_one_page_and_one_file_of_losses(file, logbook):

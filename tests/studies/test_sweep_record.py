@@ -1,7 +1,5 @@
 """Records of a sweep: its plan, and the ranking of its variants."""
 
-import json
-
 import numpy as np
 import pytest
 from small import XOR_SWEEP, changed
@@ -10,18 +8,7 @@ from nnref.errors import UserError
 from nnref.studies import sweep
 from nnref.studies.sweep_record import plan_sweep
 
-
-@pytest.fixture
-def file(tmp_path):
-    """A sweep of nine variants in two groups."""
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(XOR_SWEEP))
-    return path
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
 
 
 def test_what_diverges_stops_nothing_else(file):

@@ -29,13 +29,11 @@ from nnref.studies.listeners import Listener
 from nnref.studies.run import Trained, trained
 from nnref.training.probes import MEASURES
 
-LAYERS = 12  # whose histograms are drawn, of all experiments together
-COLUMNS = 200  # of a heat map
-CLASSES = 60  # of a confusion matrix
-SIDE = 64  # pixels of an image that is shown
+LAYERS = 12  # layers whose histograms are drawn, over all experiments
+COLUMNS = 200  # columns of a heat map, at most
+CLASSES = 60  # classes of a confusion matrix, at most
+SIDE = 64  # pixels of the longer side of an image that is shown
 NOT_ASKED = "left out, as --no-network asks"
-
-
 LAYER_MEASURES = {
     "gradient_norm": ("Gradient norm", True),
     "weight_norm": ("Weight norm", True),
@@ -175,14 +173,8 @@ def histogram_panels(net: Trained, most: int) -> tuple[list[Panel], Table, str]:
 # --- answers --------------------------------------------------------------------------------------
 
 
-def answers_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
-    """The answers of the networks: mistakes, residuals, or text."""
-    blocks = of_networks(subjects, networks, answer_blocks)
-    return Section("answers", "What the network answers", blocks)
-
-
 def answer_blocks(net: Trained) -> list[Block]:
-    """The blocks about the answers of one network."""
+    """The answers of a network: mistakes, residuals, or text."""
     if net.dataset.unit is not None:
         return sample_blocks(net)
     answers = inspection.answers_of(net)

@@ -6,7 +6,7 @@ import numpy as np
 
 from nnref.logbook.index import changes, shown
 from nnref.logbook.verdicts import Record
-from nnref.report.page.about_networks import answers_section, histograms_section, layers_section
+from nnref.report.page import about_networks
 from nnref.report.page.blocks import (
     Block,
     Code,
@@ -35,14 +35,15 @@ def report_of(
 ) -> Report:
     """Everything that a page says about runs and their networks; `omissions` are in words."""
     one = len(subjects) == 1
+    answers = about_networks.of_networks(subjects, networks, about_networks.answer_blocks)
     sections = [
         differences_section(subjects),
         figures_section(subjects, omissions),
         curves_section(subjects),
         rates_section(subjects, networks),
-        layers_section(subjects),
-        histograms_section(subjects, networks),
-        answers_section(subjects, networks),
+        about_networks.layers_section(subjects),
+        about_networks.histograms_section(subjects, networks),
+        Section("answers", "What the network answers", answers),
         experiment_section(subjects),
         notes_section("run", remarks(subjects)),
         machine_section([(subject.label, subject.pages) for subject in subjects]),

@@ -8,7 +8,7 @@ escapes it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nnref.report.plain import plain
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Tone = Literal["good", "bad", "plain"]
+WIDTH, HEIGHT = 4.4, 2.7  # inches of a picture: on a phone about as wide as the screen
 
 
 class Headline(NamedTuple):
@@ -30,16 +31,18 @@ class Headline(NamedTuple):
 
 
 class Block:
-    """Part of a section; `kind` names the macro of the template that shows it."""
+    """Part of a section."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """The name of the template's macro that shows it."""
+        return type(self).__name__.lower()
 
 
 @dataclass
 class Words(Block):
     """A paragraph."""
 
-    kind = "words"
     text: str
 
 
@@ -47,7 +50,6 @@ class Words(Block):
 class Heading(Block):
     """A title inside a section, where it is about several things."""
 
-    kind = "heading"
     text: str
 
 
@@ -55,7 +57,6 @@ class Heading(Block):
 class Table(Block):
     """Rows of text; the first cell of each names its row."""
 
-    kind = "table"
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -69,7 +70,6 @@ class Table(Block):
 class Code(Block):
     """Text whose spaces and line breaks count."""
 
-    kind = "code"
     title: str
     text: str
     _: KW_ONLY
@@ -91,14 +91,13 @@ class Panel(NamedTuple):
     title: str
     alt: str  # what it shows, for those who do not see it
     draw: Callable[["Axes"], None]
-    size: tuple[float, float] = (4.4, 2.7)  # inches: on a phone about as wide as the screen
+    size: tuple[float, float] = (WIDTH, HEIGHT)
 
 
 @dataclass
 class Pictures(Block):
     """Pictures side by side, as many as there is room for."""
 
-    kind = "pictures"
     images: Sequence[Image | Panel]
     _: KW_ONLY
     small: bool = False
@@ -165,7 +164,6 @@ class Switches(NamedTuple):
 class Chart(Block):
     """Lines that the reader can follow with the pointer, switch on and off, and zoom into."""
 
-    kind = "chart"
     alt: str
     x_label: str
     views: Sequence[View]

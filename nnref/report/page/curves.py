@@ -23,9 +23,9 @@ from nnref.report.page.subjects import SPLITS, Network, Subject
 from nnref.report.pictures import rate_of_run
 from nnref.training.setup import from_experiment
 
-NUMBERS = 100_000  # in all lines of a chart, so that the page stays small
-POINTS = 1_200  # of a line
-SEEDS = 24  # lines of single seeds
+NUMBERS = 100_000  # numbers in all lines of a chart, so that the page stays small
+POINTS = 1_200  # points of a line, at most
+SEEDS = 24  # lines of single seeds, at most
 
 
 def curves_section(subjects: Sequence[Subject]) -> Section | None:

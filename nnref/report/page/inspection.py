@@ -18,12 +18,12 @@ from nnref.training import loop, train
 from nnref.training.probes import owner
 from nnref.training.setup import bind
 
-ROWS = 10_000  # of a split that are answered
-EXAMPLES = 256  # whose activations are looked at
-NUMBERS = 50_000  # of an array that a histogram counts
-MISTAKES = 12
-WORDS = 10  # of an answer that has a class for each step
-IMAGE = 8  # sides from which an array without channels counts as an image
+ROWS = 10_000  # rows of a split that the network answers, at most
+EXAMPLES = 256  # examples whose activations are looked at
+NUMBERS = 50_000  # numbers of an array that a histogram counts, at most
+MISTAKES = 12  # examples that are shown
+WORDS = 10  # classes that are shown of an answer with one for each step
+IMAGE = 8  # pixels of the shorter side from which a matrix counts as an image
 TEMPERATURE = 0.8
 
 
@@ -81,7 +81,7 @@ def layers_of(trained: Trained) -> list[LayerNumbers]:
 
 
 def examples(trained: Trained) -> np.ndarray:
-    """Training inputs from all over the split; of rows that go on, the first batch."""
+    """Training inputs spread over the split; the first batch where a state goes from row to row."""
     x = trained.task.train.x
     if trained.task.functions.restart is not None:
         return x[: trained.experiment.batch_size]
@@ -104,7 +104,7 @@ def activations(
         return {name: layer.outputs for name, layer in calls.items()}
 
     outputs = jax.jit(forward)(params, model_state, x)
-    # The last state of a sequence is part of that of every step.
+    # A layer may give its outputs at every step and their last one, too: the larger has both.
     largest = {name: max(jax.tree.leaves(g), key=np.size) for name, g in outputs.items()}
     order = {name: largest[name] for name in names}  # jit sorts keys
     return {name: some(np.asarray(values)) for name, values in order.items()}

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from nnref.errors import UserError
-from nnref.report.page.blocks import Chart, Heading, Image, Panel, Pictures, Report
+from nnref.report.page.blocks import HEIGHT, WIDTH, Chart, Heading, Image, Panel, Pictures, Report
 from nnref.studies.statistics import Interval
 
 # The style sheet has the same eight as --line-0 ..., and lighter ones for dark screens.
@@ -45,12 +45,7 @@ STYLE: Any = {
 IN_INK: Any = dict.fromkeys(
     ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
 )
-
-
-DRAWN = count()
-
-
-WIDTH, HEIGHT = Panel._field_defaults["size"]
+DRAWN = count()  # numbers the pictures
 
 
 def inline(panel: Panel) -> Image:
@@ -63,7 +58,8 @@ def inline(panel: Panel) -> Image:
         axes.patch.set_visible(False)
         panel.draw(axes)
         written = io.StringIO()
-        figure.savefig(written, format="svg", dpi=100, metadata=dict.fromkeys(NO_METADATA))
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(written, format="svg", dpi=100, metadata=no_metadata)
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
@@ -73,9 +69,6 @@ def inline(panel: Panel) -> Image:
     for number, colour in enumerate(COLOURS):
         svg = svg.replace(colour, f"var(--line-{number})")
     return Image(panel.alt, svg=svg, caption=panel.title)
-
-
-NO_METADATA = ("Creator", "Date", "Format", "Type")
 
 
 def panels_in(report: Report) -> list[Panel]:
@@ -330,10 +323,7 @@ def axis_panel(
 
 
 def intervals_panel(
-    title: str,
-    names: Sequence[str],
-    tuned: Sequence[Interval],
-    defaults: Sequence[Interval | None],
+    title: str, names: Sequence[str], tuned: Sequence[Interval], defaults: Sequence[Interval | None]
 ) -> Panel:
     """An interval in each row, the first at the top, and another one below it."""
 

@@ -158,10 +158,7 @@ def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
         "seeds": comparison.seeds,
         "pages": pages,
         "alternatives": [alternative_as_json(each) for each in comparison.alternatives],
-        "profiles": {
-            "thresholds": thresholds,
-            "shares": dict(zip(names, profiles, strict=True)),
-        },
+        "profiles": {"thresholds": thresholds, "shares": dict(zip(names, profiles, strict=True))},
         "warnings": comparison.warnings,
         "conclusions": comparison.sentences,
     }

@@ -107,10 +107,9 @@ def parameters_of(model: nnx.Module, layers: Any) -> Counter[str]:
 
 
 def shapes_of(outputs: Any, examples: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a layer's outputs, without the axis of examples."""
-    return tuple(without(leaf.shape, examples) for leaf in jax.tree.leaves(outputs))
-
-
-def without(shape: tuple[int, ...], examples: int) -> tuple[int, ...]:
-    place = shape.index(examples) if examples in shape else len(shape)
-    return shape[:place] + shape[place + 1 :]
+    """The shapes of a layer's outputs, without the axis of examples: the first of that length."""
+    shapes = [list(leaf.shape) for leaf in jax.tree.leaves(outputs)]
+    for shape in shapes:
+        if examples in shape:
+            shape.remove(examples)
+    return tuple(map(tuple, shapes))

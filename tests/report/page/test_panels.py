@@ -1,6 +1,17 @@
 """Panels: still pictures, alone and in one file."""
 
 from nnref.report.page.about_runs import report_of
+from nnref.report.page.blocks import (
+    Chart,
+    Heading,
+    Image,
+    Line,
+    Panel,
+    Pictures,
+    Report,
+    Section,
+    View,
+)
 from nnref.report.page.panels import panels_in, save
 
 
@@ -14,3 +25,20 @@ def test_pictures_come_as_one_file(trained_digits, tmp_path):
     svg = save(panels, "a $title", tmp_path / "p.svg").read_text()
     assert all(title in svg for title in titles)
     assert "a $title" in svg
+
+
+def test_the_pictures_of_a_report_have_its_titles():
+    def chart(*names):
+        return Chart("alt", "epoch", [View(name, [0.0], [Line("a", [1.0], 0)]) for name in names])
+
+    still = Panel("Confusion matrix", "alt", lambda axes: None)
+    pixels = Image("no panel", uri="data:image/png;base64,")
+    sections = [
+        Section("rate", "Learning rate", [chart("rate")]),
+        Section("curves", "Curves", [chart("loss", "accuracy"), Heading("Clipped"), chart("c")]),
+        Section("answers", "Answers", [Pictures([still, pixels]), Heading("b"), Pictures([still])]),
+    ]
+    assert [panel.title for panel in panels_in(Report("two runs", [], sections))] == [
+        *("Learning rate", "loss", "accuracy", "Clipped"),
+        *("Confusion matrix", "b: Confusion matrix"),
+    ]

@@ -4,22 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from small import changed
+from small import XOR_SWEEP
 
 from nnref import cli
 from nnref.report.terminal.sweep import about
 from nnref.studies import sweep
 
-
-@pytest.fixture
-def file(tmp_path):
-    """A sweep of nine variants in two groups."""
-    return changed(tmp_path / "small.json")
-
-
-@pytest.fixture
-def logbook(tmp_path):
-    return tmp_path / "logbook"
+CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
 
 
 def test_a_dry_run_shows_the_plan_and_trains_nothing(file, logbook, capsys, monkeypatch):

@@ -131,6 +131,11 @@ def frames(equation: Equation) -> Iterator[tuple[str, int]]:
         yield frame.file_name, frame.line_num
 
 
+def is_derivative(equation: Equation) -> bool:
+    """Whether an operation was added by a derivative that the program takes itself."""
+    return any(file.endswith("/interpreters/ad.py") for file, _ in frames(equation))
+
+
 def name_scopes(equation: Equation) -> list[str]:
     """The names that `jax.named_scope` gave around an equation, outermost first."""
     return str(equation.source_info.name_stack).split("/")

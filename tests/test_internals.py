@@ -145,6 +145,13 @@ def test_equations_know_the_line_that_made_them():
     assert (__file__, line) in list(internals.frames(sine)), f"source_info.traceback, {SEEN}"
 
 
+def test_equations_of_a_derivative_are_known():
+    plain = equations(jnp.sin, 1.0)["sin"]
+    derived = equations(jax.grad(jnp.sin), 1.0)["cos"]
+    assert not any(map(internals.is_derivative, plain)), SEEN
+    assert all(map(internals.is_derivative, derived)), SEEN
+
+
 def test_equations_know_the_scope_they_stand_in():
     def scoped(x):
         with jax.named_scope("outer"), jax.named_scope("inner"):

@@ -239,6 +239,17 @@ class SplitModule:
         return calls
 
 
+def undecided(module: nnx.Module) -> None:
+    """Put those layers into training mode that say nothing; the others keep their own mode.
+
+    So a module that was left in evaluation mode trains as it would in a user's own loop.
+    """
+    for _, layer in nnx.iter_modules(module):
+        for flag in ("deterministic", "use_running_average"):
+            if getattr(layer, flag, False) is None:
+                setattr(layer, flag, False)
+
+
 def nnx_network(build: Callable[[Any], Any]) -> Network:
     """Split once, train on plain trees; the user's module is never written to."""
     model = SplitModule(build)

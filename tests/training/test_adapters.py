@@ -8,7 +8,7 @@ from flax import nnx
 from networks import KEY, LinenNorm, X, Y, apply, init, squared, task
 
 import nnref
-from nnref.training.adapters import plain
+from nnref.training.adapters import nnx_network, plain
 
 
 def noisy(params, x, key, training):
@@ -89,3 +89,27 @@ def test_a_flax_module_trains_evaluates_and_keeps_its_statistics(model):
 
 def arrays(tree):
     return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+
+def test_a_module_of_nnx_trains_in_the_modes_it_was_built_in():
+    """Left in evaluation mode it stays there; a layer that says nothing is put into training."""
+
+    class Noisy(nnx.Module):
+        def __init__(self, rngs, deterministic):
+            self.drop = nnx.Dropout(0.5, deterministic=deterministic, rngs=rngs)
+
+        def __call__(self, x):
+            return self.drop(x)
+
+    def trained(module):
+        network = nnx_network(lambda key: module)
+        outputs, _ = network.apply(*network.init(KEY), jnp.ones((4, 50)), KEY, True)
+        return np.asarray(outputs)
+
+    built = Noisy(nnx.Rngs(0), False)
+    assert (trained(built) == 0).any()
+    built.eval()
+    assert (trained(built) == 1).all()
+    undecided = Noisy(nnx.Rngs(0), False)
+    undecided.drop.deterministic = None
+    assert (trained(undecided) == 0).any()

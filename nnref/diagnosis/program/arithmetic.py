@@ -10,10 +10,12 @@ import numpy as np
 from nnref.diagnosis.causes import CAUSES, bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.tracing import Operation, Trace, name_of
+from nnref.diagnosis.program.tracing import Operation, Trace, name_of, trace
 
 HALF = (jnp.float16, jnp.bfloat16)
-STEPS = (1e-4, 1e-5)  # of central differences; where two of them disagree, there is a kink
+# Steps of central differences; where two of them disagree, there is a kink. The long ones are for
+# programs that compute in single precision whatever they are given.
+STEPS, LONG_STEPS = (1e-4, 1e-5), (1e-2, 3e-3)
 LEAVES = 24  # parameters of which a slope is measured, at most
 EXACT: dict[str, Callable[..., Any]] = {
     "add": np.add,
@@ -53,7 +55,8 @@ def gradients(start: AtStart | LossAtStart) -> Iterator[Finding]:
 
     try:
         with jax.enable_x64(True):
-            exact, slopes = measured(loss, *jax.tree.map(widened, start.arguments))
+            arguments = jax.tree.map(widened, start.arguments)
+            exact, slopes = measured(loss, rounding(loss, *arguments), *arguments)
     except Exception:  # functions that insist on single precision
         if start.training.by_hand:
             raise
@@ -63,13 +66,30 @@ def gradients(start: AtStart | LossAtStart) -> Iterator[Finding]:
     yield from not_slopes(start, slopes)
 
 
-def measured(loss: Callable[..., Any], params: Any, *rest: Any) -> tuple[Any, list[Slope]]:
+def rounding(loss: Callable[..., Any], *arguments: Any) -> float:
+    """The relative rounding of the coarsest numbers through which parameters reach the loss.
+
+    A layer that casts to half or single precision itself rounds, whatever it is given.
+    """
+    opened = trace(loss, *arguments, loops=True)
+    dtypes = {
+        opened.avals[value].dtype
+        for value in opened.reached(opened.arguments[0])
+        if hasattr(opened.avals[value], "dtype")
+    }
+    return max(float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.floating))
+
+
+def measured(
+    loss: Callable[..., Any], eps: float, params: Any, *rest: Any
+) -> tuple[Any, list[Slope]]:
     """The gradient of a loss, and of each parameter a slope along a drawn direction.
 
     They are measured beside the first parameters: where biases are 0, kinks are not rare.
 
     Args:
         loss: of parameters and the rest.
+        eps: relative rounding of what it computes; slopes that drown in it are left out.
         params: in double precision.
         rest: its other arguments.
     """
@@ -98,12 +118,14 @@ def measured(loss: Callable[..., Any], params: Any, *rest: Any) -> tuple[Any, li
             moved[place] = point[place] + step * direction
             return float(both(jax.tree.unflatten(tree, moved), *rest)[0])
 
+        steps = STEPS if eps < np.sqrt(np.finfo(np.float64).eps) else LONG_STEPS
         coarse, fine = (
-            (value(step * size) - value(-step * size)) / (2 * step * size) for step in STEPS
+            (value(step * size) - value(-step * size)) / (2 * step * size) for step in steps
         )
-        differences.append(
-            Slope(paths[place], coarse, fine, float(np.vdot(slopes[place], direction)))
-        )
+        slope = float(np.vdot(slopes[place], direction))
+        drowned = 8 * eps * abs(value(0.0)) / (steps[1] * size) if size else np.inf
+        if drowned < bound("slope") * max(abs(slope), abs(fine)):
+            differences.append(Slope(paths[place], coarse, fine, slope))
     return exact, differences
 
 

@@ -12,6 +12,8 @@ from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
 from nnref.diagnosis.program.blocked import blocked
 from nnref.diagnosis.program.broadcasts import broadcasts
+from nnref.diagnosis.program.derivatives import derivatives
+from nnref.diagnosis.program.edges import edges
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
@@ -97,6 +99,8 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "a loss that does not grow with the batch": batch_scale,
     "the direction of the updates": optimizer,
     "gradients against slopes of the loss": gradients,
+    "slopes of the loss at its edges": edges,
+    "derivatives in the loss": derivatives,
     "arithmetic with integers": integers,
     "guards of logarithms, roots and divisions": domain_errors,
     "indices into tables": tables,
@@ -110,4 +114,5 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "rows of a batch by themselves": order_of_rows,
     "random numbers": random_key,
     "gradients against slopes of the loss": gradients,
+    "derivatives in the loss": derivatives,
 }

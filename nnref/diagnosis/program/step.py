@@ -38,6 +38,44 @@ def statistics(start: AtStart) -> Iterator[Finding]:
             "back as they came",
             "unchanged by a training step",
         )
+    elif len(new) == len(training.arguments[1]):
+        yield from never_measured(start, new)
+
+
+def never_measured(start: AtStart, new: list[int]) -> Iterator[Finding]:
+    """Statistics that training itself normalizes by, that never change, and are still 0 and 1.
+
+    Those of a network that was trained before are others, and may be frozen.
+    """
+    training = start.training
+    read = training.needed(training.outputs[:1])
+    still = [
+        (training.paths[old], old, np.asarray(leaf))
+        for old, result, leaf in zip(
+            training.arguments[1], new, jax.tree.leaves(start.state), strict=True
+        )
+        if old == result and old in read and np.ndim(leaf)
+    ]
+    passes = {"add", "broadcast_in_dim", "reshape", "max", "convert_element_type", "squeeze"}
+    for path, old, leaf in still:
+        reached = training.reached([old], lambda op: op.name in passes)
+        roots = [
+            op
+            for op in training.operations
+            if op.name in ("rsqrt", "sqrt") and reached & set(op.inputs)
+        ]
+        if roots and (leaf == 1).all() and any((other == 0).all() for _, _, other in still):
+            yield fault(
+                "batch_statistics_not_updated",
+                f"{path}, {roots[0].where}" if roots[0].where else path,
+                f"training divides by the running deviation {path}, which is 1 at every step, and "
+                "hands it back as it came: nothing is normalized, training mode is evaluation mode",
+                "unchanged by a training step",
+                remedy="training=True in the call of training (model.train() in NNX), and the new "
+                "state carried to the next step",
+                confidence=0.9,
+            )
+            return
 
 
 def batch_scale(start: AtStart) -> Iterator[Finding]:

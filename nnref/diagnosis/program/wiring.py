@@ -146,6 +146,7 @@ def affine_pairs(
     `entrance` is the value of the data that enters each product.
     """
     own = {layer.product for layer in layers}
+    consumers, needed = traced.consumers(), traced.needed(traced.outputs)
 
     def together(upper: Layer, lower: Layer) -> bool:
         if upper.product >= lower.product:
@@ -156,6 +157,15 @@ def affine_pairs(
             op for op in traced.operations if path & set(op.outputs) and path & set(op.inputs)
         ]
         if enters not in path or any(own & set(op.outputs) for op in between):
+            return False
+        # What is added to, or goes on beside, is no layer too many: a residual, queries and keys.
+        beside = any(value in data - path for op in between for value in op.inputs)
+        apart = any(
+            op.outputs[0] not in path and op.outputs[0] != lower.product and needed & {*op.outputs}
+            for value in path
+            for op in consumers.get(value, ())
+        )
+        if beside or apart:
             return False
         return all(affine(op, path, data) for op in between)
 

@@ -70,7 +70,7 @@ def straight_through(z):
 def test_slopes_are_the_derivatives_of_the_loss():
     """Of a cubic, whose derivative is known."""
     point = {"a": np.array([1.0, -2.0]), "n": np.array([3])}
-    exact, slopes = measured(lambda p: jnp.sum(p["a"] ** 3 * p["n"]), point)
+    exact, slopes = measured(lambda p: jnp.sum(p["a"] ** 3 * p["n"]), 0.0, point)
     np.testing.assert_allclose(exact["a"], 9 * point["a"] ** 2)
     assert [slope.path for slope in slopes] == ["a"]
     # Central differences of a cubic are off by the square of the step.
@@ -123,6 +123,14 @@ def test_functions_that_insist_on_single_precision_are_asked_nothing():
     assert found_by(gradients, started(single)) == []
     with pytest.raises(TypeError, match="float32"):
         found_by(gradients, started(lambda z: by_hand(lambda z: z)(single(z))))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_layers_that_round_whatever_they_are_given_have_no_wrong_gradient(dtype):
+    def rounds(z):
+        return jnp.tanh(z.astype(dtype)).astype(z.dtype)
+
+    assert found_by(gradients, started(rounds)) == []
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

@@ -55,6 +55,26 @@ def test_running_statistics_that_are_not_written():
     assert list(statistics(AtStart(normalizing(written=False, frozen=True)))) == []
 
 
+def always_evaluating(mean):
+    """Batch normalization in evaluation mode, in training too; `mean` tells what was trained."""
+
+    def init(key):
+        return dense(key, 3, 2), {"mean": jnp.full(2, mean), "var": jnp.ones(2)}
+
+    def apply(params, state, x, key, train):
+        z = affine(params["dense0"], x)
+        return (z - state["mean"]) * jax.lax.rsqrt(state["var"] + 1e-3), state
+
+    return dataclasses.replace(recipe(learns, (3, 2)), init=init, apply=apply)
+
+
+def test_statistics_that_nobody_ever_measured():
+    (finding,) = statistics(AtStart(always_evaluating(0.0)))
+    assert (finding.cause, finding.severity) == ("batch_statistics_not_updated", "fault")
+    assert finding.where.startswith("var, ")
+    assert list(statistics(AtStart(always_evaluating(0.3)))) == []
+
+
 @pytest.mark.parametrize(
     ("loss", "rate", "found"),
     [

@@ -224,3 +224,17 @@ def test_four_rows_that_no_affine_map_fits():
             recipe(linear, (2, 3, 1)), train=(x, y.astype(np.float32)), loss=mean_squared_error
         )
         assert [f.severity for f in between_layers(AtStart(asked))] == [severity]
+
+
+def test_a_residual_and_what_goes_on_beside_are_no_layer_too_many():
+    def residual(params, x):
+        x = jnp.tanh(affine(params["dense0"], x))
+        x = x + affine(params["dense1"], x)
+        return affine(params["dense2"], x)
+
+    def beside(params, x):
+        x = affine(params["dense0"], x)
+        return jnp.tanh(affine(params["dense1"], x)) + affine(params["dense2"], jnp.sin(x))
+
+    for network in (residual, beside):
+        assert list(between_layers(AtStart(recipe(network, (3, 5, 5, 5))))) == []

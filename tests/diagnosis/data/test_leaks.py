@@ -53,6 +53,9 @@ def test_windows_dealt_at_random_stand_between_training_windows(shape):
     dealt = RANDOM.permutation(windows)
     assert interleaved(dealt[:400], dealt[400:]) > 0.3
     assert interleaved(windows[:400], windows[400:]) < 0.02
+    # One training window beside them says less than what they hold themselves.
+    assert interleaved(windows[0::3], windows[1::3]) == 0
+    assert interleaved(windows[0::3], windows[2::3]) == 0
     assert interleaved(X[:300], X[300:]) == 0
     assert interleaved(np.zeros_like(dealt[:400]), np.zeros_like(dealt[400:])) == 0
 

@@ -50,6 +50,9 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
     "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
+    "served": Threshold(
+        0.1, "of its first value, to which a penalty falls that outweighs the data; measured: 0.001"
+    ),
     "of the peak": Threshold(
         0.3, "of the longest update, which a run should reach: shorter ones are a warm-up alone"
     ),

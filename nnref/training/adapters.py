@@ -186,10 +186,13 @@ def split(module: nnx.Module) -> tuple[nnx.GraphDef, Tree, Tree]:
 
 
 class SplitModule:
-    """An NNX module as pure functions of its arrays: built once for its graph, then only merged."""
+    """An NNX module as pure functions of its arrays: built once for its graph, then only merged.
 
-    def __init__(self, build: Callable[[Any], nnx.Module]):
-        self.build = build
+    With `own_modes` its layers train in the modes that they were built in.
+    """
+
+    def __init__(self, build: Callable[[Any], nnx.Module], own_modes: bool = False):
+        self.build, self.own_modes = build, own_modes
         self.graph: nnx.GraphDef | None = None  # known once a module has been built
 
     def init(self, key: Any) -> tuple[Tree, Tree]:
@@ -209,10 +212,12 @@ class SplitModule:
     ) -> tuple[Any, Tree]:
         """Outputs and the state after them; `keys` are those of the streams of random numbers."""
         module = self.merge(params, state)
-        if train:
-            module.train()
-        else:
+        if not train:
             module.eval()
+        elif self.own_modes:
+            undecided(module)
+        else:
+            module.train()
         if keys:
             nnx.reseed(module, **keys)
         outputs = module(x)
@@ -252,7 +257,7 @@ def undecided(module: nnx.Module) -> None:
 
 def nnx_network(build: Callable[[Any], Any]) -> Network:
     """Split once, train on plain trees; the user's module is never written to."""
-    model = SplitModule(build)
+    model = SplitModule(build, own_modes=True)
 
     def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
         keys = {} if key is None else {"default": key, "dropout": key}

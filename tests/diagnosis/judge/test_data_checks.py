@@ -75,6 +75,12 @@ TURNS, WALKS = (
     for part in (BACK, CHANGES)
 )
 FORECAST = {"x": TURNS[:, :-1], "y": TURNS[:, -1:], "kind": "regression"}
+LATER_ON = {
+    "x": TURNS[:600, :-1],
+    "y": TURNS[:600, -1:],
+    "valid": (TURNS[600:, :-1], TURNS[600:, -1:]),
+    "kind": "regression",
+}
 # Images with a coloured patch somewhere; the class is its colour.
 PATCHES = RANDOM.normal(0, 0.3, (300, 12, 12, 3))
 for image, color in zip(PATCHES, CLASSES.argmax(1), strict=True):
@@ -197,6 +203,16 @@ TABLE = {
         {**FORECAST, "trained": 0.99},
         ("last_value_repeated", "fault"),
         {**FORECAST, "trained": 0.9999},
+    ),
+    "a forecast that falls behind in a later stretch": (
+        {**LATER_ON, "trained": 0.9999, "validated": 0.9},
+        ("last_value_repeated", "note"),
+        {**LATER_ON, "trained": 0.9999, "validated": 0.9999},
+    ),
+    "a forecast that falls behind everywhere": (
+        {**LATER_ON, "trained": 0.98, "validated": 0.9},
+        ("last_value_repeated", "fault"),
+        {**LATER_ON, "trained": 0.9999, "validated": 0.9},
     ),
     "a forecast of what walks at random": (
         {"x": WALKS[:, :-1], "y": WALKS[:, -1:], "kind": "regression", "trained": 0.99},

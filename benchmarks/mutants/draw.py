@@ -11,7 +11,8 @@ from benchmarks.mutants import losses
 from benchmarks.mutants.data import SOURCES, Data
 from benchmarks.mutants.faults import FAULTS, Fault
 from benchmarks.mutants.networks import FAMILIES, styles_of
-from benchmarks.mutants.setup import Program, Setup, Steps, Wiring
+from benchmarks.mutants.program import Program, program_of
+from benchmarks.mutants.setup import Setup, Steps, Wiring
 
 TRIES = 200  # set-ups that are drawn for one to which a fault applies
 
@@ -26,7 +27,7 @@ class Mutant:
     faulty: Setup
 
     def program(self, twin: bool = False) -> Program:
-        return (self.healthy if twin else self.faulty).program()
+        return program_of(self.healthy if twin else self.faulty)
 
 
 def one_of(draw: np.random.Generator, values):

@@ -18,20 +18,21 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+from benchmarks.diagnose_faults import recipe_of
+from benchmarks.mutants.draw import draw_mutant
+from benchmarks.mutants.faults import FAULTS
+from benchmarks.mutants.screen import lines, numbers
+from nnref.diagnosis.api import diagnose_recipe
 
 AT_ONCE = 8  # programs of one process: what JAX keeps of each would fill the memory
 
 
 def answers_of(connection, tasks):
     """In a process of its own: diagnose one program after the other, and send what is said."""
-    import jax
-
-    from benchmarks.diagnose_faults import recipe_of
-    from benchmarks.mutants.draw import draw_mutant
-    from nnref.diagnosis.api import diagnose_recipe
-
     for seed, attempt, twin in tasks:
         program = draw_mutant(seed, attempt).program(twin)
         connection.send("ready")
@@ -70,12 +71,6 @@ def judged(tasks, limit):
             process.join()
 
 
-def lines(path):
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def collect(kept, seeds, path, jobs, limit, twins):
     """Ask for what is not answered yet, and write down each answer."""
     known = {(row["seed"], row["attempt"], row["twin"]) for row in lines(path)}
@@ -109,7 +104,7 @@ DESCRIBED = ("seed", "cause", "way", "source", "style", "family", "optimizer")
 
 
 def alarms(row):
-    """Causes that are called faults, the first one first; an exception is one as well."""
+    """Causes that are called faults, the first one first, or the name of an exception."""
     if "error" in row:
         return [row["error"].split(":")[0]]
     return [one["cause"] for one in row["found"] if one["severity"] == "fault"]
@@ -140,15 +135,16 @@ def rate(flags):
 
 def accepted_causes():
     """For each cause and way, the words that are right."""
-    from benchmarks.mutants.faults import FAULTS
-
     return {(fault.cause, fault.way): {fault.cause, *fault.accept} for fault in FAULTS}
 
 
 def figures(rows):
     """Rates of detected and named faults, of false alarms, and the same by cause."""
     right = accepted_causes()
-    faulty = [row | {"said": alarms(row)} for row in rows if not row["twin"]]
+    # An exception is a miss on a fault and an alarm on anything else.
+    faulty = [
+        row | {"said": [] if "error" in row else alarms(row)} for row in rows if not row["twin"]
+    ]
     healthy = [row | {"said": alarms(row)} for row in rows if row["twin"]]
     for row in faulty:
         first = row["said"][0] if row["said"] else None
@@ -214,14 +210,10 @@ COLUMNS = ("n", "detected", "exact", "accepted", "precision", "seconds")
 
 
 def right_column(name):
-    from rich.table import Column
-
     return Column(name, justify="right")
 
 
 def main():
-    from benchmarks.mutants.screen import numbers
-
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

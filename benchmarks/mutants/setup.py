@@ -1,4 +1,4 @@
-"""A training set-up in parts, each of which a fault may replace, and the program that they make."""
+"""A training set-up in parts, each of which a fault may replace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from benchmarks.mutants.data import Data, Rows
+from benchmarks.mutants.data import Data
 
 
 def nothing(value: Any) -> Any:
@@ -74,24 +74,6 @@ OPTIMIZERS: dict[str, Callable] = {
 
 
 @dataclass(frozen=True)
-class Program:
-    """What an author has: the fields that a recipe is made from."""
-
-    init: Callable
-    apply: Callable
-    loss: Callable
-    penalty: Callable
-    optimizer: optax.GradientTransformation
-    train: Rows
-    valid: Rows
-    task: str | None
-    metric: Callable
-    batch_size: int
-    epochs: int
-    shuffle: bool = True
-
-
-@dataclass(frozen=True)
 class Setup:
     """The parts of a program. A healthy set-up leaves the last four as they are."""
 
@@ -116,32 +98,3 @@ class Setup:
     @property
     def total_steps(self) -> int:
         return max(1, len(self.data.train[0]) // self.batch_size) * self.epochs
-
-    def program(self) -> Program:
-        from benchmarks.mutants.networks import network
-
-        made, called = network(self.style, self.family, self.wiring, self.data.train[0])
-
-        def init(key):
-            params, state = made(key)
-            return self.start(params), state
-
-        def apply(params, state, x, key, train):
-            outputs, after = called(params, state, self.look(x), key, self.mode(train))
-            return outputs, self.carry(state, after)
-
-        own = {"next": "multiclass"}.get(self.data.kind, self.data.kind)
-        return Program(
-            init=init,
-            apply=apply,
-            loss=self.loss,
-            penalty=self.penalty,
-            optimizer=self.steps.transformation(self.total_steps),
-            train=self.data.train,
-            valid=self.data.valid,
-            task=None if self.family == "vae" else own,
-            metric=self.metric,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            shuffle=self.shuffle,
-        )

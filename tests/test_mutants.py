@@ -92,13 +92,12 @@ def test_a_seed_draws_the_same_set_up_again():
         for (name, value), (_, again) in zip(parts(one.faulty), parts(other.faulty), strict=True):
             if not callable(value):
                 assert same(value, again), name
-        program, again = one.program(), other.program()
-        key = jax.random.key(0)
-        first, second = (jax.tree.leaves(each.init(key)[0]) for each in (program, again))
-        assert all(map(np.array_equal, first, second))
     assert draw_mutant(5, 0).healthy.data.train[0].tolist() != (
         draw_mutant(5, 1).healthy.data.train[0].tolist()
     )
+    programs = [quick(QUICK, "mlp").program() for _ in range(2)]
+    first, second = (jax.tree.leaves(each.init(jax.random.key(0))[0]) for each in programs)
+    assert all(map(np.array_equal, first, second))
 
 
 def test_an_even_seed_and_the_odd_one_behind_it_have_one_cause_and_all_causes_come_in_turn():
@@ -136,14 +135,32 @@ def test_names_of_faults_are_unique():
     assert len(set(names)) == len(names)
 
 
-def test_the_screening_keeps_a_fault_that_bites_and_no_other():
-    mutant = quick(QUICK, "mlp")
-    row = screen.screened(mutant)
+def test_the_screening_trains_both_twins_and_keeps_a_fault_that_bites():
+    row = screen.screened(quick(QUICK, "mlp"))
     assert row["learns"]
     assert row["bites"]
     assert max(row["faulty"]["judged"]) < 0.1 < 0.7 < min(row["healthy"]["judged"])
-    assert not screen.screened(replace(mutant, faulty=mutant.healthy))["bites"]
-    assert not screen.screened(replace(mutant, healthy=mutant.faulty))["learns"]
+
+
+@pytest.mark.parametrize(
+    ("healthy", "faulty", "learns", "bites"),
+    [
+        ((0.9, 0.9), (0.2, 0.5), True, True),
+        ((0.9, 0.9), (0.2, 0.8), True, False),  # from one seed it learns
+        ((0.9, 0.6), (0.2, 0.2), False, False),  # from one seed the healthy one does not
+    ],
+)
+def test_both_seeds_decide(healthy, faulty, learns, bites, monkeypatch):
+    mutant = quick(QUICK, "mlp")
+
+    def ends(setup, judged):
+        reached = list(healthy if setup is mutant.healthy else faulty)
+        return {"train": reached, "valid": reached, "judged": reached}
+
+    monkeypatch.setattr(screen, "ends", ends)
+    monkeypatch.setattr(screen, "simple_skill", lambda setup: 0.0)
+    row = screen.screened(mutant)
+    assert (row["learns"], row["bites"]) == (learns, bites)
 
 
 def test_numbers_of_seeds():

@@ -267,6 +267,7 @@ EDITS: dict[str, str] = {
     "rate x0.01": "with a hundredth of the learning rate",
     "rate x10": "with ten times the learning rate",
     "rate x100": "with a hundred times the learning rate",
+    "turned": "with every update turned round",
     "another task": "on a simple task of the same shapes",
     "optimizer": "under Adam at 0.001 behind a clip of the gradient at 1",
     "optimizer x10": "under Adam at 0.01 behind a clip of the gradient at 1",

@@ -69,6 +69,7 @@ class Interventions:
             "rate x10": Change(rate=10.0),
             "rate x0.01": Change(rate=0.01),
             "rate x100": Change(rate=100.0),
+            "turned": Change(rate=-1.0),
         }
         first = {}
         columns = scales(x)

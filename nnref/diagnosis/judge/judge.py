@@ -42,6 +42,7 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (signal_checks.in_depth, "unexplained"),
     (run_checks.flattened, "unexplained"),
     (run_checks.no_signal, "data in order"),
+    (trial_checks.turned, "a change"),
     (trial_checks.data_scale, "a change"),
     (trial_checks.penalty, "a change"),
     (trial_checks.noise, "a change"),
@@ -161,6 +162,9 @@ def of_a_failed_run(
     """All faults of a run that failed, and the notes that are none of them."""
     if any(finding.confidence >= bound("hard") for finding in program):
         return faults, notes  # what cannot work needs no further runs
+    refuted = [f for f in faults if f.cause == "wrong_gradient" and signals.program_learns]
+    notes = [*map(as_note, refuted), *notes]
+    faults = [f for f in faults if f not in refuted]
     faults = faults + asked(signals, "unexplained")
     # Class imbalance, for one, already explains why there is no signal.
     faults += [] if wrong else asked(signals, "data in order")

@@ -170,6 +170,12 @@ class Signals:
         """Whether a run with one thing changed went most of the way."""
         return any(self.cured(name) for name in self.trials)
 
+    @property
+    def program_learns(self) -> bool:
+        """Whether the same network, loss and gradient learned all there is from another start."""
+        best = max((trial.skill for trial in self.trials.values()), default=0.0)
+        return self.known and best >= bound("learned") * self.reference
+
     def helped(self, name: str) -> Trial | None:
         """A trial that is better than the run by more than the noise of one seed."""
         trial = self.trials.get(name)

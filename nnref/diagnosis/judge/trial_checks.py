@@ -275,6 +275,21 @@ def reach(signals: Signals) -> tuple[float, float]:
     )
 
 
+def turned(signals: Signals) -> Iterator[Finding]:
+    """A run that learns when it climbs: what is descended grows with what is wanted."""
+    cure = signals.cured("turned")
+    if cure is not None:
+        yield fault(
+            "loss_mismatch",
+            signals.exchanges.start.loss_line,
+            "the network learns when every update is turned round: the loss is of the wrong sign",
+            f"{max(signals.reached, 0):.2f} as it is",
+            remedy="a minus in front of what is to grow: loss = -log_likelihood",
+            confidence=0.9,
+            **signals.effect_of(cure),
+        )
+
+
 def head(signals: Signals) -> Iterator[Finding]:
     """Outputs or a loss whose exchange alone cures: which it was is what was exchanged."""
     _, start = signals.exchanges.head, signals.exchanges.start

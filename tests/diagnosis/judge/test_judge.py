@@ -108,6 +108,14 @@ def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
     assert faults(told | {"costs": True, "steps": diverging})
 
 
+@pytest.mark.parametrize(("start", "causes"), [(0.9, ["initialization_too_large"]), (0.5, None)])
+def test_a_gradient_that_learned_all_from_another_start_is_not_wrong(start, causes):
+    doubt = Finding("wrong_gradient", "fault", "net.py:3", "no slope", confidence=0.85)
+    found = decide(case(reached=0.1, initialization=start, first=params(scale=5.0)), [doubt])
+    said = [f.cause for f in found if f.severity == "fault"]
+    assert said == (causes or ["wrong_gradient"])
+
+
 @pytest.mark.parametrize(("with_it", "confidence"), [(0.9, 1.0), (0.1, 0.5)])
 def test_what_holds_from_one_seed_alone_is_less_sure(with_it, confidence):
     made = case(reached=0.1, rate_x10=0.9, again=[(0.05, with_it), (0.15, with_it)])

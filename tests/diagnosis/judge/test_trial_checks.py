@@ -134,6 +134,11 @@ TABLE = {
         {"reached": 0.1, "optimizer": 0.9, "steps": history(JUMPS)},
         {"reached": 0.1, "optimizer": 0.9},
     ),
+    "loss_mismatch, of the wrong sign": (
+        "loss_mismatch",
+        {"reached": -0.1, "turned": 0.9},
+        {"reached": -0.1, "turned": 0.0},
+    ),
     "loss_mismatch, by its exchange": (
         "loss_mismatch",
         {"reached": 0.1, "exchanged": {"loss": 0.9}},

@@ -74,6 +74,13 @@ def summed_loss(outputs, y):
     return jnp.sum((outputs - y) ** 2)
 
 
+class Strict(list):
+    """Mistakes of a check that is tested are failures."""
+
+    def append(self, line):
+        raise AssertionError(line)
+
+
 def case(
     *,
     reached=0.0,
@@ -169,8 +176,9 @@ def case(
     signals = Signals(measurements, interventions)
     start = SimpleNamespace(range=None, kind="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
-    exchanges = SimpleNamespace(start=start, head={}, optimizer={}, everything={}, width=width)
-    signals.exchanges = exchanges
+    made = {"head": {}, "optimizer": {}, "everything": {}, "width": width, "outweighed": None}
+    signals.exchanges = SimpleNamespace(start=start, **made)
+    signals.mistakes = Strict()
     return signals
 
 
@@ -219,6 +227,9 @@ FROM_ZERO = FROM_ZERO._replace(weight=np.linspace(0, 0.2, 200)[:, None] * np.one
 
 SPIKE = history(np.linspace(1, 0.9, STEPS))
 SPIKE = SPIKE._replace(update=np.where(np.arange(STEPS)[:, None] == 200, 0.5, SPIKE.update))
+
+FROZEN = history(np.linspace(1, 0.9, STEPS))
+FROZEN = FROZEN._replace(update=FROZEN.update * [0, 0, 1])
 
 ENDS = history(np.linspace(1, 0.9, STEPS))
 ENDS = ENDS._replace(update=np.where(np.arange(STEPS)[:, None] < 150, ENDS.update, 0.0))

@@ -106,6 +106,10 @@ THRESHOLDS: dict[str, Threshold] = {
         1.0, "share of units that no row activates: one living unit lets signals pass"
     ),
     "summed rows": Threshold(8, "rows of a batch: with fewer, a sum hardly differs from a mean"),
+    "hardly": Threshold(0.2, "times as often predicted as asked for: a class that drowns"),
+    "balanced": Threshold(
+        0.3, "skill by balanced accuracy: of 1,200 rows with 12 rare ones chance gives 0.15"
+    ),
     "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
     "found around": Threshold(
@@ -209,6 +213,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "faint": Threshold(
         1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"
     ),
+    "mostly": Threshold(0.5, "share of the parameters: fewer may be frozen and hardly be missed"),
     "another start": Threshold(2.0, "size of a kernel over that of another start, or under"),
     "wide": Threshold(
         64.0, "units of the narrowest layer, from which on width is not what a small task lacks"

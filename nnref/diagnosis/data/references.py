@@ -218,6 +218,35 @@ def at_places(
     return flat, Target("multiclass", target.answers[rows, places], target.classes)
 
 
+def balanced(x: np.ndarray, target: Target) -> float:
+    """The skill of a linear model to which all classes weigh the same, scored so, too.
+
+    It is logistic regression on held-out rows; 0 stands for answers by chance, 1 for each class
+    found whole. Where a class is rare, accuracy says nothing of it.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
+
+    if target.kind == "places":
+        x, target = at_places(x, target)
+    flat, labels = x.reshape(len(x), -1).astype(float)[:ROWS], target.answers[:ROWS]
+    counts = np.bincount(labels, minlength=target.classes)
+    kept = counts[labels] >= FOLDS
+    flat, labels = flat[kept], labels[kept]
+    if len(np.unique(labels)) < 2:
+        return 0.0
+    flat = (flat - flat.mean(0)) / np.where(flat.std(0) > 0, flat.std(0), 1)
+    answers = np.empty_like(labels)
+    for fit, held in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(flat, labels):
+        with warnings.catch_warnings(), threadpool_limits(1):
+            warnings.simplefilter("ignore")
+            model = LogisticRegression(class_weight="balanced", max_iter=300)
+            answers[held] = model.fit(flat[fit], labels[fit]).predict(flat[held])
+    return float(balanced_accuracy_score(labels, answers, adjusted=True))
+
+
 def least_squares(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:

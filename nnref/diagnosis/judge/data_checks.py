@@ -10,6 +10,7 @@ from nnref.diagnosis.data.references import (
     FEW_ROWS,
     LAST_VALUE,
     around_pixels,
+    balanced,
     by_row,
     change_to_come,
     last_value,
@@ -39,9 +40,9 @@ def check(measured: Measurements) -> Iterator[Finding]:
     yield from leak_checks.check(measured)
     yield from constant_targets(measured, y)
     yield from conflicts(x, measured.skill.target)
-    if measured.skill.target.kind in ("binary", "multiclass"):
+    if measured.skill.target.kind in ("binary", "multiclass", "places"):
         yield from balance(measured)
-    else:
+    if measured.skill.target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
     yield from echo(measured)
     yield from misread(measured, x)
@@ -211,7 +212,7 @@ def constant_targets(measured: Measurements, y: np.ndarray) -> Iterator[Finding]
             metric = measured.recipe.metric is not None
             missed = metric and measured.trained.skill < bound("failed")
         else:
-            missed = measured.skill.outputs is not None and bool(measured.never_predicted)
+            missed = measured.skill.outputs is not None and bool(measured.hardly_predicted)
         yield (fault if missed and not measured.skill.costs else note)(
             "corrupted_labels",
             "targets",
@@ -260,7 +261,7 @@ def balance(measured: Measurements) -> Iterator[Finding]:
         f"the rarest class has {rarest:.1%} of the training rows, the most frequent {most:.0%}"
     ]
     if drowned(measured, int(np.flatnonzero(train == rarest)[0])):
-        clauses.append("the network never predicts it")
+        clauses.append("the network hardly ever predicts it")
     if measured.recipe.valid is not None:
         target = target_of(np.asarray(measured.recipe.valid[1]), measured.skill.kind)
         asked = shares(target, max(classes, target.classes))[:classes][train == rarest].max()
@@ -274,7 +275,7 @@ def balance(measured: Measurements) -> Iterator[Finding]:
 
 
 def masks(measured: Measurements) -> Iterator[Finding]:
-    """A rare class of 0/1 masks that the network never predicts, though it can be told."""
+    """A rare class of 0/1 masks that the network hardly ever predicts, though it can be told."""
     x, y = (np.asarray(part) for part in measured.recipe.train)
     answers = measured.skill.target.answers
     y = y[..., 0] if y.shape[-1] == 1 else y
@@ -287,7 +288,7 @@ def masks(measured: Measurements) -> Iterator[Finding]:
     rarest = int(counts.argmin())
     if not 0 < bound("imbalance") * counts[rarest] <= counts.max():
         return
-    if measured.skill.outputs is None or rarest not in measured.never_predicted:
+    if measured.skill.outputs is None or rarest not in measured.hardly_predicted:
         return
     told = around_pixels(x, mask)
     if told > bound("found around"):
@@ -295,18 +296,26 @@ def masks(measured: Measurements) -> Iterator[Finding]:
             "class_imbalance",
             "targets",
             f"{counts[rarest] / counts.sum():.1%} of the places of the targets are of class "
-            f"{rarest}, and the network never predicts it; weighted by its share, a linear model "
-            f"of the inputs around each place reaches {told:.2f} (chance is 0, a perfect one 1)",
+            f"{rarest}, and the network hardly ever predicts it; weighted by its share, a linear "
+            f"model of the inputs around each place reaches {told:.2f} (chance 0, a perfect one 1)",
             f"a factor of {counts.max() / counts[rarest]:.0f}",
             remedy="weigh each place by 1 / share of its class in the loss",
         )
 
 
 def drowned(measured: Measurements, rarest: int) -> bool:
-    """Whether the network never predicts the rarest class, and learns badly."""
-    best = measured.reference.best[1]
-    bad = measured.trained.skill < bound("failed") * best and best > bound("signal")
-    return bad and measured.skill.outputs is not None and rarest in measured.never_predicted
+    """Whether the network hardly ever predicts the rarest class, and learns badly.
+
+    Where accuracy shows nothing that could be learned, a model is asked to which all classes weigh
+    the same.
+    """
+    if measured.skill.outputs is None or rarest not in measured.hardly_predicted:
+        return False
+    best, reached = measured.reference.best[1], measured.trained.skill
+    if best > bound("signal"):
+        return reached < bound("failed") * best
+    x, target = np.asarray(measured.recipe.train[0]), measured.skill.target
+    return reached < bound("signal") and balanced(x, target) > bound("balanced")
 
 
 def sorted_rows(measured: Measurements) -> Iterator[Finding]:

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.causes import EDITS, bound
+from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.skill import Skill
 from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.recipe import Recipe, no_penalty
 from nnref.diagnosis.run.edits import (
     plain_network,
@@ -98,6 +100,13 @@ class Exchanges:
         for name, recipe in recipes.items():
             tried |= self.tried(name, recipe, self.recipe.train, {"": Change()})
         return tried
+
+    @cached_property
+    def outweighed(self) -> Finding | None:
+        """A term of the loss without targets that the training served alone."""
+        measured = self.measurements
+        first = terms(self.start, *measured.initial)
+        return outweighed(first, terms(self.start, measured.run.params, measured.run.state))
 
     @cached_property
     def scaled(self) -> tuple[np.ndarray, np.ndarray]:

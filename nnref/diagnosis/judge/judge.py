@@ -43,12 +43,14 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (run_checks.flattened, "unexplained"),
     (run_checks.no_signal, "data in order"),
     (trial_checks.turned, "a change"),
+    (trial_checks.frozen, "a change"),
     (trial_checks.data_scale, "a change"),
     (trial_checks.penalty, "a change"),
     (trial_checks.noise, "a change"),
     (trial_checks.rate, "a change"),
     (run_checks.dying, "seen"),
     (trial_checks.not_over, "last"),
+    (trial_checks.outweighed, "last"),
     (trial_checks.beyond_reach, "last"),
     (trial_checks.another_start, "last"),
     (trial_checks.head, "last"),
@@ -98,7 +100,7 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
         structural: findings of the checks of the program.
     """
     structural = list(structural)
-    data = list(data_checks.check(signals.measurements))
+    data = answers(on_data, signals)
     if any(finding.cause == "nonfinite_data" for finding in data):
         return under_their_cause(data)
     wrong, known = parted(data)
@@ -113,6 +115,11 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
     if any(finding.where == "clipping" for finding in findings):
         beside = [finding for finding in beside if finding.where != "clipping"]
     return [*findings, *known, *beside]
+
+
+def on_data(signals: Signals) -> Iterator[Finding]:
+    """What the data show before any network."""
+    return data_checks.check(signals.measurements)
 
 
 def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]) -> list[Finding]:

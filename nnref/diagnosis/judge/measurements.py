@@ -215,9 +215,9 @@ class Measurements:
         return self.skill.recomputed(*self.skill.outputs_at(self.run.params, self.run.state))
 
     @cached_property
-    def never_predicted(self) -> set[int]:
-        """Classes of the training rows that the trained network predicts for none of them."""
-        return self.skill.never_predicted(self.run.params, self.run.state)
+    def hardly_predicted(self) -> set[int]:
+        """Classes that the trained network predicts far less often than rows are of them."""
+        return self.skill.hardly_predicted(self.run.params, self.run.state)
 
     @cached_property
     def reference(self) -> Reference:

@@ -14,6 +14,7 @@ from nnref.diagnosis.program.expectation import row_by_row
 from nnref.diagnosis.program.loss_facts import kind_of, where_least
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import looked_at
+from nnref.diagnosis.thresholds import bound
 
 ROWS = 1024  # rows whose outputs are scored
 AT_ONCE = 512  # rows that the network is called with
@@ -255,9 +256,13 @@ class Skill:
         scores = [self.metric(np.broadcast_to(np.float32(c), shape), y) for c in constants]
         return max((s for s in scores if s is not None and np.isfinite(s)), default=0.0)
 
-    def never_predicted(self, params: Any, state: Any) -> set[int]:
-        """Classes of the training rows that the network predicts for none of them."""
+    def hardly_predicted(self, params: Any, state: Any) -> set[int]:
+        """Classes that the network predicts far less often than training rows are of them."""
         outputs, y = self.outputs_at(params, state)
         target = target_of(y, self.kind)
-        classes = np.asarray(self.predictions(np.asarray(outputs, float), target)).astype(int)
-        return set(target.answers.ravel().tolist()) - set(classes.ravel().tolist())
+        counted = target.answers >= 0
+        predicted = np.asarray(self.predictions(np.asarray(outputs, float), target)).astype(int)
+        answers, predicted = target.answers[counted], predicted.reshape(counted.shape)[counted]
+        asked = np.bincount(answers, minlength=target.classes)
+        got = np.bincount(np.maximum(predicted, 0), minlength=len(asked))[: len(asked)]
+        return set(np.flatnonzero((asked > 0) & (got < bound("hardly") * asked)).tolist())

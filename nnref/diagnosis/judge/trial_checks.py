@@ -275,6 +275,38 @@ def reach(signals: Signals) -> tuple[float, float]:
     )
 
 
+def frozen(signals: Signals) -> Iterator[Finding]:
+    """Most parameters stand still under a gradient, and an optimizer that moves them cures most."""
+    steps, leaves = signals.steps, jax.tree.leaves_with_path(signals.measurements.initial[0])
+    still = ~steps.update.any(0) & (np.median(steps.gradient, 0) > 0)
+    sizes = np.array([np.size(leaf) for _, leaf in leaves])
+    if sizes[still].sum() < bound("mostly") * sizes.sum() or still.all():
+        return
+    _ = signals.exchanges.optimizer
+    cure = signals.cured("optimizer", "optimizer x10")
+    if cure is not None and cure.skill > signals.best_trial - bound("tie"):
+        names = [name_of(path) for (path, _), stands in zip(leaves, still, strict=True) if stands]
+        yield fault(
+            "parameters_not_updated",
+            ", ".join(names[:4]) + (", ..." if len(names) > 4 else ""),
+            f"{sizes[still].sum() / sizes.sum():.0%} of the parameters have a gradient and are "
+            "never moved: the optimizer leaves them out",
+            "updates of 0",
+            remedy="let the optimizer have all parameters, or start from ones that were trained",
+            confidence=0.9,
+            **signals.effect_of(cure),
+        )
+
+
+def outweighed(signals: Signals) -> Iterator[Finding]:
+    """A term of the loss without targets that the training served alone; see `terms`."""
+    if signals.reached > bound("signal"):
+        return
+    finding = signals.exchanges.outweighed
+    if finding is not None:
+        yield finding
+
+
 def turned(signals: Signals) -> Iterator[Finding]:
     """A run that learns when it climbs: what is descended grows with what is wanted."""
     cure = signals.cured("turned")

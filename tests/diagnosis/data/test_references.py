@@ -6,6 +6,7 @@ import pytest
 from nnref.diagnosis.data.references import (
     LAST_VALUE,
     around_pixels,
+    balanced,
     change_to_come,
     last_token,
     last_value,
@@ -15,7 +16,7 @@ from nnref.diagnosis.data.references import (
     scales,
     standardized,
 )
-from nnref.diagnosis.data.targets import target_of
+from nnref.diagnosis.data.targets import Target, target_of
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(300, 4)).astype(np.float32)
@@ -146,3 +147,24 @@ def test_the_last_token_is_a_reference():
     assert last_token(x, target_of(drawn, "places"))["the last token"] < 0.1
     assert last_token(x[:, :5], target) == {}
     assert last_token(x.astype(float), target) == {}
+
+
+def test_a_rare_class_that_can_be_told_is_found_where_classes_weigh_the_same():
+    """One in four beyond a bound is of the class: accuracy sees nothing, balanced accuracy does."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1200, 3))
+    rare = (x[:, 0] > 1) & (random.uniform(size=1200) < 0.25)
+    target = Target("binary", rare.astype(int), 2)
+    assert references(x, target).best[1] < 0.1
+    assert balanced(x, target) > 0.5
+    shuffled = target._replace(answers=random.permutation(target.answers))
+    assert balanced(x, shuffled) < 0.2
+    assert balanced(x, target._replace(answers=np.zeros(1200, int))) == 0
+
+
+def test_places_are_told_apart_by_what_stands_before_them():
+    random = np.random.default_rng(0)
+    tokens = random.integers(0, 10, (100, 8))
+    behind = np.pad(tokens[:, :-1] == 3, ((0, 0), (1, 0)))
+    answers = np.where(tokens == 9, -1, behind & (random.uniform(size=tokens.shape) < 0.4))
+    assert balanced(tokens, Target("places", answers.astype(int), 2)) > 0.5

@@ -29,6 +29,7 @@ def found(
     never=(),
     costs=False,
     metric=None,
+    reference=0.9,
 ):
     measurements = SimpleNamespace(
         skill=SimpleNamespace(
@@ -37,14 +38,14 @@ def found(
             kind=kind,
             target=target_of(y, kind) if np.isfinite(y).all() else None,
         ),
-        never_predicted=set(never),
+        hardly_predicted=set(never),
         recipe=SimpleNamespace(
             train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32, metric=metric
         ),
         outcome_on=lambda rows: Outcome(0.1, validated),
         trained=Outcome(0.1, trained),
         validated=Outcome(0.1, validated) if valid is not None else None,
-        reference=Reference({"linear": 0.9}, {}, 300),
+        reference=Reference({"linear": reference}, {}, 300),
         beside=lambda rows: Splits((x, y), rows, kind),
         splits=None if valid is None else Splits((x, y), valid, kind),
     )
@@ -98,7 +99,17 @@ UNNAMED = np.r_[PLACES, 11 / 12 - PLACES]
 RENAMED = np.r_[PLACES, 11 / 12 - PLACES[:, ::-1]]
 BY_FIRST = X[np.argsort(X[:, 0])]
 SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
+RARELY = RANDOM.uniform(size=900)
+NINE = RANDOM.normal(size=(900, 4)).astype(np.float32)
+RARE = (NINE[:, 0] > 1.2) & (RARELY < 0.3)  # that row by row nothing else is likelier
+BY_ACCURACY = {"x": NINE, "kind": "binary", "trained": 0.0, "never": [1], "reference": 0.0}
 TABLE = {
+    "a rare class that accuracy does not see": (
+        {"y": RARE.astype(int)} | BY_ACCURACY,
+        ("class_imbalance", "fault"),
+        {"x": NINE, "y": RARE[::-1].astype(int), "kind": "binary", "trained": 0.0, "never": [1]}
+        | BLIND,
+    ),
     "NaN in the inputs": (
         {"x": with_nan(X)},
         ("nonfinite_data", "fault"),
@@ -165,7 +176,8 @@ TABLE = {
         {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [1]},
     ),
     "a spot that drowns in its mask": (
-        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0, "never": [1]},
+        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0, "never": [1]}
+        | BY_ACCURACY,
         ("class_imbalance", "fault"),
         {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0},
     ),

@@ -48,9 +48,9 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
     assert measured.skill.outcome(half, {}).skill == 1
     assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
     assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
-    assert measured.never_predicted == set()
+    assert measured.hardly_predicted == set()
     still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)))
-    assert still.never_predicted == {1}
+    assert still.hardly_predicted == {1}
 
 
 def test_rows_are_looked_at_evenly_where_there_are_many():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from invented_runs import (
     FROM_ZERO,
+    FROZEN,
     HUGE,
     JUMPS,
     LEVEL,
@@ -133,6 +134,20 @@ TABLE = {
         "learning_rate_too_high",
         {"reached": 0.1, "optimizer": 0.9, "steps": history(JUMPS)},
         {"reached": 0.1, "optimizer": 0.9},
+    ),
+    "parameters_not_updated, most of them": (
+        "parameters_not_updated",
+        {"reached": 0.1, "steps": FROZEN, "optimizer": 0.9, "rate_x10": 0.7},
+        {"reached": 0.1, "steps": FROZEN, "optimizer": 0.6, "rate_x10": 0.7},
+    ),
+    "parameters_not_updated, a few": (
+        "parameters_not_updated",
+        {"reached": 0.1, "steps": FROZEN, "optimizer": 0.9},
+        {
+            "reached": 0.1,
+            "steps": FROZEN._replace(update=FROZEN.update[:, ::-1] + [0, 1e-3, 0]),
+            "optimizer": 0.9,
+        },
     ),
     "loss_mismatch, of the wrong sign": (
         "loss_mismatch",

@@ -175,8 +175,7 @@ TABLE = {
         {"y": skewed([0.49, 0.49, 0.02]), "trained": 0.1, "never": [1]},
     ),
     "a spot that drowns in its mask": (
-        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0, "never": [1]}
-        | BY_ACCURACY,
+        {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0, "never": [1]},
         ("class_imbalance", "fault"),
         {"x": SEEN, "y": SPOTS[..., None], "kind": "binary", "trained": 0.0},
     ),

@@ -33,6 +33,7 @@ from nnref.training.task import Functions, Task
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
 KEY = jax.random.key(0)
+SECONDS = 30.0  # of `diagnose`, that are an effort of 1
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -51,6 +52,7 @@ def diagnose(
     batch: Any = None,
     history: Any = None,
     effort: float = 1.0,
+    seconds: float | None = None,
     progress: Callable[[str], None] = quietly,
 ) -> Findings:
     """Say why a network does not learn, or that nothing was found.
@@ -72,6 +74,8 @@ def diagnose(
             that is made here.
         effort: how much work all runs together may take, counted in operations, not by a clock: 1
             is about a minute of an idle core at most, mostly far less.
+        seconds: the same in another unit, as seconds of an idle core that the run itself may take:
+            30 are an effort of 1. They too are counted, and not timed.
         progress: called with what is being done, before it is done.
 
     Raises:
@@ -81,6 +85,7 @@ def diagnose(
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
+    effort = effort if seconds is None else seconds / SECONDS
     training = {
         "penalty": penalty or no_penalty,
         "optimizer": optax.adam(1e-3) if optimizer is None else optimizer,

@@ -29,6 +29,15 @@ def test_a_task_of_plain_functions_that_learns_has_no_fault():
     assert "It learns" in str(found)
 
 
+def test_seconds_are_a_unit_of_effort():
+    """Next to none of either allows one step, of which nothing can be said."""
+    for little in ({"effort": 1e-9}, {"seconds": 3e-8}):
+        found = nnref.diagnose(task(), optimizer=optax.adam(0.1), epochs=40, **little)
+        assert found.measures["steps"] == 1
+    found = nnref.diagnose(task(), optimizer=optax.adam(0.1), epochs=40, seconds=30)
+    assert found.measures["steps"] > 1
+
+
 def test_what_is_being_done_is_told_before_it_is_done():
     doing = []
     nnref.diagnose(task(), optimizer=optax.sgd(1e-6), epochs=40, progress=doing.append)

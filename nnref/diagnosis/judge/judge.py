@@ -73,7 +73,7 @@ HEAD = (
 
 # Causes reported as notes, but promoted to the fault where no other fault is found. (A note that is
 # less sure, as of a distance between raw outputs and classes, remains one.)
-PROMOTED = ("loss_axis_error", "loss_mismatch")
+PROMOTED = ("loss_axis_error", "loss_mismatch", "inputs_ignored")
 
 
 def asked(signals: Signals, *when: When) -> list[Finding]:

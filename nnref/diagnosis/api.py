@@ -3,7 +3,7 @@
 import importlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from nnref.diagnosis.program.tracing import is_library
 from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
 from nnref.diagnosis.run import bare_loss
 from nnref.diagnosis.run.watch import diagnose_history
+from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
 from nnref.parts.chain import updated
@@ -258,6 +259,8 @@ def beside(found: Findings, own: Findings) -> Findings:
         if finding.cause not in said
     ]
     faults = [finding for finding in told if finding.severity == "fault"]
+    if not faults:
+        faults = list(lost_in_the_loop(found, own))
     if found.faults:  # it is one run; what its history adds is no second cause
         told = [replace(finding, severity="note") for finding in told]
         faults = []
@@ -268,6 +271,28 @@ def beside(found: Findings, own: Findings) -> Findings:
         checked=(*found.checked, "your history"),
         measures={**found.measures, "your history": own.measures},
     )
+
+
+def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:
+    """A loss that stands in the user's loop, where the same functions learn here."""
+    here, there = found.measures, own.measures
+    if not found.learns or len(there) == 0 or there["steps"] < bound("few steps"):
+        return
+    falls_here = here["last loss"] < bound("falls here") * here["first loss"]
+    falls_there = there["best_loss"] < (1 - bound("fallen")) * there["first_loss"]
+    if falls_here and not falls_there and here["first loss"] > 0:
+        yield Finding(
+            "parameters_not_updated",
+            "fault",
+            "your own loop",
+            f"the loss of your loop stays at {there['last_loss']:.3g} from {there['first_loss']:.3g} "
+            f"on, and the same functions, trained here, go from {here['first loss']:.3g} to "
+            f"{here['last loss']:.3g}: what a step changes does not reach the next one",
+            f"{there['steps']} steps",
+            remedy="return the new parameters, the new state and the new optimizer state from the "
+            "jitted step and carry them on; a module of NNX changed in place needs nnx.jit",
+            confidence=0.9,
+        )
 
 
 def plain_step(recipe: Recipe) -> Any:

@@ -218,6 +218,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "wide": Threshold(
         64.0, "units of the narrowest layer, from which on width is not what a small task lacks"
     ),
+    "falls here": Threshold(0.5, "last over first loss of what learns, beside a loop that stands"),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
     "turned": Threshold(1.2, "last over best validation loss"),

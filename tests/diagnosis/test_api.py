@@ -387,6 +387,18 @@ def test_a_history_beside_a_network_that_learns_points_at_the_loop():
     assert not nnref.diagnose(made, optimizer=optax.adam(0.1), epochs=40, history=falls).faults
 
 
+def test_a_loop_whose_loss_stands_beside_functions_that_learn_loses_what_changes():
+    learns = {"optimizer": optax.adam(0.1), "epochs": 40}
+    noise = np.random.default_rng(0).normal(size=200)
+    found = nnref.diagnose(task(), history=2.5 + 0.05 * noise, **learns)
+    (fault,) = found.faults
+    assert (fault.cause, fault.where) == ("parameters_not_updated", "your own loop")
+    assert found.exit_code == 1
+    short, falling = [2.5] * 5, np.linspace(2.5, 1.5, 200) + 0.05 * noise
+    for history in (short, falling):
+        assert not nnref.diagnose(task(), history=history, **learns).faults
+
+
 def test_a_history_beside_a_fault_is_no_second_one():
     made = task(train=(X, np.full_like(Y, np.nan)))
     found = nnref.diagnose(made, history=list(np.geomspace(1, 1e4, 40)))

@@ -92,7 +92,7 @@ def watcher(recipe: Recipe, layers: Sequence[Layer]) -> Callable[[Any, Any], Sna
         at = (0, 1) if sequences else (0,)
         loss, (gradient, *rest) = jax.value_and_grad(objective, at)(params, x)
         rest += at_tokens(recipe, layers, params, state, x, y)
-        places = [jnp.sqrt(jnp.mean(part**2, (0, 2))) for part in rest]
+        places = [jnp.sqrt(jnp.mean(part**2, (0, *range(2, part.ndim)))) for part in rest]
         outputs, _ = recipe.apply(params, state, x, None, False)
         return activations(recipe, params, state, x), outputs, loss, gradient, places
 

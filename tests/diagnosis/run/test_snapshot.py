@@ -78,3 +78,21 @@ def test_leaves_have_the_place_that_jax_flattens_them_to():
         "b.a": 1,
         "b.w": 2,
     }
+
+
+def test_tokens_looked_up_one_by_one_under_two_vmaps_have_places_too():
+    def network(params, state, x, key, train):
+        def read(row):
+            vectors = jax.vmap(lambda token: params["table"][token])(row)
+            return jnp.tanh(vectors @ vectors.T @ vectors)[0] @ params["w"]
+
+        return jax.vmap(read)(x), state
+
+    def start(key):
+        return {"table": jax.random.normal(key, (6, 4)), "w": jnp.ones((4, 1))}, {}
+
+    tokens = np.random.default_rng(1).integers(0, 6, (40, 10))
+    recipe = replace(linear(), init=start, apply=network, train=(tokens, Y[:40]))
+    times = Measurements(recipe).start.times
+    assert len(times) in (0, 10)
+    assert all(isinstance(size, float) for size in times)

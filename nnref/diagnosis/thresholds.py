@@ -97,6 +97,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.8,
         "share of the outputs' variance that dropout draws: rates of 0.5 in two layers give 0.5",
     ),
+    "always noisy": Threshold(
+        0.1, "share of the outputs' variance that is drawn, of a network without modes"
+    ),
     "few steps": Threshold(20, "steps: what Adam at 1e-3 cannot move a weight by 0.02 in"),
     "hard": Threshold(0.9, "confidence of a program that cannot learn, whatever the rest is"),
     "soft": Threshold(0.6, "confidence of an output that one can learn with, slowly"),

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -48,3 +49,15 @@ def test_a_slow_network_is_trained_step_by_step_and_only_as_far_as_its_effort():
     measured = Measurements(recipe_of(task()))
     assert not measured.trainer.stepwise
     assert measured.run.complete
+
+
+@pytest.mark.parametrize(("noise", "modes", "shown"), [(0.7, 0, 0), (0.7, 1, 1), (0.01, 0, 1)])
+def test_simple_models_show_nothing_of_a_task_whose_noise_they_do_not_meet(noise, modes, shown):
+    def always(params, x, key):
+        return (x + noise * jax.random.normal(key, x.shape)) @ params["w"]
+
+    def in_training(params, x, key, train):
+        return always(params, x + 0 * train, key)
+
+    made = recipe_of(task(apply=in_training if modes else always))
+    assert bool(Measurements(made).reference.skills) == bool(shown)

@@ -286,8 +286,8 @@ def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:
             "fault",
             "your own loop",
             f"the loss of your loop is {there['first_loss']:.3g} at first, "
-            f"{there['last_loss']:.3g} in the end, and the same functions, trained here, go from "
-            f"{here['first loss']:.3g} to {here['last loss']:.3g}: what a step changes does not reach the next one",
+            f"{there['last_loss']:.3g} in the end; the same functions, trained here, go from "
+            f"{here['first loss']:.3g} to {here['last loss']:.3g}: what a step changes is lost",
             f"{there['steps']} steps",
             remedy="return the new parameters, the new state and the new optimizer state from the "
             "jitted step and carry them on; a module of NNX changed in place needs nnx.jit",

@@ -60,4 +60,5 @@ def test_simple_models_show_nothing_of_a_task_whose_noise_they_do_not_meet(noise
         return always(params, x + 0 * train, key)
 
     made = recipe_of(task(apply=in_training if modes else always))
+    made = replace(made, random=True, modes=bool(modes))
     assert bool(Measurements(made).reference.skills) == bool(shown)

@@ -81,7 +81,7 @@ def neighbours(x: np.ndarray, held: np.ndarray) -> Neighbours | None:
     sure = length > 1e-4 * np.median(usual)
     cosine = np.einsum("rik,rjk->rij", unit, unit)
     cosine = np.where(sure[:, :, None] & sure[:, None], cosine, 0)
-    between = (cosine < -1 + 10 * SAME).any((1, 2))
+    between = np.any(cosine < -1 + 10 * SAME, axis=(1, 2))
     return Neighbours(order, near, between, dust)
 
 

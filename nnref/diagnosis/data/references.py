@@ -218,6 +218,17 @@ def at_places(
     return flat, Target("multiclass", target.answers[rows, places], target.classes)
 
 
+def through(x: np.ndarray, width: int) -> float:
+    """The share of the variance of held-out rows that so many principal components explain."""
+    flat = x.reshape(len(x), -1).astype(float)
+    flat = flat[np.random.default_rng(0).permutation(len(flat))[:ROWS]]
+    held, rest = flat[: len(flat) // 3], flat[len(flat) // 3 :]
+    mean = rest.mean(0)
+    _, _, components = np.linalg.svd(rest - mean, full_matrices=False)
+    left = held - mean - (held - mean) @ components[:width].T @ components[:width]
+    return 1 - float((left**2).sum() / max(((held - held.mean(0)) ** 2).sum(), 1e-30))
+
+
 def balanced(x: np.ndarray, target: Target) -> float:
     """The skill of a linear model to which all classes weigh the same, scored so, too.
 

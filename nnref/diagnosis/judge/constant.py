@@ -88,7 +88,8 @@ def starts_of(y: np.ndarray, first: np.ndarray) -> list[np.ndarray]:
     values = np.asarray(y, np.float64)
     values = np.where(np.isfinite(values), values, np.nan)
     same = values[0].size == first.size
-    values = values.reshape(len(y), *first.shape) if same else values.reshape(-1, 1)
+    # Targets of another width are all of them taken together.
+    values = values.reshape(len(y), *first.shape) if same else values.reshape(-1, *[1] * first.ndim)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # a column may hold no number at all
         mean, variance = np.nanmean(values, 0), np.nanvar(values, 0)

@@ -21,6 +21,7 @@ from nnref.diagnosis.run.trials import Change, Trainer, Trial
 
 BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
 STEPS_ON_A_BATCH = 300
+CLASSES = 100  # numbers of classes hardly go further
 HE = 17  # the seed of kernels that are drawn anew
 SEEDS = (1, 2)  # added to the user's, from which what is reported is trained again
 LONGER = 5  # times the epochs of the user's run
@@ -80,7 +81,13 @@ class Interventions:
             # Plain descent had to go slowly for the largest column, and now goes too slowly.
             rates["inputs, rate x10"] = Change(inputs=1, rate=10.0)
             rates["inputs, rate x100"] = Change(inputs=1, rate=100.0)
-        if self.measurements.skill.kind == "regression":
+        if self.measurements.skill.outputs is None and y.ndim == 2 and y.dtype.kind == "f":
+            wide = (y.std(0) > 3) & (np.ptp(y, axis=0) > CLASSES)  # values, beside classes
+            scaled = np.where(wide, (y - y.mean(0)) / np.maximum(y.std(0), 1e-30), y)
+            if wide.any():
+                targets.append(scaled.astype(y.dtype))
+                first["targets"] = Change(targets=1)
+        elif self.measurements.skill.kind == "regression":
             spread = float(np.std(y.astype(float)))
             if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:
                 scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)

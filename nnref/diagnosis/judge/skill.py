@@ -1,7 +1,7 @@
 """How well outputs do on some rows: 0 as well as the best constant answer, 1 perfectly."""
 
-from functools import cached_property
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,11 @@ from nnref.diagnosis.thresholds import bound
 ROWS = 1024  # rows whose outputs are scored
 AT_ONCE = 512  # rows that the network is called with
 CONSTANTS = 20  # classes whose constant answer a metric is asked about
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Whether a metric gave a finite number."""
+    return value is not None and bool(np.isfinite(value))
 
 
 class Outcome(NamedTuple):
@@ -244,7 +249,20 @@ class Skill:
             return None
 
     def metric_of_constants(self, outputs: np.ndarray, y: np.ndarray) -> float:
-        """The most that the user's metric gives to one answer for all rows."""
+        """The most that the user's metric gives to one answer for all rows.
+
+        Of a tree of outputs that is the mean of each, or 0.
+        """
+        if self.outputs is None:
+            rows = len(y)
+
+            def constant(leaf: Any, factor: float) -> np.ndarray:
+                leaf = np.asarray(leaf, np.float32)
+                by_row = leaf.shape[:1] == (rows,)
+                return factor * (np.broadcast_to(leaf.mean(0), leaf.shape) if by_row else leaf)
+
+            trees = [jax.tree.map(partial(constant, factor=f), outputs) for f in (1.0, 0.0)]
+            return max(filter(is_number, (self.metric(t, y) for t in trees)), default=0.0)
         shape = np.shape(outputs)
         width = shape[-1] if len(shape) > 1 else 1
         if self.kind != "regression" and width > 1:
@@ -253,8 +271,8 @@ class Skill:
             values = np.asarray(y, float)
             constants = [-10.0, 0.0, 1.0, 10.0, values.min(), values.mean(), values.max()]
             constants += [values.mean(0)] if values.shape == shape else []
-        scores = [self.metric(np.broadcast_to(np.float32(c), shape), y) for c in constants]
-        return max((s for s in scores if s is not None and np.isfinite(s)), default=0.0)
+        scores = (self.metric(np.broadcast_to(np.float32(c), shape), y) for c in constants)
+        return max(filter(is_number, scores), default=0.0)
 
     def hardly_predicted(self, params: Any, state: Any) -> set[int]:
         """Classes that the network predicts far less often than training rows are of them."""

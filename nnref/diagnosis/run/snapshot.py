@@ -38,7 +38,12 @@ class Snapshot:
 
 
 def level_of(before: np.ndarray, after: np.ndarray) -> Level:
-    """Describe one level; axes before the last are rows and places."""
+    """Describe one level; axes before the last are rows and places.
+
+    Where pre-activation and activation have different shapes, as behind a pooling, slopes are not
+    known, and no unit counts as saturated.
+    """
+    before = before if before.size == after.size else after
     units = after.shape[-1] if after.ndim > 1 else 1
     flat, moved = (np.asarray(part, np.float64).reshape(-1, units) for part in (after, before))
     with np.errstate(all="ignore"):

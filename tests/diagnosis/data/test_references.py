@@ -15,6 +15,7 @@ from nnref.diagnosis.data.references import (
     references,
     scales,
     standardized,
+    through,
 )
 from nnref.diagnosis.data.targets import Target, target_of
 
@@ -168,3 +169,11 @@ def test_places_are_told_apart_by_what_stands_before_them():
     behind = np.pad(tokens[:, :-1] == 3, ((0, 0), (1, 0)))
     answers = np.where(tokens == 9, -1, behind & (random.uniform(size=tokens.shape) < 0.4))
     assert balanced(tokens, Target("places", answers.astype(int), 2)) > 0.5
+
+
+def test_a_code_of_some_numbers_keeps_what_lies_in_as_many_directions():
+    random = np.random.default_rng(0)
+    flat = random.normal(size=(300, 2)) @ random.normal(size=(2, 9)) + 5
+    x = flat.reshape(300, 3, 3)
+    assert through(x, 2) == pytest.approx(1)
+    assert 0.3 < through(x, 1) < 0.95

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from networks import recipe_of, task
+from networks import X, recipe_of, task
 
 import nnref
 from nnref.diagnosis.judge.interventions import Interventions
@@ -62,3 +62,17 @@ def test_simple_models_show_nothing_of_a_task_whose_noise_they_do_not_meet(noise
     made = recipe_of(task(apply=in_training if modes else always))
     made = replace(made, random=True, modes=bool(modes))
     assert bool(Measurements(made).reference.skills) == bool(shown)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_a_code_is_held_against_a_linear_one_of_its_width(copies):
+    """Of rows that are their own targets a linear model knows all, and a code of one number not."""
+
+    def narrow(params, x):
+        return (x @ params["w"]) @ params["w"].T
+
+    rows = X[:64]
+    made = recipe_of(task(apply=narrow, train=(rows, rows if copies else rows[:, ::-1])))
+    best = Measurements(made).reference.best
+    assert best[0] == ("linear, by 1 numbers" if copies else "linear")
+    assert (best[1] < 0.6) == copies

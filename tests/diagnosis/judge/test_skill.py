@@ -80,3 +80,17 @@ def test_costs_of_one_answer_to_all_rows_are_no_targets():
         task(loss=lambda outputs, y: jnp.mean(y), train=(same, Y)),
     ):
         assert not Measurements(recipe_of(other)).skill.costs
+
+
+def test_a_metric_of_a_tree_of_outputs_is_held_against_the_mean_of_each():
+    def two(params, x):
+        return x @ params["w"], jnp.ones((len(x), 2))
+
+    def metric(outputs, y):
+        return 1 - jnp.mean((outputs[0] - y) ** 2) / jnp.var(y)
+
+    made = task(apply=two, loss=lambda outputs, y: jnp.mean((outputs[0] - y) ** 2))
+    recipe = replace(recipe_of(made), metric=metric, optimizer=optax.adam(0.1), epochs=40)
+    assert Measurements(recipe).trained.skill > 0.95
+    still = replace(recipe, optimizer=optax.sgd(0.0))
+    assert Measurements(still).trained.skill < 0.5

@@ -96,3 +96,8 @@ def test_tokens_looked_up_one_by_one_under_two_vmaps_have_places_too():
     times = Measurements(recipe).start.times
     assert len(times) in (0, 10)
     assert all(isinstance(size, float) for size in times)
+
+
+def test_a_level_whose_shape_changes_behind_its_product_has_no_slopes():
+    pooled = level_of(np.ones((4, 10, 3)), np.arange(8.0).reshape(4, 2))
+    assert (pooled.units, pooled.saturated) == (2, 0.0)

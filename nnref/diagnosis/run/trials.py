@@ -250,11 +250,11 @@ class Trainer:
         The order of the rows, and what is drawn in training, are those of the seed, by default the
         user's.
         """
-        seed = jnp.uint32(self.recipe.seed if seed is None else seed)
+        chosen = jnp.uint32(self.recipe.seed if seed is None else seed)
         splits = {"train": self.recipe.train, "valid": self.recipe.valid}
         seen = {} if self.plan.stop is None else splits
         data = {name: split for name, split in seen.items() if split is not None}
-        return self.begin(network, dict(self.recipe.hyperparameters), data, seed)
+        return self.begin(network, dict(self.recipe.hyperparameters), data, chosen)
 
     def data(self, inputs: Any, targets: Any, state: TrainState) -> dict[str, Any]:
         """The arrays of a program: stacked sets, and the validation rows where training asks."""

@@ -115,16 +115,16 @@ CAUSES: dict[str, Cause] = {
         "below 0",
         "a positive learning rate, and params + updates as optax.apply_updates does",
     ),
+    "inputs_ignored": Cause(
+        "the network does not look at the inputs that carry the answer",
+        "outputs that change with every input that matters",
+        "look at the mask, the step or the index by which the inputs are read",
+    ),
     "wrong_gradient": Cause(
         "the gradient is not the slope of the loss",
         f"equal to {bound('slope'):.0%}",
         "the derivative of what is computed: jax.test_util.check_grads(f, (x,), order=1) "
         "tells whether a function's is right",
-    ),
-    "inputs_ignored": Cause(
-        "the network does not look at the inputs that carry the answer",
-        "outputs that change with every input that matters",
-        "look at the mask, the step or the index by which the inputs are read",
     ),
     "gradient_blocked": Cause(
         "the gradient is cut on its way to parameters that matter",

@@ -216,6 +216,12 @@ THRESHOLDS: dict[str, Threshold] = {
     "faint": Threshold(
         1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"
     ),
+    "pulls": Threshold(
+        0.5, "gradient of a term without targets over that of the others: a healthy code has 0.2"
+    ),
+    "of the constant": Threshold(
+        0.02, "of the loss of a constant answer, by which a loss of unknown floor falls below it"
+    ),
     "mostly": Threshold(0.5, "share of the parameters: fewer may be frozen and hardly be missed"),
     "another start": Threshold(2.0, "size of a kernel over that of another start, or under"),
     "wide": Threshold(

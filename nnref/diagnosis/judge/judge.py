@@ -285,6 +285,10 @@ def learned(signals: Signals) -> bool | None:
         return True
     if signals.known or not signals.finite or signals.collapsed:
         return False
+    if not signals.measurements.skill.fits:
+        # How far a loss can fall is not known: it learns if it falls, and with no change far more.
+        best = bound("failed") * signals.best_trial
+        return signals.reached > max(bound("of the constant"), best)
     # Simple models find nothing: then a network learns that no change of it does better than.
     return signals.reached > max(bound("signal"), bound("learned") * signals.best_trial)
 

@@ -202,6 +202,7 @@ def unlearnable(split: Split) -> Iterator[Finding]:
         f"only those of the {split.name if wrong == 'training' else 'training'} rows say something "
         "about their targets",
         in_words(split),
+        confidence=0.9,
     )
 
 

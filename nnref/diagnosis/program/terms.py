@@ -61,8 +61,8 @@ def terms(start: AtStart, params: Any, state: Any) -> list[Term]:
 def outweighed(first: list[Term], last: list[Term]) -> Finding | None:
     """A term without targets that the training served alone, in a network that learned nothing.
 
-    It has the longer gradient at the start, and falls to nearly nothing, while the terms of the
-    targets stay. To be asked of a network that does no better than a constant answer.
+    Its gradient is not far shorter than theirs at the start, and it falls to nearly nothing while
+    the terms of the targets stay. To be asked of a network that does no better than a constant answer.
 
     Args:
         first: the terms at the first parameters.
@@ -72,7 +72,7 @@ def outweighed(first: list[Term], last: list[Term]) -> Finding | None:
     pull = sum(term.gradient for term in first if term.of_targets)
     for before, after in zip(first, last, strict=True):
         served = abs(after.value) < bound("served") * abs(before.value)
-        if before.of_targets or not data or not served or before.gradient <= pull:
+        if before.of_targets or not data or not served or before.gradient <= bound("pulls") * pull:
             continue
         return fault(
             "excessive_regularization",

@@ -6,7 +6,7 @@ import pytest
 from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
 
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge.judge import decide, impossible
+from nnref.diagnosis.judge.judge import decide, impossible, learned
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,19 @@ def test_what_holds_from_one_seed_alone_is_less_sure(with_it, confidence):
     assert found.cause == "learning_rate_too_low"
     assert found.confidence == confidence
     assert f"from three seeds, 0.05 to 0.15 without, {with_it:.2f} to 0.90 with it" in found.proof
+
+
+@pytest.mark.parametrize(
+    ("run", "learns"),
+    [
+        ({"reached": 0.9}, True),
+        ({"reached": 0.5, "rate_x10": 0.9}, False),
+        ({"reached": 0.2, "reference": 0.0, "valid": 0.3, "longer": 0.2}, True),
+        ({"reached": 0.2, "reference": 0.0, "valid": 0.3, "longer": 0.9}, False),
+        ({"reached": 0.1, "reference": 0.0, "fits": False, "longer": 0.12}, True),
+        ({"reached": 0.1, "reference": 0.0, "fits": False, "longer": 0.5}, False),
+        ({"reached": 0.0, "reference": 0.0, "fits": False}, False),
+    ],
+)
+def test_what_learns_is_told_by_simple_models_and_by_its_own_trials(run, learns):
+    assert learned(case(**run)) == learns

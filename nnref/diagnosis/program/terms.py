@@ -62,7 +62,7 @@ def outweighed(first: list[Term], last: list[Term]) -> Finding | None:
     """A term without targets that the training served alone, in a network that learned nothing.
 
     Its gradient is not far shorter than theirs at the start, and it falls to nearly nothing while
-    the terms of the targets stay. To be asked of a network that does no better than a constant answer.
+    the terms of the targets stay. To be asked where a network does no better than a constant.
 
     Args:
         first: the terms at the first parameters.

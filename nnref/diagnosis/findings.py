@@ -11,7 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from nnref.diagnosis.causes import CAUSES, EDITS, RANK, bound
+from nnref.diagnosis.causes import CAUSES, EDITS, RANK
+from nnref.diagnosis.thresholds import bound
 
 LINE = 200  # characters of an exception that are shown
 

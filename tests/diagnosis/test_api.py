@@ -15,11 +15,11 @@ from networks import LinenNorm, X, Y, recipe_of, squared, task
 import nnref
 from nnref import UserError
 from nnref.cli import main
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program import checks
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run import trials
+from nnref.diagnosis.thresholds import bound
 
 
 def test_a_task_of_plain_functions_that_learns_has_no_fault():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import EDITS, bound
+from nnref.diagnosis.causes import EDITS
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.skill import Skill
 from nnref.diagnosis.program.at_start import AtStart
@@ -23,6 +23,7 @@ from nnref.diagnosis.run.edits import (
 )
 from nnref.diagnosis.run.snapshot import looked_at
 from nnref.diagnosis.run.trials import Change, Trainer, Trial
+from nnref.diagnosis.thresholds import bound
 
 if TYPE_CHECKING:
     from nnref.diagnosis.judge.interventions import Interventions

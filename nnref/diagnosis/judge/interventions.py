@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.causes import EDITS, bound
+from nnref.diagnosis.causes import EDITS
 from nnref.diagnosis.data.references import scales, standardized
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.data.tasks import simple_targets
@@ -18,6 +18,7 @@ from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import no_penalty
 from nnref.diagnosis.run.starts import first_network, he_start
 from nnref.diagnosis.run.trials import Change, Trainer, Trial
+from nnref.diagnosis.thresholds import bound
 
 BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
 STEPS_ON_A_BATCH = 300

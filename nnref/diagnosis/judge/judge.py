@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.run.trials import Trial
+from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 
 When = Literal[

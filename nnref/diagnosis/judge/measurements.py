@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.references import Reference, references, through
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.judge.skill import Outcome, Skill
@@ -22,6 +21,7 @@ from nnref.diagnosis.run.replay import Cause, cause_of
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
 from nnref.diagnosis.run.starts import first_network
 from nnref.diagnosis.run.trials import Run, Trainer, lengths
+from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 
 CHUNK = 0.1  # of the work of a run: the most of it that is one compiled piece

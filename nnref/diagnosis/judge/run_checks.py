@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.judge.trial_checks import summed_loss
@@ -22,6 +21,7 @@ from nnref.diagnosis.run.step_faults import (
     zero_updates,
 )
 from nnref.diagnosis.run.trials import lengths
+from nnref.diagnosis.thresholds import bound
 
 FIRST_STEPS = 20  # whose updates are held against the gradient
 

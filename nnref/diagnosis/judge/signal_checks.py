@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.run.trials import Trial
+from nnref.diagnosis.thresholds import bound
 
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}

@@ -6,12 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import EDITS, bound
+from nnref.diagnosis.causes import EDITS
 from nnref.diagnosis.data.references import Scales, scales
 from nnref.diagnosis.judge.exchanges import Exchanges
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.run.trials import Step, Trial
+from nnref.diagnosis.thresholds import bound
 from nnref.training.probes import update_ratio
 
 

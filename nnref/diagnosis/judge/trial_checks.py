@@ -6,11 +6,11 @@ from functools import partial
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.trials import Trial
+from nnref.diagnosis.thresholds import bound
 
 REACHED = 64  # rows whose outputs are asked for what they can be
 FACTORS = (1.0, -1.0, 10.0, -10.0, 100.0, -100.0)  # on the parameters

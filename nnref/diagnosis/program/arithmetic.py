@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import CAUSES, bound
+from nnref.diagnosis.causes import CAUSES
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.tracing import Operation, Trace, name_of, trace
+from nnref.diagnosis.thresholds import bound
 
 HALF = (jnp.float16, jnp.bfloat16)
 # Steps of central differences; where two of them disagree, there is a kink. The long ones are for

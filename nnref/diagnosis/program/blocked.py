@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.layers import SHAPES, products
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
+from nnref.diagnosis.thresholds import bound
 
 # Operations that a gradient does not pass.
 STEPS = {"round", "floor", "ceil", "sign", "argmax", "argmin"}

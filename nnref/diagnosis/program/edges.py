@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, beside
+from nnref.diagnosis.thresholds import bound
 
 STEP = 1e-5
 ENTRIES = 4  # outputs of exactly 0 that are moved

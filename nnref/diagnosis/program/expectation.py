@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data.targets import Form, is_distribution, is_sharp
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.program.layers import Layer, forward, layers_of
 from nnref.diagnosis.program.tracing import Trace
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.thresholds import bound
 
 ROWS = 8  # of a probe
 # Reads losses once they are computed, and gives fields of an `Expectation`.

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.data.targets import Target, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
+from nnref.diagnosis.thresholds import bound
 
 FITTED = 1200  # rows that simple models are fitted to
 # The parameters are drawn around the first ones, then smaller: what saturates hides its inputs.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.expectation import Range, goal_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation
+from nnref.diagnosis.thresholds import bound
 
 
 def outputs(start: AtStart) -> Iterator[Finding]:

@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.layers import forward
 from nnref.diagnosis.program.tracing import Operation, Trace
+from nnref.diagnosis.thresholds import bound
 from nnref.internals import reduced_axes
 
 ROWS = 7  # prime, so that an axis of as many numbers, or a multiple, is that of the rows

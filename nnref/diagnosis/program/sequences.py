@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data.targets import is_one_hot
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.thresholds import bound
 
 FEWEST = 4  # steps of what is called a sequence
 ROWS = 8  # that a loss is asked with

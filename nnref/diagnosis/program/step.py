@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
+from nnref.diagnosis.thresholds import bound
 from nnref.internals import last_rows, reduced_axes
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.tracing import Operation, Trace
+from nnref.diagnosis.thresholds import bound
 
 # What a sum of terms passes through unchanged, but for a factor.
 LINEAR = {"neg", "convert_element_type", "reshape", "squeeze", "broadcast_in_dim", "reduce_sum"}

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, drawn_like
 from nnref.diagnosis.program.birth import Birth, birth_of
 from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 
 CUT = 4  # numbers that are kept of each axis: an optimizer treats all numbers of a leaf alike

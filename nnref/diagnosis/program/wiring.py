@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.layers import Layer, affine, bends, products
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.thresholds import bound
 
 HELD_OUT = 20  # rows: with fewer, none are held out to compare fits
 

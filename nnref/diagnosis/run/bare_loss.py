@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.births import birth
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
 from nnref.diagnosis.run.trials import Step, by_leaf
+from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 from nnref.parts.chain import updated
 from nnref.training.task import Functions

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.causes import bound
 from nnref.diagnosis.findings import Finding, Findings, upstream
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run import step_faults
+from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 from nnref.training.probes import (
     StepParts,

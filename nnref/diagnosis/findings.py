@@ -243,7 +243,7 @@ class Findings:
                 f"It learns a simple task of the same shapes ({task:.2f}): loss, optimizer and "
                 "layers work. Look at what the targets are, and at what of the inputs tells them."
             )
-        elif task is not None:
+        elif task is not None and not lines:
             lines.append(
                 f"It does not learn a simple task of the same shapes either ({task:.2f}): look at "
                 "the layers, the loss and the optimizer before the data."

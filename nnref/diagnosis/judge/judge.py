@@ -71,6 +71,9 @@ HEAD = (
     "output_range_excludes_targets",
 )
 
+# Causes that the inputs show by themselves.
+SCALES = ("inputs_not_normalized", "inputs_scaled_twice")
+
 # Causes reported as notes, but promoted to the fault where no other fault is found. (A note that is
 # less sure, as of a distance between raw outputs and classes, remains one.)
 PROMOTED = ("loss_axis_error", "loss_mismatch", "inputs_ignored")
@@ -153,10 +156,12 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
 def plain(signals: Signals, finding: Finding) -> bool:
     """Whether a change is the cause even of a run that learned a good part: it brings the rest.
 
-    What helps such a run less, as a rate that suits it better, is worth knowing, and no fault.
+    What helps such a run less, as a rate that suits it better, is worth knowing, and no fault. For
+    the scale of the inputs half of that is enough: there the inputs speak for it as well.
     """
     gain = (finding.effect or 0.0) - max(signals.reached, 0.0)
-    return gain > bound("plain gain") and finding.confidence > bound("soft")
+    needed = bound("plain gain") / (2 if finding.cause in SCALES else 1)
+    return gain > needed and finding.confidence > bound("soft")
 
 
 def of_a_failed_run(

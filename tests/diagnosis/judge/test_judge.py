@@ -35,10 +35,15 @@ def test_what_is_worth_a_note(measured, near, said):
     assert notes(**near) == []
 
 
+@pytest.mark.parametrize(("reached", "severity"), [(0.78, "fault"), (0.83, "note")])
+def test_for_the_scale_of_the_inputs_less_is_enough(reached, severity):
+    (found, *_) = decide(case(reached=reached, x=HUGE, inputs=0.95), [])
+    assert (found.cause, found.severity) == ("inputs_not_normalized", severity)
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"x": HUGE, "inputs": 0.95}, "inputs_not_normalized"),
         ({"rate_x10": 0.95}, "learning_rate_too_low"),
         ({"initialization": 0.95, "first": params(scale=5.0)}, "initialization_too_large"),
     ],

@@ -71,6 +71,10 @@ HEAD = (
     "output_range_excludes_targets",
 )
 
+# Causes that are none where the same data, network and loss learn all there is by another rate,
+# length or start.
+REFUTED = ("wrong_gradient", "class_imbalance")
+
 # Causes that the inputs show by themselves.
 SCALES = ("inputs_not_normalized", "inputs_scaled_twice")
 
@@ -174,9 +178,9 @@ def of_a_failed_run(
     """All faults of a run that failed, and the notes that are none of them."""
     if any(finding.confidence >= bound("hard") for finding in program):
         return faults, notes  # what cannot work needs no further runs
-    refuted = [f for f in faults if f.cause == "wrong_gradient" and signals.program_learns]
+    refuted = [f for f in faults if f.cause in REFUTED and signals.program_learns]
     notes = [*map(as_note, refuted), *notes]
-    faults = [f for f in faults if f not in refuted]
+    faults, wrong = ([f for f in each if f not in refuted] for each in (faults, wrong))
     faults = faults + asked(signals, "unexplained")
     # Class imbalance, for one, already explains why there is no signal.
     faults += [] if wrong else asked(signals, "data in order")

@@ -6,7 +6,7 @@ import pytest
 from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
 
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge.judge import decide, impossible, learned
+from nnref.diagnosis.judge.judge import decide, impossible, learned, of_the_run
 
 
 @pytest.mark.parametrize(
@@ -116,6 +116,10 @@ def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
 @pytest.mark.parametrize(("start", "causes"), [(0.9, ["initialization_too_large"]), (0.5, None)])
 def test_a_gradient_that_learned_all_from_another_start_is_not_wrong(start, causes):
     doubt = Finding("wrong_gradient", "fault", "net.py:3", "no slope", confidence=0.85)
+    rare = Finding("class_imbalance", "fault", "targets", "a factor of 60")
+    made = case(reached=0.1, initialization=start, first=params(scale=5.0))
+    said = [f.cause for f in of_the_run(made, [], [rare]) if f.severity == "fault"]
+    assert said == (causes or ["class_imbalance"])
     found = decide(case(reached=0.1, initialization=start, first=params(scale=5.0)), [doubt])
     said = [f.cause for f in found if f.severity == "fault"]
     assert said == (causes or ["wrong_gradient"])

@@ -102,12 +102,21 @@ SORTED = CLASSES[np.argsort(CLASSES.argmax(1))]
 RARELY = RANDOM.uniform(size=900)
 NINE = RANDOM.normal(size=(900, 4)).astype(np.float32)
 RARE = (NINE[:, 0] > 1.2) & (RARELY < 0.3)  # that row by row nothing else is likelier
+TOKENS = RANDOM.integers(0, 10, (300, 8))
+BEHIND = np.pad(TOKENS[:, :-1] == 3, ((0, 0), (1, 0))) & (RANDOM.uniform(size=(300, 8)) < 0.3)
+BEHIND = BEHIND.astype(int)
+AT_PLACES = {"trained": 0.0, "never": [1], "reference": 0.0}
 BY_ACCURACY = {"x": NINE, "kind": "binary", "trained": 0.0, "never": [1], "reference": 0.0}
 TABLE = {
     "a rare class that accuracy does not see": (
         {"y": RARE.astype(int)} | BY_ACCURACY,
         ("class_imbalance", "fault"),
         {"y": RARE[::-1].astype(int)} | BY_ACCURACY,
+    ),
+    "a rare class of two at the places of a sequence": (
+        {"x": TOKENS, "y": BEHIND, "kind": "places"} | AT_PLACES,
+        ("class_imbalance", "fault"),
+        {"x": TOKENS, "y": BEHIND + 2 * (TOKENS == 4), "kind": "places"} | AT_PLACES,
     ),
     "NaN in the inputs": (
         {"x": with_nan(X)},

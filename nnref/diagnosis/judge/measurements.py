@@ -26,6 +26,7 @@ from nnref.parts.chain import updated
 
 CHUNK = 0.1  # of the work of a run: the most of it that is one compiled piece
 RUN = 20.0  # seconds of an idle core that the user's own run may take, at an effort of 1
+CODES = 4  # times the width of a code, that a linear code is allowed
 ALL_RUNS = 3.0  # times that: all runs together
 
 
@@ -230,8 +231,8 @@ class Measurements:
             return Reference({}, {}, 0)
         x, y = (np.asarray(part) for part in self.recipe.train)
         if x.size == y.size and self.layers and np.array_equal(x.ravel(), y.ravel()):
-            # To copy its inputs a simple model needs no code: it gets one of the same width.
-            width = min(int(layer.shape[-1]) for layer in self.layers)
+            # To copy its inputs a simple model needs no code: it gets one, a few times as wide.
+            width = CODES * min(int(layer.shape[-1]) for layer in self.layers)
             return Reference({f"linear, by {width} numbers": through(x, width)}, {}, len(x))
         return references(x, self.skill.target)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from networks import X, recipe_of, task
+from networks import affine, recipe, recipe_of, task
 
 import nnref
 from nnref.diagnosis.judge.interventions import Interventions
@@ -65,14 +65,14 @@ def test_simple_models_show_nothing_of_a_task_whose_noise_they_do_not_meet(noise
 
 
 @pytest.mark.parametrize("copies", [True, False])
-def test_a_code_is_held_against_a_linear_one_of_its_width(copies):
-    """Of rows that are their own targets a linear model knows all, and a code of one number not."""
+def test_a_code_is_held_against_a_linear_one_of_four_times_its_width(copies):
+    """Of rows that are their own targets a linear model knows all, and a narrow code does not."""
 
     def narrow(params, x):
-        return (x @ params["w"]) @ params["w"].T
+        return affine(params["dense1"], affine(params["dense0"], x))
 
-    rows = X[:64]
-    made = recipe_of(task(apply=narrow, train=(rows, rows if copies else rows[:, ::-1])))
-    best = Measurements(made).reference.best
-    assert best[0] == ("linear, by 1 numbers" if copies else "linear")
+    made = recipe(narrow, (20, 1, 20), rows=100)
+    rows = made.train[0]
+    best = Measurements(replace(made, train=(rows, rows if copies else 2 * rows))).reference.best
+    assert best[0] == ("linear, by 4 numbers" if copies else "linear")
     assert (best[1] < 0.6) == copies

@@ -20,7 +20,9 @@ Tree = Any
 def first_network(recipe: Recipe, seed: int | None = None) -> tuple[Tree, Tree]:
     """Parameters and state before the first step, the same that `nnref run` starts from."""
     plan = recipe.plan._replace(stop=None)
-    data = {"train": tuple(map(jnp.asarray, recipe.train))}
+    # Only the parts of an experiment fit a start to the rows, and a user's network may not take as
+    # many at once as an evaluation has.
+    data = {} if recipe.setup is None else {"train": tuple(map(jnp.asarray, recipe.train))}
 
     def setup(hyperparameters: Any) -> tuple[Functions, Any]:
         return recipe.build(hyperparameters)[0], optax.identity()  # no optimizer is asked yet

@@ -61,3 +61,22 @@ def test_a_first_network_is_that_of_its_seed():
     own, same, other = (first_network(recipe, seed)[0]["w"] for seed in (None, 5, 6))
     assert (own == same).all()
     assert (own != other).all()
+
+
+def test_a_network_that_takes_no_more_rows_than_a_batch_has_a_start():
+    """It adds a position to each row of a batch, as some do by mistake."""
+
+    def init(key):
+        return {"w": jnp.ones((3, 1)), "places": jnp.zeros((64, 1))}, {}
+
+    recipe = Recipe(
+        init,
+        lambda params, state, x, key, train: (
+            x @ params["w"] + params["places"][: len(x)],
+            state,
+        ),
+        lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(np.zeros((3000, 3), np.float32), np.zeros((3000, 1), np.float32)),
+        batch_size=64,
+    )
+    assert first_network(recipe)[0]["places"].shape == (64, 1)

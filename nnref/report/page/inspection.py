@@ -236,12 +236,12 @@ def image_of(trained: Trained, dataset: Dataset, x: np.ndarray) -> np.ndarray | 
 # --- language -----------------------------------------------------------------------------------
 
 
-def samples_of(trained: Trained) -> tuple[str, list[str]]:
-    """The beginning of held-out text, and what the network writes behind it."""
+def samples_of(trained: Trained, length: int = 300) -> tuple[str, list[str]]:
+    """The beginning of held-out text, and what the network writes behind it, of this length."""
     dataset = trained.dataset
     name = "train" if dataset.valid is None else "valid"
     prompt = spell(dataset, tokens_of(dataset, name)[:40])
     if not len(read(dataset, prompt)):
         raise UserError("the text begins with nothing that can be read")
-    tokens = sample(trained, length=300, temperature=TEMPERATURE, prompt=prompt, samples=2)
+    tokens = sample(trained, length=length, temperature=TEMPERATURE, prompt=prompt, samples=2)
     return prompt, [spell(dataset, text) for text in tokens]

@@ -66,7 +66,7 @@ FAULTY = {  # targets, loss; what is wrong
     "numbers against a column for each class": (
         NUMBERS[:, None],
         against_each_column,
-        "insufficient_capacity",
+        "loss_mismatch",
     ),
 }
 

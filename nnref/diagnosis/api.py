@@ -279,7 +279,7 @@ def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:
     if not found.learns or len(there) == 0 or there["steps"] < bound("few steps"):
         return
     falls_here = here["last loss"] < bound("falls here") * here["first loss"]
-    falls_there = there["best_loss"] < (1 - bound("fallen")) * there["first_loss"]
+    falls_there = there["last_tenth"] < (1 - bound("fallen")) * there["first_tenth"]
     if falls_here and not falls_there and here["first loss"] > 0:
         yield Finding(
             "parameters_not_updated",

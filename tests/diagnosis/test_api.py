@@ -390,7 +390,7 @@ def test_a_history_beside_a_network_that_learns_points_at_the_loop():
 def test_a_loop_whose_loss_stands_beside_functions_that_learn_loses_what_changes():
     learns = {"optimizer": optax.adam(0.1), "epochs": 40}
     noise = np.random.default_rng(0).normal(size=200)
-    found = nnref.diagnose(task(), history=2.5 + 0.05 * noise, **learns)
+    found = nnref.diagnose(task(), history=2.5 + 0.2 * noise, **learns)
     (fault,) = found.faults
     assert (fault.cause, fault.where) == ("parameters_not_updated", "your own loop")
     assert found.exit_code == 1

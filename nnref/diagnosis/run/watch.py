@@ -181,15 +181,19 @@ def summarize(records: Any) -> dict[str, Any]:
         records: see `history_of`.
 
     Returns:
-        `steps`, `first_loss`, `last_loss`, `best_loss`, `first_nonfinite` (step from 1, or None);
-        and with records, by path: `gradient`, `update_to_weight`, `moved_to_weight`.
+        `steps`, `first_loss`, `last_loss`, the medians `first_tenth` and `last_tenth` of the losses,
+        `best_loss`, `first_nonfinite` (step from 1, or None); and with records, by path:
+        `gradient`, `update_to_weight`, `moved_to_weight`.
     """
     history = history_of(records)
     wrong = np.flatnonzero(~finite_steps(history))
+    parts = history.parts if len(history.loss) >= PARTS else history.loss
     figures: dict[str, Any] = {
         "steps": len(history.loss),
         "first_loss": float(history.loss[0]),
         "last_loss": float(history.loss[-1]),
+        "first_tenth": float(parts[0]),
+        "last_tenth": float(parts[-1]),
         "best_loss": float(np.nanmin(history.loss)) if np.isfinite(history.loss).any() else None,
         "first_nonfinite": int(wrong[0]) + 1 if len(wrong) else None,
     }

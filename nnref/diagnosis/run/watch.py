@@ -181,7 +181,7 @@ def summarize(records: Any) -> dict[str, Any]:
         records: see `history_of`.
 
     Returns:
-        `steps`, `first_loss`, `last_loss`, the medians `first_tenth` and `last_tenth` of the losses,
+        `steps`, `first_loss`, `last_loss`, `first_tenth` and `last_tenth` (medians of the losses),
         `best_loss`, `first_nonfinite` (step from 1, or None); and with records, by path:
         `gradient`, `update_to_weight`, `moved_to_weight`.
     """

@@ -25,15 +25,18 @@ FAIL = {
     **dict.fromkeys(("xor_batch_two_hidden", "xor_batch_adam", "xor_batch_padam"), NARROW),
     **dict.fromkeys(("xor_batch_momentum", "xor_two_hidden", "xor_online_two_hidden"), NARROW),
     "digits_deep_plain": {"exploding_gradients"},  # Yang et al. 2019: batch normalization in depth
-    "adding_rnn": {"vanishing_gradients", None},  # None where its run is cut short
+    # An orthogonal start cures it; None where its run is cut short.
+    "adding_rnn": {"vanishing_gradients", "initialization_too_small", None},
     # 60 % correct is all that they claim.
     **dict.fromkeys(
         ("clip_and_rate", "clip_and_rate_times_ten"), {"undertrained", "learning_rate_too_low"}
     ),
     # Every step is clipped. It learns 0.75 of what simple models find, which is a note, no fault.
     "text_lstm_clip_low_rate": {"learning_rate_too_low", None},
-    "dying_relu_9x2": {"dying_relu", "insufficient_capacity"},
-    "dying_relu_19x4": {"dying_relu", "insufficient_capacity"},
+    # They are dead from the start, and their rate of 1e-30 moves nothing: both are true.
+    **dict.fromkeys(
+        ("dying_relu_9x2", "dying_relu_19x4"), {"dying_relu", "parameters_not_updated"}
+    ),
 }
 
 

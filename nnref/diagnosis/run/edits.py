@@ -14,7 +14,7 @@ import optax
 
 from nnref.data.targets import is_one_hot
 from nnref.diagnosis.program.layers import Layer, forward, layers_of
-from nnref.diagnosis.recipe import Recipe, no_penalty
+from nnref.diagnosis.recipe import Recipe
 
 Tree = Any
 RATE = 1e-3  # of the optimizer that is known to work; ten times as much is tried beside it
@@ -109,11 +109,6 @@ def with_raw_outputs(recipe: Recipe) -> Recipe:
 def last_layer(traced: Any) -> Layer:
     """The last layer of a traced network that has one value."""
     return [layer for layer in layers_of(traced) if not layer.looped][-1]
-
-
-def without_regularization(recipe: Recipe, quiet: Callable[..., Any]) -> Recipe:
-    """The recipe without penalty and, by `quiet` in the place of `apply`, without dropout."""
-    return replace(recipe, apply=quiet, penalty=no_penalty, setup=None, stop=None)
 
 
 def plain_network(widths: list[int], factor: int, outputs: tuple[int, ...]) -> dict[str, Any]:

@@ -307,7 +307,7 @@ def given_twice(settings: tuple[Setting, ...]) -> Iterator[Mistake]:
                 yield Mistake(inner.source, f"{outer.source} gives it too; keep one")
 
 
-def told(settings: Iterable[Setting]) -> str:
+def settings_in_words(settings: Iterable[Setting]) -> str:
     """The settings of a variant in a line: `optimizer adam, optimizer.learning_rate 0.01`."""
     return ", ".join(f"{setting.path} {value_in_words(setting.value)}" for setting in settings)
 

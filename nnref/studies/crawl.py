@@ -31,7 +31,7 @@ class Rung:
     parameters: int
     loss: float  # median over seeds, infinite where they diverged
     held: bool | None  # the claim; None where there is none to judge
-    told: str  # how it ended, in words (a key of the JSON output)
+    ending: str  # in words
 
     @property
     def name(self) -> str:

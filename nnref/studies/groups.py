@@ -14,7 +14,7 @@ import numpy as np
 
 from nnref.data import Split
 from nnref.errors import UserError
-from nnref.experiment.axes import Mistake, Setting, told, variants
+from nnref.experiment.axes import Mistake, Setting, settings_in_words, variants
 from nnref.experiment.axes import Sweep as Axes
 from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
@@ -32,7 +32,7 @@ class Variant(NamedTuple):
     experiment: Experiment
 
     def __str__(self) -> str:
-        return told(self.settings)
+        return settings_in_words(self.settings)
 
 
 class Job(NamedTuple):
@@ -84,7 +84,7 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
         except UserError as error:
             of_variant = list(at_source(str(error).split("\n"), settings))
             if base is not None and not of_variant:  # its settings are wrong only together
-                of_variant = [Mistake("sweep", f"{told(settings)}: {error}")]
+                of_variant = [Mistake("sweep", f"{settings_in_words(settings)}: {error}")]
             mistakes += of_variant
     if base is None or mistakes:
         numbers, _ = locate(blank_comments(text))

@@ -50,38 +50,38 @@ def cures(splits: Splits) -> list[Edit]:
 
 def of_targets(splits: Splits) -> Iterator[Edit]:
     """Classes numbered otherwise; values scaled, transformed, or in columns of another order."""
-    told = splits.predictions(splits.held_x)
-    halves = np.arange(len(told)) % 2 == 0, np.arange(len(told)) % 2 == 1
+    predicted = splits.predictions(splits.held_x)
+    halves = np.arange(len(predicted)) % 2 == 0, np.arange(len(predicted)) % 2 == 1
     y = splits.wanted(splits.held_target)
     if splits.classes:
         edited = np.empty_like(y)
         for one, other in (halves, halves[::-1]):
-            edited[other] = y[other][:, renumbered(told[one], y[one])]
-        order = renumbered(told, y)
+            edited[other] = y[other][:, renumbered(predicted[one], y[one])]
+        order = renumbered(predicted, y)
         yield Edit(
             "labels",
             numbers_in_words(order),
             f"yv = np.array({order.argsort().tolist()})[yv]",
-            splits.skill(splits.errors(told, edited), edited),
+            splits.skill(splits.errors(predicted, edited), edited),
         )
         return
-    yield from scaled_targets(splits, told, y)
+    yield from scaled_targets(splits, predicted, y)
     if 1 < y.shape[1] == splits.held_target.answers.shape[1]:
-        order = matched(told, y)
+        order = matched(predicted, y)
         edited = np.empty_like(y)
         for one, other in (halves, halves[::-1]):
-            edited[other] = y[other][:, matched(told[one], y[one])]
+            edited[other] = y[other][:, matched(predicted[one], y[one])]
         yield Edit(
             "targets",
             f"the columns of the targets stand in another order: {order.tolist()}",
             f"yv = yv[:, {order.tolist()}]",
-            splits.skill(splits.errors(told, edited), edited),
+            splits.skill(splits.errors(predicted, edited), edited),
         )
 
 
-def renumbered(told: np.ndarray, y: np.ndarray) -> np.ndarray:
+def renumbered(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
     """For each class of training, the number that it has in the other rows, which suits best."""
-    answers = np.eye(y.shape[1])[told.argmax(1)]
+    answers = np.eye(y.shape[1])[predicted.argmax(1)]
     together = answers.T @ y / np.maximum(y.sum(0), 1)
     together[np.diag_indices(len(together))] += 1e-6  # what nothing tells stays where it is
     return linear_sum_assignment(-together)[1]
@@ -94,9 +94,9 @@ def numbers_in_words(order: np.ndarray) -> str:
     return f"classes are numbered otherwise: {pairs}" + (", ..." if len(moved) > 6 else "")
 
 
-def matched(told: np.ndarray, y: np.ndarray) -> np.ndarray:
+def matched(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
     """For each column of the answers, the column of the targets that goes along with it."""
-    a, b = ((part - part.mean(0)) / (part.std(0) + 1e-30) for part in (told, y))
+    a, b = ((part - part.mean(0)) / (part.std(0) + 1e-30) for part in (predicted, y))
     return linear_sum_assignment(-(a.T @ b))[1]
 
 
@@ -108,12 +108,12 @@ TRANSFORMS = {
 }
 
 
-def scaled_targets(splits: Splits, told: np.ndarray, y: np.ndarray) -> Iterator[Edit]:
+def scaled_targets(splits: Splits, predicted: np.ndarray, y: np.ndarray) -> Iterator[Edit]:
     """Values of another sign, transformation or scale, the plainest first."""
     train = splits.wanted(splits.target)
 
     def edit(differs: str, remedy: str, edited: np.ndarray) -> Edit:
-        skill = splits.skill(splits.errors(told, edited), edited)
+        skill = splits.skill(splits.errors(predicted, edited), edited)
         return Edit("targets", f"targets {differs}", f"yv = {remedy}", skill)
 
     yield edit("have the other sign", "-yv", -y)
@@ -147,8 +147,8 @@ def of_inputs(splits: Splits) -> Iterator[Edit]:
     x, y = splits.held_x, splits.wanted(splits.held_target)
 
     def edit(kind: str, differs: str, remedy: str, edited: np.ndarray) -> Edit:
-        told = splits.predictions(edited)
-        return Edit(kind, differs, remedy, splits.skill(splits.errors(told, y), y))
+        predicted = splits.predictions(edited)
+        return Edit(kind, differs, remedy, splits.skill(splits.errors(predicted, y), y))
 
     for differs, remedy, edited in [*rescaled(splits.x, x), *renumbered_tokens(splits)]:
         yield edit("scale", differs, remedy, edited)

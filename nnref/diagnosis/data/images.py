@@ -60,13 +60,13 @@ def of_filters(x: np.ndarray, target: Target) -> float:
             [filtered(x[i : i + 50], weights, thresholds) for i in range(0, len(x), 50)]
         )
         features = (features - features.mean(0)) / (features.std(0) + 1e-9)
-        told, fold = np.empty(y.shape), np.arange(len(x)) % FOLDS
+        predicted, fold = np.empty(y.shape), np.arange(len(x)) % FOLDS
         for each in range(FOLDS):
             model = least_squares(features[fold != each], y[fold != each])
-            told[fold == each] = model(features[fold == each])
+            predicted[fold == each] = model(features[fold == each])
     if target.kind == "multilabel":
-        told = told > 0.5
-    answers = told if values else told.argmax(1)
+        predicted = predicted > 0.5
+    answers = predicted if values else predicted.argmax(1)
     return skill(score(target, answers), chance(target))
 
 

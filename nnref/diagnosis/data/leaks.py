@@ -20,13 +20,13 @@ def copies_of_targets(x: np.ndarray, target: Target) -> list[int]:
     if target.kind == "places" or not flat.shape[1] > 1:
         return []
     y = target.answers[:ROWS].reshape(len(flat), -1).astype(float)
-    found = []
+    rows = []
     wanted = centered(y)
     for first in range(0, flat.shape[1], 4096):
         part = centered(flat[:, first : first + 4096].astype(float))
         same = np.abs(part.T @ wanted).max(1) > 1 - SAME
-        found += (first + np.flatnonzero(same)).tolist()
-    return found
+        rows += (first + np.flatnonzero(same)).tolist()
+    return rows
 
 
 def centered(columns: np.ndarray) -> np.ndarray:
@@ -142,18 +142,18 @@ def groups(x: np.ndarray, target: Target, held: np.ndarray) -> Groups | None:
         distance = squares(*[rest / (rest.std(0) + 1e-30)] * 2)
         np.fill_diagonal(distance, np.inf)
         same = name.reshape(-1)[:, None] == name.reshape(-1)
-        told = [
+        skills = [
             skill_of(y[np.argmin(each, 1)], y, target.kind == "regression")
             for each in (distance, np.where(same, np.inf, distance))
         ]
-        if best is None or told[0] - told[1] > best.nearest - best.nearest_of_others:
-            best = Groups(column, shared, *told)
+        if best is None or skills[0] - skills[1] > best.nearest - best.nearest_of_others:
+            best = Groups(column, shared, *skills)
     return best
 
 
-def skill_of(told: np.ndarray, y: np.ndarray, values: bool) -> float:
+def skill_of(predicted: np.ndarray, y: np.ndarray, values: bool) -> float:
     """R² of values; of classes, the share that is right, 0 for the most frequent one."""
     if values:
-        return 1 - float(((told - y) ** 2).sum() / max(((y - y.mean(0)) ** 2).sum(), 1e-30))
+        return 1 - float(((predicted - y) ** 2).sum() / max(((y - y.mean(0)) ** 2).sum(), 1e-30))
     most = np.unique(y, return_counts=True)[1].max() / len(y)
-    return (float((told == y).mean()) - most) / max(1 - most, 1e-9)
+    return (float((predicted == y).mean()) - most) / max(1 - most, 1e-9)

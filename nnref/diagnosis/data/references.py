@@ -82,9 +82,9 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     from threadpoolctl import threadpool_limits
 
     if target.kind == "places":
-        told = references(*at_places(x, target), shuffles=shuffles)
-        told.skills.update(last_token(x, target))
-        return told
+        reference = references(*at_places(x, target), shuffles=shuffles)
+        reference.skills.update(last_token(x, target))
+        return reference
     random = np.random.default_rng(0)
     rows = random.permutation(len(x))
     if target.answers.ndim == 1:
@@ -105,20 +105,20 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         answers = answers[:, random.permutation(answers.shape[1])[:64]]
 
     def held_out(build: Callable[[], Any], labels: np.ndarray) -> float:
-        told = np.empty(labels.shape)
+        predicted = np.empty(labels.shape)
         for fit, held in KFold(FOLDS, shuffle=True, random_state=0).split(flat):
             if labels.ndim == 1 and len(np.unique(labels[fit])) < 2:
-                told[held] = labels[fit][0]
+                predicted[held] = labels[fit][0]
                 continue
             one = labels[fit].ravel() if labels.ndim == 2 and labels.shape[1] == 1 else labels[fit]
             # One thread: on a busy machine those of OpenMP wait for each other, ten times as long.
             with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")
-                told[held] = (
-                    build().fit(flat[fit], one).predict(flat[held]).reshape(told[held].shape)
+                predicted[held] = (
+                    build().fit(flat[fit], one).predict(flat[held]).reshape(predicted[held].shape)
                 )
         sample = target._replace(answers=labels)
-        return skill(score(sample, told), chance(sample))
+        return skill(score(sample, predicted), chance(sample))
 
     skills, shuffled = {}, {}
     for name, build in models(target.kind, width).items():
@@ -166,11 +166,11 @@ def change_to_come(x: np.ndarray, answers: np.ndarray) -> float:
     if len(x) < FOLDS * FEW_ROWS or not before.shape[1]:
         return 0.0
     fold = np.arange(len(x)) * FOLDS // len(x)
-    told = np.empty(change.shape)
+    predicted = np.empty(change.shape)
     for each in range(FOLDS):
         model = least_squares(before[fold != each], change[fold != each])
-        told[fold == each] = model(before[fold == each])
-    return score(Target("regression", change, 0), told)
+        predicted[fold == each] = model(before[fold == each])
+    return score(Target("regression", change, 0), predicted)
 
 
 def last_token(x: np.ndarray, target: Target) -> dict[str, float]:

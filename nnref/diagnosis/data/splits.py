@@ -199,11 +199,11 @@ class Splits:
         model = least_squares(see(x), y, self.weight(y))
         return lambda rows: model(see(rows))
 
-    def errors(self, told: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def errors(self, predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
         """What is wrong of each row: 0 or 1 for a class, squared deviations for values."""
         if self.classes:
-            return (told.argmax(1) != y.argmax(1)).astype(float)
-        return (((told - y) / self.spread) ** 2).mean(1)
+            return (predicted.argmax(1) != y.argmax(1)).astype(float)
+        return (((predicted - y) / self.spread) ** 2).mean(1)
 
     def skill(self, errors: np.ndarray, y: np.ndarray) -> float:
         """1 less the weighted errors over those of the best constant answer."""
@@ -229,17 +229,17 @@ class Splits:
 
     def in_folds(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
         """Errors of each row by the best model, fitted to the rows of other folds, and which."""
-        told_by = {}
+        errors_by = {}
         fold = np.arange(len(x)) % FOLDS
         for view in self.views:
-            told = np.empty(y.shape)
+            predicted = np.empty(y.shape)
             for each in range(FOLDS):
-                told[fold == each] = self.fitted(x[fold != each], y[fold != each], view)(
+                predicted[fold == each] = self.fitted(x[fold != each], y[fold != each], view)(
                     x[fold == each]
                 )
-            told_by[view] = self.errors(told, y)
-        best = max(told_by, key=lambda view: self.skill(told_by[view], y))
-        return told_by[best], best
+            errors_by[view] = self.errors(predicted, y)
+        best = max(errors_by, key=lambda view: self.skill(errors_by[view], y))
+        return errors_by[best], best
 
     @cached_property
     def inside(self) -> tuple[np.ndarray, str]:
@@ -253,8 +253,8 @@ class Splits:
     def carried(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Errors of each row by the best model of the training rows."""
         scaled = self.scaled(x)
-        told = [self.errors(model(scaled), y) for model in self.models.values()]
-        return max(told, key=lambda errors: self.skill(errors, y))
+        predicted = [self.errors(model(scaled), y) for model in self.models.values()]
+        return max(predicted, key=lambda errors: self.skill(errors, y))
 
     @cached_property
     def seen(self) -> np.ndarray:

@@ -69,22 +69,22 @@ def echo(measured: Measurements) -> Iterator[Finding]:
     if over > bound("tie"):
         return
     x = np.asarray(recipe.train[0])
-    told = change_to_come(x, skill.target.answers)
+    change_skill = change_to_come(x, skill.target.answers)
     # A later stretch of a series may drift, and its last value be hard to beat for that alone.
     known = last_value(x, skill.target.answers).get(LAST_VALUE, 0.0)
     everywhere = 1 - measured.trained.skill > (1 - bound("tie")) * (1 - known)
-    yield (fault if told > bound("signal") and everywhere else note)(
+    yield (fault if change_skill > bound("signal") and everywhere else note)(
         "last_value_repeated",
         "outputs",
         f"the last value as it is has R² {last:.4f} on the {name} rows, the network "
         f"{outcome.skill:.4f}; "
         + (
             "and a linear model tells the change that comes"
-            if told > bound("signal")
+            if change_skill > bound("signal")
             else "nor does a linear model tell the change that comes: it may be a random walk"
         ),
         f"{over:.2f} of the last value's error is gone; a linear model of the changes explains "
-        f"{told:.2f} of the change to come",
+        f"{change_skill:.2f} of the change to come",
     )
 
 
@@ -292,14 +292,14 @@ def masks(measured: Measurements) -> Iterator[Finding]:
         return
     if measured.skill.outputs is None or rarest not in measured.hardly_predicted:
         return
-    told = around_pixels(x, mask)
-    if told > bound("found around"):
+    reached = around_pixels(x, mask)
+    if reached > bound("found around"):
         yield fault(
             "class_imbalance",
             "targets",
             f"{counts[rarest] / counts.sum():.1%} of the places of the targets are of class "
             f"{rarest}, and the network hardly ever predicts it; weighted by its share, a linear "
-            f"model of the inputs around each place reaches {told:.2f} (chance 0, a perfect one 1)",
+            f"model of the inputs around each place reaches {reached:.2f} (chance 0, perfect 1)",
             f"a factor of {counts.max() / counts[rarest]:.0f}",
             remedy="weigh each place by 1 / share of its class in the loss",
         )

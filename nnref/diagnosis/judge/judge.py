@@ -205,9 +205,9 @@ def last(signals: Signals) -> list[Finding]:
     if not signals.tried:
         return list(map(as_fault, trial_checks.clipping(signals)))
     for check, row in CHECKS:
-        found = answers(check, signals) if row == "last" else []
-        if found:
-            return found
+        findings = answers(check, signals) if row == "last" else []
+        if findings:
+            return findings
     _ = signals.exchanges.everything  # no cause, but it says whether to look at the layers
     return []
 

@@ -205,11 +205,11 @@ class Looking:
                 for i in range(len(some)):
                     signatures[at + i] += tuple(leaf[i].tobytes() for leaf in after)
         first: dict[tuple[bytes, ...], int] = {}
-        found = {}
+        skills = {}
         for token, signature in zip(tokens.tolist(), signatures, strict=True):
             twin = first.setdefault(signature, token)
-            found |= {token: twin} if twin != token else {}
-        return found
+            skills |= {token: twin} if twin != token else {}
+        return skills
 
 
 def looked(outputs: Outputs, params: Any, data: np.ndarray, x: np.ndarray) -> Looked:
@@ -243,18 +243,18 @@ def ignored(start: AtStart) -> Iterator[Finding]:
     def outputs(params: Any, x: Any) -> list[Any]:
         return jax.tree.leaves(start.network(params, start.state, x, jax.random.key(0), False)[0])
 
-    found = looked(outputs, start.params, data, np.asarray(start.sample.x))
-    if not found.alive or not (found.ignored.any() or found.twins):
+    look = looked(outputs, start.params, data, np.asarray(start.sample.x))
+    if not look.alive or not (look.ignored.any() or look.twins):
         return  # where nothing is seen, the signal dies elsewhere
     target = target_of(recipe.train[1], kind_of(recipe, start.sample.tree, start.sample.y).task)
-    everything, visible = (skill_of(x, target) for x in (data, found.visible(data)))
+    everything, visible = (skill_of(x, target) for x in (data, look.visible(data)))
     lost = visible < bound("failed") * everything and everything > bound("signal")
-    if not lost and found.share < bound("much ignored"):
+    if not lost and look.share < bound("much ignored"):
         return
-    what = described(found, data)
+    what = described(look, data)
     yield (fault if lost else note)(
         "inputs_ignored",
-        line_that_drops(start, found) or start.last,
+        line_that_drops(start, look) or start.last,
         f"{what} change no output when they change, whatever the parameters are"
         + (
             f"; simple models find {everything:.2f} of the answer in the inputs, and "
@@ -262,9 +262,9 @@ def ignored(start: AtStart) -> Iterator[Finding]:
             if lost
             else ""
         ),
-        f"{found.share:.0%} of the places of a row are not looked at"
-        if found.share
-        else f"{len(found.twins)} tokens are taken for others",
+        f"{look.share:.0%} of the places of a row are not looked at"
+        if look.share
+        else f"{len(look.twins)} tokens are taken for others",
         confidence=0.95 if lost else 0.5,
     )
 
@@ -283,14 +283,14 @@ def ignored_by_loss(start: LossAtStart) -> Iterator[Finding]:
             whole = jax.tree.unflatten(tree, [*leaves[:place], x, *leaves[place + 1 :]])
             return [start.objective(params, {}, whole, (), jax.random.key(0))[0]]
 
-        found = looked(outputs, params, data, data)
-        if found.share >= bound("much ignored"):
+        look = looked(outputs, params, data, data)
+        if look.share >= bound("much ignored"):
             yield note(
                 "inputs_ignored",
                 start.training.paths[start.training.arguments[2][place]] or "batch",
-                f"{described(found, data)} change no loss when they change, whatever the "
+                f"{described(look, data)} change no loss when they change, whatever the "
                 "parameters are",
-                f"{found.share:.0%} of the places of a row are not looked at",
+                f"{look.share:.0%} of the places of a row are not looked at",
                 confidence=0.5,
             )
 
@@ -310,14 +310,14 @@ def skill_of(x: np.ndarray, target: Target) -> float:
     return references(x.astype(np.float32), target).best[1]
 
 
-def described(found: Looked, data: np.ndarray) -> str:
+def described(look: Looked, data: np.ndarray) -> str:
     """The places that are ignored, in words."""
-    places = found.ignored
+    places = look.ignored
     if not places.any():
-        tokens = sorted(found.twins)
-        return f"tokens {in_short(np.array(tokens))} are taken for {found.twins[tokens[0]]}, and"
-    kept = f" (beside where {found.filler:g} stands)" if found.filler is not None else ""
-    if not found.seen[found.asked].any():
+        tokens = sorted(look.twins)
+        return f"tokens {in_short(np.array(tokens))} are taken for {look.twins[tokens[0]]}, and"
+    kept = f" (beside where {look.filler:g} stands)" if look.filler is not None else ""
+    if not look.seen[look.asked].any():
         return f"all inputs{kept}"
     word = "steps" if data.dtype.kind in "iu" or data.ndim == 3 else "columns"
     if places.ndim == 1:
@@ -325,9 +325,9 @@ def described(found: Looked, data: np.ndarray) -> str:
     for axis, name in ((0, word), (places.ndim - 1, "features")):
         others = tuple(i for i in range(places.ndim) if i != axis)
         whole = np.asarray(places.any(others))
-        if np.array_equal(places.sum(others), found.asked.sum(others) * whole):
+        if np.array_equal(places.sum(others), look.asked.sum(others) * whole):
             return f"{name} {in_short(np.flatnonzero(whole))} of {len(whole)}{kept}"
-    return f"{found.share:.0%} of the places of a row{kept}"
+    return f"{look.share:.0%} of the places of a row{kept}"
 
 
 def in_short(numbers: np.ndarray) -> str:
@@ -337,14 +337,14 @@ def in_short(numbers: np.ndarray) -> str:
     return ", ".join(map(str, numbers[:6])) + (", ..." if len(numbers) > 6 else "")
 
 
-def line_that_drops(start: AtStart, found: Looked) -> str:
+def line_that_drops(start: AtStart, look: Looked) -> str:
     """The line of the first operation at which a change of what is ignored is lost."""
     x = np.asarray(start.sample.x)
-    looking = Looking(lambda params, x: [], start.params, x, found.filler)
-    other = np.where(found.ignored, looking.rolled, x)
+    looking = Looking(lambda params, x: [], start.params, x, look.filler)
+    other = np.where(look.ignored, looking.rolled, x)
     if np.array_equal(other, x):
         other = np.array(x)
-        for token, twin in found.twins.items():
+        for token, twin in look.twins.items():
             other[x == token] = twin
     leaves = [
         jax.tree.leaves((beside(start.params, 1.0, 0), start.state, rows)) for rows in (x, other)

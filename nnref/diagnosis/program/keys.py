@@ -129,12 +129,12 @@ def weight_of(start: AtStart | LossAtStart, stale: list[Operation]) -> tuple[flo
     random = np.random.default_rng(0)
 
     def again() -> np.ndarray:
-        given = {}
+        values = {}
         for value in drawn:
             dtype = traced.avals[value].dtype
             bits = random.integers(0, np.iinfo(dtype).max, traced.shape(value), endpoint=True)
-            given[value] = jnp.asarray(bits.astype(dtype))
-        return np.asarray(traced.evaluate(leaves, [meeting.outputs[0]], given)[0], np.float64)
+            values[value] = jnp.asarray(bits.astype(dtype))
+        return np.asarray(traced.evaluate(leaves, [meeting.outputs[0]], values)[0], np.float64)
 
     values = np.stack([again() for _ in range(8)])
     total = values.var()

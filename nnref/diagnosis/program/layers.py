@@ -120,9 +120,9 @@ def activations(recipe: Recipe, params: Any, state: Any, x: Any) -> list[tuple[A
         x: rows.
     """
     traced = forward(recipe, params, state, x)
-    found = [layer for layer in layers_of(traced) if not layer.looped]
+    known = [layer for layer in layers_of(traced) if not layer.looped]
     leaves = jax.tree.leaves((params, state, x, jax.random.key(0)))
-    wanted = [value for layer in found for value in (layer.before, layer.after)]
+    wanted = [value for layer in known for value in (layer.before, layer.after)]
     values = traced.evaluate(leaves, wanted)
     return list(zip(values[::2], values[1::2], strict=True))
 
@@ -154,14 +154,14 @@ def products(traced: Trace) -> list[tuple[Operation, int, int, frozenset[int]]]:
     """Products of data and parameters: the operation, data, kernel, parameters of the kernel."""
     data = traced.reached(traced.arguments[2])
     made = origins(traced)
-    found = []
+    products = []
     for operation in traced.operations:
         if operation.name in PRODUCTS:
             for kernel, other in ((0, 1), (1, 0)):
                 if operation.inputs[kernel] in made and operation.inputs[other] in data:
                     factor = operation.inputs[kernel]
-                    found.append((operation, operation.inputs[other], factor, made[factor]))
-    return found
+                    products.append((operation, operation.inputs[other], factor, made[factor]))
+    return products
 
 
 def fan_in(traced: Trace, operation: Operation, kernel: int) -> int:
@@ -179,7 +179,7 @@ def layers_of(traced: Trace) -> list[Layer]:
         for value, operations in traced.consumers().items()
     }
     own = {operation.outputs[0] for operation, *_ in products(traced)}
-    found = []
+    layers = []
     for operation, _, kernel, parameters in products(traced):
         product = operation.outputs[0]
         if product in inside:
@@ -189,7 +189,7 @@ def layers_of(traced: Trace) -> list[Layer]:
             before, after, primitives = follow(traced, consumers, own, product)
         else:
             continue
-        found.append(
+        layers.append(
             Layer(
                 parameters=tuple(traced.paths[value] for value in sorted(parameters)),
                 kind=operation.name,
@@ -204,7 +204,7 @@ def layers_of(traced: Trace) -> list[Layer]:
                 after=after,
             )
         )
-    return found
+    return layers
 
 
 def weighs(traced: Trace, value: int) -> bool:

@@ -32,9 +32,9 @@ def batch_dependence(start: AtStart) -> Iterator[Finding]:
     params = beside(start.params, 1.0, 0)
     for train in (False, True) if recipe.modes else (False,):
         if suspicious(start, params, train):
-            found = list(in_mode(start, params, train))
-            if found:
-                yield from found
+            mixing = list(in_mode(start, params, train))
+            if mixing:
+                yield from mixing
                 return
 
 
@@ -79,10 +79,10 @@ def in_mode(start: AtStart, params: Any, train: bool) -> Iterator[Finding]:
     if any(traced.shape(value).count(rows) > 1 for value in results):
         return  # rows against rows, and meant so
     followed = Followed(traced, params, start.state, x, results)
-    found = list(of_others(followed, start, train))
-    if not found and not draws(traced, results) and recipe.rows is None:
-        found = list(of_place(followed, train))
-    yield from found
+    mixing = list(of_others(followed, start, train))
+    if not mixing and not draws(traced, results) and recipe.rows is None:
+        mixing = list(of_place(followed, train))
+    yield from mixing
 
 
 class Followed:
@@ -201,12 +201,12 @@ def of_others(followed: Followed, start: AtStart, train: bool) -> Iterator[Findi
     if train and mean:
         return  # a normalization over the batch, without a state
     mode = "training" if train else "evaluation"
-    told = "a softmax runs over the batch" if softmax else f"{name} brings the rows together"
+    evidence = "a softmax runs over the batch" if softmax else f"{name} brings the rows together"
     severe = not mean and start.recipe.rows is None
     yield (fault if severe else note)(
         "loss_axis_error",
         (softmax or operation or followed.operations[-1]).where or start.last,
-        f"in {mode} the output for a row changes with the other rows of its batch: {told}",
+        f"in {mode} the output for a row changes with the other rows of its batch: {evidence}",
         f"by {size:.2g} of the largest output",
         healthy="0",
         remedy="axis=-1 instead of axis=0"

@@ -49,13 +49,13 @@ def terms(start: AtStart, params: Any, state: Any) -> list[Term]:
         return jax.jit(jax.value_and_grad(loss))(params)
 
     targets = traced.reached(traced.arguments[3])
-    found = []
+    summands = []
     for part in parts if len(parts) > 1 else []:
         value, gradient = alone(part)
         squares = [float((np.asarray(g, float) ** 2).sum()) for g in jax.tree.leaves(gradient)]
         where = line_of(traced, part)
-        found.append(Term(where, float(value), float(np.sqrt(sum(squares))), part in targets))
-    return found
+        summands.append(Term(where, float(value), float(np.sqrt(sum(squares))), part in targets))
+    return summands
 
 
 def outweighed(first: list[Term], last: list[Term]) -> Finding | None:

@@ -252,7 +252,7 @@ def diagnose_history(records: Any) -> Findings:
         UserError: for what is no history.
     """
     history = history_of(records)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     checked, impossible = [], []
     for name, (needs, look) in LOOKS.items():
         missing = [need for need in needs if getattr(history, need) is None]
@@ -260,10 +260,12 @@ def diagnose_history(records: Any) -> Findings:
             impossible.append(f"{name}: no {NEEDED[missing[0]]}")
             continue
         checked.append(name)
-        found += look(history)
-    faults = {finding.cause for finding in found if finding.severity == "fault"}
-    found = [f for f in found if f.severity == "fault" or f.cause not in faults]
-    return Findings(tuple(upstream(found)), tuple(checked), tuple(impossible), summarize(records))
+        findings += look(history)
+    faults = {finding.cause for finding in findings if finding.severity == "fault"}
+    findings = [f for f in findings if f.severity == "fault" or f.cause not in faults]
+    return Findings(
+        tuple(upstream(findings)), tuple(checked), tuple(impossible), summarize(records)
+    )
 
 
 def nonfinite(history: History) -> Iterator[Finding]:

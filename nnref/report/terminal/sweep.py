@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nnref.experiment.axes import Setting, short_names, told, value_in_words
+from nnref.experiment.axes import Setting, settings_in_words, short_names, value_in_words
 from nnref.logbook.index import number
 from nnref.report.plain import attributes, finite, plain
 from nnref.report.terminal.logbook import plain_table
@@ -52,7 +52,7 @@ def plan_as_json(plan: SweepPlan) -> dict[str, Any]:
     share = share_of_halving(plan)
     groups = [
         {
-            "settings": told(common(group, plan.variants)),
+            "settings": settings_in_words(common(group, plan.variants)),
             "variants": len({job.variant for job in group.jobs}),
             "runs": len(group.jobs),
             "in_one_call": group.together,

@@ -111,21 +111,21 @@
     function tell(u, view, lines) {
       const place = u.cursor.idx ?? Number(slider.value);
       slider.value = place;
-      const told = [];
+      const shown = [];
       for (const line of lines.filter((each) => !each.thin)) {
         const family = lines.filter((each) => each.thin && each.family === line.family);
         const values = family.map((each) => each.values[place]);
         const known = [...values, line.low[place], line.high[place]].filter((v) => v != null);
         const range = known.length > 1 ? [Math.min(...known), Math.max(...known)] : [];
-        told.push([line, range.length ? ` (${range.map(digits).join(" to ")})` : ""]);
+        shown.push([line, range.length ? ` (${range.map(digits).join(" to ")})` : ""]);
       }
-      if (near !== null && near !== undefined && near.thin) told.push([near, ""]);
-      const words = told.map(([line, range]) => `${line.label}: ${digits(line.values[place])}${range}`);
+      if (near !== null && near !== undefined && near.thin) shown.push([near, ""]);
+      const words = shown.map(([line, range]) => `${line.label}: ${digits(line.values[place])}${range}`);
       const at = `${data.x} ${Number(view.x[place].toPrecision(7)).toLocaleString("en")}`;
       slider.setAttribute("aria-valuetext", [at, ...words].join(", "));
       values.replaceChildren(
         item(at),
-        ...told.map(([line], k) => item(words[k], line)),
+        ...shown.map(([line], k) => item(words[k], line)),
       );
     }
 

@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnref.diagnosis.api import diagnose
+    from nnref.diagnosis.pipeline.examine import examine_data
     from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
     from nnref.experiment.experiment import Experiment
@@ -26,6 +27,7 @@ DOORS = {
     "crawl": "nnref.studies.crawl",
     "diagnose": "nnref.diagnosis.api",
     "diagnose_history": "nnref.diagnosis.run.watch",
+    "examine_data": "nnref.diagnosis.pipeline.examine",
     "lr_range": "nnref.studies.lr_range",
     "run": "nnref.studies.run",
     "sweep": "nnref.studies.sweep",
@@ -41,6 +43,7 @@ __all__ = [
     "crawl",
     "diagnose",
     "diagnose_history",
+    "examine_data",
     "lr_range",
     "run",
     "sweep",

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.findings import PACKAGE, Finding, Findings, mistake, under_their_cause
+from nnref.diagnosis.judge import predictions
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
 from nnref.diagnosis.judge.measurements import Measurements, quietly
@@ -52,6 +53,8 @@ def diagnose(
     params: Any = None,
     batch: Any = None,
     history: Any = None,
+    predict: Callable[[Any], Any] | None = None,
+    unscale: Callable[[Any], Any] | None = None,
     effort: float = 1.0,
     seconds: float | None = None,
     progress: Callable[[str], None] = quietly,
@@ -59,8 +62,7 @@ def diagnose(
     """Say why a network does not learn, or that nothing was found.
 
     Args:
-        task: an `nnref.Task`, or an experiment (a path or an `nnref.Experiment`), which brings its
-            own optimizer, batch size and epochs.
+        task: an `nnref.Task`, or an experiment, a path or not, which brings its own training.
         optimizer: any optax transformation; Adam at 1e-3 if none is given.
         batch_size: rows of a step.
         epochs: passes over the training rows.
@@ -71,12 +73,12 @@ def diagnose(
         loss: instead of a task: `loss(params, batch)` or `loss(params, batch, key)`.
         params: its parameters.
         batch: `(x, y)`, or whatever it takes.
-        history: of your own run, as `nnref.diagnose_history` takes it: it is read beside the run
-            that is made here.
+        history: of your own run, as `nnref.diagnose_history` takes it, to be read beside this run.
+        predict: `predict(x)`, what you take for the answers: are they in the targets' unit?
+        unscale: `unscale(y)`, the targets in their own unit, where those of the task are scaled.
         effort: how much work all runs together may take, counted in operations, not by a clock: 1
             is about a minute of an idle core at most, mostly far less.
-        seconds: the same in another unit, as seconds of an idle core that the run itself may take:
-            30 are an effort of 1. They too are counted, and not timed.
+        seconds: the same as seconds of an idle core for the run itself: 30 are an effort of 1.
         progress: called with what is being done, before it is done.
 
     Raises:
@@ -96,7 +98,9 @@ def diagnose(
         "kind": kind,
         "metric": metric,
     }
-    return diagnose_recipe(recipe_from(task, training), effort, history, progress)
+    recipe = recipe_from(task, training)
+    found = diagnose_recipe(recipe, effort, history, progress)
+    return found if predict is None else with_predictions(found, recipe, predict, unscale)
 
 
 def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
@@ -271,6 +275,21 @@ def beside(found: Findings, own: Findings) -> Findings:
         checked=(*found.checked, "your history"),
         measures={**found.measures, "your history": own.measures},
     )
+
+
+def with_predictions(
+    found: Findings,
+    recipe: Recipe,
+    predict: Callable[[Any], Any],
+    unscale: Callable[[Any], Any] | None,
+) -> Findings:
+    """What was found, and whether the user's own predictions are in the unit of the targets."""
+    kind = Measurements(recipe).skill.kind
+    try:
+        told = tuple(predictions.check(predict, unscale, recipe.train, kind))
+    except Exception as error:  # whatever the user's functions raise is a finding
+        told = (broken(error),)
+    return replace(found, found=(*told, *found), checked=(*found.checked, "your predictions"))
 
 
 def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:

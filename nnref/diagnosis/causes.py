@@ -29,6 +29,21 @@ CAUSES: dict[str, Cause] = {
         "targets that belong to their rows",
         "order = rng.permutation(len(x)); x, y = x[order], y[order]",
     ),
+    "rows_dropped": Cause(
+        "rows are lost on the way to the network",
+        "every row in every epoch, or another part of them",
+        "count the rows of an epoch: sum(len(x) for x, y in loader)",
+    ),
+    "integer_overflow": Cause(
+        "integers wrapped round",
+        "no result beyond the range of its dtype",
+        "x = x.astype(np.float32) before any arithmetic",
+    ),
+    "augmentation_changes_answer": Cause(
+        "augmentation changes the answer and leaves the target",
+        "a model of the raw rows that says of an augmented one what its target says",
+        "leave this augmentation out, or change the target along with the row",
+    ),
     "leaked_targets": Cause(
         "the inputs give the targets away",
         "no target among the inputs",
@@ -58,6 +73,11 @@ CAUSES: dict[str, Cause] = {
         "the metric is wrong, the training is not",
         "what accuracy or R² gives",
         "compare outputs and targets of the same shape: outputs[:, 0] > 0.5 with y[:, 0]",
+    ),
+    "predictions_in_another_unit": Cause(
+        "predictions are not in the unit of the targets",
+        "predictions and targets of one scale, and classes of one numbering",
+        "unscale(predict(x)), with the mean and deviation that the targets were scaled by",
     ),
     "loss_broadcast": Cause(
         "outputs and targets of unequal shapes fill a matrix in the loss",

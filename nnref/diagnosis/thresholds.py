@@ -244,6 +244,20 @@ THRESHOLDS: dict[str, Threshold] = {
     "much ignored": Threshold(
         0.25, "share of a row that changes no output: borders of a convolution are below"
     ),
+    "known rows": Threshold(
+        0.9, "share of rows that are known again: others were cropped or drawn"
+    ),
+    "same row": Threshold(
+        0.05, "of the usual distance to the nearest row: what is so near is the row, and rounding"
+    ),
+    "nearest row": Threshold(
+        0.6, "of the distance to the second row: drawn rows of 8 columns and more have 0.8 or above"
+    ),
+    "turned back": Threshold(
+        0.1,
+        "by which neighbours are more alike once bytes are turned back; else it makes them less so",
+    ),
+    "wrapped": Threshold(1e-3, "share of numbers that wrapped round: fewer may be one bad row"),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.diagnosis.data.edits import cures, reordered
+from nnref.diagnosis.data.edits import Edit, cures, reordered
 from nnref.diagnosis.data.images import IMAGES, is_image, likelier, likeness, of_filters
 from nnref.diagnosis.data.references import (
     FEW_ROWS,
@@ -16,8 +16,8 @@ from nnref.diagnosis.data.references import (
     last_value,
     lookup,
 )
-from nnref.diagnosis.data.splits import Splits
-from nnref.diagnosis.data.targets import Target, shares, target_of
+from nnref.diagnosis.data.splits import Numbers, Splits
+from nnref.diagnosis.data.targets import Rows, Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
@@ -130,25 +130,35 @@ def mirrored(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[F
         if len(pairs) < max(FEW_ROWS, bound("repeated") * len(x)):
             continue
         one, other = pairs.T
-        splits = Splits((x[one], y[one]), (x[other], y[other]), skill.kind)
-        numbers = splits.numbers
-        if numbers is None or numbers.carries is not False:
-            continue
-        goal = max(numbers.across, 0) + bound("cure") * (numbers.inside - max(numbers.across, 0))
-        edits = [e for e in cures(splits) if e.kind in ("labels", "targets") and e.skill > goal]
-        if edits and far_below(measured.trained, numbers.inside):
+        found = contradiction((x[one], y[one]), (x[other], y[other]), skill.kind)
+        if found is not None and far_below(measured.trained, found[0].inside):
+            numbers, edit = found
             yield fault(
                 "corrupted_labels",
                 "targets of mirrored rows",
                 f"{len(pairs)} training rows are mirror images of others (axis {axis}), and their "
-                f"targets contradict those: {edits[0].differs}",
+                f"targets contradict those: {edit.differs}",
                 f"simple models reach {numbers.inside:.2f} on the originals, and from there "
                 f"{numbers.across:.2f} on their mirror images",
                 healthy="targets that are mirrored with their image: left becomes right",
-                remedy=f"{edits[0].remedy}, for yv the targets of the mirror images",
-                proof=f"with targets so edited it is {edits[0].skill:.2f}",
+                remedy=f"{edit.remedy}, for yv the targets of the mirror images",
+                proof=f"with targets so edited it is {edit.skill:.2f}",
             )
             return
+
+
+def contradiction(originals: Rows, turned: Rows, kind: str) -> tuple[Numbers, Edit] | None:
+    """How the targets of turned rows contradict those of their originals; None if they do not.
+
+    The edit of these targets is the one that makes them what a model of the originals says.
+    """
+    splits = Splits(originals, turned, kind)
+    numbers = splits.numbers
+    if numbers is None or numbers.carries is not False:
+        return None
+    goal = max(numbers.across, 0) + bound("cure") * (numbers.inside - max(numbers.across, 0))
+    edits = [e for e in cures(splits) if e.kind in ("labels", "targets") and e.skill > goal]
+    return (numbers, edits[0]) if edits else None
 
 
 def finite(values: np.ndarray) -> bool:

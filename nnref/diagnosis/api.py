@@ -71,13 +71,11 @@ def diagnose(
         metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² if none is given.
         kind: "binary", "multiclass", "multilabel" or "regression", where the targets do not tell.
         loss: instead of a task: `loss(params, batch)` or `loss(params, batch, key)`.
-        params: its parameters.
-        batch: `(x, y)`, or whatever it takes.
+        params: its parameters; `batch` is `(x, y)`, or whatever it takes.
         history: of your own run, as `nnref.diagnose_history` takes it, to be read beside this run.
-        predict: `predict(x)`, what you take for the answers: are they in the targets' unit?
+        predict: `predict(x)`, your answers, which are to be in the unit of the targets.
         unscale: `unscale(y)`, the targets in their own unit, where those of the task are scaled.
-        effort: how much work all runs together may take, counted in operations, not by a clock: 1
-            is about a minute of an idle core at most, mostly far less.
+        effort: of all runs together, counted in operations: 1 is a minute of an idle core at most.
         seconds: the same as seconds of an idle core for the run itself: 30 are an effort of 1.
         progress: called with what is being done, before it is done.
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from nnref.diagnosis.api import broken
-from nnref.diagnosis.data.targets import Rows
 from nnref.diagnosis.findings import Finding, Findings, upstream
 from nnref.diagnosis.judge import data_checks
 from nnref.diagnosis.pipeline import meaning, numbers, order

@@ -12,8 +12,8 @@ from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import Rows, Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.data_checks import contradiction
-from nnref.diagnosis.judge.split_checks import Split, unlearnable
 from nnref.diagnosis.judge.rows_alone import rows_alone
+from nnref.diagnosis.judge.split_checks import Split, unlearnable
 from nnref.diagnosis.pipeline.loaded import Loaded
 from nnref.diagnosis.pipeline.numbers import of_targets
 from nnref.diagnosis.pipeline.origins import origins
@@ -112,10 +112,9 @@ def agreement(wanted: Target, given: Target, known: np.ndarray, lag: int) -> flo
     if wanted.kind in ("binary", "multiclass"):
         counted = (a >= 0) & (b >= 0)
         classes = np.eye(max(wanted.classes, given.classes))
-        order = renumbered(classes[b[counted]], classes[a[counted]])
+        order = renumbered(classes[a[counted]], classes[b[counted]])
         named = wanted._replace(answers=a[counted])
-        told = np.argsort(order)[b[counted]] if len(order) else b
-        return max(skill(score(named, each), chance(named)) for each in (told, order[b[counted]]))
+        return skill(score(named, np.argsort(order)[b[counted]]), chance(named))
     if wanted.kind != "regression":
         return float((a == b).mean())
     a, b = ((part - part.mean(0)) / (part.std(0) + 1e-30) for part in (a, b))
@@ -129,17 +128,17 @@ def slipped(loaded: Loaded) -> Iterator[Finding]:
     if kind == "places" or len(x) < bound("rows for no signal"):
         return
 
-    def told(lag: int) -> float:
+    def learned(lag: int) -> float:
         moved = np.roll(y, -lag, 0)
         splits = Splits((x, moved), (x, moved), kind)
         if not splits.comparable:
             return 0.0
         return splits.skill(splits.inside[0], splits.wanted(splits.target))
 
-    here = told(0)
+    here = learned(0)
     if here > bound("signal"):
         return
-    skills = {lag: told(lag) for lag in (*LAGS, *sizes(loaded))}
+    skills = {lag: learned(lag) for lag in (*LAGS, *sizes(loaded))}
     best = max(skills, key=skills.__getitem__)
     if skills[best] > 2 * bound("learnable"):
         yield fault(
@@ -238,7 +237,7 @@ def channels(loaded: Loaded) -> Iterator[Finding]:
             yield fault(
                 "inputs_misread",
                 "inputs",
-                f"{differs}: neighbouring pixels are alike in the raw rows, and not in the loader's",
+                f"{differs}: neighbouring pixels are alike in the raw rows, and not as loaded",
                 f"likeness of neighbours {likeness(x):.2f}, of the raw rows {likeness(raw):.2f}",
                 remedy=remedy.replace("xv", "x"),
                 proof=f"in the order that the remedy restores it is {likeness(other):.2f}",

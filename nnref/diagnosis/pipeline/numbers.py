@@ -100,7 +100,7 @@ def of_images(loaded: Loaded) -> Iterator[Finding]:
             "inputs",
             "the inputs wrapped round at a byte: neighbouring pixels are not alike as they are, "
             f"and are so once {best} is added to each number, modulo {BYTE}",
-            f"likeness of neighbours {likeness(x):.2f}, and {likeness(tried[best]):.2f} turned back",
+            f"likeness of neighbours {likeness(x):.2f}, and {likeness(tried[best]):.2f} then",
             remedy=WIDER,
         )
 
@@ -117,5 +117,5 @@ def batch_statistics(loaded: Loaded) -> Iterator[Finding]:
             "and a single row cannot be asked at all",
             f"{len(batches)} batches",
             healthy="the mean and deviation of all training rows, for every batch",
-            remedy="mean, std = x_train.mean(0), x_train.std(0) once; (x - mean) / std in the batch",
+            remedy="mean, std = x_train.mean(0), x_train.std(0) once; then (x - mean) / std",
         )

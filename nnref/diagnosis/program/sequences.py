@@ -163,6 +163,22 @@ def given_away(start: AtStart) -> Iterator[Finding]:
             return
 
 
+def seen_ahead(start: AtStart, outputs: np.ndarray) -> float:
+    """By how much of the largest output those of early steps change with later steps.
+
+    Args:
+        start: the recipe.
+        outputs: of its sample, (rows, steps, ...).
+    """
+    x = np.asarray(start.sample.x)
+    half = x.shape[1] // 2
+    other = np.array(x)
+    other[:, half:] = np.roll(x, 1, 0)[:, half:]
+    tree, _ = start.network(start.params, start.state, other, jax.random.key(0), False)
+    moved = np.abs(np.asarray(jax.tree.leaves(tree)[0], np.float64) - outputs)[:, :half]
+    return float(moved.max()) / max(float(np.abs(outputs).max()), 1e-30)
+
+
 def future_leakage(start: AtStart) -> Iterator[Finding]:
     """Outputs along a sequence that change with what comes later, where that is the target."""
     s, outputs = start.sample, start.sample.outputs
@@ -172,12 +188,7 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
     following = lag_of_data(x, y if known is None else np.concatenate([known, x[:, -1:]], 1))
     if outputs is None or following != 1 or outputs.shape[:2] != x.shape[:2]:
         return
-    half = x.shape[1] // 2
-    other = np.array(x)
-    other[:, half:] = np.roll(x, 1, 0)[:, half:]
-    tree, _ = start.network(start.params, start.state, other, jax.random.key(0), False)
-    moved = np.abs(np.asarray(jax.tree.leaves(tree)[0], np.float64) - outputs)[:, :half]
-    share = float(moved.max()) / max(float(np.abs(outputs).max()), 1e-30)
+    share = seen_ahead(start, outputs)
     if share > bound("batch dependence"):
         yield fault(
             "leaked_targets",

@@ -84,7 +84,8 @@ def made_by(load: Any) -> Callable[[int], Iterable[Any]]:
         ]
     except (TypeError, ValueError):
         needed = []
-    return (lambda number: load(number)) if needed else (lambda number: load())
+    make: Any = load
+    return (lambda number: make(number)) if needed else (lambda number: make())
 
 
 def epoch_of(

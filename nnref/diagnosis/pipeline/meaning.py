@@ -74,7 +74,7 @@ def beside_raw(loaded: Loaded, raw: np.ndarray) -> Iterator[Finding]:
     wanted, given = (target_of(part, kind) for part in (raw[places], y))
     lags = [lag for lag in (0, *LAGS, *sizes(loaded)) if abs(lag) < len(y)]
     agrees = {lag: agreement(wanted, given, loaded.known, lag) for lag in lags}
-    if None in agrees.values() or agrees[0] >= bound("lookup"):
+    if agrees[0] >= bound("lookup"):
         return
     best = max(lags, key=lambda lag: agrees[lag])
     moved = agrees[best] >= bound("lookup")
@@ -99,15 +99,15 @@ def sizes(loaded: Loaded) -> tuple[int, ...]:
     return (size, -size) if size > max(LAGS) else ()
 
 
-def agreement(wanted: Target, given: Target, known: np.ndarray, lag: int) -> float | None:
+def agreement(wanted: Target, given: Target, known: np.ndarray, lag: int) -> float:
     """How far the targets of rows tell those of their raw rows: 0 by chance, 1 wholly.
 
-    Another number or name of a class, and another scale of a value, are no disagreement. None where
-    the two cannot be compared.
+    Another number of a class, and another scale of a value, are no disagreement, nor are targets
+    of another form.
     """
     a, b = wanted.answers, np.roll(given.answers, -lag, 0)
     if a.shape != b.shape or wanted.kind != given.kind:
-        return None
+        return 1.0
     a, b = a[known], b[known]
     if wanted.kind in ("binary", "multiclass"):
         counted = (a >= 0) & (b >= 0)

@@ -97,7 +97,7 @@ def ready(project: Project) -> Project:
     project.has("python3", PYTHON)
     made = project.make("experiment", "NAME=xor_small")
     assert made.stdout == "nnref run experiments/xor_small.json\n", made.stderr
-    assert [line.split()[-1] for line in project.calls()] == [".venv", "."]
+    assert [line.split()[-1] for line in project.calls()] == [".venv", ".[data]"]
     return project
 
 

@@ -12,8 +12,8 @@ set -u
 what=${1:-run} venv=.venv wanted='.[dev]' cost='300 MB to fetch, a minute or two' constraints=
 names=python3.14:python3.13:python3.12:python3.11:python3:python
 case $what in
-    run) wanted=. ;;
-    bench) wanted='.[bench]' cost='up to several GB to fetch, several minutes' ;;
+    run) wanted='.[data]' ;;
+    bench) wanted='.[bench,data]' cost='up to several GB to fetch, several minutes' ;;
     oldest) venv=.venv-oldest names=python3.11:python3.12:python3.13:python3:python ;;
     newest) venv=.venv-newest ;;
 esac

@@ -8,28 +8,37 @@ from typing import Any
 
 from nnref.errors import UserError, nearest
 
-EXPERIMENTS = Path("experiments")
 PICTURES = (".png", ".svg")
 
 
 def experiment_path(name: str | None) -> Path:
     """The file of an experiment, by its path or its bare name; the error lists them all."""
-    names = experiment_names()
-    listed = f"experiments: {', '.join(names) or 'none in ' + str(EXPERIMENTS.resolve())}"
+    from nnref.experiment.text import experiments_folders
+
+    listed = f"experiments: {', '.join(experiment_paths()) or 'none in ./experiments'}"
     if not name or Path(name).name == ".json":
         raise UserError(f"which experiment? {listed}")
     path = Path(name)
-    by_name = EXPERIMENTS / f"{path.stem}.json"
-    if not path.exists() and not path.suffix and by_name.exists():
-        return by_name
-    if not path.exists():
-        raise UserError(f"there is no file {path}{nearest(path.stem, names)}\n{listed}")
-    return path
+    if path.exists() or path.suffix:
+        by_name = [path]
+    else:
+        by_name = [folder / f"{path.name}.json" for folder in experiments_folders()]
+    for each in by_name:
+        if each.exists():
+            return each
+    names = [file.stem for folder in experiments_folders() for file in folder.glob("*.json")]
+    raise UserError(f"there is no file {path}{nearest(path.stem, names)}\n{listed}")
 
 
-def experiment_names() -> list[str]:
-    """The bare names of all experiments, without the schema beside them."""
-    return sorted(p.stem for p in EXPERIMENTS.glob("*.json") if p.stem != "schema")
+def experiment_paths() -> dict[str, Path]:
+    """The file of each experiment by its bare name, without the schema beside them.
+
+    They are those in `experiments/` here; where there is no such folder, those that nnref brings.
+    """
+    from nnref.experiment.text import experiments_folders
+
+    paths = {path.stem: path for path in experiments_folders()[0].glob("*.json")}
+    return {name: paths[name] for name in sorted(paths) if name != "schema"}
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ RUN_AGAIN = flag("--again", "train what the logbook already has")
 SWEEP_AGAIN = flag("--again", "run what the logbook already has")
 DATASET = argument("dataset", help="its name, like mnist")
 RAW = argument("--manual-dir", type=Path, metavar="DIR", help="folder of its raw files")
+OWN_FILE = argument("-o", "--output", metavar="PATH", help="else its name, in this folder")
 NAMES = argument("names", nargs="*", help="these alone")
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
@@ -157,6 +158,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "plot": (shown.plot_command, RUNS, PICTURE, NO_NETWORK, LOGBOOK),
     "list": (shown.list_command,),
     "show": (shown.show_command, FILE),
+    "copy": (shown.copy_command, EXPERIMENT, OWN_FILE),
     "schema": (shown.schema_command,),
     "parts": (shown.parts_command,),
     "plot-schedule": (shown.plot_schedule_command, FILE, PICTURE),

@@ -6,8 +6,8 @@ from typing import Any
 
 from nnref.cli.arguments import (
     PICTURES,
-    experiment_names,
     experiment_path,
+    experiment_paths,
     logbook_folder,
     output_path,
     wide_console,
@@ -144,7 +144,7 @@ def claims_command(options: argparse.Namespace) -> int:
     from nnref.training.compilation import use_cache
 
     use_cache()
-    names = options.names or experiment_names()
+    names = options.names or [*experiment_paths()]
     paths = with_claim([experiment_path(name) for name in names])
     width = max(len(path.stem) for path in paths)
     failed = skipped = 0

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nnref.cli.arguments import (
-    EXPERIMENTS,
     PICTURES,
-    experiment_names,
     experiment_path,
+    experiment_paths,
     logbook_entries,
     output_path,
     wide_console,
@@ -140,17 +139,30 @@ def list_command(options: argparse.Namespace) -> int:
     """Every experiment in one line."""
     from nnref.experiment.text import blank_comments
 
-    names = experiment_names()
-    if not names:
-        raise UserError(f"no experiments in {EXPERIMENTS.resolve()}")
-    width = max(map(len, names))
-    for name in names:
+    paths = experiment_paths()
+    if not paths:
+        raise UserError(f"no experiments in {Path('experiments').resolve()}")
+    width = max(map(len, paths))
+    for name, path in paths.items():
         try:
-            text = (EXPERIMENTS / f"{name}.json").read_text(encoding="utf-8")
-            about = json.loads(blank_comments(text)).get("about", "")
+            about = json.loads(blank_comments(path.read_text(encoding="utf-8"))).get("about", "")
         except (OSError, ValueError, AttributeError) as error:
             about = f"(unreadable: {error})"
         print(f"{name:<{width}}  {about.split('. ')[0]}")
+    return 0
+
+
+def copy_command(options: argparse.Namespace) -> int:
+    """Copy an experiment into a file of one's own."""
+    path = experiment_path(options.file)
+    own = Path(options.output or path.name)
+    if own.exists():
+        raise UserError(f"{own} is there already; give another file: -o PATH")
+    try:
+        own.write_bytes(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{own}: {(error.strerror or 'not writable').lower()}") from None
+    print(f"{own}     to run it: nnref run {own}")
     return 0
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnref.bounds import Index, Probability
 from nnref.data.prepare import Dataset, Split, Stored, first_five, scale_of, split_rows, warn
-from nnref.data.raw import OWN, DataMissing, prepare_own, quietly, unreachable
+from nnref.data.raw import OWN, DataMissing, catalogue, prepare_own, quietly, unreachable
 from nnref.errors import UserError, nearest
 
 BLOCK = 4096  # records read at once: one by one takes ten times as long
@@ -45,7 +45,7 @@ def parsed(dataset: str) -> tuple[str, str, str]:
 
 def known() -> list[str]:
     """The names of the catalogue."""
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
 
     # Without TensorFlow some builders cannot be imported; their checksums are there all the same.
     sums = (Path(tfds.__file__).parent / "url_checksums").glob("*.txt")
@@ -126,7 +126,7 @@ def prepare_stock(dataset: str, data_dir: Path, manual_dir: Path | None) -> None
             f"{unprepared}, and to prepare it needs TensorFlow: "
             f'pip install "nnref[prepare]", then nnref data prepare {dataset}'
         )
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
 
     reason = unreachable("https://storage.googleapis.com/tfds-data/")
     if reason and manual_dir is None:
@@ -206,7 +206,7 @@ class Records(NamedTuple):
 
 def opened(folder: Path) -> Any:
     """The builder of a prepared data set: its features and its records."""
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV, which it does not need
@@ -219,7 +219,7 @@ def chosen(builder: Any, inputs: str | None, target: str | None) -> tuple[str, s
     Raises:
         UserError: where the data set leaves several to choose from, or they are no arrays.
     """
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
 
     features = dict(sorted(builder.info.features.items()))
     keys = builder.info.supervised_keys
@@ -412,7 +412,7 @@ def looked_at(rows: int, records: Records) -> slice:
 
 def labels_of(folder: Path, builder: Any, records: Records) -> np.ndarray:
     """The labels of all training rows, read without decoding an image."""
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
 
     features = builder.info.features
     undecoded = {

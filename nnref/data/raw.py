@@ -7,6 +7,7 @@ features, so that both read it. Only its image encoder needs TensorFlow: Pillow 
 import contextlib
 import gzip
 import hashlib
+import importlib
 import importlib.util
 import io
 import os
@@ -35,6 +36,31 @@ class DataMissing(UserError):
     """Data that are not on this machine, and cannot be fetched now."""
 
 
+def catalogue_folder() -> Path:
+    """Where the package tensorflow_datasets is: to import it takes seconds.
+
+    Raises:
+        DataMissing: where it is not installed.
+    """
+    package = importlib.util.find_spec("tensorflow_datasets")
+    if package is None or package.origin is None:
+        raise DataMissing(
+            "data: the data sets of the TensorFlow Datasets catalogue need one more package: "
+            'pip install "nnref[data]"'
+        )
+    return Path(package.origin).parent
+
+
+def catalogue() -> Any:
+    """The package tensorflow_datasets, imported by those alone who use it.
+
+    Raises:
+        DataMissing: where it is not installed.
+    """
+    catalogue_folder()
+    return importlib.import_module("tensorflow_datasets")
+
+
 # --- raw files ----------------------------------------------------------------------------------
 
 
@@ -49,10 +75,7 @@ class RawFile(NamedTuple):
 
 def registered(dataset: str) -> list[RawFile]:
     """The raw files of a data set, as TFDS registers them; empty where it does not."""
-    package = importlib.util.find_spec("tensorflow_datasets")  # importing it takes seconds
-    assert package is not None
-    assert package.origin is not None
-    root = Path(package.origin).parent
+    root = catalogue_folder()
     places = [root / f"url_checksums/{dataset}.txt", root / f"datasets/{dataset}/checksums.tsv"]
     lines = [line for place in places if place.is_file() for line in place.read_text().splitlines()]
     rows = [line.split("\t") for line in lines if line]
@@ -275,7 +298,7 @@ def prepare_own(dataset: str, data_dir: Path, manual_dir: Path | None) -> None:
     """
     own = OWN[dataset]
     files = raw_files(dataset, data_dir, manual_dir)
-    import tensorflow_datasets as tfds
+    tfds = catalogue()
 
     kinds: dict[str, Any] = {"id": tfds.features.Text()} if own.numbered else {}
     if own.image:

@@ -7,6 +7,7 @@ import numpy as np
 from nnref.bounds import Count, Fraction
 from nnref.data.catalog import data_folder, opened, prepare_now, splits_of
 from nnref.data.prepare import Dataset, Split, Unit
+from nnref.data.raw import catalogue
 from nnref.errors import UserError
 
 BYTES = tuple(f"{value:02x}" for value in range(256))
@@ -218,11 +219,10 @@ def text_of(dataset: str, data_dir: str | None = None) -> dict[str, str]:
         DataMissing: where it is neither prepared nor can be.
         UserError: for a data set with no text, or several.
     """
-    import tensorflow_datasets
-
+    tfds = catalogue()
     builder = opened(prepare_now(dataset, data_folder(data_dir)))
     features = builder.info.features
-    texts = [n for n, f in features.items() if isinstance(f, tensorflow_datasets.features.Text)]
+    texts = [n for n, f in features.items() if isinstance(f, tfds.features.Text)]
     if len(texts) != 1:
         raise UserError(
             f"data.dataset: {dataset} has {len(texts)} texts in an example, one is needed; "

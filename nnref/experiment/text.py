@@ -35,6 +35,20 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path}: not a text file") from None
 
 
+def experiments_folders() -> list[Path]:
+    """Where experiments are looked for by name: `experiments/` here, then those that nnref brings.
+
+    The wheel has them inside the package; a checkout, beside it.
+    """
+    package = Path(__file__).parents[1]
+    places = [package / "experiments", package.parent / "experiments"]
+    brought = next((place for place in places if place.is_dir()), places[0])
+    here = Path("experiments")
+    if not here.is_dir():
+        return [brought]
+    return [here] if here.resolve() == brought else [here, brought]
+
+
 def in_file(path: Path, message: str) -> str:
     """Lines about a file, each with its path."""
     return "\n".join(f"{path}: {line}" for line in message.split("\n"))

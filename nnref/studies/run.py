@@ -13,7 +13,7 @@ import numpy as np
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment.experiment import Experiment, read
-from nnref.experiment.text import read_text
+from nnref.experiment.text import experiments_folders, read_text
 from nnref.logbook.pages import Page, page_at, page_in, probe_table
 from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
@@ -133,7 +133,7 @@ class Source(NamedTuple):
     name: str
     experiment: Experiment
     page: Page | None  # where the experiment is that of a page
-    folder: Path  # of the files of its twins
+    folder: Path | None  # of its file
 
 
 def source_of(
@@ -152,14 +152,14 @@ def source_of(
     changes |= {"epochs": epochs} if epochs is not None else {}
     if isinstance(experiment, Experiment):
         changed = experiment.replaced(changes) if changes else experiment
-        source = Source("unnamed", changed, None, Path("experiments"))
+        source = Source("unnamed", changed, None, None)
     else:
         path = Path(experiment)
         text = read_text(path)
         page = page_in(path, text)
         experiment = read(path, changes, text)
         if isinstance(page, Page):
-            source = Source(page.name, experiment, page, Path("experiments"))
+            source = Source(page.name, experiment, page, None)
         else:
             source = Source(path.stem, experiment, None, path.parent)
     if source.experiment.sweep is not None:
@@ -172,8 +172,10 @@ def verdict_of(source: Source, records: Sequence[Record]) -> Verdict:
     """The verdict over the records of all seeds; a twin that a claim names is trained for it."""
 
     def twin(name: str) -> dict[str, np.ndarray]:
-        seeds = source.experiment.seeds
-        return run(source.folder / f"{name}.json", seeds=seeds, logbook=None).history
+        folders = [source.folder] if source.folder else experiments_folders()
+        paths = [folder / f"{name}.json" for folder in folders]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        return run(path, seeds=source.experiment.seeds, logbook=None).history
 
     return judge(source.experiment, records, twin)
 

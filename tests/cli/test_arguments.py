@@ -8,8 +8,8 @@ from logbooks import EXPERIMENT, write_page
 
 from nnref.cli.arguments import (
     PICTURES,
-    experiment_names,
     experiment_path,
+    experiment_paths,
     output_path,
     page_of,
     settings,
@@ -52,7 +52,24 @@ def test_a_name_is_a_file_among_the_experiments_unless_there_is_such_a_file(fold
     assert experiment_path("small") == experiment_path("experiments/small.json") == by_name
     (folder / "small").write_text("{}")
     assert experiment_path("small") == Path("small")
-    assert experiment_names() == ["small"]
+    assert experiment_paths() == {"small": by_name}
+
+
+def test_experiments_of_ones_own_stand_before_those_that_nnref_brings(folder):
+    brought = experiment_path("xor_small")
+    assert brought.is_absolute()
+    own = folder / "experiments" / "xor_small.json"
+    own.write_text("{}")
+    assert experiment_path("xor_small") == Path("experiments/xor_small.json")
+
+
+def test_an_experiment_is_copied_to_be_changed_and_never_over_another_file(folder, capsys):
+    assert call(capsys, "copy", "xor_small")[0] == 0
+    assert Path("xor_small.json").read_bytes() == experiment_path("xor_small").read_bytes()
+    code, _, err = call(capsys, "copy", "xor_small")
+    assert code == 2
+    assert "give another file: -o PATH" in err
+    assert call(capsys, "copy", "xor_small", "-o", "nowhere/mine.json")[0] == 2
 
 
 def test_values_of_settings_are_json_where_they_can_be():

@@ -1,5 +1,6 @@
 """The catalogue: found in the right order, read by its features, refused in words."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -67,8 +68,23 @@ def test_a_manual_folder_that_is_not_there_is_refused(place):
     assert told == f"--manual-dir: there is no folder {place / 'nowhere'}"
 
 
+def absent(monkeypatch, package):
+    """Make a package look as if it were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: find(name) if name != package else None
+    )
+
+
+@pytest.mark.parametrize("name", ["mnist", "imdb_reviews"])
+def test_what_needs_the_catalogue_says_what_to_install(place, monkeypatch, name):
+    absent(monkeypatch, "tensorflow_datasets")
+    told = refused(catalog.prepare, name, place / "data", kind=raw.DataMissing)
+    assert told.endswith('pip install "nnref[data]"')
+
+
 def test_what_needs_tensorflow_says_so(place, monkeypatch):
-    monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)
+    absent(monkeypatch, "tensorflow")
     told = refused(catalog.prepare, "imdb_reviews", place / "data", kind=raw.DataMissing)
     assert told.endswith(
         'needs TensorFlow: pip install "nnref[prepare]", then nnref data prepare imdb_reviews'
@@ -89,7 +105,9 @@ def test_with_tensorflow_a_stock_builder_prepares(place, monkeypatch):
         asked.update(keys, name=name)
         return Builder()
 
-    monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: name)
+    find = importlib.util.find_spec
+    there = {"tensorflow": "as if it were there"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there.get(name) or find(name))
     told = refused(catalog.prepare, "imdb_reviews", place / "data", kind=raw.DataMissing)
     assert "there is no network; name the folder of its raw files" in told
     monkeypatch.setattr(tensorflow_datasets, "builder", builder)

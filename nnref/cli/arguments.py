@@ -76,7 +76,7 @@ def page_of(run: str, logbook: Path) -> Path:
     """
     path = experiment_path(run)
     from nnref.experiment.experiment import read
-    from nnref.logbook.pages import page_at, page_paths, read_page
+    from nnref.logbook.pages import page_at, page_paths
 
     if page_at(path) is not None:
         return path
@@ -84,7 +84,7 @@ def page_of(run: str, logbook: Path) -> Path:
     folder = logbook / path.stem
     for seed in experiment.seeds:
         pages = page_paths(folder, experiment.identity, seed)
-        complete = [page for page in pages if read_page(page).complete]
+        complete = [path for path in pages if (page := page_at(path)) and page.complete]
         if complete:
             return complete[-1]
     raise UserError(

@@ -4,6 +4,7 @@ The pages alone are the truth. Beside them `index.json` keeps one entry for each
 are listed at once; what is missing there or older than its page is read from the page.
 """
 
+import fcntl
 import json
 import math
 import operator
@@ -18,10 +19,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from nnref.errors import UserError, nearest
-from nnref.logbook.pages import Page, SweepPage, page_in, read_page
+from nnref.logbook.pages import Page, SweepPage, digest, page_in, read_page
 
 FILE = "index.json"
-FORMAT = 2
+FORMAT = 3
 # Keys of a file that are no settings.
 NO_SETTINGS = ("about", "claim", "seeds", "sweep", "$schema")
 
@@ -184,7 +185,7 @@ def read_entry(path: Path, place: str) -> Entry:
         "page": place,
         "name": page.name,
         "notes": tuple(page.notes),
-        "settings": settings_of(page.text),
+        "settings": settings_of(page.frozen),
         **{key: page.facts.get(key, "") for key in ("identity", "started", "verdict")},
     }
     return entry_of_sweep(page, shared) if isinstance(page, SweepPage) else entry_of(page, shared)
@@ -203,7 +204,10 @@ def read_index(path: Path) -> dict[str, dict[str, Any]]:
     """What the index says; nothing where it is missing, damaged or of another version."""
     try:
         index = orjson.loads(path.read_bytes())
-        return index["pages"] if index["format"] == FORMAT else {}
+        whole = index["format"] == FORMAT and index["sha256"] == digest(
+            orjson.dumps(index["pages"])
+        )
+        return index["pages"] if whole else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -212,7 +216,8 @@ def write_index(path: Path, rows: Mapping[str, Any]) -> None:
     """Write index.json whole or not at all; nothing where the folder is read-only."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        partial.write_bytes(orjson.dumps({"format": FORMAT, "pages": rows}))
+        seal = digest(orjson.dumps(rows))
+        partial.write_bytes(orjson.dumps({"format": FORMAT, "sha256": seal, "pages": rows}))
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -430,6 +435,16 @@ def loss_of(attempt: Attempt) -> float:
 # --- remarks ------------------------------------------------------------------------------------
 
 
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds the lock of a page, as the one does that writes it."""
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def note(path: Path, text: str, now: str) -> None:
     """Append a remark to a page, as a line of its own.
 
@@ -440,8 +455,10 @@ def note(path: Path, text: str, now: str) -> None:
     if not remark:
         raise UserError("an empty remark given; write what you want to remember")
     try:
-        before = read_page(path).before_a_line
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(f"{before}// note: {now} {remark}\n")
+        page = read_page(path)
+        # While a run writes the page, its lines are whole, and it must not hear of a torn one.
+        before = "" if is_being_written(path) else page.before_a_line
+        with path.open("ab", buffering=0) as stream:
+            stream.write(f"{before}// note: {now} {remark}\n".encode())
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

@@ -5,13 +5,16 @@ comment lines: where and when it ran, one line of measures an epoch, the verdict
 only grows; no line is ever rewritten.
 """
 
+import hashlib
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -22,7 +25,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 TORN = " (torn)"
+# What NumPy raises for files of arrays that are missing, damaged or none.
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, BadZipFile, zlib.error)
 HEAD = re.compile(r"^// (sweep )?page (\d+) of (.+)$", re.MULTILINE)
+SEAL = re.compile(r"^// sha256: ([0-9a-f]{64})$", re.MULTILINE)  # of all that stands above it
+NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.*$")  # of a folder beneath the logbook
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,12 @@ class WrittenPage:
     def goes_on_with(self, facts: Mapping[str, str]) -> bool:
         """Whether the run was cut short where the same facts would give the same losses."""
         return not self.complete and facts.items() <= self.facts.items()
+
+    @property
+    def frozen(self) -> str:
+        """The text of the experiment: all that stands above the head."""
+        head = HEAD.search(self.text)
+        return self.text[: head.start()] if head else self.text
 
     @property
     def before_a_line(self) -> str:
@@ -71,7 +84,7 @@ class Page(WrittenPage):
         """The frozen experiment."""
         from nnref.experiment.experiment import parse
 
-        return parse(self.text)
+        return parse(self.frozen)
 
     @property
     def seed(self) -> int:
@@ -111,16 +124,23 @@ def page_in(path: Path, text: str) -> Page | SweepPage | None:
     """The page in the text of a file, without a torn last line; None where it is no page.
 
     Raises:
-        UserError: for a page of a newer format.
+        UserError: for a page of a newer format, or one that was changed after it was written.
     """
     head = HEAD.search(text)
     if head is None:
         return None
     of_sweep, written_format, name = head.groups()
+    refuse_name(path, name)
     if int(written_format) > FORMAT:
         raise UserError(
             f"{path}: written by a newer nnref (format {written_format}, this one reads "
             f"{FORMAT}); upgrade"
+        )
+    seal = SEAL.search(text)
+    if seal is not None and digest(text[: seal.start()].encode()) != seal[1]:
+        raise UserError(
+            f"{path}: changed after it was written; bring back what it was, or move it away and "
+            "run the experiment again"
         )
     facts: dict[str, str] = {}
     columns: list[str] = []
@@ -133,15 +153,44 @@ def page_in(path: Path, text: str) -> Page | SweepPage | None:
             columns = cells
         # Rows stand in order; a torn one is marked so when the run goes on, and comes again.
         elif first == str(len(rows)) and len(cells) == len(columns):
-            rows.append([np.nan if cell == "-" else float(cell) for cell in cells])
+            rows.append([np.nan if cell == "-" else figure(path, cell) for cell in cells])
         elif ": " in line:
             key, _, value = line[3:].partition(": ")
             facts[key] = value
     if of_sweep:
         lines = [value for key, value in facts.items() if re.fullmatch(r"variant \d+", key)]
-        return SweepPage(path, name, text, facts, [json.loads(line) for line in lines])
+        try:
+            return SweepPage(path, name, text, facts, [json.loads(line) for line in lines])
+        except ValueError as error:
+            raise UserError(f"{path}: a variant is damaged: {error}") from None
     table = np.array(rows, np.float32).reshape(len(rows), len(columns))
     return Page(path, name, text, facts, dict(zip(columns, table.T, strict=True)))
+
+
+def figure(path: Path, cell: str) -> float:
+    """A number of a page; a UserError where it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        raise UserError(f"{path}: damaged: {cell!r} is no number") from None
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def refuse_name(path: Path, name: str) -> None:
+    """Refuse the name of an experiment that is none of a folder beneath the logbook.
+
+    Raises:
+        UserError: for one with a slash or a control character, or of dots alone.
+    """
+    if NO_NAME.search(name):
+        raise UserError(
+            f"{path}: {name!r} is no name of an experiment; one has no slash, no line break, and "
+            "more than dots"
+        )
 
 
 def any_page_at(path: Path) -> Page | SweepPage | None:
@@ -217,7 +266,7 @@ def probes_of(page: Page) -> dict[str, np.ndarray] | None:
         meaning.
     """
     table = probe_table(page.path)
-    if table is None:
+    if table is None or page.facts.get("layers", digest_of(table)) != digest_of(table):
         return None
     layers = [name for name in table.dtype.names or () if name not in ("step", "epoch")]
     measures = table.dtype[layers[0]].names or ()
@@ -229,6 +278,11 @@ def probe_table(page: Path) -> np.ndarray | None:
     """The measures of the layers as `probes.table` made them; None where there are none."""
     try:
         table = np.load(probes_path(page), allow_pickle=False)
-    except (OSError, ValueError):
+    except UNREADABLE:
         return None  # not measured, or not written by us
     return table if {"step", "epoch"} < set(table.dtype.names or ()) else None
+
+
+def digest_of(table: np.ndarray) -> str:
+    """SHA-256 of a table of measures."""
+    return digest(np.ascontiguousarray(table).tobytes())

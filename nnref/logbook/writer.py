@@ -6,6 +6,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,31 +18,47 @@ import orjson
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.logbook.pages import FORMAT, Page, SweepPage, numbered, probes_path, read_page
+from nnref.logbook.pages import (
+    FORMAT,
+    Page,
+    SweepPage,
+    digest,
+    digest_of,
+    numbered,
+    page_at,
+    probes_path,
+)
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def open_alone(path: Path, mode: str) -> IO[str]:
+def open_alone(path: Path, new: bool) -> IO[bytes]:
     """Open a page to write on it, as the only one that does; its folder is made.
 
+    Each write goes to the end of the file, whoever else has appended a remark meanwhile.
+
     Raises:
+        FileExistsError: where a new page is there already.
         UserError: where another process is writing the page, or the folder cannot be written.
     """
+    flags = os.O_WRONLY | os.O_APPEND | (os.O_CREAT | os.O_EXCL if new else 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open(mode, encoding="utf-8")
+        stream = os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise UserError(
             f"{path}: {(error.strerror or 'cannot be written').lower()}; "
             "choose another folder with --logbook, or none with --no-logbook"
         ) from None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise UserError(f"{path}: another process is writing this page") from None
-    return stream
+    for _ in range(10):  # a remark looks for a lock, and has one for an instant
+        with suppress(BlockingIOError):
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return stream
+        time.sleep(0.02)
+    stream.close()
+    raise UserError(f"{path}: another process is writing this page")
 
 
 Kind = TypeVar("Kind", Page, SweepPage)
@@ -52,7 +69,7 @@ class PageWriter(Generic[Kind]):
 
     def __init__(
         self,
-        read: Callable[[Path], Kind],
+        page_of: Callable[[Path], Kind | None],
         place: Path,
         title: str,
         identity: str,
@@ -63,7 +80,7 @@ class PageWriter(Generic[Kind]):
         """Open a new page, or go on with the last one where it was cut short.
 
         Args:
-            read: reads a page of this kind.
+            page_of: reads a page of this kind; None where a file is none, as an empty one.
             place: path of the first such page, without its ending; later ones add a number to it.
             title: the first line below the experiment.
             identity: of the run or the sweep.
@@ -75,18 +92,17 @@ class PageWriter(Generic[Kind]):
         Raises:
             UserError: where another process is writing the page, or the folder cannot be written.
         """
+        self.conditions = dict(facts)
         paths = numbered(place.parent, place.name)
-        last = read(paths[-1]) if paths and not again else None
+        pages = [] if again else [page for path in paths if (page := page_of(path)) is not None]
         # What stood on the page before, where a run goes on.
-        self.written = last if last is not None and last.goes_on_with(facts) else None
+        self.written = pages[-1] if pages and pages[-1].goes_on_with(facts) else None
         if self.written is not None:
             self.path = self.written.path
-            self.stream = open_alone(self.path, "a")
+            self.stream = open_alone(self.path, new=False)
             self.write(f"{self.written.before_a_line}// continued: {now()}\n")
         else:
-            number = f"-{len(paths) + 1}" if paths else ""
-            self.path = place.with_name(f"{place.name}{number}.json")
-            self.stream = open_alone(self.path, "x")
+            self.path, self.stream = new_page(place)
             self.write(f"{experiment.to_json()}// {title}\n")
             self.facts({"identity": identity, "started": now(), **facts})
 
@@ -97,13 +113,31 @@ class PageWriter(Generic[Kind]):
         self.stream.close()
 
     def write(self, text: str) -> None:
-        """Append text, and put it on disk."""
-        self.stream.write(text)
-        self.stream.flush()
+        """Append text to the file; most of it, mostly all, in one call of the system."""
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[self.stream.write(rest) :]
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Append a line for each fact."""
         self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
+
+    def conclude(self, facts: Mapping[str, str]) -> None:
+        """Append the last facts, and the digest of the whole page: a later change is noticed."""
+        self.facts(facts)
+        self.facts({"sha256": digest(self.path.read_bytes())})
+
+
+def new_page(place: Path) -> tuple[Path, IO[bytes]]:
+    """The next page of its number, opened; another process may take a number meanwhile."""
+    number = len(numbered(place.parent, place.name))
+    while True:
+        number += 1
+        path = place.with_name(f"{place.name}{f'-{number}' if number > 1 else ''}.json")
+        try:
+            return path, open_alone(path, new=True)
+        except FileExistsError:
+            continue
 
 
 class Writer(PageWriter[Page]):
@@ -122,8 +156,9 @@ class Writer(PageWriter[Page]):
         identity, title = experiment.identity, f"page {FORMAT} of {name}"
         frozen = experiment.model_copy(update={"seeds": (seed,)})
         place = folder / f"{identity}-seed{seed}"
-        super().__init__(read_page, place, title, identity, frozen, facts, again)
+        super().__init__(page_at, place, title, identity, frozen, facts, again)
         self.columns: list[str] = list(self.written.history) if self.written else []
+        self.layers: dict[str, str] = {}  # the digest of their measures, a fact at the end
 
     def rows(self, first: int, history: dict[str, np.ndarray]) -> None:
         """Append the lines of the epochs from `first` on; what the page already has is compared.
@@ -150,6 +185,10 @@ class Writer(PageWriter[Page]):
         lines = [f"// {epoch} {row}\n" for epoch, row in enumerate(in_decimals(table), first)]
         self.write("".join(lines))
 
+    def conclude(self, facts: Mapping[str, str]) -> None:
+        """Append the last facts, with the digests of the measures of the layers and of the page."""
+        super().conclude(self.layers | dict(facts))
+
     def probes(self, table: np.ndarray) -> None:
         """Keep the measures of the layers beside the page; a table replaces one of fewer rows."""
         path = probes_path(self.path)
@@ -157,6 +196,7 @@ class Writer(PageWriter[Page]):
         with half.open("wb") as stream:
             np.save(stream, table, allow_pickle=False)
         half.replace(path)
+        self.layers = {"layers": digest_of(table)}
 
 
 def in_decimals(table: np.ndarray) -> list[str]:

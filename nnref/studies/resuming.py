@@ -11,7 +11,7 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.logbook.pages import Page, page_paths, read_page
+from nnref.logbook.pages import Page, page_at, page_paths
 from nnref.logbook.verdicts import Record, seeds_in_words
 from nnref.logbook.writer import Writer
 from nnref.training import checkpoint, loop, stream, train
@@ -33,10 +33,16 @@ class AlreadyRun(UserError):
         )
 
 
-def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], folder: Path) -> Path:
-    """The folder of the checkpoints of some seeds trained together, beside their pages."""
+def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], page: Path) -> Path:
+    """The folder of the checkpoints of some seeds trained together, beside a page of them.
+
+    A run made again, on a page with a number, has its own: another process may be at the first.
+    """
     group = hashlib.sha256(repr(tuple(seeds)).encode()).hexdigest()[:6]
-    return folder / "checkpoints" / f"{experiment.identity}-{group}"
+    number = page.stem.partition("-seed")[2].partition("-")[2]
+    return (
+        page.parent / "checkpoints" / "-".join(filter(None, (experiment.identity, group, number)))
+    )
 
 
 def resumed(
@@ -60,7 +66,7 @@ def resumed(
     else:
         place = place / STREAM
         like, _ = stream.like(setup, plan, setup.experiment.hyperparameters, seeds, task)
-    restored = checkpoint.restore(place, like)
+    restored = checkpoint.restore(place, like, data_of(writers))
     if restored is None or restored[0] > min(page.epochs for page in pages if page):
         return None
     # The page of a seed that had ended does not say at which step; the repetition finds it again.
@@ -76,13 +82,18 @@ def states_like(
     return jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)[0]
 
 
-def save_checkpoint(place: Path, chunk: loop.Chunk) -> None:
+def save_checkpoint(place: Path, chunk: loop.Chunk, data: str) -> None:
     """Keep the states after a chunk or, where data are streamed, the position in the stream."""
     epoch = chunk.first + len(chunk.active) - 1
     if chunk.position is None:
-        checkpoint.save(place, epoch, chunk.states)
+        checkpoint.save(place, epoch, chunk.states, data)
     else:
-        checkpoint.save(place / STREAM, epoch, chunk.position())
+        checkpoint.save(place / STREAM, epoch, chunk.position(), data)
+
+
+def data_of(writers: Mapping[int, Writer]) -> str:
+    """The fingerprint of the data that runs are trained on, as their pages say it."""
+    return next((writer.conditions.get("data", "") for writer in writers.values()), "")
 
 
 # --- histories out of chunks and pages ----------------------------------------------------------
@@ -118,8 +129,8 @@ def finished(folder: Path, experiment: Experiment, fingerprint: str) -> dict[int
     known = {}
     for seed in experiment.seeds:
         for path in page_paths(folder, experiment.identity, seed):
-            page = read_page(path)
-            if page.complete and page.facts.get("data") == fingerprint:
+            page = page_at(path)
+            if page is not None and page.complete and page.facts.get("data") == fingerprint:
                 known[seed] = page
     return known
 

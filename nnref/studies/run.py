@@ -14,7 +14,7 @@ from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment.experiment import Experiment, read
 from nnref.experiment.text import experiments_folders, read_text
-from nnref.logbook.pages import Page, page_at, page_in, probe_table
+from nnref.logbook.pages import Page, page_at, page_in, probe_table, refuse_name
 from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
@@ -123,7 +123,7 @@ def run(
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
         for seed, writer in writers.items():
-            writer.facts(facts_at_end(records[seed], verdict, seconds))
+            writer.conclude(facts_at_end(records[seed], verdict, seconds))
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
 
 
@@ -162,6 +162,7 @@ def source_of(
             source = Source(page.name, experiment, page, None)
         else:
             source = Source(path.stem, experiment, None, path.parent)
+    refuse_name(Path(source.name), source.name)
     if source.experiment.sweep is not None:
         name = source.name
         raise UserError(f"{name} is a sweep of many experiments: nnref sweep {name}")
@@ -222,8 +223,9 @@ def train_seeds(
         Interrupted: after Ctrl-C, a checkpoint having been written where there are pages.
     """
     experiment, plan = setup.experiment, plan_of(setup.experiment)
-    folder = next((writer.path.parent for writer in writers.values()), None)
-    place = None if folder is None else resuming.checkpoint_folder(experiment, seeds, folder)
+    page = next((writer.path for writer in writers.values()), None)
+    place = None if page is None else resuming.checkpoint_folder(experiment, seeds, page)
+    data = resuming.data_of(writers)
     resume = resuming.resumed(place, setup, plan, seeds, task, writers)
     chunks: list[loop.Chunk] = []
     states: Any = None
@@ -246,13 +248,13 @@ def train_seeds(
             due = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
             if place is not None and (due or interrupted()):
                 layers.write()
-                resuming.save_checkpoint(place, chunk)
+                resuming.save_checkpoint(place, chunk, data)
                 saved = time.monotonic()
             if interrupted():
                 raise Interrupted
     layers.write()
     if place is not None and time.monotonic() - began > SECONDS_WORTH_KEEPING:
-        checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states)
+        checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states, data)
     test = {}
     if any(claim.metric.startswith("test_") for claim in experiment.claim):
         test = test_measures(setup, experiment.hyperparameters, states, task)
@@ -365,8 +367,9 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
     seeds, plan = experiment.seeds, plan_of(experiment)
     like = resuming.states_like(setup, plan, seeds, task)
-    folder = resuming.checkpoint_folder(experiment, seeds, page.path.parent)
-    restored = checkpoint.restore(folder, like) if folder.is_dir() else None
+    folder = resuming.checkpoint_folder(experiment, seeds, page.path)
+    data = page.facts["data"]
+    restored = checkpoint.restore(folder, like, data) if folder.is_dir() else None
     if restored is not None and restored[0] >= page.epochs:
         states = restored[1]
     else:

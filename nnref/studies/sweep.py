@@ -68,7 +68,7 @@ def sweep(
         raise AlreadyRun(result, outcome, page.path)
     with SweepWriter(Path(logbook), plan, again) as writer:
         result = run_plan(plan, writer.progress(plan), listener, writer)
-        writer.conclude(result)
+        writer.end(result)
     return result
 
 

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from nnref.errors import UserError
-from nnref.logbook.pages import FORMAT, SweepPage, numbered, read_sweep_page
+from nnref.logbook.pages import FORMAT, UNREADABLE, SweepPage, digest, numbered, sweep_page_at
 from nnref.logbook.verdicts import Record, padded
 from nnref.logbook.writer import PageWriter, machine_facts, now
 from nnref.studies.groups import Job
@@ -33,9 +32,7 @@ class SweepWriter(PageWriter[SweepPage]):
             facts["fresh"] = f"the tuned alternatives, on seeds from {plan.seeds[0]}"
         place = logbook / plan.name / f"sweep-{plan.identity}"
         title = f"sweep page {FORMAT} of {plan.name}"
-        super().__init__(
-            read_sweep_page, place, title, plan.identity, plan.experiment, facts, again
-        )
+        super().__init__(sweep_page_at, place, title, plan.identity, plan.experiment, facts, again)
         self.parts = self.path.with_suffix(".parts")
         self.unsaved: list[dict[Job, Progress]] = []
         self.saved = time.monotonic()
@@ -62,13 +59,15 @@ class SweepWriter(PageWriter[SweepPage]):
                 progress |= {job: each for job, each in block.items() if job in jobs}
         return progress
 
-    def conclude(self, result: SweepResult) -> None:
+    def end(self, result: SweepResult) -> None:
         """Write all losses and the lines of the page, the verdict at the very end."""
-        write_arrays(self.path.with_suffix(".npz"), arrays_of_all(result), compressed=True)
+        losses = self.path.with_suffix(".npz")
+        write_arrays(losses, arrays_of_all(result), compressed=True)
         numbers = range(len(result.variants))
         facts = {f"variant {n}": json.dumps(line_of(result, n)) for n in numbers}
+        facts["losses"] = digest(losses.read_bytes())
         facts["ended"] = f"{now()}, after {result.seconds:.3g} s"
-        self.facts(facts | {"verdict": result.sentence})
+        super().conclude(facts | {"verdict": result.sentence})
         shutil.rmtree(self.parts, ignore_errors=True)
 
 
@@ -103,7 +102,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays}
 
 
-UNREADABLE = (OSError, ValueError, KeyError, BadZipFile)
 HISTORY, LEAF, TEST = "history:", "leaf:", "test:"
 
 
@@ -178,9 +176,9 @@ def data_of(plan: SweepPlan) -> str:
 def finished_page(plan: SweepPlan, logbook: Path) -> SweepPage | None:
     """The page of a sweep that the logbook has: run to its end, and on the same data."""
     paths = numbered(logbook / plan.name, f"sweep-{plan.identity}")
-    last = read_sweep_page(paths[-1]) if paths else None
-    same = last is not None and last.complete and last.facts.get("data") == data_of(plan)
-    return last if same else None
+    pages = [page for path in paths if (page := sweep_page_at(path)) is not None]
+    same = pages and pages[-1].complete and pages[-1].facts.get("data") == data_of(plan)
+    return pages[-1] if same else None
 
 
 def known(plan: SweepPlan, logbook: Path) -> SweepResult | None:
@@ -201,6 +199,8 @@ def result_of(page: SweepPage, plan: SweepPlan) -> SweepResult:
     """
     path = page.path.with_suffix(".npz")
     try:
+        if page.facts.get("losses", whole := digest(path.read_bytes())) != whole:
+            raise ValueError("they are not those that the page was written with")
         arrays = read_arrays(path)
     except UNREADABLE as error:
         raise UserError(

@@ -38,11 +38,16 @@ class Damaged(Exception):
     """A checkpoint does not hold what was saved."""
 
 
-def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
+class OtherData(Exception):
+    """A checkpoint is of a network that was trained on other data."""
+
+
+def save(folder: str | os.PathLike[str], epoch: int, state: Tree, data: str = "") -> None:
     """Write a checkpoint, then delete all but this one and the one before.
 
     Checkpoints of later epochs are deleted too: runs that went back write their future anew. A
     folder is for one set of runs, and a state is any tree of JAX or NumPy arrays and typed keys.
+    `data` is the fingerprint of what they are trained on.
     """
     folder = Path(folder).absolute()
     complete = folder / f"epoch-{epoch:010d}"
@@ -55,6 +60,7 @@ def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
     with_orbax(lambda ocp, orbax: orbax.save(partial / "arrays", args=ocp.StandardSave(arrays)))
     content = {
         "epoch": epoch,
+        "data": data,
         "structure": {name: kind(leaf) for name, leaf in leaves.items()},
         "arrays": {name: array_digest(array) for name, array in arrays.items()},
         "files": file_digests(partial),
@@ -71,8 +77,10 @@ def save(folder: str | os.PathLike[str], epoch: int, state: Tree) -> None:
             shutil.rmtree(path)
 
 
-def restore(folder: str | os.PathLike[str], like: Tree) -> tuple[int, Tree] | None:
+def restore(folder: str | os.PathLike[str], like: Tree, data: str = "") -> tuple[int, Tree] | None:
     """The newest checkpoint that is bit for bit what was saved, with the structure of `like`.
+
+    One of other data than those of the fingerprint `data` is passed over.
 
     Returns:
         The number of the last finished epoch and the state, uncommitted on the default device
@@ -87,8 +95,10 @@ def restore(folder: str | os.PathLike[str], like: Tree) -> tuple[int, Tree] | No
     good, damaged = None, []
     for path in reversed(checkpoints(Path(folder).absolute())):
         try:
-            good = read(path, structure)
+            good = read(path, structure, data)
             break
+        except OtherData:
+            continue
         except (Damaged, OSError) as error:
             damaged.append(f"{path.name} ({error})")
     if damaged:
@@ -103,7 +113,7 @@ def restore(folder: str | os.PathLike[str], like: Tree) -> tuple[int, Tree] | No
     return epoch, jax.tree.unflatten(jax.tree.structure(like), state)
 
 
-def read(path: Path, structure: dict[str, str]) -> tuple[int, Mapping[str, np.ndarray]]:
+def read(path: Path, structure: dict[str, str], data: str) -> tuple[int, Mapping[str, np.ndarray]]:
     """Epoch and arrays of one checkpoint, verified.
 
     What Orbax raises over files that are as they were written is no damage, and is not caught.
@@ -112,6 +122,8 @@ def read(path: Path, structure: dict[str, str]) -> tuple[int, Mapping[str, np.nd
     if hashlib.sha256(text).hexdigest().encode() != digest:
         raise Damaged("digests is not what was written")
     content = json.loads(text)
+    if data and content.get("data", data) != data:  # older checkpoints do not say theirs
+        raise OtherData
     if content["structure"] != structure:
         raise UserError(
             f"checkpoint {path} is of another structure: "

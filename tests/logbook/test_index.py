@@ -6,12 +6,13 @@ import shutil
 import time
 
 import numpy as np
+import orjson
 import pytest
 
 from nnref import cli
 from nnref.errors import UserError
 from nnref.logbook.index import FILE, attempts, changes, entries, near, note, ordered, tree, where
-from nnref.logbook.pages import read_page
+from nnref.logbook.pages import digest, read_page
 
 SETTINGS = {
     "about": "for the tests",
@@ -97,13 +98,18 @@ def test_the_index_is_used_where_pages_have_not_changed(logbook):
     index = json.loads((logbook / FILE).read_text())
     index["pages"]["xor/aaaa-seed0.json"]["entry"]["verdict"] = "from the index"
     (logbook / FILE).write_text(json.dumps(index))
+    assert entries(logbook)[0][0].verdict == "learned", "an index that was changed is not believed"
+    index["sha256"] = digest(orjson.dumps(index["pages"]))
+    (logbook / FILE).write_text(json.dumps(index))
     assert entries(logbook)[0][0].verdict == "from the index"
     page = logbook / "xor" / "aaaa-seed0.json"
     page.write_text(page.read_text() + "// note: changed\n")
     assert entries(logbook)[0][0].verdict == "learned", "the pages are the truth"
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"format": 99, "pages": {}}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"format": 99, "pages": {}}', '{"format": 3, "pages": [1]}']
+)
 def test_an_index_is_rebuilt(logbook, damage):
     before = entries(logbook)
     (logbook / FILE).write_text(damage)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from small import SPIRALS, pages
+from small import SPIRALS, CutShort, pages
 
 import nnref
-from nnref.logbook.pages import FORMAT, page_paths, read_page
+from nnref.logbook.index import note
+from nnref.logbook.pages import FORMAT, page_paths, probes_of, probes_path, read_page
+from nnref.training import loop
 
 CONTENT = SPIRALS  # of `file`, on two seeds
 
@@ -23,7 +25,76 @@ def test_a_page_is_the_experiment_and_what_came_of_it(file, logbook):
     assert list(page.history) == ["train_loss", "valid_loss", "train_accuracy", "valid_accuracy"]
     for name, values in page.history.items():
         np.testing.assert_array_equal(values, run.history[name][1])
-    assert page.text.splitlines()[-1].startswith("// verdict: valid_loss ")
+    verdict, seal = page.text.splitlines()[-2:]
+    assert verdict.startswith("// verdict: valid_loss ")
+    assert seal.startswith("// sha256: ")
+
+
+def test_a_page_that_was_changed_is_told_and_remarks_change_nothing(file, logbook):
+    nnref.run(file, logbook=logbook)
+    path = pages(logbook)[0]
+    note(path, "a remark", "2026-11-29")
+    assert read_page(path).notes == ["2026-11-29 a remark"]
+    text = path.read_text()
+    loss = read_page(path).facts["verdict"].split()[1]
+    path.write_text(text.replace(f"verdict: valid_loss {loss}", "verdict: valid_loss 0.0001"))
+    with pytest.raises(nnref.UserError, match="changed after it was written"):
+        read_page(path)
+
+
+def test_measures_of_layers_that_are_not_those_of_the_page_are_not_believed(file, logbook):
+    nnref.run(file, logbook=logbook)
+    page = read_page(pages(logbook)[0])
+    assert probes_of(page) is not None
+    table = np.load(probes_path(page.path))
+    table["step"][0] += 1
+    np.save(probes_path(page.path), table)
+    assert probes_of(page) is None
+    probes_path(page.path).write_bytes(b"")
+    assert probes_of(page) is None
+
+
+@pytest.mark.parametrize("torn", ["\0\0\0", "/", "// 3 0.", "// 3 0.1\n\0\0"])
+def test_a_page_torn_by_a_loss_of_power_goes_on(file, logbook, monkeypatch, torn):
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    whole = nnref.run(file, logbook=None)
+    with pytest.raises(RuntimeError, match="killed"):
+        nnref.run(file, logbook=logbook, listener=CutShort(3))
+    for path in pages(logbook):
+        path.write_text(path.read_text() + torn)
+    nnref.run(file, logbook=logbook)
+    for path, losses in zip(pages(logbook), whole.history["valid_loss"], strict=True):
+        page = read_page(path)
+        assert page.complete
+        assert page.experiment.seeds
+        np.testing.assert_array_equal(page.history["valid_loss"], losses)
+
+
+def test_an_empty_page_blocks_nothing(file, logbook):
+    run = nnref.run(file, logbook=logbook)
+    for path in pages(logbook):
+        path.write_text("")
+    again = nnref.run(file, logbook=logbook)
+    np.testing.assert_array_equal(again.history["valid_loss"], run.history["valid_loss"])
+    assert len(pages(logbook)) == 4
+
+
+@pytest.mark.parametrize("name", ["../out", "..", "a\x1bb", "/etc"])
+def test_a_name_leads_nowhere_else(tmp_path, name):
+    page = tmp_path / "page.json"
+    page.write_text(f"{{}}\n// page {FORMAT} of {name}\n")
+    with pytest.raises(nnref.UserError, match="is no name of an experiment"):
+        read_page(page)
+
+
+@pytest.mark.parametrize("name", ["...json", "a\nb.json"])
+def test_a_file_whose_name_is_no_name_is_refused(file, logbook, name):
+    path = file.with_name(name)
+    path.write_text(file.read_text())
+    with pytest.raises(nnref.UserError, match="is no name of an experiment"):
+        nnref.run(path, logbook=logbook)
+    assert not logbook.exists()
 
 
 def test_pages_are_told_from_other_files(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from small import SPIRALS, CutShort, pages
 
 import nnref
+from nnref.logbook.index import note
 from nnref.logbook.pages import read_page
-from nnref.logbook.writer import in_decimals
+from nnref.logbook.writer import in_decimals, new_page
 from nnref.studies import listeners
 from nnref.training import loop
 
@@ -86,3 +87,31 @@ def test_a_folder_that_cannot_be_written(file, tmp_path):
     (tmp_path / "logbook").write_text("a file, not a folder")
     with pytest.raises(nnref.UserError, match="--no-logbook"):
         nnref.run(file, logbook=tmp_path / "logbook")
+
+
+def test_a_remark_while_a_run_writes_its_page_is_kept(file, logbook, monkeypatch):
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+
+    class Remarks(listeners.Listener):
+        def hears(self, chunk):
+            for path in pages(logbook):
+                note(path, f"at {chunk.first}", "2026-11-29")
+
+    run = nnref.run(file, logbook=logbook, listener=Remarks())
+    for path, losses in zip(pages(logbook), run.history["train_loss"], strict=True):
+        page = read_page(path)
+        assert page.complete
+        assert len(page.notes) == 7
+        np.testing.assert_array_equal(page.history["train_loss"], losses)
+
+
+def test_two_that_begin_a_page_at_once_have_one_each(tmp_path):
+    pages_ = [new_page(tmp_path / "a-seed0") for _ in range(3)]
+    assert [path.name for path, _ in pages_] == ["a-seed0.json", "a-seed0-2.json", "a-seed0-3.json"]
+    for _, stream in pages_:
+        stream.close()
+    (tmp_path / "a-seed0-2.json").unlink()  # as if another process took the third meanwhile
+    path, stream = new_page(tmp_path / "a-seed0")
+    stream.close()
+    assert path.name == "a-seed0-4.json"

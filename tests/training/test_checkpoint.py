@@ -363,3 +363,11 @@ def test_the_digests_can_be_read_by_people(tmp_path):
     assert content["epoch"] == 6
     assert content["structure"]["['kernel']"] == "float32[5,30,20]"
     assert content["structure"].keys() == content["arrays"].keys()
+
+
+def test_a_checkpoint_of_other_data_is_passed_over(tmp_path):
+    checkpoint.save(tmp_path, 3, runs(3), data="mine")
+    assert checkpoint.restore(tmp_path, runs(0), data="mine")[0] == 3
+    assert checkpoint.restore(tmp_path, runs(0), data="others") is None
+    assert checkpoint.restore(tmp_path, {"of": jnp.ones(2)}, data="others") is None
+    assert checkpoint.restore(tmp_path, runs(0))[0] == 3, "who does not say takes any"

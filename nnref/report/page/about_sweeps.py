@@ -71,7 +71,7 @@ def sections_of_sweep(page: SweepPage) -> list[Section]:
 
 def headline(page: SweepPage) -> Headline:
     """The verdict, and how large the sweep was."""
-    about = json.loads(blank_comments(page.text)).get("about", "")
+    about = json.loads(blank_comments(page.frozen)).get("about", "")
     facts = [
         ("runs", page.facts.get("runs", "–")),
         ("started", page.facts.get("started", "–")[:16]),
@@ -219,7 +219,7 @@ def name_of(variant: dict[str, Any]) -> str:
 
 def experiment_section(page: SweepPage) -> Section:
     """The file."""
-    text = "\n".join(line for line in blank_comments(page.text).split("\n") if line.strip())
+    text = "\n".join(line for line in blank_comments(page.frozen).split("\n") if line.strip())
     title = f"{page.name} {page.facts.get('identity', '')}, defaults filled in"
     about = "The page of a sweep is a file of it: nnref sweep PAGE --again repeats it."
     return Section("experiment", "The experiment", [Code(title, text, folded=True)], about)

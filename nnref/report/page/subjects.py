@@ -40,7 +40,7 @@ class Subject:
     @cached_property
     def settings(self) -> dict[str, object]:
         """Flat, as the index has them."""
-        return settings_of(self.pages[0].text)
+        return settings_of(self.pages[0].frozen)
 
     @cached_property
     def records(self) -> list[Record]:

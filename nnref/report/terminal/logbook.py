@@ -72,7 +72,7 @@ def side_of(
     page = page_at(path)
     if page is not None:
         own = [e for e in entries if (logbook / e.page).resolve() == path.resolve()]
-        return Side(word, settings_of(page.text), own, [page.history])
+        return Side(word, settings_of(page.frozen), own, [page.history])
     runs = [e for e in entries if word == e.name or e.identity.startswith(word)]
     if path.exists() or not runs:
         # Only here is JAX needed: importing it takes ten times as long as listing a logbook.

@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnref.diagnosis.api import diagnose
+    from nnref.diagnosis.loop.examine import examine
     from nnref.diagnosis.pipeline.examine import examine_data
     from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
@@ -27,6 +28,7 @@ DOORS = {
     "crawl": "nnref.studies.crawl",
     "diagnose": "nnref.diagnosis.api",
     "diagnose_history": "nnref.diagnosis.run.watch",
+    "examine": "nnref.diagnosis.loop.examine",
     "examine_data": "nnref.diagnosis.pipeline.examine",
     "lr_range": "nnref.studies.lr_range",
     "run": "nnref.studies.run",
@@ -43,6 +45,7 @@ __all__ = [
     "crawl",
     "diagnose",
     "diagnose_history",
+    "examine",
     "examine_data",
     "lr_range",
     "run",

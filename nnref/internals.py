@@ -48,8 +48,11 @@ def is_literal(atom: Any) -> bool:
 
 def bodies(equation: Equation) -> list[core.ClosedJaxpr]:
     """The programs that an equation runs: the function of a call, the branches of a condition."""
-    inner = core.jaxprs_in_params(equation.params)
-    return [b if isinstance(b, core.ClosedJaxpr) else core.ClosedJaxpr(b, ()) for b in inner]
+    values = [v if isinstance(v, tuple) else (v,) for v in equation.params.values()]
+    inner = [part for parts in values for part in parts]
+    # What a jitted function closes over stands in the closed program alone.
+    closed = [p for p in inner if isinstance(p, core.ClosedJaxpr)]
+    return closed or [core.ClosedJaxpr(p, ()) for p in inner if isinstance(p, core.Jaxpr)]
 
 
 class Scan(NamedTuple):

@@ -61,6 +61,14 @@ def test_the_bodies_of_an_equation_are_closed_programs(function, name, programs)
     assert all(isinstance(body, core.ClosedJaxpr) for body in inner), SEEN
 
 
+def test_a_body_keeps_the_arrays_that_its_function_closes_over():
+    table = jnp.arange(4.0)
+    (equation,) = jax.make_jaxpr(jax.jit(lambda i: table[i]))(1).jaxpr.eqns
+    (body,) = bodies(equation)
+    assert len(body.consts) == len(body.jaxpr.constvars), SEEN
+    assert any(np.array_equal(const, table) for const in body.consts), SEEN
+
+
 def test_a_scan_tells_its_constants_from_what_it_carries():
     def step(carry, x):
         a, b = carry

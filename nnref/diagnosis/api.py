@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.findings import PACKAGE, Finding, Findings, mistake, under_their_cause
+from nnref.diagnosis.findings import Finding, Findings, mistake, under_their_cause
 from nnref.diagnosis.judge import predictions
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
@@ -21,8 +20,8 @@ from nnref.diagnosis.judge.measurements import Measurements, quietly
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.broken import broken
 from nnref.diagnosis.program.sequences import aligned
-from nnref.diagnosis.program.tracing import is_library
 from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
 from nnref.diagnosis.run import bare_loss
 from nnref.diagnosis.run.watch import diagnose_history
@@ -409,26 +408,3 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
     )
     found = tuple(under_their_cause(found))
     return Findings(found, checked, impossible, mistakes=tuple(mistakes))
-
-
-def broken(error: Exception) -> Finding:
-    """A user's exception as a finding, with the user's own file and line.
-
-    Raises:
-        UserError: where that is what it is.
-    """
-    if isinstance(error, UserError):
-        raise error
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [
-        f for f in frames if not f.filename.startswith(PACKAGE) and not is_library(f.filename)
-    ]
-    frame = (theirs or frames)[-1]  # what the user gave may be a library's own function
-    message = str(error).strip().splitlines() or [type(error).__name__]
-    return Finding(
-        "broken_program",
-        "fault",
-        f"{frame.filename}:{frame.lineno}",
-        f"{type(error).__name__}: {message[0]}",
-        measured=(frame.line or "").strip(),
-    )

@@ -156,6 +156,26 @@ CAUSES: dict[str, Cause] = {
         "an update of about 1e-3 of the weights a step",
         "a learning rate above 0",
     ),
+    "state_not_carried": Cause(
+        "a part of the state that should go on from step to step does not",
+        "each step goes on from where the last one ended",
+        "return the new optimizer state, key and counters from the step, and carry them on",
+    ),
+    "target_stands": Cause(
+        "a target network does not follow as it should",
+        "a small share of the way at every update, or a copy every few hundred",
+        "target = optax.incremental_update(params, target, 0.005) after every update",
+    ),
+    "devices_disagree": Cause(
+        "each device trains a network of its own",
+        "the same parameters on all devices",
+        'gradients = jax.lax.pmean(gradients, axis_name="devices") before the update',
+    ),
+    "precision_lost": Cause(
+        "parameters come back in fewer bits",
+        "the dtype that they came in with",
+        "compute in bfloat16, and keep parameters and updates in float32",
+    ),
     "batch_statistics_not_updated": Cause(
         "the running statistics stay at their start",
         "a running mean of the batches",
@@ -262,6 +282,11 @@ CAUSES: dict[str, Cause] = {
         "rows stand more than once, or in more than one split",
         "rows that stand once, in one split",
         "split before rows are repeated or drawn",
+    ),
+    "evaluation_in_training_mode": Cause(
+        "evaluation runs in training mode",
+        "the same answer each time, and a state that stays as it is",
+        "model.eval(), train=False or deterministic=True in evaluation",
     ),
     "overfitting": Cause(
         "good on the training rows, poor on others",

@@ -227,6 +227,22 @@ THRESHOLDS: dict[str, Threshold] = {
     "wide": Threshold(
         64.0, "units of the narrowest layer, from which on width is not what a small task lacks"
     ),
+    "follows": Threshold(
+        0.2, "cosine of a step, or of a moment, and the gradient of what is taken for the loss"
+    ),
+    "climbs": Threshold(
+        0.1, "cosine of the first update of a leaf and its gradient: decay of weights stays below"
+    ),
+    "climbs alone": Threshold(
+        0.5, "the same, where others descend: a raw gradient has 1, decay of small weights less"
+    ),
+    "copied": Threshold(1e-3, "of the way to a network, by which a copy of it may overshoot"),
+    "towards": Threshold(0.3, "share of a move that leads elsewhere than to the network followed"),
+    "straight": Threshold(1e-3, "the same, of a move that rounding alone bends"),
+    "updates a call": Threshold(4, "updates: twice in a call is the delay of TD3, four is none"),
+    "slow share": Threshold(0.5, "of the way: a target that moves by more is a copy now and then"),
+    "devices apart": Threshold(1e-4, "of the largest parameter: sums in another order give 1e-6"),
+    "twice the update": Threshold(0.02, "by which the update of a batch twice may miss twice it"),
     "falls here": Threshold(0.5, "last over first loss of what learns, beside a loop that stands"),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from nnref.diagnosis.api import broken
 from nnref.diagnosis.findings import Finding, Findings, upstream
 from nnref.diagnosis.judge import data_checks
 from nnref.diagnosis.pipeline import meaning, numbers, order
 from nnref.diagnosis.pipeline.epochs import ROWS, epochs_of
 from nnref.diagnosis.pipeline.loaded import Loaded
+from nnref.diagnosis.program.broken import broken
 from nnref.errors import UserError
 
 CHECKED = (

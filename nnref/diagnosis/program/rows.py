@@ -261,7 +261,7 @@ def softmax_over_rows(traced: Trace, rows: int) -> Operation | None:
 
 def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
     """A bare loss that changes with the order of its rows, by what is added to them in order."""
-    params, _, batch, _ = start.arguments
+    params, state, batch, _ = start.arguments
     leaves, tree = jax.tree.flatten(batch)
     rows = np.shape(leaves[0])[0] if leaves and np.ndim(leaves[0]) else 0
     arrays = [np.asarray(leaf) for leaf in leaves]
@@ -272,7 +272,7 @@ def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
     if draws(traced, loss):
         return
     moved = jax.tree.unflatten(tree, [np.roll(leaf, 1, axis=0) for leaf in arrays])
-    followed = Followed(traced, beside(params, 1.0, 0), {}, batch, loss)
+    followed = Followed(traced, beside(params, 1.0, 0), state, batch, loss)
     broken = followed.broken(moved, rows_move(rows))
     operation = broken[0] if broken else None
     if broken and operation and operation.name in ("add", "sub", "mul"):

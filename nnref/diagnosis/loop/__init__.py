@@ -1,0 +1,1 @@
+"""The user's own loop: their step is called on copies, traced, and asked what it does."""

@@ -1,0 +1,258 @@
+"""What a step changes, and what of it comes back: parameters, the optimizer's state, dtypes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.stepping import has_modules
+from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.thresholds import bound
+
+CARRY = (
+    "state, loss = step(state, batch), with the new parameters, statistics and optimizer state "
+    "among what the step returns"
+)
+IN_PLACE = "@nnx.jit in the place of @jax.jit, or return nnx.state(model) and nnx.update it outside"
+
+
+def place(loop: Loop, paths: list[str], step: int = 0) -> str:
+    """The line whose result is lost for these leaves, else where the step begins."""
+    program = loop.programs[step]
+    return (program and (program.thrown_away(paths) or program.line)) or loop.line(step)
+
+
+def standing(loop: Loop, role: str) -> list[str]:
+    """The leaves of a role that no step changes."""
+    return [path for path in loop.of(role) if loop.stands(path)]
+
+
+def nothing_comes_back(loop: Loop) -> Iterator[Finding]:
+    """Steps after which all of floating point is as it was."""
+    if any(loop.moves[path].any() for path in loop.floating()):
+        return
+    turns, weights = len(loop.calls[0]), loop.of("parameter") or loop.floating()
+    program = loop.programs[0]
+    lost = bool(program and program.thrown_away(weights))
+    counted = any(loop.moves[path].any() for path in loop.of("counter") if path in loop.optimizers)
+    if counted:
+        yield zero_updates(loop, turns)
+        return
+    if has_modules(loop.state):
+        evidence = (
+            "the step changes its modules in place and nothing of it is seen outside: jax.jit "
+            "changes copies and throws them away"
+        )
+    elif not loop.calls[0][0].comes_back:
+        evidence = "the step returns no state: nothing in its result has the form of the state"
+    else:
+        evidence = "the step returns the state that it was given"
+    yield fault(
+        "parameters_not_updated",
+        place(loop, weights),
+        f"{evidence}; after {turns} steps no number of it has changed"
+        + (", and what this line computes is used nowhere" if lost else ""),
+        f"0 of {len(loop.floating())} arrays moved",
+        remedy=IN_PLACE if has_modules(loop.state) else CARRY,
+        confidence=0.97 if lost or not loop.calls[0][0].comes_back else 0.9,
+    )
+
+
+def zero_updates(loop: Loop, turns: int) -> Finding:
+    """An optimizer that counts its steps, and moves nothing."""
+    return fault(
+        "parameters_not_updated",
+        loop.line(),
+        f"the optimizer counts {turns} steps, and all of its updates are 0",
+        "moved by 0",
+        remedy="a learning rate above 0: look at the schedule at its first steps, and at masks",
+        confidence=0.8,
+    )
+
+
+def parameters_stand(loop: Loop) -> Iterator[Finding]:
+    """Parameters that stay where they are while the optimizer's state, or others, move."""
+    stands = standing(loop, "parameter")
+    if not stands or not any(loop.moves[path].any() for path in loop.floating()):
+        return
+    stepped = {of for m, of in loop.moments.items() if loop.moves[m].any()}
+    lost = [
+        path
+        for path in stands
+        if path in stepped
+        and all(program is None or program.passed_on(path) for program in loop.programs)
+    ]
+    if lost:
+        whole = len(stands) == len(loop.of("parameter"))
+        yield fault(
+            "parameters_not_updated",
+            f"{listed(lost)}; {place(loop, lost)}",
+            f"the optimizer takes steps for {listed(lost)}, and the step hands "
+            f"{'them' if len(lost) > 1 else 'it'} back as they came: the updates are thrown away",
+            f"moved by 0 in {len(loop.calls[0])} steps",
+            remedy="params = optax.apply_updates(params, updates), and return the new params",
+            confidence=0.95 if whole else 0.85,
+        )
+        return
+    if len(stands) == len(loop.of("parameter")) and stepped:
+        yield zero_updates(loop, len(loop.calls[0]))
+        return
+    sloped = [path for path in stands if path not in lost and has_slope(loop, path)]
+    if sloped:
+        yield note(
+            "parameters_not_updated",
+            listed(sloped),
+            f"{listed(sloped)} stand{'s' * (len(sloped) == 1)} while others move, though the loss "
+            "has a gradient there: a fault, unless they are frozen on purpose",
+            "moved by 0",
+            remedy="give the optimizer all parameters, and return all of them",
+            confidence=0.4,
+        )
+
+
+def has_slope(loop: Loop, path: str) -> bool:
+    """Whether the loss of some step has a gradient at a leaf."""
+    found = [program.loss_of(loop) for program in loop.programs if program]
+    return any(pair and np.any(pair[1].get(path, 0)) for pair in found)
+
+
+def optimizer_stands(loop: Loop) -> Iterator[Finding]:
+    """The optimizer's state, which is as it was before, or made anew in every step.
+
+    Its count tells: it is at least as large after each step, and larger at last.
+    """
+    if not any(loop.moves[path].any() for path in loop.of("parameter")):
+        return
+    own = [path for path in loop.moves if path in loop.optimizers]
+    late = {path: loop.moves[path][1:] for path in own}
+    counters = [path for path in own if loop.roles[path] == "counter"]
+    moments = list(loop.moments)
+    if len(loop.calls[0]) < 3 or not (counters or moments):
+        return
+    stuck = bool(counters) and not any(late[path].any() for path in counters)
+    whole = bool(own) and not any(loop.moves[path].any() for path in own)
+    program = loop.programs[0]
+    anew = (
+        bool(moments)
+        and not counters
+        and program is not None
+        and len(loop.steps) == 1
+        and all(
+            loop.moves[path].any()
+            and path in program.new
+            and program.new[path] not in program.trace.reached([program.old[path]])
+            for path in moments
+        )
+    )
+    if not (stuck or whole or anew):
+        return
+    count = f"its count stays at {int(loop.states[-1][counters[0]].ravel()[0])}" if counters else ""
+    yield fault(
+        "state_not_carried",
+        f"{listed(own)}; {place(loop, moments or counters)}",
+        "the parameters move, and the optimizer's state "
+        + ("is as it was before" if whole else "is made anew in every step")
+        + f": {count or 'its moments forget the steps before'}, so that moments, bias "
+        "correction and schedule are those of the first step for ever",
+        count or "moments of one gradient alone",
+        remedy="optimizer.init(params) once before the loop; updates, opt_state = "
+        "optimizer.update(gradients, opt_state, params) in the step, and return opt_state",
+        confidence=0.95,
+    )
+
+
+def counters_stand(loop: Loop) -> Iterator[Finding]:
+    """A number of the state that the program looks at, and that never counts on."""
+    if not any(loop.moves[path].any() for path in loop.of("parameter")):
+        return
+    for path in standing(loop, "counter"):
+        if path in loop.optimizers:
+            continue
+        for program in loop.programs:
+            if program is None or path not in program.old:
+                continue
+            new = {program.new[p] for p in loop.of("parameter") if p in program.new}
+            if not program.trace.reached([program.old[path]]).isdisjoint(new):
+                yield fault(
+                    "state_not_carried",
+                    f"{path}; {program.line}",
+                    f"the update depends on the counter {path}, and it stays at "
+                    f"{loop.states[0][path].ravel()[0]}: a schedule of it stands still",
+                    f"moved by 0 in {len(loop.calls[0])} steps",
+                    remedy="return the counter plus 1 with the new state, or let optax count: "
+                    "optax.adam(schedule)",
+                    confidence=0.7,
+                )
+                return
+
+
+def dtypes(loop: Loop) -> Iterator[Finding]:
+    """Leaves that come back in fewer bits, or as integers."""
+    before, after = loop.states[0], loop.states[-1]
+    lost = [
+        path
+        for path in loop.floating()
+        if path in after
+        and (
+            after[path].dtype.itemsize < before[path].dtype.itemsize
+            or after[path].dtype.kind in "iub"
+        )
+    ]
+    if lost:
+        was, now = before[lost[0]].dtype, after[lost[0]].dtype
+        weights = [path for path in lost if loop.roles[path] == "parameter"]
+        yield (fault if weights else note)(
+            "precision_lost",
+            f"{listed(weights or lost)}; {loop.line_of((weights or lost)[0])}",
+            f"{listed(weights or lost)} come in as {was} and come back as {now}: an update below "
+            "half of a last digit is rounded away, and the step is compiled anew",
+            f"{was} before, {now} after a step",
+            confidence=0.85,
+        )
+
+
+def devices(loop: Loop) -> Iterator[Finding]:
+    """Parameters that begin alike on all devices, and do not stay so."""
+    worst: dict[str, float] = {}
+    for path in loop.of("parameter"):
+        begun, ended = loop.calls[0][0].before.arrays[path], loop.calls[-1][-1].after.arrays[path]
+        apart = spread(ended)
+        if (
+            apart is not None
+            and apart > bound("devices apart")
+            and not spread(
+                begun, len(getattr(ended, "sharding", None) and ended.sharding.device_set or ())
+            )
+        ):
+            worst[path] = apart
+    if worst:
+        path = max(worst, key=worst.__getitem__)
+        yield fault(
+            "devices_disagree",
+            f"{listed(list(worst))}; {loop.line_of(path)}",
+            "the parameters are the same on all devices at first and differ after "
+            f"{len(loop.calls[0])} steps: each device follows the gradient of its own rows, and "
+            "one of these networks is kept in the end",
+            f"{path} differs by {worst[path]:.2g} of itself",
+            confidence=0.95,
+        )
+
+
+def spread(leaf: Any, copies: int = 0) -> float | None:
+    """By how much the copies of an array on several devices differ, over its size.
+
+    An array whose first axis is that of the devices, as `pmap` has it, is as many copies. None
+    where there is one device.
+    """
+    shards = getattr(leaf, "addressable_shards", [])
+    replicated = getattr(leaf, "is_fully_replicated", False)
+    if len(shards) > 1 and replicated:
+        parts = np.stack([np.asarray(shard.data, np.float64) for shard in shards])
+    elif np.ndim(leaf) and np.shape(leaf)[0] == max(len(shards), copies) > 1:
+        parts = np.asarray(leaf, np.float64)
+    else:
+        return None
+    size = float(np.abs(parts).max(initial=0))
+    return float(np.abs(parts - parts[:1]).max(initial=0)) / max(size, 1e-30)

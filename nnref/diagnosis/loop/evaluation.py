@@ -1,0 +1,263 @@
+"""What the user's evaluation does: to the state, twice, with random numbers, with statistics."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.program import line_of_function
+from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.loop.stepping import copied, is_array, numbers, on_host, parted
+from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
+from nnref.diagnosis.program.updates import listed
+
+EVAL = "model.eval(), train=False, deterministic=True or use_running_average=True in evaluation"
+
+# What makes a uniform number of random bits, and what hands a choice on as it is.
+TO_A_NUMBER = {
+    "random_unwrap",
+    "shift_right_logical",
+    "and",
+    "or",
+    "xor",
+    "bitcast_convert_type",
+    "convert_element_type",
+    "sub",
+    "mul",
+    "add",
+    "max",
+    "reshape",
+    "broadcast_in_dim",
+    "concatenate",
+    "slice",
+    "squeeze",
+}
+AS_IT_IS = {"broadcast_in_dim", "reshape", "convert_element_type", "not"}
+
+
+class Evaluation:
+    """The evaluation of the loop's last state, twice, and its program where it can be traced."""
+
+    def __init__(self, loop: Loop, function: Callable[[Any], Any]) -> None:
+        """Evaluate.
+
+        Raises:
+            Theirs: what the user's function raises.
+        """
+        self.loop, self.function = loop, function
+        self.state = loop.calls[-1][-1].after
+        whole = self.state.rebuild(copied(self.state.arrays))
+        try:
+            self.first = jax.tree.map(np.asarray, numeric(function(whole)))
+            self.after = on_host(parted(whole).arrays)
+            self.second = jax.tree.map(np.asarray, numeric(function(whole)))
+        except Exception as error:
+            raise Theirs(error) from error
+        self.changed = [
+            path
+            for path, leaf in on_host(self.state.arrays).items()
+            if not np.array_equal(
+                leaf, self.after.get(path, leaf), equal_nan=leaf.dtype.kind == "f"
+            )
+        ]
+        self.line = line_of_function(function)
+        try:
+            self.trace: Trace | None = trace(
+                lambda arrays: numeric(function(self.state.rebuild(arrays))), self.state.arrays
+            )
+        except Exception:  # float(...) in an evaluation, say
+            self.trace = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the second call gave something else."""
+        pairs = zip(jax.tree.leaves(self.first), jax.tree.leaves(self.second), strict=False)
+        return any(
+            a.shape != b.shape or not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for a, b in pairs
+        )
+
+    def reads(self, path: str) -> bool | None:
+        """Whether the result depends on a leaf, None where that is not known."""
+        if self.trace is None:
+            return None
+        old = {self.trace.paths[value]: value for value in self.trace.arguments[0]}
+        return old.get(path) in self.trace.needed(self.trace.outputs)
+
+
+def numeric(result: Any) -> list[Any]:
+    """The numbers of a result."""
+    leaves = [leaf for leaf in jax.tree.leaves(result) if is_array(leaf) or numbers(leaf)]
+    return [
+        jax.random.key_data(leaf)
+        if is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else leaf
+        for leaf in leaves
+    ]
+
+
+def dropout(traced: Trace, drawn: list[Operation]) -> Operation | None:
+    """The draw that decides which units stay: it is compared with a rate, and selects."""
+    for op in drawn:
+        uniform = traced.reached(op.outputs, lambda o: o.name in TO_A_NUMBER)
+        compared = {
+            out
+            for o in traced.operations
+            if o.name in COMPARISONS and uniform & set(o.inputs)
+            for out in o.outputs
+        }
+        kept = traced.reached(compared, lambda o: o.name in AS_IT_IS)
+        for o in traced.operations:
+            others = [v for v in o.inputs if v not in kept]
+            if (
+                o.name in ("select_n", "mul")
+                and kept & set(o.inputs)
+                and any(traced.size(v) == traced.size(o.outputs[0]) for v in others)
+            ):
+                return op
+    return None
+
+
+def evaluation(loop: Loop) -> Iterator[Finding]:
+    """An evaluation in training mode."""
+    if loop.evaluate is None:
+        return
+    seen = Evaluation(loop, loop.evaluate)
+    changed = [path for path in seen.changed if loop.roles.get(path) != "counter"]
+    traced = seen.trace
+    drawn = draws(traced, traced.outputs) if traced else []
+    mask = dropout(traced, drawn) if traced and drawn else None
+    if changed:
+        kinds = {loop.roles.get(path) for path in changed}
+        yield fault(
+            "evaluation_in_training_mode",
+            f"{listed(changed)}; {seen.line}",
+            f"evaluating changes the state: {listed(changed)}"
+            + (
+                "; statistics are measured on rows of evaluation"
+                if kinds <= {"statistic", "other"}
+                else ""
+            ),
+            f"{len(changed)} arrays changed by one evaluation",
+            remedy=EVAL,
+            confidence=0.9,
+        )
+    elif mask is not None:
+        yield fault(
+            "evaluation_in_training_mode",
+            mask.where or seen.line,
+            "dropout is on in evaluation: random numbers decide which units stay"
+            + (", and two evaluations of one state differ" if seen.differs else ""),
+            "the result depends on draws",
+            remedy=EVAL,
+            confidence=0.85,
+        )
+    elif seen.differs:
+        yield note(
+            "evaluation_in_training_mode",
+            drawn[-1].where if drawn else seen.line,
+            "two evaluations of one state give different results: noise, other rows, or dropout",
+            "two results for one state",
+            remedy=EVAL,
+            confidence=0.5,
+        )
+    yield from unused_statistics(loop, seen)
+
+
+def unused_statistics(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
+    """Statistics that the steps measure and that the evaluation does not look at."""
+    if seen.changed or seen.trace is None:
+        return
+    measured = [path for path in loop.of("statistic") if not loop.stands(path)]
+    weights = [path for path in loop.of("parameter") if seen.reads(path)]
+    if measured and weights and not any(seen.reads(path) for path in measured):
+        yield fault(
+            "evaluation_in_training_mode",
+            f"{listed(measured)}; {seen.line}",
+            f"the steps measure {listed(measured)}, and the evaluation does not look at "
+            f"{'them' if len(measured) > 1 else 'it'}: it takes the statistics of its own rows",
+            "statistics that nothing reads",
+            remedy=EVAL,
+            confidence=0.85,
+        )
+
+
+def statistics(loop: Loop) -> Iterator[Finding]:
+    """Statistics that training normalizes by and never measures, or measures and throws away."""
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if not program or not found:
+            continue
+        read = program.trace.needed([found[0]])
+        still = [
+            p
+            for p in loop.floating()
+            if p not in loop.optimizers
+            and p not in loop.copies
+            and loop.stands(p)
+            and p in program.old
+            and loop.states[0][p].ndim
+        ]
+        used = [p for p in still if program.old[p] in read]
+        for path in used:
+            root = root_of(program.trace, program.old[path])
+            ones = bool((loop.states[0][path] == 1).all())
+            shape = loop.states[0][path].shape
+            zeros = any(
+                not loop.states[0][p].any() and loop.states[0][p].shape == shape for p in used
+            )
+            if root is not None and ones and zeros:
+                yield never_measured(path, root, loop.line(place))
+                return
+        lost = [p for p in still if program.old[p] not in read and program.passed_on(p)]
+        yield from thrown_away(loop, place, lost)
+        return
+
+
+def root_of(traced: Trace, value: int) -> Operation | None:
+    """The root of a running variance: what a normalization divides by."""
+    passes = {"add", "broadcast_in_dim", "reshape", "max", "convert_element_type", "squeeze"}
+    reached = traced.reached([value], lambda op: op.name in passes)
+    roots = (
+        op for op in traced.operations if op.name in ("rsqrt", "sqrt") and reached & set(op.inputs)
+    )
+    return next(roots, None)
+
+
+def never_measured(path: str, root: Operation, line: str) -> Finding:
+    """A running deviation that is 1 at every step, as it was made."""
+    return fault(
+        "batch_statistics_not_updated",
+        f"{path}; {root.where or line}",
+        f"training divides by the running deviation {path}, which is 1 at every step, and hands it "
+        "back as it came: nothing is normalized, training mode is evaluation mode",
+        "unchanged by every step",
+        remedy="training=True in the call of training (model.train() in NNX), and the new state "
+        "carried to the next step",
+        confidence=0.95,
+    )
+
+
+def thrown_away(loop: Loop, place: int, lost: list[str]) -> Iterator[Finding]:
+    """Statistics for which a step computes new values that lead nowhere."""
+    program = loop.programs[place]
+    if program is None:
+        return
+    for path in lost:
+        line = program.thrown_away([path])
+        if line:
+            names = [p for p in lost if program.thrown_away([p]) == line]
+            yield fault(
+                "batch_statistics_not_updated",
+                f"{listed(names)}; {line}",
+                f"the step measures {listed(names)} and throws the result away: evaluation will "
+                "normalize by what the network was made with",
+                "unchanged by every step",
+                remedy="outputs, new = net.apply(..., mutable=['batch_stats']), and "
+                "state.replace(batch_stats=new['batch_stats'])",
+                confidence=0.95,
+            )
+            return

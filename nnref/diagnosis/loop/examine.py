@@ -1,0 +1,161 @@
+"""What a user calls with a loop of their own: `nnref.examine(step, state, batches)`."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, Findings, in_a_line, is_mistake, mistake, upstream
+from nnref.diagnosis.loop import carried, evaluation, movement, of_the_loss, reference, slow_copies
+from nnref.diagnosis.loop.roles import refuse
+from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.program.broken import broken
+from nnref.errors import UserError
+
+STEPS = 40
+
+QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
+    "whether what changes comes back": carried.nothing_comes_back,
+    "numbers that are not finite": movement.nonfinite,
+    "parameters that stand": carried.parameters_stand,
+    "the optimizer's own state": carried.optimizer_stands,
+    "counters": carried.counters_stand,
+    "target networks": slow_copies.targets,
+    "running statistics": evaluation.statistics,
+    "random numbers": of_the_loss.noise,
+    "dtypes": carried.dtypes,
+    "devices against each other": carried.devices,
+    "updates against the gradient": movement.ascent,
+    "updates of a batch that stands twice": movement.summed,
+    "updates that fade": movement.fading,
+    "a loss that climbs": movement.sizes,
+    "the length of the updates": movement.too_short,
+    "the batches": movement.same_batch,
+    "evaluation": evaluation.evaluation,
+}
+
+
+def examine(
+    step: Any,
+    state: Any,
+    batches: Any = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    *,
+    key: Any = None,
+    roles: dict[str, str] | None = None,
+    steps: int = STEPS,
+) -> Findings:
+    """Say what is wrong with a training loop: its step is called on copies, traced, and asked.
+
+    Args:
+        step: `step(state, batch)` or `step(state, batch, key)`, which returns the new state, alone
+            or beside metrics, or changes a module of NNX and its optimizer in place. A state or a
+            batch that is a tuple may stand part by part: `step(params, opt_state, x, y)`. Several
+            steps that are made in turn, as of a GAN, are a list.
+        state: any tree: a TrainState, a module with its optimizer, parameters and moments in a
+            tuple or a dict, copies of them on several devices. It is copied, and stays as it is.
+        batches: an iterable of batches, or a function of the number of the step; those of an
+            iterable that is shorter than `steps` are used again. None for a step that takes none.
+        evaluate: `evaluate(state)`, a number or outputs.
+        key: to draw the keys of a step from that takes one.
+        roles: of leaves of the state, where what is inferred is wrong: {"ema.w": "target"}; one of
+            parameter, moment, statistic, counter, key, target, other.
+        steps: how many are made; the loss, if it is to be judged, needs twenty.
+
+    Returns:
+        Findings; `measures["roles"]` says what the leaves of the state were taken for.
+
+    Raises:
+        UserError: for arguments that do not fit together.
+    """
+    if not isinstance(steps, int) or steps < 2:
+        raise UserError(f"examine: steps is {steps!r}; it is a whole number from 2 up")
+    functions = list(step) if isinstance(step, list | tuple) else [step]
+    key = jax.random.key(0) if key is None else key
+    loop = Loop(functions, state, batches, evaluate, key, {}, steps)
+    loop.given = refuse(roles, loop.start.arrays)
+    try:
+        loop.run()
+    except Theirs as error:
+        return Findings((broken(error.error),), ("that the step runs",))
+    with np.errstate(all="ignore"):  # of a loop that diverges, infinities are the subject
+        return asked(loop)
+
+
+def asked(loop: Loop) -> Findings:
+    """All questions, and what they find."""
+    found: list[Finding] = []
+    impossible: list[str] = []
+    mistakes: list[str] = []
+    checked: list[str] = []
+    questions = dict(QUESTIONS)
+    if loop.evaluate is None:
+        del questions["evaluation"]
+        impossible.append("evaluation: give evaluate=")
+    for place, program in enumerate(loop.programs):
+        if program is None:
+            impossible.append(
+                f"the program of step {place + 1}: it cannot be traced as a whole; leave out "
+                "float(...) and NumPy within it"
+            )
+        elif program.loss_of(loop) is None:
+            impossible.append(
+                f"the loss of step {place + 1}: none of its metrics has the gradient that the "
+                "parameters follow; return it beside the state"
+            )
+    for name, question in (questions | questions_of_the_loss(loop)).items():
+        try:
+            found += list(question(loop))
+            checked.append(name)
+        except Theirs as error:
+            found.append(broken(error.error))
+        except Exception as error:
+            if is_mistake(error):
+                mistakes.append(f"{name}: {mistake(error)}")
+            else:
+                impossible.append(f"{name}: {in_a_line(error)}")
+    if not any(finding.severity == "fault" for finding in found):
+        found += list(reference.against_reference(loop))
+        checked.append("the same loss in nnref's own loop")
+    found = [finding for finding in found if not said(finding, found)]
+    return Findings(
+        tuple(upstream(found)),
+        tuple(checked),
+        tuple(impossible),
+        measures(loop),
+        None,
+        tuple(mistakes),
+    )
+
+
+def questions_of_the_loss(loop: Loop) -> dict[str, Callable[[Loop], Iterator[Finding]]]:
+    """What a loss that stands alone is asked, of those that the steps return."""
+    questions = {}
+    for place, program in enumerate(loop.programs):
+        name = program.loss_name(loop) if program else None
+        if name is None:
+            continue
+        start = of_the_loss.LossOfStep(loop, place, name)
+        for title, check in of_the_loss.CHECKS.items():
+            of = f" of step {place + 1}" if len(loop.steps) > 1 else ""
+            questions[title + of] = lambda _, check=check, start=start: check(start)
+    return questions
+
+
+def said(finding: Finding, found: list[Finding]) -> bool:
+    """Whether a note says what a fault of the same cause says, or an earlier finding does."""
+    same = [other for other in found if other.cause == finding.cause]
+    if finding.severity == "note":
+        return any(other.severity == "fault" for other in same)
+    return next(other for other in same if other.severity == "fault") is not finding
+
+
+def measures(loop: Loop) -> dict[str, Any]:
+    """What was measured: roles of the leaves, steps, losses."""
+    losses = loop.loss()
+    figures: dict[str, Any] = {"roles": dict(loop.roles), "steps made": len(loop.calls[0])}
+    if losses is not None:
+        figures["first loss of the loop"] = float(losses[0])
+        figures["last loss of the loop"] = float(losses[-1])
+    return figures | loop.measures

@@ -1,0 +1,278 @@
+"""Which way the steps go, and how far: against the gradient, finite, of a size that learns."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.program import cosine
+from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.loop.stepping import is_array, parted
+from nnref.diagnosis.program.birth import birth_of
+from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.run.step_faults import climbing, first_nonfinite
+from nnref.diagnosis.thresholds import bound
+
+REPEATS = 20  # steps on one batch
+UPWARD = ("reward", "return", "elbo", "likelihood", "objective", "score", "gain", "accuracy")
+
+
+def nonfinite(loop: Loop) -> Iterator[Finding]:
+    """The first number of the state that is not finite, and the line where it is born."""
+    wrong = [
+        (number, place)
+        for number in range(len(loop.calls[0]))
+        for place, calls in enumerate(loop.calls)
+        if not all(finite(leaf) for leaf in calls[number].after.arrays.values())
+    ]
+    if not wrong:
+        return
+    number, place = wrong[0]
+    call, program, loss = loop.calls[place][number], loop.programs[place], loop.loss(place)
+    sizes = [weight(loop, state) for state in loop.states[: number + 1]]
+    before = np.abs(loss[:number]) if loss is not None and number else np.zeros(1)
+    grew = number > 1 and bool(
+        sizes[-1] > bound("growth") * max(sizes[0], 1e-30)
+        or before[-1] > bound("growth") * max(before[0], 1e-30)
+    )
+    birth = None
+    if program is not None and not grew:
+        arguments = call.before.arrays, parted(call.batch).arrays, call.key
+        with suppress(Exception):  # a number of Python that is not what it was
+            birth = birth_of(program.pure, *arguments)
+    yield first_nonfinite(
+        "update",
+        number + 1,
+        f"loss {before[-1]:.4g} before, {before[0]:.4g} at first",
+        grew=grew,
+        birth=birth,
+        where=(birth.where if birth else "") or loop.line(place),
+        confidence=0.8,
+    )
+
+
+def weight(loop: Loop, state: dict[str, np.ndarray]) -> float:
+    """The length of all parameters together."""
+    squares = [(state[p].astype(np.float64) ** 2).sum() for p in loop.of("parameter")]
+    return float(np.sqrt(sum(squares)))
+
+
+def finite(leaf: Any) -> bool:
+    """Whether an array holds no NaN and no infinity."""
+    floating = is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, np.inexact)
+    return not floating or bool(np.isfinite(np.asarray(leaf).astype(np.float32)).all())
+
+
+def ascent(loop: Loop) -> Iterator[Finding]:
+    """Parameters that move along the gradient of the loss that the step computes."""
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if not program or not found or program.trace.by_hand:
+            continue  # a derivative that the user gives, such as one that is turned round
+        moved = [p for p in loop.of("parameter") if p in found[1] and np.any(found[1][p])]
+        call = loop.calls[place][0]
+        try:
+            gradients = program.gradients(call)
+        except Exception:  # a start whose leaves are not those of later steps
+            continue
+        gradient = gradients[program.candidates.index(found[0])]
+        change = {
+            p: np.asarray(call.after.arrays[p], float) - np.asarray(call.before.arrays[p], float)
+            for p in moved
+            if np.shape(call.after.arrays[p]) == np.shape(call.before.arrays[p])
+        }
+        angles = {
+            p: cosine({p: change[p]}, gradient)
+            for p in change
+            if np.any(change[p]) and np.any(gradient[p])
+        }
+        up = [p for p, angle in angles.items() if angle > bound("climbs")]
+        down = [p for p, angle in angles.items() if angle < -bound("climbs")]
+        if not up or warm(loop):
+            continue
+        whole = cosine({p: change[p] for p in angles}, gradient)
+        if not down and meant(loop, place, program.loss_name(loop)):
+            continue
+        up = [p for p in up if not down or angles[p] > bound("climbs alone")]
+        if up and down:
+            yield fault(
+                "gradient_ascent",
+                f"{listed(up)}; {loop.line_of(up[0])}",
+                f"{listed(up)} move along the gradient of the loss and climb, while {listed(down)} "
+                "descend",
+                f"cosine {max(angles[p] for p in up):+.2f}, of the others "
+                f"{min(angles[p] for p in down):+.2f}",
+                remedy="one optimizer for all, or optax.multi_transform with optax.set_to_zero() "
+                "for what is frozen: optax.masked hands on the gradients of the rest as they are",
+                confidence=0.8,
+            )
+        elif up:
+            yield climbing(whole, f"{listed(up)}; {loop.line_of(up[0])}", confidence=0.9)
+        return
+
+
+def warm(loop: Loop) -> bool:
+    """Whether the optimizer comes with moments: they, not this gradient, may lead the step."""
+    return any(np.any(loop.states[0][path]) for path in loop.moments)
+
+
+def meant(loop: Loop, place: int, name: str | None) -> bool:
+    """Whether what is climbed may be meant to rise: it is called so, or is below 0."""
+    if name is not None and any(word in name.lower() for word in UPWARD):
+        return True
+    values = [call.metrics.get(name, 0.0) for call in loop.calls[place]] if name is not None else []
+    return "loss" not in (name or "") and (not values or min(values) < 0)
+
+
+def summed(loop: Loop) -> Iterator[Finding]:
+    """Updates that double where every row of the batch, or every part of it, stands twice."""
+    if len(loop.steps) > 1 or not loop.batches:
+        return
+    first = loop.calls[0][0]
+    leaves = [leaf for leaf in jax.tree.leaves(first.batch) if is_array(leaf)]
+    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves):
+        return
+    rows = {np.shape(leaf)[0] for leaf in leaves}
+    if len(rows) > 1 or any(
+        getattr(leaf, "sharding", None) and len(leaf.sharding.device_set) > 1
+        for leaf in first.after.arrays.values()
+    ):
+        return
+    twice = jax.tree.map(
+        lambda leaf: np.concatenate([np.asarray(leaf)] * 2) if is_array(leaf) else leaf, first.batch
+    )
+    try:
+        once, doubled, again = loop.again(0), loop.again(0, batch=twice), loop.again(0)
+    except Theirs:  # a step for batches of this size alone
+        return
+    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
+    ratios = {}
+    for names in (weights, [m for m, of in loop.moments.items() if of in weights]):
+        for path in names:
+            before, a, b, c = (
+                np.asarray(part.arrays[path], float)
+                for part in (first.before, once.after, doubled.after, again.after)
+            )
+            if not np.array_equal(a, c) or not np.any(a - before):
+                continue
+            along = float(np.vdot(b - before, a - before) / np.vdot(a - before, a - before))
+            off = np.linalg.norm(b - before - along * (a - before))
+            if off < bound("straight") * np.linalg.norm(b - before):
+                ratios[path] = along
+    twos = [path for path, ratio in ratios.items() if abs(ratio - 2) < bound("twice the update")]
+    if not twos or len(twos) < len([r for r in ratios.values() if r < 1.5]):
+        return
+    plain = any(path in weights for path in twos)
+    (size,) = rows
+    yield (fault if plain and size > 1 else note)(
+        "loss_summed_over_batch",
+        f"{listed(twos)}; {loop.loss_line()}",
+        f"a batch whose {size} entries of the first axis stand twice makes updates twice as long: "
+        "rows or accumulated batches are added up, and the step grows with their number",
+        f"{np.median([ratios[p] for p in twos]):.3g} times the update",
+        healthy="the same update",
+        remedy="jnp.mean over the rows; gradients / number of accumulated batches",
+        confidence=0.7 if plain else 0.4,
+    )
+
+
+def fading(loop: Loop) -> Iterator[Finding]:
+    """Updates that become 0 long before the steps are over, as of a schedule that runs too fast."""
+    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
+    if not weights:
+        return
+    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0))
+    moving = np.flatnonzero(length > bound("faded") * np.nanmax(length))
+    last = int(moving[-1]) + 1 if len(moving) else 0
+    if np.isfinite(length).all() and 1 < last <= len(length) / 2 and not steady(loop):
+        yield fault(
+            "learning_rate_too_low",
+            loop.line(),
+            f"from step {last + 1} of {len(length)} on the updates are below "
+            f"{bound('faded'):g} of the longest: a schedule is at its end, as one that counts "
+            "epochs and is stepped with every batch",
+            f"{last} steps that move",
+            remedy="the decay_steps of the schedule in steps: epochs * batches an epoch",
+            confidence=0.8,
+        )
+
+
+def steady(loop: Loop) -> bool:
+    """Whether the loss is at its floor, where nothing is left to move for."""
+    loss = loop.loss()
+    return loss is not None and abs(loss[-1]) < bound("at rest") * abs(loss[0])
+
+
+def sizes(loop: Loop) -> Iterator[Finding]:
+    """A loss that climbs over the steps, or on one batch that is shown again and again."""
+    for place in range(len(loop.steps)):
+        loss = loop.loss(place)
+        if loss is None or len(loss) < REPEATS or not np.isfinite(loss).all() or loss[0] <= 0:
+            continue
+        end = float(np.median(loss[-len(loss) // 5 :]))
+        if len(loop.steps) == 1 and end > bound("overshoot") * float(np.max(loss[:2])):
+            yield fault(
+                "learning_rate_too_high",
+                loop.line(place),
+                f"the loss climbs from {loss[0]:.3g} to {end:.3g} in {len(loss)} steps",
+                f"{end / loss[0]:.3g} times the first loss",
+                healthy="falls",
+                confidence=0.75,
+            )
+            return
+
+
+def too_short(loop: Loop) -> Iterator[Finding]:
+    """Steps that are a millionth of the weights, while the loss stands."""
+    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
+    loss = loop.loss()
+    if not weights or loss is None or not np.isfinite(loss).all():
+        return
+    size = np.sqrt(sum(float((loop.states[-1][p].astype(float) ** 2).sum()) for p in weights))
+    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0))
+    ratio = float(np.max(length[len(length) // 2 :]) / max(size, 1e-30))
+    parts = np.array_split(loss, 5)
+    fallen = float(np.median(parts[0]) - np.median(parts[-1]))
+    if ratio < bound("slow step") and fallen < bound("fallen") * abs(float(np.median(parts[0]))):
+        tiny = ratio < bound("slow step") * bound("slow step")
+        yield (fault if tiny and len(loss) >= REPEATS else note)(
+            "learning_rate_too_low",
+            loop.line(),
+            f"the longest of the later updates is {ratio:.1e} of the weights, and the loss goes "
+            f"from {np.median(parts[0]):.4g} to {np.median(parts[-1]):.4g}",
+            f"{ratio:.1e}",
+            healthy="about 1e-3",
+            confidence=0.6,
+        )
+
+
+def same_batch(loop: Loop) -> Iterator[Finding]:
+    """One batch at every step; the same call twice, which should give the same."""
+    if len(loop.batches) > 3 and all(alike(loop.batches[0], other) for other in loop.batches[1:]):
+        yield note(
+            "repeated_rows",
+            "batches",
+            f"the {len(loop.batches)} batches are one and the same: a function of the step's "
+            "number "
+            "that does not use it, or an iterator that is made anew",
+            "the same rows at every step",
+            healthy="other rows at every step",
+            remedy="batches=lambda step: rows of step, or one iterator over the shuffled rows",
+            confidence=0.5,
+        )
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two batches hold the same numbers."""
+    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(a) == len(b) and all(
+        np.shape(x) == np.shape(y)
+        and is_array(x)
+        and x.dtype == y.dtype
+        and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        and np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(a, b, strict=True)
+    )

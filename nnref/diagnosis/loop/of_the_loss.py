@@ -1,0 +1,152 @@
+"""The loss inside of a step: its random numbers, and what is asked of a loss that stands alone."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.loop.program import Program
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.stepping import is_array, parted
+from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.broadcasts import broadcasts
+from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.rows import order_of_rows
+from nnref.diagnosis.program.step import tables
+from nnref.diagnosis.program.tracing import Operation, Trace, trace
+
+CHECKS = {
+    "ways that a gradient does not pass": blocked,
+    "shapes that fill a matrix": broadcasts,
+    "indices into tables": tables,
+    "rows of a batch by themselves": order_of_rows,
+}
+
+
+class LossOfStep(LossAtStart):
+    """The loss that a step returns among its metrics, as a function of the parameters."""
+
+    def __init__(self, loop: Loop, place: int, name: str) -> None:
+        """Take the loss out of the step that a program was traced of."""
+        program = loop.programs[place]
+        assert program is not None, "asked where there is a program"
+        state, batch, key = program.arguments
+        weights = {p: leaf for p, leaf in state.items() if loop.roles.get(p) == "parameter"}
+        rest = {p: leaf for p, leaf in state.items() if p not in weights}
+        self.program, self.name, self.given = program, name, key
+        self.arguments = weights, rest, batch, ()
+
+    def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
+        """The loss; no outputs; the state beside the parameters as it was."""
+        del y, key
+        _, metrics = self.program.pure({**params, **state}, x, self.given)
+        return metrics[self.name].reshape(()), (), state
+
+    @cached_property
+    def training(self) -> Trace:
+        """See `AtStart.training`."""
+        return trace(self.objective, *self.arguments, jax.random.key(0))
+
+
+def noise(loop: Loop) -> Iterator[Finding]:
+    """Random numbers for the rows of a batch that are the same at every step."""
+    for place, program in enumerate(loop.programs):
+        if program is None:
+            continue
+        traced, found = program.trace, program.loss_of(loop)
+        weights = [program.new[p] for p in loop.of("parameter") if p in program.new]
+        results = [found[0]] if found else weights
+        fresh = traced.reached([*program.key, *changing(loop, program)])
+        stale = [op for op in draws(traced, results) if not fresh & set(op.inputs)]
+        stale = grows(loop, place, program, stale)
+        if not stale:
+            continue
+        seeds = traced.needed(v for op in stale for v in op.inputs)
+        keys = [p for p, value in program.old.items() if value in seeds]
+        made = [
+            op.where
+            for op in traced.operations
+            if op.name == "random_seed" and op.where and seeds & set(op.outputs)
+        ]
+        line = (made or [op.where for op in stale if op.where] or [loop.line(place)])[-1]
+        yield fault(
+            "random_key_reused",
+            f"{', '.join(keys)}; {line}" if keys else line,
+            "the random numbers of the step come from "
+            + (f"{', '.join(keys)}, which never advances" if keys else "a key that never changes")
+            + ": each place of a batch gets the same ones at every step, and the network learns "
+            "these",
+            "no path from the batch, the step's key or a counter to the draw",
+            remedy="key, one = jax.random.split(state.key), return the new key with the state; or "
+            "jax.random.fold_in(key, state.step)",
+            confidence=0.9,
+        )
+        return
+
+
+def changing(loop: Loop, program: Program) -> list[int]:
+    """The values that are others at every step: rows, and leaves of the state that move."""
+    first, others = loop.batches[:1], loop.batches[1:]
+    state = [
+        value
+        for path, value in program.old.items()
+        if not program.passed_on(path) and loop.moves[path].any()
+    ]
+    if not others:
+        return state + program.batch
+    rows = [parted(batch).arrays for batch in (*first, *others)]
+    moving = [
+        value
+        for value in program.batch
+        if any(not same(rows[0], other, program.trace.paths[value]) for other in rows[1:])
+    ]
+    return state + moving
+
+
+def same(one: dict[str, Any], other: dict[str, Any], path: str) -> bool:
+    """Whether two batches hold the same array at a path."""
+    a, b = one.get(path), other.get(path)
+    if a is None or b is None or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if jax.dtypes.issubdtype(a.dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    return bool(np.array_equal(np.asarray(a), np.asarray(b)))
+
+
+def grows(
+    loop: Loop,
+    place: int,
+    program: Program,
+    stale: list[Operation],
+) -> list[Operation]:
+    """Those draws that grow with the batch: numbers that belong to rows."""
+    if not stale:
+        return []
+    call = loop.calls[place][min(1, len(loop.calls[place]) - 1)]
+    leaves = [leaf for leaf in jax.tree.leaves(call.batch) if is_array(leaf) and leaf.ndim]
+    rows = max((leaf.shape[0] for leaf in leaves), default=0)
+
+    def fewer(leaf: Any) -> Any:
+        return leaf[:-1] if is_array(leaf) and leaf.ndim and leaf.shape[0] == rows else leaf
+
+    try:
+        other = Program(loop.steps[place], call._replace(batch=jax.tree.map(fewer, call.batch)))
+        sizes = [op_size(other.trace, op) for op in draws(other.trace, other.trace.outputs)]
+        everyone = draws(program.trace, program.trace.outputs)
+    except Exception:  # a function of whole batches alone
+        return [op for op in stale if rows and op_size(program.trace, op) % rows == 0]
+    if len(sizes) != len(everyone):
+        return []
+    growing = [
+        op for op, size in zip(everyone, sizes, strict=True) if op_size(program.trace, op) != size
+    ]
+    return [op for op in stale if op in growing]
+
+
+def op_size(traced: Trace, op: Operation) -> int:
+    """How many numbers a draw gives."""
+    return traced.size(op.outputs[0])

@@ -1,0 +1,236 @@
+"""The traced program of a step: where the new state comes from, and which number is the loss."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.loop.stepping import Step, parted, scalars
+from nnref.diagnosis.program.tracing import Operation, is_library, shortened, trace
+from nnref.diagnosis.thresholds import bound
+
+MOST = 12  # numbers that are tried for the loss
+
+
+class Program:
+    """A step as a flat list of operations, traced with the arguments of a call."""
+
+    def __init__(self, step: Step, call: Any) -> None:
+        """Trace the step.
+
+        Raises:
+            Exception: where it cannot be traced as a whole.
+        """
+        batch = parted(call.batch)
+        self.step, self.call, self.arguments = (
+            step,
+            call,
+            (call.before.arrays, batch.arrays, call.key),
+        )
+
+        def pure(arrays: Any, numbers: Any, key: Any) -> Any:
+            outcome = step(call.before, arrays, batch.rebuild(numbers), key)
+            new = {path: leaf for path, leaf in outcome.state.arrays.items() if path in arrays}
+            return new, dict(scalars(outcome.metrics))
+
+        self.pure = pure
+        self.trace = trace(pure, *self.arguments)
+        ids = jax.tree.unflatten(jax.tree.structure(self.trace.result), self.trace.outputs)
+        self.new: dict[str, int] = ids[0]
+        self.metrics: dict[str, int] = ids[1]
+        self.old = {self.trace.paths[value]: value for value in self.trace.arguments[0]}
+        self.batch = list(self.trace.arguments[1])
+        self.key = list(self.trace.arguments[2])
+
+    @property
+    def leaves(self) -> list[Any]:
+        """The arrays that the program was traced with."""
+        return jax.tree.leaves(self.arguments)
+
+    def passed_on(self, path: str) -> bool:
+        """Whether a leaf goes through the step untouched, or is none of its state."""
+        return path not in self.old or self.new.get(path) == self.old[path]
+
+    def line_of(self, path: str) -> str:
+        """The user's line that computes the new value of a leaf, "" where there is none."""
+        value = self.new.get(path)
+        for operation in reversed(self.trace.operations):
+            if value in operation.outputs:
+                return operation.where
+        return ""
+
+    @cached_property
+    def dead(self) -> list[Operation]:
+        """The operations whose results lead nowhere: neither to the state nor to a metric."""
+        needed = self.trace.needed(self.trace.outputs)
+        return [op for op in self.trace.operations if needed.isdisjoint(op.outputs)]
+
+    def thrown_away(self, paths: list[str]) -> str:
+        """The line of the last value of the shape of one of these leaves that leads nowhere."""
+        used = {value for op in self.dead for value in op.inputs}
+        shapes = {self.trace.shape(self.old[path]) for path in paths if path in self.old}
+        moved = self.trace.reached(self.old[path] for path in paths if path in self.old)
+        for operation in reversed(self.dead):
+            (value, *_) = operation.outputs
+            if (
+                operation.where
+                and value not in used
+                and value in moved
+                and self.trace.shape(value) in shapes
+                and operation.name in ("add", "sub", "add_any", "mul", "select_n")
+            ):
+                return operation.where
+        return ""
+
+    @property
+    def line(self) -> str:
+        """The line where the step begins."""
+        return line_of_function(self.step.function)
+
+    # The loss
+
+    @cached_property
+    def candidates(self) -> list[int]:
+        """Numbers of the program that may be its loss: metrics, and what is computed for itself.
+
+        A loss that is differentiated and not returned stands in the program all the same.
+        """
+        traced = self.trace
+        state = [value for path, value in self.old.items() if self.is_floating(value)]
+        from_state = traced.reached(state)
+        used = {value for op in traced.operations for value in op.inputs}
+        used |= set(self.new.values())  # sums of losses, say
+        alone = [
+            value
+            for op in traced.operations
+            for value in op.outputs
+            if value in from_state
+            and value not in used
+            and traced.size(value) == 1
+            and self.is_floating(value)
+        ]
+        named = [value for value in self.metrics.values() if value in from_state]
+        return list(dict.fromkeys([*named, *alone]))[:MOST] if not named else named[:MOST]
+
+    def is_floating(self, value: int) -> bool:
+        """Whether a value is of floating point."""
+        dtype = getattr(self.trace.avals[value], "dtype", np.int32)
+        return bool(jnp.issubdtype(dtype, jnp.inexact))
+
+    def gradients(self, call: Any) -> list[dict[str, np.ndarray]]:
+        """The gradients of all candidates at a call, for the leaves of floating point."""
+        if not self.candidates:
+            return []
+        rows = self.slopes(call.before.arrays, parted(call.batch).arrays, call.key)
+        count = len(self.candidates)
+        return [{p: np.asarray(leaf[i]) for p, leaf in rows.items()} for i in range(count)]
+
+    @cached_property
+    def slopes(self) -> Callable[..., Any]:
+        """The gradients of all candidates at a state, compiled once."""
+
+        def slopes(state: Any, batch: Any, key: Any) -> Any:
+            floating = {p: leaf for p, leaf in state.items() if self.is_floating(self.old[p])}
+
+            def values(floating: Any) -> Any:
+                leaves = jax.tree.leaves(({**state, **floating}, batch, key))
+                found = self.trace.evaluate(leaves, self.candidates)
+                return jnp.stack([jnp.ravel(value)[0].astype(jnp.float32) for value in found])
+
+            return jax.jacrev(values)(floating)
+
+        return jax.jit(slopes)
+
+    def loss_of(self, loop: Any) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The number whose gradient the step follows, up or down, and this gradient.
+
+        It is sought at the call that the program was traced with.
+        """
+        if "loss" not in self.__dict__:
+            self.__dict__["loss"] = self.find_loss(loop)
+        return self.__dict__["loss"]
+
+    def find_loss(self, loop: Any) -> tuple[int, dict[str, np.ndarray]] | None:
+        """See `loss_of`."""
+        if loop.updates > len(loop.steps):
+            return None  # several updates in a call, and no loss of them all
+        try:
+            gradients = self.gradients(self.call)
+        except Exception:  # a loop whose length is not known has no reverse
+            return None
+        directions = list(self.directions(loop))
+        best, found = bound("follows"), None
+        for value, gradient in zip(self.candidates, gradients, strict=True):
+            for direction in directions:
+                size = follows(direction, gradient)
+                if size > best + 1e-6:
+                    best, found = size, (value, gradient)
+        return found
+
+    def directions(self, loop: Any) -> Iterator[dict[str, np.ndarray]]:
+        """What is parallel to the gradient in a step: the move of the parameters, and of moments.
+
+        A moment moves by a share of the difference between the gradient and itself.
+        """
+        call = self.call
+        before, after = (
+            {
+                p: np.asarray(leaf, np.float64)
+                for p, leaf in part.arrays.items()
+                if p in self.old and self.is_floating(self.old[p])
+            }
+            for part in (call.before, call.after)
+        )
+        moved = {
+            p: after[p] - leaf
+            for p, leaf in before.items()
+            if p in after and after[p].shape == leaf.shape
+        }
+        yield {p: change for p, change in moved.items() if p not in loop.optimizers}
+        for share in (0.1, 1.0):
+            yield {
+                of: after[p] - (1 - share) * before[p]
+                for p, of in loop.moments.items()
+                if p in moved
+            }
+
+    def loss_name(self, loop: Any) -> str | None:
+        """The metric that is the loss."""
+        found = self.loss_of(loop)
+        return next((n for n, v in self.metrics.items() if found and v == found[0]), None)
+
+
+def follows(direction: dict[str, np.ndarray], gradient: dict[str, np.ndarray]) -> float:
+    """How far a step goes along a gradient, up or down: as a whole, or leaf by leaf.
+
+    Leaves that an optimizer treats unlike each other, as a mask has it, follow one by one.
+    """
+    leaves = [
+        abs(cosine({path: direction[path]}, gradient))
+        for path in direction
+        if np.size(direction[path]) > 1 and np.any(direction[path]) and np.any(gradient.get(path))
+    ]
+    apart = float(np.mean(leaves)) if leaves else 0.0
+    return max(abs(cosine(direction, gradient)), apart)
+
+
+def cosine(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    """The cosine of the angle between two trees, over the leaves that both have."""
+    shared = [p for p in one if p in other and np.shape(one[p]) == np.shape(other[p])]
+    if not shared:
+        return 0.0
+    a, b = (np.concatenate([np.ravel(t[p]) for p in shared]).astype(float) for t in (one, other))
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / size) if np.isfinite(size) and size > 0 else 0.0
+
+
+def line_of_function(function: Callable[..., Any]) -> str:
+    """File and line where a function is defined, behind whatever wraps it."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or is_library(code.co_filename):
+        return ""
+    return f"{shortened(code.co_filename)}:{code.co_firstlineno}"

@@ -1,0 +1,89 @@
+"""The same loss over the same batches, in nnref's own loop: is it the loop, or the network?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.stepping import parted
+from nnref.diagnosis.thresholds import bound
+
+TRUSTED = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+
+
+def losses(loop: Loop) -> np.ndarray | None:
+    """The losses of the reference loop over the user's batches, None where it cannot be made.
+
+    What of the state is neither parameter nor optimizer goes on as the user's own step has it.
+    """
+    program = loop.programs[0]
+    found = program and program.loss_of(loop)
+    if len(loop.steps) > 1 or not program or not found:
+        return None
+    traced, loss = program.trace, found[0]
+    arrays = loop.calls[0][0].before.arrays
+    weights = {p: arrays[p] for p in loop.of("parameter") if np.any(found[1].get(p, 0))}
+    rest = {p: leaf for p, leaf in arrays.items() if p not in weights}
+    going = [p for p in rest if p in program.new]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(program.arguments[1])]
+
+    def value(weights: Any, rest: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+        leaves = jax.tree.leaves(({**rest, **weights}, batch, key))
+        first, *new = traced.evaluate(leaves, [loss, *(program.new[p] for p in going)])
+        return first.reshape(()), {**rest, **dict(zip(going, new, strict=True))}
+
+    @jax.jit
+    def step(weights: Any, rest: Any, moments: Any, batch: Any, key: Any) -> Any:
+        (first, rest), gradient = jax.value_and_grad(value, has_aux=True)(weights, rest, batch, key)
+        updates, moments = TRUSTED.update(gradient, moments, weights)
+        return optax.apply_updates(weights, updates), rest, moments, first
+
+    moments, found_losses = TRUSTED.init(weights), []
+    for call in loop.calls[0]:
+        batch = parted(call.batch).arrays
+        if [leaf.shape for leaf in jax.tree.leaves(batch)] != shapes:
+            continue
+        weights, rest, moments, first = step(weights, rest, moments, batch, call.key)
+        found_losses.append(float(first))
+    return np.array(found_losses)
+
+
+def against_reference(loop: Loop) -> Iterator[Finding]:
+    """A loss that stands in the user's loop and falls in nnref's, from the same start."""
+    theirs = loop.loss()
+    if theirs is None or len(theirs) < bound("few steps") or not np.isfinite(theirs).all():
+        return
+    if loop.optimizers and any(np.any(loop.states[0][p]) for p in loop.moments):
+        return  # a loop that goes on: its loss has fallen before
+    begun, ended = (float(np.median(part)) for part in (theirs[:5], theirs[-5:]))
+    if ended < (1 - bound("fallen")) * begun:
+        return
+    ours = losses(loop)
+    if ours is None or len(ours) < bound("few steps") or not np.isfinite(ours).all():
+        return
+    start, end = (float(np.median(part)) for part in (ours[:5], ours[-5:]))
+    loop.measures["loss in nnref's own loop"] = (start, end)
+    if start <= 0 or end > bound("falls here") * start:
+        return
+    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
+    size = np.sqrt(sum(float((loop.states[-1][p].astype(float) ** 2).sum()) for p in weights))
+    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0)) if weights else [0.0]
+    ratio = float(np.median(length)) / max(float(size), 1e-30)
+    small = ratio < bound("slow step")
+    yield (note if small else fault)(
+        "learning_rate_too_low" if small else "wrong_gradient",
+        f"the loop; {loop.line()}",
+        f"over {len(ours)} steps of these batches the loss goes from {begun:.3g} to {ended:.3g}; "
+        f"the same loss under Adam at 1e-3 behind a clip goes from {start:.3g} to {end:.3g}: it is "
+        "the loop, not the network",
+        f"{ended:.3g} against {end:.3g}",
+        healthy="a loss that falls as in a plain loop",
+        remedy="a larger learning rate"
+        if small
+        else "gradients of the loss that is returned, optax.adam(1e-3), and nothing between",
+        confidence=0.6,
+    )

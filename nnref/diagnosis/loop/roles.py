@@ -1,0 +1,213 @@
+"""What the leaves of a state are: parameters, moments, statistics, counters, keys, slow copies.
+
+The optimizer's own are told by their types; the rest by what the step does with them.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from nnref.diagnosis.loop.stepping import is_key
+from nnref.diagnosis.program.blocked import differentiable
+from nnref.diagnosis.program.keys import DRAWS
+from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.thresholds import bound
+from nnref.errors import UserError
+
+ROLES = ("parameter", "moment", "statistic", "counter", "key", "target", "other")
+
+
+def refuse(roles: Any, paths: Iterable[str]) -> dict[str, str]:
+    """Roles that a user gives, by path.
+
+    Raises:
+        UserError: for a path that the state does not have, or a role that there is none of.
+    """
+    given = dict(roles or {})
+    known = list(paths)
+    for path, role in given.items():
+        if path not in known:
+            raise UserError(
+                f"examine: roles name {path!r}, and the state has no such leaf; it has "
+                f"{', '.join(known[:12])}{', …' if known[12:] else ''}"
+            )
+        if role not in ROLES:
+            raise UserError(f"examine: {path} is {role!r}; a role is one of {', '.join(ROLES)}")
+    return given
+
+
+def of_optimizers(state: Any) -> set[str]:
+    """The paths beneath which a state holds what is an optimizer's: of optax, or of NNX."""
+
+    def is_optimizers(node: Any) -> bool:
+        of_optax = hasattr(node, "_fields") and type(node).__module__.startswith("optax")
+        return of_optax or isinstance(node, nnx.Optimizer)
+
+    found = jax.tree_util.tree_flatten_with_path(state, is_leaf=is_optimizers)[0]
+    return {
+        name_of(path) + (".opt_state" if isinstance(node, nnx.Optimizer) else "")
+        for path, node in found
+        if is_optimizers(node)
+    }
+
+
+def beneath(path: str, roots: Iterable[str]) -> bool:
+    """Whether a path lies beneath one of these."""
+    return any(not root or path == root or path.startswith(f"{root}.") for root in roots)
+
+
+def in_common(one: str, other: str) -> int:
+    """How many of their last components two paths share."""
+    pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
+    return next(
+        (i for i, (a, b) in enumerate(pairs) if a != b),
+        min(map(len, (one.split("."), other.split(".")))),
+    )
+
+
+def partners(
+    moments: Iterable[str], others: Iterable[str], shapes: dict[str, Any]
+) -> dict[str, str]:
+    """The leaf of which each moment is: of the same shape, with the longest end in common."""
+    found = {}
+    others = list(others)
+    for moment in moments:
+        alike = [path for path in others if shapes[path] == shapes[moment]]
+        ranked = sorted(alike, key=lambda path: -in_common(moment, path))
+        if ranked and (in_common(moment, ranked[0]) or len(alike) == 1):
+            found[moment] = ranked[0]
+    return found
+
+
+def but_for_one(one: str, other: str) -> bool:
+    """Whether two paths differ in one component, as `online.w` and `target.w` do.
+
+    The last one names what a leaf is within its layer, and may differ by a word that is put to it.
+    """
+    a, b = one.split("."), other.split(".")
+    differ = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
+    if len(a) != len(b) or len(differ) != 1:
+        return False
+    (at,) = differ
+    return at < len(a) - 1 or a[at] in b[at] or b[at] in a[at] or len(a) == 1
+
+
+def share(before: np.ndarray, after: np.ndarray, towards: np.ndarray) -> tuple[float, float]:
+    """By which share of its distance to another array one has moved, and what that leaves open."""
+    move, way = (np.ravel(part - before).astype(np.float64) for part in (after, towards))
+    if not np.isfinite(move).all() or not np.isfinite(way).all() or not way.any():
+        return 0.0, np.inf
+    part = float(move @ way / (way @ way))
+    left = float(np.linalg.norm(move - part * way) / max(float(np.linalg.norm(move)), 1e-30))
+    return part, left
+
+
+def copies(loop: Any) -> dict[str, str]:
+    """The slow copies among the leaves, each with the leaf that it follows or was made of.
+
+    One that follows moves straight towards the other; one that stands has the other's first values.
+    """
+    first, others = loop.states[0], [p for p in loop.floating() if p not in loop.optimizers]
+    led = set(loop.moments.values())
+    found: dict[str, str] = {}
+    for path in others:
+        if path in led:
+            continue
+        for other in others:
+            if first[path].shape != first[other].shape or not but_for_one(path, other):
+                continue
+            if (led and other not in led) or loop.stands(other):
+                continue
+            if follows(loop, path, other) or (
+                loop.stands(path)
+                and np.array_equal(first[path], first[other])
+                and np.ptp(first[path]) > 0
+            ):
+                found[path] = other
+    roots = {tuple(p.split(".")[:1]) for p in found}
+    for path in others:  # leaves that start alike everywhere, as biases do, go with their network
+        if path not in found and path not in led and tuple(path.split(".")[:1]) in roots:
+            twin = next(
+                (
+                    o
+                    for o in led or others
+                    if but_for_one(path, o) and first[o].shape == first[path].shape
+                ),
+                None,
+            )
+            if twin:
+                found[path] = twin
+    return found
+
+
+def follows(loop: Any, path: str, other: str) -> bool:
+    """Whether a leaf moves towards another one in most of the turns in which it moves."""
+    hits = turns = 0
+    for before, after in loop.pairs:
+        if after[path].shape == before[path].shape and not np.array_equal(
+            before[path], after[path]
+        ):
+            part, left = share(before[path], after[path], after[other])
+            turns += 1
+            hits += 0 < part < 1 + bound("copied") and left < bound("towards")
+    return turns > 0 and hits >= turns / 2
+
+
+def roles_of(loop: Any) -> dict[str, str]:
+    """The role of each leaf of a loop's state."""
+    found: dict[str, str] = {}
+    programs = [program for program in loop.programs if program is not None]
+    for path, leaf in loop.start.arrays.items():
+        first = loop.states[0][path]
+        if is_key(leaf) or (first.dtype == np.uint32 and drawn_from(path, programs)):
+            found[path] = "key"
+        elif np.issubdtype(first.dtype, np.integer):
+            alike = first.size == 1 or (first.ndim == 1 and np.ptp(first) == 0)
+            found[path] = "counter" if alike else "other"
+        elif path in loop.optimizers:
+            found[path] = "moment"
+        elif path in loop.copies:
+            found[path] = "target"
+    led = set(loop.moments.values())
+    for path in loop.states[0]:
+        if path not in found:
+            found[path] = behaviour(loop, path, programs, led)
+    return found
+
+
+def drawn_from(path: str, programs: list[Any]) -> bool:
+    """Whether random numbers are drawn from a leaf."""
+    return any(
+        op.name in DRAWS
+        for program in programs
+        if path in program.old
+        for reached in [program.trace.reached([program.old[path]])]
+        for op in program.trace.operations
+        if not reached.isdisjoint(op.inputs)
+    )
+
+
+def behaviour(loop: Any, path: str, programs: list[Any], led: set[str]) -> str:
+    """What a leaf of floating point is by what the steps do with it."""
+    if path in led:
+        return "parameter"
+    if led and not loop.states[0][path].ndim:
+        return "other"  # a sum of losses, or a rate
+    for program in programs:
+        found = program.loss_of(loop)
+        if found is None or path not in program.old:
+            continue
+        traced, (loss, _) = program.trace, found
+        old, new = program.old[path], program.new.get(path)
+        reached = traced.reached([old], differentiable(traced))
+        if loss in reached and not (led and program.passed_on(path)):
+            return "parameter"
+        if loss in traced.needed([loss]) and old in traced.needed([loss]):
+            return "other"
+        if new in traced.reached(program.batch) and np.ndim(loop.states[0][path]):
+            return "statistic"
+    known = any(program.loss_of(loop) for program in programs)
+    return "other" if known or loop.stands(path) else "parameter"

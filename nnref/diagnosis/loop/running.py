@@ -1,0 +1,269 @@
+"""A loop as it runs: some steps on copies of the state, and what each call was given and gave."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.loop.program import Program, line_of_function
+from nnref.diagnosis.loop.roles import beneath, copies, of_optimizers, partners, roles_of
+from nnref.diagnosis.loop.stepping import (
+    Parted,
+    Step,
+    copied,
+    is_array,
+    numbers,
+    on_host,
+    parted,
+)
+from nnref.diagnosis.program.tracing import name_of
+from nnref.errors import UserError
+
+KEPT = 2**28  # bytes of states that are kept: with a large one fewer steps are made
+FEWEST = 6  # steps that are made of any state
+
+
+class Theirs(Exception):
+    """What a function of the user's has raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Call(NamedTuple):
+    """One call of a step: what it was given, and what it gave."""
+
+    before: Parted
+    after: Parted
+    batch: Any
+    key: Any
+    metrics: dict[str, float]
+    missing: tuple[Any, ...]  # parts of the state that it did not give back
+    comes_back: bool
+
+
+def batches_of(batches: Any, count: int) -> list[Any]:
+    """The batches of the first steps; those of an iterable that is shorter are used again.
+
+    Raises:
+        UserError: for what gives no batch.
+    """
+    if batches is None:
+        return []
+    if callable(batches) and not hasattr(batches, "__iter__"):
+        return [batches(number) for number in range(count)]
+    if not isinstance(batches, Iterable) or isinstance(batches, dict | str) or is_array(batches):
+        raise UserError(
+            f"examine: batches is a {type(batches).__name__}; give an iterable of batches, as "
+            "[(x, y), ...], or a function of the number of the step"
+        )
+    taken = list(islice(iter(batches), count))
+    if not taken:
+        raise UserError("examine: batches is empty; one batch is the least")
+    return taken
+
+
+class Loop:
+    """A user's loop: its steps in turn, the calls that were made of them, and their programs."""
+
+    def __init__(
+        self,
+        steps: Sequence[Callable[..., Any]],
+        state: Any,
+        batches: Any,
+        evaluate: Callable[[Any], Any] | None,
+        key: Any,
+        roles: dict[str, str],
+        count: int,
+    ) -> None:
+        """Take the loop apart; `run` makes the steps."""
+        self.given, self.evaluate, self.key = roles, evaluate, key
+        self.state = state
+        self.start = parted(state)
+        size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
+        self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
+        self.batches = batches_of(batches, self.count)
+        first = self.batches[0] if self.batches else ()
+        self.steps = [Step(step, state, first, batches is not None) for step in steps]
+        self.measures: dict[str, Any] = {}  # what questions have measured, for the answer
+        self.calls: list[list[Call]] = []  # of each step, in its turns
+
+    def batch(self, number: int) -> Any:
+        """The batch of a step."""
+        return self.batches[number % len(self.batches)] if self.batches else ()
+
+    def run(self) -> None:
+        """Make the steps.
+
+        Raises:
+            Theirs: what they raise.
+        """
+        state = Parted(copied(self.start.arrays), self.start.rebuild)
+        self.calls = [[] for _ in self.steps]
+        for number in range(self.count):
+            for place, step in enumerate(self.steps):
+                key = jax.random.fold_in(self.key, number * len(self.steps) + place)
+                call = self.call(step, state, self.batch(number), key)
+                self.calls[place].append(call)
+                state = call.after
+        self.start = self.calls[0][0].before
+
+    def call(self, step: Step, state: Parted, batch: Any, key: Any) -> Call:
+        """One call of a step, on copies of its arguments.
+
+        Raises:
+            Theirs: what it raises.
+        """
+        try:
+            outcome = step(state, copied(state.arrays), copied(batch), key)
+            metrics = numbers(jax.block_until_ready(outcome.metrics))
+            jax.block_until_ready(list(outcome.state.arrays.values()))
+        except Exception as error:
+            raise Theirs(error) from error
+        new = outcome.state.arrays.keys() - state.arrays.keys()
+        state = with_numbers(state, new) if new else state
+        kept = Parted({**state.arrays, **outcome.state.arrays}, outcome.state.rebuild)
+        return Call(state, kept, batch, key, metrics, outcome.missing, outcome.comes_back)
+
+    def again(self, place: int, number: int = 0, batch: Any = None) -> Call:
+        """A call that was made, made again, or the same with another batch."""
+        made = self.calls[place][number]
+        batch = made.batch if batch is None else batch
+        return self.call(self.steps[place], made.before, batch, made.key)
+
+    @cached_property
+    def programs(self) -> list[Program | None]:
+        """The traced program of each step, None where a step cannot be traced as a whole."""
+        found: list[Program | None] = []
+        for step, calls in zip(self.steps, self.calls, strict=True):
+            try:
+                found.append(Program(step, calls[min(1, len(calls) - 1)]))
+            except Exception:  # float(loss) within a step, say
+                found.append(None)
+        return found
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The role of each leaf of the state."""
+        return roles_of(self) | self.given
+
+    @cached_property
+    def optimizers(self) -> set[str]:
+        """The leaves that are an optimizer's."""
+        roots = of_optimizers(self.state)
+        return {path for path in self.start.arrays if beneath(path, roots)}
+
+    @cached_property
+    def moments(self) -> dict[str, str]:
+        """The leaves of optimizers that are of the shape of parameters, each with its own."""
+        own = [path for path in self.floating() if path in self.optimizers]
+        others = [path for path in self.floating() if path not in self.optimizers]
+        shapes = {path: leaf.shape for path, leaf in self.states[0].items()}
+        return partners(own, others, shapes)
+
+    @cached_property
+    def updates(self) -> int:
+        """How many updates of the parameters a turn makes, as the optimizer counts them."""
+        steps = [1]
+        for path in self.optimizers & set(self.states[0]):
+            leaf = self.states[0][path]
+            if leaf.size == 1 and not inexact(leaf):
+                turns = [int(a[path].ravel()[0]) - int(b[path].ravel()[0]) for b, a in self.pairs]
+                steps.append(int(np.median(turns)))
+        return max(steps)
+
+    @cached_property
+    def copies(self) -> dict[str, str]:
+        """The slow copies of parameters, each with what it follows."""
+        return copies(self)
+
+    def of(self, role: str) -> list[str]:
+        """The leaves that have a role."""
+        return [path for path, found in self.roles.items() if found == role]
+
+    @cached_property
+    def states(self) -> list[dict[str, np.ndarray]]:
+        """The state before the first step, and after each turn of all steps."""
+        first = on_host(self.start.arrays)
+        return [first, *(on_host(call.after.arrays) for call in self.calls[-1])]
+
+    @cached_property
+    def moves(self) -> dict[str, np.ndarray]:
+        """The length by which each leaf moves in each turn, (turns,)."""
+        return {
+            path: np.array([distance(b.get(path), a.get(path)) for b, a in self.pairs])
+            for path in self.states[0]
+        }
+
+    @property
+    def pairs(self) -> Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """The states before and after each turn."""
+        return zip(self.states, self.states[1:], strict=False)
+
+    def stands(self, path: str) -> bool:
+        """Whether a leaf is the same after every step."""
+        return not self.moves[path].any()
+
+    def floating(self) -> list[str]:
+        """The leaves of floating point."""
+        return [path for path, leaf in self.states[0].items() if inexact(leaf)]
+
+    def line(self, place: int = 0) -> str:
+        """The line where a step begins."""
+        return line_of_function(self.steps[place].function)
+
+    def line_of(self, path: str) -> str:
+        """The user's line that computes the new value of a leaf, else where the step begins."""
+        lines = [p.line_of(path) for p in self.programs if p and not p.passed_on(path)]
+        return next(filter(None, lines), self.line())
+
+    def loss_line(self, place: int = 0) -> str:
+        """The user's line that computes the loss, else where the step begins."""
+        program = self.programs[place]
+        found = program and program.loss_of(self)
+        if program and found:
+            for operation in program.trace.operations:
+                if found[0] in operation.outputs and operation.where:
+                    return operation.where
+        return self.line(place)
+
+    def loss(self, place: int = 0) -> np.ndarray | None:
+        """The loss of each call of a step as its metrics tell it, None where they do not."""
+        program = self.programs[place]
+        names = list(self.calls[place][0].metrics)
+        name = program.loss_name(self) if program else None
+        if name is None:
+            named = [n for n in names if "loss" in n.lower()]
+            name = named[0] if named else names[0] if len(names) == 1 else None
+        if name is None or name not in names:
+            return None
+        return np.array([call.metrics.get(name, np.nan) for call in self.calls[place]])
+
+
+def with_numbers(state: Parted, paths: Iterable[str]) -> Parted:
+    """The same state where some numbers of Python, as the step of a TrainState, are arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(state.rebuild(state.arrays))
+    numbers = {name_of(path): leaf for path, leaf in leaves if isinstance(leaf, int | float)}
+    new = {path: jnp.asarray(numbers[path]) for path in paths if path in numbers}
+    return Parted({**state.arrays, **new}, state.rebuild)
+
+
+def inexact(leaf: np.ndarray) -> bool:
+    """Whether an array is of floating point."""
+    return bool(jnp.issubdtype(leaf.dtype, np.inexact))
+
+
+def distance(before: np.ndarray | None, after: np.ndarray | None) -> float:
+    """The length of the change of an array, infinite where it has another shape."""
+    if before is None or after is None or before.shape != after.shape:
+        return np.inf if after is not None else 0.0
+    if np.array_equal(before, after, equal_nan=inexact(before)):
+        return 0.0
+    with np.errstate(all="ignore"):
+        change = after.astype(np.float64) - before.astype(np.float64)
+        return float(np.linalg.norm(change.ravel())) or float(np.finfo(float).tiny)

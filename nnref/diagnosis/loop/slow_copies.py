@@ -1,0 +1,105 @@
+"""Target networks and averages: whether they follow, how often, and whether they are copies."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.roles import share
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.thresholds import bound
+
+
+def targets(loop: Loop) -> Iterator[Finding]:
+    """Slow copies that the loss reads: too slow, too fast, or standing."""
+    read = [path for path in loop.copies if loop.roles[path] == "target" and is_read(loop, path)]
+    if not read:
+        return
+    moving = [path for path in read if not loop.stands(path)]
+    if not moving:
+        yield from standing(loop, read)
+        return
+    same = [path for path in moving if always_equal(loop, path)]
+    if len(same) == len(moving) and loop.updates < bound("updates a call"):
+        yield fault(
+            "target_stands",
+            f"{listed(same)}; {loop.line_of(same[0])}",
+            f"after every step {listed(same)} equal{'s' * (len(same) == 1)} the network that "
+            "learns: a target that moves with what chases it is none",
+            "a distance of 0 after every step",
+            remedy="optax.incremental_update(params, target, 0.005), or a copy every few hundred "
+            "steps: optax.periodic_update",
+            confidence=0.7,
+        )
+        return
+    yield from once_a_call(loop, moving)
+
+
+def is_read(loop: Loop, path: str) -> bool:
+    """Whether the loss of some step depends on a leaf, or else the new parameters do."""
+    for program in loop.programs:
+        if program is None or path not in program.old:
+            continue
+        found, old = program.loss_of(loop), program.old[path]
+        weights = [program.new[p] for p in loop.of("parameter") if p in program.new]
+        if old in program.trace.needed([found[0]] if found else weights):
+            return True
+    return False
+
+
+def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
+    """Copies that the loss reads and no step moves: a target, or a teacher that is meant so."""
+    programs = [program for program in loop.programs if program]
+    if any(not program.passed_on(p) for program in programs for p in read if p in program.old):
+        return  # moved once in a while
+    lost = next(filter(None, (program.thrown_away(read) for program in programs)), "")
+    yield (fault if lost else note)(
+        "target_stands",
+        f"{listed(read)}; {lost or loop.line()}",
+        f"the loss reads {listed(read)}, a copy of the network that learns, and "
+        + (
+            "what this line makes of it is thrown away"
+            if lost
+            else "no step moves it: fine for a teacher, or where your loop moves it between the "
+            "steps; hand that in as well: step=[step, move_target]"
+        ),
+        f"moved by 0 in {len(loop.calls[0])} steps",
+        confidence=0.9 if lost else 0.4,
+    )
+
+
+def always_equal(loop: Loop, path: str) -> bool:
+    """Whether a copy equals what it follows after every turn, and that moves."""
+    other = loop.copies[path]
+    return not loop.stands(other) and all(
+        np.array_equal(after[path], after[other]) for after in loop.states[1:]
+    )
+
+
+def once_a_call(loop: Loop, moving: list[str]) -> Iterator[Finding]:
+    """Copies that move once in a call which makes many updates, by a share that is meant for each.
+
+    What moves once goes straight towards the network of the call's end.
+    """
+    updates = loop.updates
+    if updates < bound("updates a call"):
+        return
+    parts = []
+    for path in moving:
+        for before, after in list(loop.pairs)[1:4]:
+            part, left = share(before[path], after[path], after[loop.copies[path]])
+            if left > bound("straight") or not 0 < part < bound("slow share"):
+                return
+            parts.append(part)
+    if parts:
+        part = float(np.median(parts))
+        yield fault(
+            "target_stands",
+            f"{listed(moving)}; {loop.line_of(moving[0])}",
+            f"each call makes {updates} updates of the network and moves {listed(moving)} once, "
+            f"by {part:.3g} of the way: for {updates - 1} of {updates} updates a part of the state "
+            "stands still while the rest moves",
+            f"once a call, {updates} updates a call",
+            confidence=0.85,
+        )

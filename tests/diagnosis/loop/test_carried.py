@@ -1,0 +1,165 @@
+"""What a step changes, and what of it comes back."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+from loops import BATCHES, TX, begun, drawn, faults, first, plain, squares
+from networks import line_of
+
+MASKED = optax.chain(
+    optax.adam(1e-2),
+    optax.masked(optax.set_to_zero(), {"w1": True, "b1": True, "w2": False, "b2": False}),
+)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(2, 16, rngs=rngs)
+        self.out = nnx.Linear(16, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(nnx.relu(self.hidden(x)))
+
+
+def in_place(model, optimizer, x, y):
+    value, gradients = nnx.value_and_grad(lambda m: ((m(x) - y) ** 2).mean())(model)
+    optimizer.update(model, gradients)  # in place
+    return value
+
+
+def modules():
+    model = Net(nnx.Rngs(0))
+    return model, nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+
+
+def test_a_module_changed_under_plain_jit_is_lost_at_its_line():
+    found = first(jax.jit(in_place), modules())
+    assert found.cause == "parameters_not_updated"
+    assert found.where.endswith(f":{line_of(__file__, 'in place') - 0}")
+    assert "nnx.jit" in found.remedy
+
+
+@pytest.mark.parametrize("wrapped", [nnx.jit, lambda step: step])
+def test_a_module_changed_under_its_own_jit_or_none_is_healthy(wrapped):
+    state = modules()
+    before = state[0].hidden.kernel[...].copy()
+    assert faults(wrapped(in_place), state) == []
+    assert (state[0].hidden.kernel[...] == before).all(), "the user's own module stays as it is"
+
+
+@jax.jit
+def forgets_the_optimizer(params, opt_state, x, y):
+    value, gradient = jax.value_and_grad(squares)(params, x, y)
+    updates, _ = TX.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, value
+
+
+@jax.jit
+def begins_anew(params, opt_state, x, y):
+    value, gradient = jax.value_and_grad(squares)(params, x, y)
+    updates, opt_state = TX.update(gradient, TX.init(params), params)
+    return optax.apply_updates(params, updates), opt_state, value
+
+
+@jax.jit
+def returns_no_optimizer(params, opt_state, x, y):
+    value, gradient = jax.value_and_grad(squares)(params, x, y)
+    updates, _ = TX.update(gradient, opt_state, params)
+    return optax.apply_updates(params, updates), value
+
+
+@pytest.mark.parametrize("step", [forgets_the_optimizer, begins_anew, returns_no_optimizer])
+def test_an_optimizer_that_does_not_go_on(step):
+    assert faults(step, begun()) == ["state_not_carried"]
+
+
+def test_an_optimizer_without_a_state_has_none_to_carry():
+    sgd = optax.sgd(0.1)
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, _ = sgd.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    assert faults(step, begun(sgd)) == []
+
+
+@jax.jit
+def throws_updates_away(params, opt_state, x, y):
+    value, gradient = jax.value_and_grad(squares)(params, x, y)
+    updates, opt_state = TX.update(gradient, opt_state, params)
+    optax.apply_updates(params, updates)
+    return params, opt_state, value
+
+
+def test_updates_that_are_thrown_away():
+    found = first(throws_updates_away, begun())
+    assert found.cause == "parameters_not_updated"
+    assert "test_carried.py:" in found.where
+
+
+def test_a_step_that_returns_the_loss_alone():
+    found = first(lambda state, batch: plain(*state, *batch)[2], begun())
+    assert found.cause == "parameters_not_updated"
+    assert "returns no state" in found.evidence
+
+
+def frozen(optimizer):
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    return step, begun(optimizer)
+
+
+def test_layers_that_are_frozen_on_purpose_are_no_fault():
+    assert faults(*frozen(MASKED)) == []
+
+
+def test_a_rate_of_0_moves_nothing():
+    assert faults(*frozen(optax.adam(0.0))) == ["parameters_not_updated"]
+
+
+def with_counter(counts):
+    def rate(count):
+        return 0.1 * 0.99**count
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        scaled = jax.tree.map(lambda p, g: p - rate(state["epoch"]) * g, state["params"], gradient)
+        return {"params": scaled, "epoch": state["epoch"] + counts}, value
+
+    return step, {"params": drawn(), "epoch": jnp.int32(0)}
+
+
+def test_a_schedule_whose_counter_stands():
+    assert faults(*with_counter(0)) == ["state_not_carried"]
+    assert faults(*with_counter(1)) == []
+
+
+def test_parameters_that_come_back_in_half_the_bits():
+    @jax.jit
+    def step(params, opt_state, x, y):
+        half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+        value, gradient = jax.value_and_grad(squares)(half, x, y)
+        updates, opt_state = TX.update(gradient, opt_state, half)
+        return optax.apply_updates(half, updates), opt_state, value
+
+    @jax.jit
+    def mixed(params, opt_state, x, y):
+        def loss(params):
+            return squares(jax.tree.map(lambda p: p.astype(jnp.bfloat16), params), x, y)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    assert "precision_lost" in faults(step, begun())
+    assert faults(mixed, begun()) == []
+    assert len(BATCHES) == 8

@@ -1,0 +1,128 @@
+"""What an evaluation does, and which statistics training measures."""
+
+import flax.linen as nn
+import jax
+import optax
+import pytest
+from flax import nnx
+from flax.training import train_state
+from loops import BATCHES, X, faults, first
+
+
+class Batched(nn.Module):
+    """A network of Linen with batch normalization and dropout."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(16)(x))
+        return nn.Dense(1)(nn.Dropout(0.2, deterministic=not train)(nn.relu(x)))
+
+
+class State(train_state.TrainState):
+    batch_stats: object
+
+
+NET = Batched()
+
+
+def linen(keeps=True, trains=True):
+    """A step that keeps the new statistics, or not; in training mode, or not."""
+
+    @jax.jit
+    def step(state, batch, key):
+        def loss(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            rngs = {"dropout": key}
+            outputs, new = state.apply_fn(
+                variables, batch[0], trains, mutable=["batch_stats"], rngs=rngs
+            )
+            return ((outputs - batch[1]) ** 2).mean(), new["batch_stats"]
+
+        (value, new), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        state = state.apply_gradients(grads=gradient)
+        return (state.replace(batch_stats=new) if keeps else state), {"loss": value}
+
+    variables = NET.init(jax.random.key(0), X[:1], False)
+    return step, State.create(
+        apply_fn=NET.apply,
+        params=variables["params"],
+        tx=optax.adam(1e-2),
+        batch_stats=variables["batch_stats"],
+    )
+
+
+def by_statistics(state):
+    return NET.apply({"params": state.params, "batch_stats": state.batch_stats}, X, False)
+
+
+def by_its_own_rows(state):
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    rngs = {"dropout": jax.random.key(0)}
+    return NET.apply(variables, X, True, mutable=["batch_stats"], rngs=rngs)[0]
+
+
+def test_statistics_that_are_thrown_away():
+    found = first(*linen(keeps=False), evaluate=by_statistics)
+    assert found.cause == "batch_statistics_not_updated"
+
+
+def test_training_in_evaluation_mode():
+    found = first(*linen(trains=False), evaluate=by_statistics)
+    assert found.cause == "batch_statistics_not_updated"
+    assert "evaluation mode" in found.evidence
+
+
+def test_evaluation_in_training_mode_and_its_healthy_twin():
+    step, state = linen()
+    assert faults(step, state, evaluate=by_its_own_rows) == ["evaluation_in_training_mode"]
+    assert faults(step, state, evaluate=by_statistics) == []
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(2, 16, rngs=rngs)
+        self.norm = nnx.BatchNorm(16, rngs=rngs)
+        self.drop = nnx.Dropout(0.2, rngs=rngs)
+        self.out = nnx.Linear(16, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(self.drop(nnx.relu(self.norm(self.hidden(x)))))
+
+
+@nnx.jit
+def in_place(model, optimizer, x, y):
+    value, gradients = nnx.value_and_grad(lambda m: ((m(x) - y) ** 2).mean())(model)
+    optimizer.update(model, gradients)
+    return value
+
+
+def modules(trains=True):
+    model = Net(nnx.Rngs(0))
+    (model.train if trains else model.eval)()
+    return model, nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
+
+
+def in_eval_mode(state):
+    model = state[0]
+    model.eval()
+    outputs = model(X)
+    model.train()
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("state", "evaluate", "causes"),
+    [
+        (modules(), lambda state: state[0](X), ["evaluation_in_training_mode"]),
+        (modules(trains=False), in_eval_mode, ["batch_statistics_not_updated"]),
+        (modules(), in_eval_mode, []),
+    ],
+)
+def test_modules_in_the_wrong_mode(state, evaluate, causes):
+    assert faults(in_place, state, BATCHES, evaluate) == causes
+
+
+def test_an_evaluation_that_raises_is_told_as_the_users():
+    found = first(in_place, modules(), BATCHES, lambda state: state[0].missing)
+    assert found.cause == "broken_program"
+    assert "test_evaluation.py:" in found.where

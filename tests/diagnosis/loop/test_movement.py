@@ -1,0 +1,98 @@
+"""Which way the steps go, and how far."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loops import BATCHES, X, Y, begun, drawn, faults, first, network, squares
+
+
+def stepping(optimizer, loss=squares, sign=1.0, name=None):
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(loss)(params, x, y)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        params = jax.tree.map(lambda p, u: p + sign * u, params, updates)
+        return params, opt_state, {name: value} if name else value
+
+    return step, begun(optimizer)
+
+
+def test_updates_that_are_subtracted_once_more():
+    assert "gradient_ascent" in faults(*stepping(optax.adam(1e-2), sign=-1.0))
+    assert faults(*stepping(optax.adam(1e-2))) == []
+
+
+def test_what_is_called_a_score_is_meant_to_rise():
+    def score(params, x, y):
+        return 1 / (1 + squares(params, x, y))
+
+    assert faults(*stepping(optax.adam(1e-2), score, sign=-1.0, name="score")) == []
+
+
+def test_a_mask_that_hands_raw_gradients_through_names_what_climbs():
+    mask = {"w1": False, "b1": False, "w2": True, "b2": True}
+    found = first(*stepping(optax.masked(optax.sgd(1e-2), mask)))
+    assert found.cause == "gradient_ascent"
+    assert "w1" in found.where
+    assert "multi_transform" in found.remedy
+
+
+def test_a_schedule_that_counts_epochs_fades_before_the_run_is_over():
+    fast = optax.adam(optax.linear_schedule(1e-2, 0.0, 5))
+    slow = optax.adam(optax.linear_schedule(1e-2, 0.0, 40))
+    assert faults(*stepping(fast)) == ["learning_rate_too_low"]
+    assert faults(*stepping(slow)) == []
+
+
+def accumulating(divide):
+    @jax.jit
+    def step(params, batch):
+        def one(total, part):
+            gradient = jax.grad(squares)(params, *part)
+            return jax.tree.map(jnp.add, total, gradient), squares(params, *part)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, losses = jax.lax.scan(one, zeros, batch)
+        count = len(batch[0]) if divide else 1
+        params = jax.tree.map(lambda p, g: p - 0.02 * g / count, params, total)
+        return params, losses.mean()
+
+    return step, drawn(), [(X.reshape(2, 4, 16, 2)[i], Y.reshape(2, 4, 16, 1)[i]) for i in (0, 1)]
+
+
+def test_accumulated_batches_that_are_summed():
+    assert faults(*accumulating(divide=False)) == ["loss_summed_over_batch"]
+    assert faults(*accumulating(divide=True)) == []
+
+
+def test_a_rate_that_is_far_too_high():
+    assert "learning_rate_too_high" in faults(*stepping(optax.sgd(3.0)))
+
+
+def test_a_number_that_is_not_finite_is_named_with_its_line():
+    def entropy(params, x, y):
+        return -jnp.mean(jnp.log(jnp.maximum(network(params, x) * 0, 0)))  # a logarithm of 0
+
+    def guarded(params, x, y):
+        return -jnp.mean(jnp.log(jax.nn.sigmoid(network(params, x)) + 1e-6))
+
+    found = first(*stepping(optax.adam(1e-2), entropy))
+    assert found.cause == "numerical_instability"
+    assert "test_movement.py:" in found.where
+    assert faults(*stepping(optax.adam(1e-2), guarded)) == []
+
+
+@pytest.mark.parametrize(("rate", "cause"), [(1e-10, ["learning_rate_too_low"]), (1e-3, [])])
+def test_steps_that_are_too_short(rate, cause):
+    assert faults(*stepping(optax.sgd(rate))) == cause
+
+
+def test_one_batch_again_and_again_is_worth_knowing():
+    from nnref import examine
+
+    step, state = stepping(optax.adam(1e-2))
+    found = examine(step, state, lambda number: BATCHES[0])
+    assert [note.cause for note in found.notes] == ["repeated_rows"]
+    assert not np.isnan(found.measures["last loss of the loop"])

@@ -1,0 +1,70 @@
+"""The traced program of a step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loops import BATCHES, TX, begun, drawn, network, plain, squares
+
+from nnref.diagnosis.loop.program import cosine, follows, line_of_function
+from nnref.diagnosis.loop.running import Loop
+
+
+def looped(step, state, count=3):
+    loop = Loop([step], state, BATCHES, None, jax.random.key(0), {}, count)
+    loop.run()
+    return loop
+
+
+def test_the_loss_is_found_among_other_metrics_and_has_the_gradient_of_jax():
+    @jax.jit
+    def step(params, opt_state, x, y):
+        def loss(params):
+            return squares(params, x, y), network(params, x).mean()
+
+        (value, mean), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        metrics = {"a": mean, "b": optax.tree.norm(params), "z": value}
+        return optax.apply_updates(params, updates), opt_state, metrics
+
+    loop = looped(step, begun())
+    program = loop.programs[0]
+    _, gradient = program.loss_of(loop)
+    assert program.loss_name(loop) == "0.z"
+    weights = {p.removeprefix("0."): leaf for p, leaf in loop.calls[0][1].before.arrays.items()}
+    slope = jax.grad(squares)({name: weights[name] for name in drawn()}, *BATCHES[1])
+    for name, leaf in slope.items():
+        np.testing.assert_allclose(gradient[f"0.{name}"], leaf, rtol=1e-4, atol=1e-7)
+
+
+def test_a_loss_that_is_not_returned_is_found_where_it_is_computed():
+    @jax.jit
+    def step(params, opt_state, x, y):
+        _, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    loop = looped(step, begun())
+    assert loop.programs[0].loss_of(loop) is not None
+    assert loop.programs[0].loss_name(loop) is None
+    assert "loops.py:" in loop.loss_line()
+
+
+def test_what_goes_through_a_step_untouched():
+    loop = looped(plain, (*begun(),))
+    assert not loop.programs[0].passed_on("0.w1")
+    kept = looped(lambda state, batch: (state, plain(*state, *batch)[2]), begun())
+    assert kept.programs[0].passed_on("0.w1")
+    assert "loops.py:" in kept.programs[0].thrown_away(["0.w1"])
+    assert line_of_function(plain).split(":")[0].endswith("loops.py")
+    assert line_of_function(jnp.sin) == ""
+
+
+def test_cosines():
+    one, other = {"a": np.array([1.0, 0]), "b": np.ones(2)}, {"a": np.array([0, 2.0])}
+    assert cosine(one, other) == 0
+    assert cosine(one, {"b": -np.ones(2)}) == pytest.approx(-1)
+    assert cosine(one, {}) == 0
+    apart = {"a": np.ones(2), "b": np.ones(2)}
+    assert follows(apart, {"a": np.ones(2), "b": -np.ones(2)}) == pytest.approx(1)

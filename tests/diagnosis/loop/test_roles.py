@@ -1,0 +1,67 @@
+"""What the leaves of a state are taken for."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from flax import nnx
+from loops import BATCHES, TX, begun, drawn, plain, squares
+
+import nnref
+from nnref import UserError
+from nnref.diagnosis.loop.roles import but_for_one, in_common, of_optimizers, partners
+
+
+def roles_in(step, state, **others):
+    return nnref.examine(step, state, BATCHES, steps=4, **others).measures["roles"]
+
+
+def test_roles_of_a_plain_loop_and_their_correction():
+    found = roles_in(plain, begun())
+    assert {path for path, role in found.items() if role == "parameter"} == {
+        f"0.{name}" for name in drawn()
+    }
+    assert found["1.0.count"] == "counter"
+    assert found["1.0.mu.w1"] == found["1.0.nu.b2"] == "moment"
+    assert roles_in(plain, begun(), roles={"0.b2": "other"})["0.b2"] == "other"
+    with pytest.raises(UserError, match=r"roles name 'b2'.* it has 0\.b1"):
+        roles_in(plain, begun(), roles={"b2": "other"})
+    with pytest.raises(UserError, match="a role is one of parameter, moment"):
+        roles_in(plain, begun(), roles={"0.b2": "weight"})
+
+
+def test_roles_of_an_optimizer_that_is_written_by_hand():
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["net"], *batch)
+        speed = jax.tree.map(lambda v, g: 0.9 * v + g, state["speed"], gradient)
+        net = jax.tree.map(lambda p, v: p - 0.01 * v, state["net"], speed)
+        mean = optax.incremental_update(net, state["mean"], 0.1)
+        key, _ = jax.random.split(state["key"])
+        new = {"net": net, "speed": speed, "mean": mean, "key": key, "n": state["n"] + 1}
+        return new, value
+
+    zeros = jax.tree.map(jnp.zeros_like, drawn())
+    state = {"net": drawn(), "speed": zeros, "mean": drawn(), "n": jnp.int32(0)}
+    found = roles_in(step, state | {"key": jax.random.key(0)})
+    assert found["net.w1"] == "parameter"
+    assert found["mean.w1"] == "target"
+    assert found["key"] == "key"
+    assert found["n"] == "counter"
+    assert found["speed.w1"] != "parameter"
+
+
+def test_what_belongs_to_an_optimizer():
+    model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+    assert of_optimizers((model, nnx.Optimizer(model, TX, wrt=nnx.Param))) == {"1.opt_state"}
+    assert of_optimizers({"w": drawn(), "o": TX.init(drawn())}) == {"o.0", "o.1"}
+
+
+def test_paths_that_belong_together():
+    assert in_common("1.0.mu.a.kernel", "0.a.kernel") == 2
+    assert but_for_one("online.w", "target.w")
+    assert but_for_one("w", "target_w")
+    assert not but_for_one("norm.mean", "norm.bias")
+    assert not but_for_one("a.b.c", "a.c")
+    shapes = {"mu.w": (2,), "w": (2,), "v": (2,), "nu": (3,), "b": (3,)}
+    assert partners(["mu.w", "nu"], ["w", "v", "b"], shapes) == {"mu.w": "w", "nu": "b"}

@@ -1,0 +1,80 @@
+"""A loop as it runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from loops import BATCHES, TX, begun, plain, squares
+
+import nnref
+from nnref import UserError
+from nnref.diagnosis.loop.running import Loop, batches_of, distance
+
+
+def test_where_batches_come_from():
+    assert batches_of(lambda number: number, 3) == [0, 1, 2]
+    assert batches_of(iter([1, 2, 3, 4]), 3) == [1, 2, 3]
+    assert batches_of(None, 3) == []
+    for refused in ([], {"x": 1}, jnp.ones(3)):
+        with pytest.raises(UserError, match="examine: batches is"):
+            batches_of(refused, 3)
+
+
+def test_the_steps_are_those_that_the_user_would_make():
+    loop = Loop([plain], begun(), BATCHES, None, jax.random.key(0), {}, 10)
+    loop.run()
+    params, opt_state = begun()
+    losses = []
+    for number in range(10):
+        params, opt_state, value = plain(params, opt_state, *BATCHES[number % 8])
+        losses.append(float(value))
+    np.testing.assert_allclose(loop.loss(), losses, rtol=1e-6)
+    np.testing.assert_array_equal(loop.states[-1]["0.w1"], params["w1"])
+    assert loop.updates == 1
+
+
+def test_a_large_state_is_stepped_fewer_times():
+    params, opt_state = begun()
+    state = params | {"large": jnp.zeros(2**24)}
+    loop = Loop([plain], (state, opt_state), BATCHES, None, jax.random.key(0), {}, 40)
+    assert loop.count == 6
+
+
+def test_steps_in_turn():
+    def halves(names):
+        @jax.jit
+        def step(state, batch):
+            value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+            gradient = {n: g if n in names else 0 * g for n, g in gradient.items()}
+            updates, opt_state = TX.update(gradient, state["opt_state"])
+            params = jax.tree.map(jnp.add, state["params"], updates)
+            return {"params": params, "opt_state": opt_state}, value
+
+        return step
+
+    params, opt_state = begun()
+    found = nnref.examine(
+        [halves({"w1", "b1"}), halves({"w2", "b2"})],
+        {"params": params, "opt_state": opt_state},
+        BATCHES,
+        steps=6,
+    )
+    assert not found.faults
+    assert found.measures["steps made"] == 6
+
+
+def test_what_a_step_raises_is_told_as_the_users_with_its_line():
+    def step(state, batch):
+        return state["missing"]
+
+    found = nnref.examine(step, {"w": jnp.ones(2)}, BATCHES)
+    assert found.faults[0].cause == "broken_program"
+    assert "test_running.py:" in found.faults[0].where
+    assert not found.mistakes
+
+
+def test_distances():
+    assert distance(np.ones(2), np.ones(2)) == 0
+    assert distance(np.zeros(2), np.array([3.0, 4.0])) == 5
+    assert distance(np.zeros(2), np.zeros(3)) == np.inf
+    assert distance(np.array([np.nan]), np.array([np.nan])) == 0

@@ -1,0 +1,90 @@
+"""Target networks and averages of the parameters."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from loops import TX, X, Y, drawn, faults, first, network
+
+import nnref
+
+ROWS = (jnp.asarray(X), jnp.asarray(Y))
+
+
+def chasing(params, target, at):
+    x, y = (part[at] for part in ROWS)
+    wanted = y + 0.5 * network(target, x)
+    return jnp.mean((network(params, x) - jax.lax.stop_gradient(wanted)) ** 2)
+
+
+def call_of(inner, once, share=0.02):
+    """Several updates in a call, after each of which, or once, the target moves."""
+
+    @jax.jit
+    def call(params, target, opt_state, key):
+        for one in jax.random.split(key, inner):
+            at = jax.random.randint(one, (16,), 0, len(X))
+            value, gradient = jax.value_and_grad(chasing)(params, target, at)
+            updates, opt_state = TX.update(gradient, opt_state, params)
+            params = optax.apply_updates(params, updates)
+            if not once:
+                target = optax.incremental_update(params, target, share)
+        if once:
+            target = optax.incremental_update(params, target, share)  # once a call
+        return params, target, opt_state, value
+
+    return call, (drawn(), drawn(), TX.init(drawn()))
+
+
+def test_a_target_that_moves_once_a_call_of_many_updates():
+    found = first(*call_of(4, once=True), batches=None, steps=8)
+    assert found.cause == "target_stands"
+    assert "4 updates" in found.evidence
+    assert "test_slow_copies.py:" in found.where
+
+
+@pytest.mark.parametrize(
+    "loop", [call_of(4, once=False), call_of(2, once=True), call_of(4, once=True, share=1.0)]
+)
+def test_targets_that_follow_as_they_should(loop):
+    """After each update; after two, as in TD3; as a copy once a call."""
+    assert faults(*loop, batches=None, steps=8) == []
+
+
+def step_of(moved):
+    @jax.jit
+    def step(params, target, opt_state, at):
+        value, gradient = jax.value_and_grad(chasing)(params, target, at)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        new, returned = moved(params, target, opt_state[0].count)
+        del new
+        return params, returned, opt_state, value
+
+    batches = [jax.random.randint(jax.random.key(i), (16,), 0, len(X)) for i in range(8)]
+    return step, (drawn(), drawn(), TX.init(drawn())), batches
+
+
+def test_a_target_that_is_always_the_network_itself():
+    assert faults(*step_of(lambda params, target, count: (None, params))) == ["target_stands"]
+
+
+def test_a_target_whose_new_value_is_thrown_away():
+    def lost(params, target, count):
+        return optax.incremental_update(params, target, 0.02), target
+
+    assert faults(*step_of(lost)) == ["target_stands"]
+
+
+def test_a_target_that_stands_may_be_a_teacher_and_is_a_note():
+    step, state, batches = step_of(lambda params, target, count: (None, target))
+    found = nnref.examine(step, state, batches)
+    assert not found.faults
+    assert [note.cause for note in found.notes] == ["target_stands"]
+
+
+def test_a_copy_every_few_steps_is_healthy():
+    def now_and_then(params, target, count):
+        return None, optax.periodic_update(params, target, count, 5)
+
+    assert faults(*step_of(now_and_then)) == []

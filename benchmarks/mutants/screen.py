@@ -8,6 +8,7 @@ Each seed is one line of the file of what is kept; seeds that stand there are no
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,7 +22,7 @@ from benchmarks.mutants.data import Data
 from benchmarks.mutants.draw import Mutant, draw_mutant
 from benchmarks.mutants.losses import chance
 from benchmarks.mutants.planting import labels
-from benchmarks.mutants.program import program_of
+from benchmarks.mutants.program import Program, program_of
 from benchmarks.mutants.setup import Setup
 
 LEARNS = 0.7  # skill on training rows: the generators leave at most a tenth to noise
@@ -30,6 +31,12 @@ SIMPLE = 0.9  # of the skill of the best simple model, at least
 BITES = 0.67  # of the healthy twin's skill: at most this from both seeds
 ATTEMPTS = 4
 SEEDS = (11, 12)
+# Small programs that run once: to compile them takes longer than to run them.
+QUICK = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
 
 
 def ends(setup: Setup, judged: str) -> dict[str, list[float]]:
@@ -39,8 +46,6 @@ def ends(setup: Setup, judged: str) -> dict[str, list[float]]:
     """
     data, program = setup.data, program_of(setup)
     x, y = (jnp.asarray(part) for part in program.train)
-    rows, batch = len(x), min(program.batch_size, len(x))
-    total = rows // batch
     parts = {"train": data.train, "valid": data.valid}
     parts["judged"] = data.fresh if judged == "last" else getattr(data, judged)
 
@@ -59,12 +64,6 @@ def ends(setup: Setup, judged: str) -> dict[str, list[float]]:
         updates, moments = program.optimizer.update(gradients, moments, params)
         return (optax.apply_updates(params, updates), state, moments), None
 
-    def epoch(carry, key):
-        order_key, key = jax.random.split(key)
-        order = jax.random.permutation(order_key, rows) if program.shuffle else jnp.arange(rows)
-        order = order[: total * batch].reshape(total, batch)
-        return jax.lax.scan(step, carry, (order, jax.random.split(key, total)))
-
     def measured(carry):
         reached = {}
         for name, (inputs, targets) in parts.items():
@@ -74,24 +73,36 @@ def ends(setup: Setup, judged: str) -> dict[str, list[float]]:
             reached[name] = program.metric(outputs, jnp.asarray(targets))
         return reached
 
-    @jax.jit
-    def run(key):
+    @partial(jax.jit, compiler_options=QUICK)
+    def run(key, order):
         first, rest = jax.random.split(key)
-        keys = jax.random.split(rest, program.epochs)
-        return measured(jax.lax.scan(epoch, start(first), keys)[0])
+        keys = jax.random.split(rest, len(order))
+        return measured(jax.lax.scan(step, start(first), (order, keys))[0])
 
-    def in_steps(key):
+    def in_steps(key, order):
         """On a CPU, XLA runs convolutions inside a scan about ten times slower."""
         first, key = jax.random.split(key)
-        carry, one, draw = jax.jit(start)(first), jax.jit(step), np.random.default_rng(0)
-        for _ in range(program.epochs):
-            for at in draw.permutation(rows)[: total * batch].reshape(total, batch):
-                key, own = jax.random.split(key)
-                carry, _ = one(carry, (at, own))
+        carry, one = jax.jit(start)(first), jax.jit(step)
+        for at in order:
+            key, own = jax.random.split(key)
+            carry, _ = one(carry, (at, own))
         return measured(carry)
 
-    reached = [(in_steps if setup.family == "conv" else run)(jax.random.key(s)) for s in SEEDS]
+    trained = in_steps if setup.family == "conv" else run
+    reached = [trained(jax.random.key(s), order_of(program, s)) for s in SEEDS]
     return {name: [share(data, end[name], parts[name][1]) for end in reached] for name in parts}
+
+
+def order_of(program: Program, seed: int) -> np.ndarray:
+    """The rows of each step, (steps, rows of a batch)."""
+    rows = len(program.train[0])
+    batch, draw = min(program.batch_size, rows), np.random.default_rng(seed)
+    total = rows // batch * batch
+    orders = [
+        draw.permutation(rows) if program.shuffle else np.arange(rows)
+        for _ in range(program.epochs)
+    ]
+    return np.concatenate([order[:total].reshape(-1, batch) for order in orders])
 
 
 def share(data: Data, reached: float, y: np.ndarray) -> float:

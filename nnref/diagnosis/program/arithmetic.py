@@ -31,6 +31,11 @@ def inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
 
 
+def widened(leaf: Any) -> Any:
+    """A leaf in double precision, where it has fractions."""
+    return np.asarray(leaf, np.float64) if inexact(leaf) else leaf
+
+
 class Slope(NamedTuple):
     """The slope of the loss along a drawn direction of one parameter, by three ways."""
 
@@ -50,9 +55,6 @@ def gradients(start: AtStart | LossAtStart) -> Iterator[Finding]:
 
     def loss(params: Any, state: Any, x: Any, y: Any) -> Any:
         return start.objective(params, state, x, y, key)[0]
-
-    def widened(leaf: Any) -> Any:
-        return np.asarray(leaf, np.float64) if inexact(leaf) else leaf
 
     try:
         with jax.enable_x64(True):

@@ -13,7 +13,7 @@ from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutput
 from nnref.diagnosis.program.blocked import blocked
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
-from nnref.diagnosis.program.edges import edges
+from nnref.diagnosis.program.edges import edges, edges_of_loss
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
@@ -114,5 +114,6 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "rows of a batch by themselves": order_of_rows,
     "random numbers": random_key,
     "gradients against slopes of the loss": gradients,
+    "slopes of the loss at its edges": edges_of_loss,
     "derivatives in the loss": derivatives,
 }

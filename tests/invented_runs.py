@@ -43,10 +43,10 @@ def history(loss, *, update=1e-3, cosine=-0.9, largest=1.0, finite=None, gradien
         loss=loss,
         penalty=np.full(n, penalty),
         largest_output=np.broadcast_to(largest, n).astype(float),
-        gradient=np.full((n, 3), gradient),
-        update=np.full((n, 3), update),
+        gradient=np.broadcast_to(gradient, (n, 3)).astype(float),
+        update=np.broadcast_to(update, (n, 3)).astype(float),
         weight=np.ones((n, 3)),
-        update_gradient_cosine=np.full(n, cosine),
+        cosine=np.broadcast_to(cosine, (n, 3)).astype(float),
         finite=np.ones((n, 4), bool) if finite is None else finite,
     )
 
@@ -108,6 +108,7 @@ def case(
     wider=None,
     exchanged=None,
     again=None,
+    takes=(0.1, 0.1, 0.1),
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -145,7 +146,7 @@ def case(
         clipped=clipped,
         recomputed=misjudged,
         shuffled=0.02,
-        decay=(0.1, 0.1, 0.1),
+        decay=takes,
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, {}),
@@ -176,7 +177,8 @@ def case(
     signals = Signals(measurements, interventions)
     start = SimpleNamespace(range=None, kind="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
-    made = {"head": {}, "optimizer": {}, "everything": {}, "width": width, "outweighed": None}
+    none = dict.fromkeys(("head", "activation", "batch", "optimizer", "everything"), {})
+    made = {**none, "width": width, "outweighed": None}
     signals.exchanges = SimpleNamespace(start=start, **made)
     signals.mistakes = Strict()
     return signals

@@ -319,6 +319,8 @@ EDITS: dict[str, str] = {
     "outputs": "with the raw outputs of the last layer",
     "loss": "with the loss that fits the targets",
     "outputs and loss": "with raw outputs and the loss that fits the targets",
+    "activation": "with ReLU in the hidden layers",
+    "batch": "with batches of 32 rows",
     "everything": "with everything but the layers exchanged",
     "everything x10": "with everything but the layers exchanged, at ten times that rate",
     "same width": "with a plain network of the same widths in its place",

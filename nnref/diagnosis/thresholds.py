@@ -60,6 +60,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.05, "lengths of the weights that a whole run covers: what learns here covers 0.3 or more"
     ),
     "ascent": Threshold(0.1, "cosine of update and gradient: descent with any momentum is below 0"),
+    "along": Threshold(
+        0.5, "the same of one leaf, in each of the first steps: momentum climbs in single ones"
+    ),
     "tiny inputs": Threshold(
         0.05,
         "largest mean and deviation of a column: first-layer signals "
@@ -205,6 +208,10 @@ THRESHOLDS: dict[str, Threshold] = {
         0.01, "gradient after the last update over that before it: below, the loss is at rest"
     ),
     "identical": Threshold(1e-3, "of the largest weight: columns that differ by less are the same"),
+    "arrived": Threshold(
+        0.9, "of the first loss: of a run whose loss falls this far the steps are long enough"
+    ),
+    "huge batch": Threshold(4, "times 32 rows: where fewer rows give far more steps"),
     "good": Threshold(
         0.5, "skill in training mode that is good where simple models find less or nothing"
     ),

@@ -147,15 +147,26 @@ def leaf_norms(tree: Tree) -> Array:
     return jnp.sqrt(jnp.stack(squares(single)))
 
 
-def update_gradient_cosine(step: StepParts) -> Array:
-    """The cosine of the angle between all updates and the whole gradient: -1 descends straight."""
+def inner_products(step: StepParts) -> Array:
+    """The inner product of update and gradient of each array, in single precision, (arrays,)."""
     products = jax.tree.map(
         lambda u, g: jnp.vdot(u.astype(jnp.float32), g.astype(jnp.float32)),
         step.updates,
         step.gradient,
     )
+    return jnp.stack(jax.tree.leaves(products))
+
+
+def update_gradient_cosine(step: StepParts) -> Array:
+    """The cosine of the angle between all updates and the whole gradient: -1 descends straight."""
     lengths = (jnp.linalg.norm(leaf_norms(tree)) for tree in (step.updates, step.gradient))
-    return sum(jax.tree.leaves(products)) / jnp.maximum(math.prod(lengths), 1e-30)
+    return inner_products(step).sum() / jnp.maximum(math.prod(lengths), 1e-30)
+
+
+def leaf_cosines(step: StepParts) -> Array:
+    """The same of each array alone, (arrays,); 0 where its update or its gradient is 0."""
+    lengths = leaf_norms(step.updates) * leaf_norms(step.gradient)
+    return inner_products(step) / jnp.maximum(lengths, 1e-30)
 
 
 def update_ratio(update: Any, weight: Any, least: float = 0.0) -> Any:

@@ -131,8 +131,11 @@ def mirrored(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[F
             continue
         one, other = pairs.T
         found = contradiction((x[one], y[one]), (x[other], y[other]), skill.kind)
-        if found is not None and far_below(measured.trained, found[0].inside):
-            numbers, edit = found
+        if found is None:
+            continue
+        numbers, edit = found
+        outcomes = measured.trained, measured.validated  # contradictions can be learned by heart
+        if any(far_below(outcome, numbers.inside) for outcome in outcomes):
             yield fault(
                 "corrupted_labels",
                 "targets of mirrored rows",

@@ -14,12 +14,16 @@ from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.recipe import Recipe, no_penalty
 from nnref.diagnosis.run.edits import (
+    BATCH,
     plain_network,
     same_losses,
     trusted_loss,
     trusted_optimizer,
+    untrusted,
     with_raw_outputs,
+    with_relu,
     with_trusted_optimizer,
+    with_usual_batches,
 )
 from nnref.diagnosis.run.snapshot import looked_at
 from nnref.diagnosis.run.trials import Change, Trainer, Trial
@@ -60,6 +64,22 @@ class Exchanges:
         """Under a trusted optimizer, at two rates."""
         recipe = with_trusted_optimizer(self.recipe)
         return self.tried("optimizer", recipe, self.recipe.train, RATES)
+
+    @cached_property
+    def activation(self) -> dict[str, Trial]:
+        """With ReLU for the hidden activations that are not known to work; {} where all are."""
+        if not untrusted(self.measurements.layers):
+            return {}
+        recipe = with_relu(self.recipe)
+        return self.tried("activation", recipe, self.recipe.train, {"": Change()})
+
+    @cached_property
+    def batch(self) -> dict[str, Trial]:
+        """In batches of the usual size; {} where they are not far larger."""
+        if self.measurements.trainer.batch < bound("huge batch") * BATCH:
+            return {}
+        recipe = with_usual_batches(self.recipe)
+        return self.tried("batch", recipe, self.recipe.train, {"": Change()})
 
     @cached_property
     def tail_is_identity(self) -> bool:

@@ -152,7 +152,9 @@ class Interventions:
     def likeliest(self, names: Iterable[str]) -> list[str]:
         """Trials in the order in which the run so far speaks for them."""
         steps = self.measurements.run.steps
-        slow = np.nanmedian(steps.update) < 1e-4 * np.nanmedian(steps.weight)
+        finite = steps.finite.all(1)  # of no step at all there is no median
+        update, weight = (part[finite] for part in (steps.update, steps.weight))
+        slow = bool(finite.any() and np.median(update) < 1e-4 * np.median(weight))
         climbs = not np.isfinite(steps.loss).all() or np.max(steps.loss) > 1.2 * abs(steps.loss[0])
         order = ["rate x10", "rate x100"] if slow else ["rate x0.1", "rate x0.01"] if climbs else []
         order += ["inputs", "penalty", "decay", "initialization", "rate x10", "rate x0.1"]

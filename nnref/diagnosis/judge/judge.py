@@ -50,13 +50,16 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (trial_checks.noise, "a change"),
     (trial_checks.rate, "a change"),
     (run_checks.dying, "seen"),
+    (trial_checks.huge_batch, "last"),
     (trial_checks.not_over, "last"),
     (trial_checks.beyond_reach, "last"),
     (trial_checks.another_start, "last"),
     (trial_checks.head, "last"),
+    (trial_checks.activation, "last"),
     (trial_checks.trusted_optimizer, "last"),
     (trial_checks.capacity, "last"),
     (trial_checks.clipping, "beside"),
+    (run_checks.adrift, "beside"),
     (signal_checks.first_loss, "beside"),
 )
 

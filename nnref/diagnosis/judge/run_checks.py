@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
-from nnref.diagnosis.judge.trial_checks import summed_loss
+from nnref.diagnosis.judge.trial_checks import scaled_inputs, summed_loss
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.program.tracing import name_of
-from nnref.diagnosis.program.updates import of_the_schedule
+from nnref.diagnosis.program.updates import listed, of_the_schedule
 from nnref.diagnosis.run.step_faults import (
     COMPUTED,
     GUARDS,
@@ -51,6 +51,15 @@ def nonfinite(signals: Signals) -> Iterator[Finding]:
     steps, start = signals.steps, signals.measurements.start
     if signals.finite:
         yield from nonfinite_outputs(signals)
+        return
+    cure = signals.scaled_inputs
+    if cure is not None and max(signals.input_scale) > bound("huge inputs"):
+        yield scaled_inputs(
+            signals,
+            "inputs_not_normalized",
+            "the scale of the inputs alone drives the numbers beyond what is finite",
+            trial=cure,
+        )
         return
     at = int(np.flatnonzero(~steps.finite.all(1))[0])
     born = COMPUTED[int(np.flatnonzero(~steps.finite[at])[0])]
@@ -117,10 +126,42 @@ def nonfinite_outputs(signals: Signals) -> Iterator[Finding]:
 
 
 def ascent(signals: Signals) -> Iterator[Finding]:
-    """Updates along the gradient."""
-    cosines = signals.steps.update_gradient_cosine[:FIRST_STEPS]
-    if np.isfinite(cosines).all() and np.median(cosines) > bound("ascent"):
-        yield climbing(float(np.median(cosines)))
+    """Updates along the gradient, of all parameters together or of some leaves alone.
+
+    What decay moves has any angle to the gradient.
+    """
+    first = jax.tree.map(lambda part: part[:FIRST_STEPS], signals.steps)
+    if not np.isfinite(first.cosine).all():
+        return
+    products = first.cosine * first.update * first.gradient
+    together = lengths(first.update) * lengths(first.gradient)
+    whole = float(np.median(products.sum(1) / np.maximum(together, 1e-30)))
+    if whole > bound("ascent"):
+        yield climbing(whole)
+        return
+    paths = jax.tree.leaves_with_path(signals.measurements.initial[0])
+    up = first.cosine.min(0) > bound("along")
+    up &= np.array(signals.measurements.decay or [0.0] * len(paths)) == 0
+    if up.any():
+        names = [name_of(path) for (path, _), climbs in zip(paths, up, strict=True) if climbs]
+        yield climbing(float(np.median(first.cosine[:, up])), listed(names), confidence=0.9)
+
+
+def adrift(signals: Signals) -> Iterator[Finding]:
+    """A note of leaves that move though no gradient ever reaches them."""
+    steps, paths = signals.steps, jax.tree.leaves_with_path(signals.measurements.initial[0])
+    moved = steps.update.any(0) & ~steps.gradient.any(0)
+    if moved.any():
+        names = [name_of(path) for (path, _), moves in zip(paths, moved, strict=True) if moves]
+        yield note(
+            "parameters_not_updated",
+            listed(names),
+            "no gradient ever reaches these, and they move: the optimizer adds to what it was "
+            "shown, as a decay of the weights does",
+            "gradient 0, update above 0",
+            healthy="a gradient, or no update",
+            remedy="optax.masked around what is added, or the parameters out of the optimizer",
+        )
 
 
 def updates(signals: Signals) -> Iterator[Finding]:

@@ -53,8 +53,9 @@ class Signals:
     def tried(self) -> dict[str, Trial]:
         """All further runs that were made of this network, by what is different in them."""
         exchanged = {} if "exchanges" not in vars(self) else vars(self.exchanges)
-        parts = [exchanged.get(name, {}) for name in ("head", "optimizer", "everything")]
-        return {**self.trials, **parts[0], **parts[1], **parts[2]}
+        names = ("head", "activation", "batch", "optimizer", "everything")
+        made = [exchanged.get(name, {}) for name in names]
+        return {**self.trials, **{word: trial for each in made for word, trial in each.items()}}
 
     # Did it learn?
 
@@ -167,6 +168,16 @@ class Signals:
         return self.cured("rate x0.1", "rate x0.01")
 
     @property
+    def scaled_inputs(self) -> Trial | None:
+        """Standardized inputs, if they went most of the way and a smaller rate does not do as well.
+
+        To a loss that explodes, the scale of what is multiplied and the rate are one number.
+        """
+        cure = self.cured("inputs", "inputs, rate x10", "inputs, rate x100")
+        alike = cure and self.slower and cure.skill < self.slower.skill + bound("tie")
+        return None if alike else cure
+
+    @property
     def any_cure(self) -> bool:
         """Whether a run with one thing changed went most of the way."""
         return any(self.cured(name) for name in self.trials)
@@ -270,9 +281,11 @@ class Signals:
 
     @property
     def stands(self) -> bool:
-        """Whether there is a gradient, and the run goes nowhere."""
+        """Whether there is a gradient, and neither weights nor loss go anywhere."""
         slow = self.update_ratio < bound("slow step") and self.distance < bound("distance")
-        return bool(np.median(self.steps.gradient) > 0 and slow)
+        first, last = self.steps.loss[0], self.steps.loss[-1]
+        arrived = first - last > bound("arrived") * abs(first)
+        return bool(np.median(self.steps.gradient) > 0 and slow and not arrived)
 
     @cached_property
     def summed(self) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.run.edits import BATCH, untrusted
 from nnref.diagnosis.run.trials import Trial
 from nnref.diagnosis.thresholds import bound
 
@@ -179,6 +180,24 @@ def sum_too_large(signals: Signals) -> Iterator[Finding]:
             yield summed_loss(signals, slower)
 
 
+def huge_batch(signals: Signals) -> Iterator[Finding]:
+    """Batches so large that the run has few steps, where smaller ones cure."""
+    _ = signals.exchanges.batch
+    cure = signals.cured("batch")
+    if cure is not None:
+        planned, batch = signals.measurements.run.planned, signals.measurements.trainer.batch
+        yield fault(
+            "undertrained",
+            "batch size",
+            "the batches are so large that the run ends before the network has learned",
+            f"{planned} steps of {batch} rows",
+            healthy="more steps, of fewer rows",
+            remedy=f"batch_size={BATCH}",
+            confidence=0.8,
+            **signals.effect_of(cure),
+        )
+
+
 def not_over(signals: Signals) -> Iterator[Finding]:
     """A run that stays behind simple models and is not over: so little says only where to look."""
     planned = signals.measurements.run.planned
@@ -347,6 +366,23 @@ def head(signals: Signals) -> Iterator[Finding]:
             f"{max(signals.reached, 0):.2f} with it",
             confidence=0.7,
             **signals.effect_of(loss),
+        )
+
+
+def activation(signals: Signals) -> Iterator[Finding]:
+    """Hidden activations whose exchange for ReLU alone cures."""
+    _ = signals.exchanges.activation
+    cure = signals.cured("activation")
+    if cure is not None:
+        first = untrusted(signals.measurements.layers)[0]
+        missing = not first.primitives
+        yield fault(
+            "hidden_activation_missing" if missing else "hidden_activation_mismatch",
+            first.place,
+            "the hidden activation keeps the network behind",
+            first.activation or "none",
+            confidence=0.7,
+            **signals.effect_of(cure),
         )
 
 

@@ -3,7 +3,7 @@
 What is exchanged says what was wrong: a network that learns with another loss had no wrong layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from nnref.diagnosis.recipe import Recipe
 
 Tree = Any
 RATE = 1e-3  # of the optimizer that is known to work; ten times as much is tried beside it
+BATCH = 32  # rows of a usual batch
 WIDE = 64  # units that a layer of a network that is made wider has at least
 PROBES = 4  # drawn outputs that two losses are compared on
 
@@ -104,6 +105,43 @@ def with_raw_outputs(recipe: Recipe) -> Recipe:
         return values[-1], state
 
     return replace(recipe, apply=apply, setup=None, stop=None, metric=None)
+
+
+# What a hidden activation that works is made of; silu is a logistic function times what it is of.
+TRUSTED = {"max", "tanh", "erf", "erfc", "expm1", "log1p"}
+SILU = ("logistic", "mul")
+
+
+def untrusted(layers: Sequence[Layer]) -> list[Layer]:
+    """The hidden layers whose activation is none of those that are known to work."""
+    hidden = [layer for layer in layers if not layer.looped][:-1]
+    return [
+        layer
+        for layer in hidden
+        if layer.kind != "gather" and not layer.weighs and layer.primitives != SILU
+        if TRUSTED.isdisjoint(layer.primitives)
+    ]
+
+
+def with_relu(recipe: Recipe) -> Recipe:
+    """The recipe with ReLU for the hidden activations that are not known to work."""
+
+    def apply(params: Tree, state: Tree, x: Any, key: Any, train: bool) -> tuple[Any, Tree]:
+        traced = forward(recipe, params, state, x, train)
+        leaves = jax.tree.leaves((params, state, x, jax.random.key(0) if key is None else key))
+        exchanged: dict[int, Any] = {}
+        for layer in untrusted(layers_of(traced)):
+            (before,) = traced.evaluate(leaves, [layer.before], exchanged)
+            exchanged[layer.after] = jax.nn.relu(before)
+        values = traced.evaluate(leaves, traced.outputs, exchanged)
+        return jax.tree.unflatten(jax.tree.structure(traced.result), values)
+
+    return replace(recipe, apply=apply, setup=None, stop=None)
+
+
+def with_usual_batches(recipe: Recipe) -> Recipe:
+    """The recipe with as many rows in a batch as is usual."""
+    return replace(recipe, batch_size=BATCH, setup=None, stop=None)
 
 
 def last_layer(traced: Any) -> Layer:

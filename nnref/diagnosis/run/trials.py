@@ -14,7 +14,7 @@ from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.budget import Budget
 from nnref.parts.schedules import PlateauState
 from nnref.training import train
-from nnref.training.probes import StepParts, all_finite, leaf_norms, update_gradient_cosine
+from nnref.training.probes import StepParts, all_finite, leaf_cosines, leaf_norms
 from nnref.training.task import Functions
 from nnref.training.train import TrainState
 from nnref.training.work import work_of
@@ -62,7 +62,7 @@ class Step(NamedTuple):
     gradient: Any
     update: Any
     weight: Any
-    update_gradient_cosine: Any  # -1 descends straight
+    cosine: Any  # of update and gradient, by leaf: -1 descends straight
     finite: Any  # of outputs, loss, gradient, updates: the first False is where it was born
 
 
@@ -133,7 +133,7 @@ def by_leaf(step: StepParts) -> Step:
         gradient=leaf_norms(step.gradient),
         update=leaf_norms(step.updates),
         weight=leaf_norms(step.params),
-        update_gradient_cosine=update_gradient_cosine(step),
+        cosine=leaf_cosines(step),
         finite=all_finite(step.outputs, step.loss, step.gradient, step.updates),
     )
 

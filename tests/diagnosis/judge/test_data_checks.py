@@ -8,7 +8,7 @@ import pytest
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
-from nnref.diagnosis.judge.data_checks import check
+from nnref.diagnosis.judge.data_checks import check, mirrored
 from nnref.diagnosis.judge.skill import Outcome
 
 RANDOM = np.random.default_rng(0)
@@ -17,7 +17,11 @@ CLASSES = np.eye(3, dtype=np.float32)[RANDOM.integers(0, 3, 300)]
 XV, YV = X[200:] + 0.01, CLASSES[200:]
 
 
-def found(
+def found(**given):
+    return [(finding.cause, finding.severity) for finding in check(measured(**given))]
+
+
+def measured(
     x=X,
     y=CLASSES,
     valid=None,
@@ -31,7 +35,7 @@ def found(
     metric=None,
     reference=0.9,
 ):
-    measurements = SimpleNamespace(
+    return SimpleNamespace(
         skill=SimpleNamespace(
             outputs=np.ones((8, 3)),
             costs=costs,
@@ -49,7 +53,6 @@ def found(
         beside=lambda rows: Splits((x, y), rows, kind),
         splits=None if valid is None else Splits((x, y), valid, kind),
     )
-    return [(finding.cause, finding.severity) for finding in check(measurements)]
 
 
 def with_nan(values):
@@ -324,3 +327,10 @@ def test_classes_below_0_ask_for_nothing(shuffle):
     assert found(y=masked, valid=(XV, masked[200:]), shuffle=shuffle) == []
     assert found(y=np.full(300, -1), valid=(XV, masked[200:]), shuffle=shuffle, trained=0.0)
     assert found(y=masked, valid=(XV, np.full(100, -1)), shuffle=shuffle)
+
+
+@pytest.mark.parametrize(("validated", "count"), [(-0.5, 1), (0.9, 0)])
+def test_mirror_images_that_contradict_are_found_though_they_are_learned_by_heart(validated, count):
+    rows = {"x": BOTH, "y": UNNAMED, "valid": (BOTH + 0.01, UNNAMED), "kind": "regression"}
+    findings = list(mirrored(measured(**rows, trained=0.95, validated=validated), BOTH, UNNAMED))
+    assert ["[1, 0]" in finding.remedy for finding in findings] == [True] * count

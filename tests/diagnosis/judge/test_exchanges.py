@@ -36,6 +36,22 @@ def test_raw_outputs_learn_where_the_last_activation_was_the_fault():
     assert "outputs and loss" not in tried  # the loss is the trusted one
 
 
+def test_another_hidden_activation_learns_where_that_was_the_fault():
+    def flat(params, x):
+        h = jnp.floor(x @ params["dense0"]["kernel"] / 10)
+        return h @ params["dense1"]["kernel"] + params["dense1"]["bias"]
+
+    assert exchanges(made(flat)).activation["activation"].skill > 0.8
+    assert exchanges(made()).activation == {}
+
+
+@pytest.mark.parametrize(("rows", "many"), [(256, True), (64, False)])
+def test_smaller_batches_learn_where_there_were_too_few_steps(rows, many):
+    tried = exchanges(made(rows=256, batch_size=rows, epochs=20)).batch
+    assert bool(tried) == many
+    assert all(trial.skill > 0.9 for trial in tried.values())
+
+
 def test_another_optimizer_learns_where_that_was_the_fault_and_not_where_the_loss_was():
     slow = optax.sgd(1e-7)
     assert exchanges(made(optimizer=slow)).optimizer["optimizer x10"].skill > 0.9

@@ -11,6 +11,7 @@ from invented_runs import (
     ENDS,
     FALLS,
     GROWN,
+    HUGE,
     LEVEL,
     SPIKE,
     STEPS,
@@ -24,10 +25,14 @@ from invented_runs import (
 )
 
 from nnref.diagnosis.judge.judge import decide
-from nnref.diagnosis.judge.run_checks import nonfinite
+from nnref.diagnosis.judge.run_checks import adrift, ascent, nonfinite
 from nnref.diagnosis.program.birth import Birth
 from nnref.diagnosis.program.tracing import Operation
 from nnref.diagnosis.run.replay import Cause
+
+ONE_CLIMBS, UPDATES = [-0.9, 0.9, -0.9], [1e-3, 1e-4, 1e-3]
+
+BLOWN = {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS))}
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -36,6 +41,16 @@ TABLE = {
         "learning_rate_too_high",
         {"steps": history(CLIMBS, finite=blown(50, "loss", CLIMBS))},
         {"steps": history(FALLS, finite=blown(50, "loss", FALLS))},
+    ),
+    "inputs_not_normalized, of a run that blows up": (
+        "inputs_not_normalized",
+        {**BLOWN, "x": HUGE, "inputs": 0.9},
+        {**BLOWN, "x": HUGE, "inputs": 0.9, "rate_x0.1": 0.9},
+    ),
+    "inputs_not_normalized, not of inputs of unit scale": (
+        "inputs_not_normalized",
+        {**BLOWN, "start": look(GROWN), "x": HUGE, "inputs": 0.9},
+        {**BLOWN, "start": look(GROWN), "inputs": 0.9},
     ),
     "numerical_instability": (
         "numerical_instability",
@@ -56,6 +71,11 @@ TABLE = {
         "gradient_ascent",
         {"steps": history(np.linspace(1, 2, STEPS), cosine=0.9)},
         {"steps": history(np.linspace(1, 2, STEPS), cosine=-0.1)},
+    ),
+    "gradient_ascent, of one leaf": (
+        "gradient_ascent",
+        {"steps": history(FALLS, cosine=ONE_CLIMBS, update=UPDATES), "takes": ()},
+        {"steps": history(FALLS, cosine=ONE_CLIMBS, update=UPDATES)},  # it decays
     ),
     "parameters_not_updated": (
         "parameters_not_updated",
@@ -164,6 +184,22 @@ def test_what_blows_up_from_a_huge_signal_is_the_rates_where_a_smaller_one_helps
     steps = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
     (found,) = nonfinite(case(steps=steps, start=look(GROWN), **tried))
     assert found.cause == cause
+
+
+def test_leaves_that_climb_are_named():
+    def found(*cosines):
+        steps = history(FALLS, cosine=np.stack(cosines, axis=-1), update=UPDATES)
+        return [f.where for f in ascent(case(steps=steps, takes=()))]
+
+    down, up = np.full(STEPS, -0.9), np.full(STEPS, 0.9)
+    assert found(down, up, down) == ["b.kernel"]
+    assert found(down, np.where(np.arange(STEPS) % 2, up, down), down) == []
+
+
+@pytest.mark.parametrize(("gradient", "names"), [([1, 0, 1], ["b.kernel"]), ([1, 1e-9, 1], [])])
+def test_leaves_that_move_without_a_gradient_are_named(gradient, names):
+    found = adrift(case(steps=history(FALLS, gradient=gradient)))
+    assert [(f.where, f.severity) for f in found] == [(name, "note") for name in names]
 
 
 def test_a_number_that_is_not_finite_has_the_line_and_the_name_of_its_operation():

@@ -90,6 +90,11 @@ TABLE = {
         {"steps": history(np.linspace(1, 0.99, 200), update=1e-5)},
         {"steps": history(np.linspace(1, 0.5, 200), update=1e-3)},
     ),
+    "learning_rate_too_low, not of a loss that has fallen to nothing": (
+        "learning_rate_too_low",
+        {"steps": history(np.linspace(1, 0.99, 200), update=1e-5)},
+        {"steps": history(np.linspace(1, 1e-7, 200), update=1e-5)},
+    ),
     "learning_rate_too_low, not of kernels that start at 0 and move": (
         "learning_rate_too_low",
         {"steps": FROM_ZERO._replace(update=np.full((200, 3), 1e-5))},
@@ -168,6 +173,16 @@ TABLE = {
         "output_activation_mismatch",
         {"reached": 0.1, "outputs": 0.1, "outputs_and loss": 0.9},
         {"reached": 0.1, "exchanged": {"loss": 0.9}},
+    ),
+    "hidden_activation_mismatch, by its exchange": (
+        "hidden_activation_mismatch",
+        {"reached": 0.1, "activation": ("sign",), "exchanged": {"activation": 0.9}},
+        {"reached": 0.1, "activation": ("sign",), "exchanged": {"activation": 0.15}},
+    ),
+    "undertrained, by huge batches": (
+        "undertrained",
+        {"reached": 0.1, "exchanged": {"batch": 0.9}},
+        {"reached": 0.1, "exchanged": {"batch": 0.15}},
     ),
     "initialization_too_small, of any kernel": (
         "initialization_too_small",

@@ -52,14 +52,10 @@ def nonfinite(signals: Signals) -> Iterator[Finding]:
     if signals.finite:
         yield from nonfinite_outputs(signals)
         return
-    cure = signals.scaled_inputs
-    if cure is not None and max(signals.input_scale) > bound("huge inputs"):
-        yield scaled_inputs(
-            signals,
-            "inputs_not_normalized",
-            "the scale of the inputs alone drives the numbers beyond what is finite",
-            trial=cure,
-        )
+    if max(signals.input_scale) > bound("huge inputs") and signals.scaled_inputs:
+        why = "the scale of the inputs alone drives the numbers beyond what is finite"
+        cure = signals.scaled_inputs
+        yield scaled_inputs(signals, "inputs_not_normalized", why, trial=cure)
         return
     at = int(np.flatnonzero(~steps.finite.all(1))[0])
     born = COMPUTED[int(np.flatnonzero(~steps.finite[at])[0])]

@@ -121,8 +121,8 @@ def at_edges(start: LossAtStart, kinks: list[Operation], params: Any) -> list[np
 def wrong_along(start: LossAtStart) -> tuple[float, float] | None:
     """The gradient and the slope along a drawn direction of a parameter, where they differ."""
 
-    def loss(params: Any, *rest: Any) -> Any:
-        return start.objective(params, *rest, jax.random.key(0))[0]
+    def loss(params: Any, state: Any, x: Any, y: Any) -> Any:
+        return start.objective(params, state, x, y, jax.random.key(0))[0]
 
     with jax.enable_x64(True):
         params, *rest = jax.tree.map(widened, start.arguments)

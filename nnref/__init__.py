@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from nnref import checks as checks
+    from nnref.checks.suite import check
     from nnref.diagnosis.api import diagnose
     from nnref.diagnosis.loop.examine import examine
     from nnref.diagnosis.pipeline.examine import examine_data
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from nnref.studies.ablation import ablate
     from nnref.studies.crawl import crawl
     from nnref.studies.lr_range import lr_range
+    from nnref.studies.regularize import regularize
     from nnref.studies.run import AlreadyRun, Run, run
     from nnref.studies.sweep import sweep
     from nnref.training.task import Task
@@ -25,12 +28,14 @@ DOORS = {
     "Task": "nnref.training.task",
     "UserError": "nnref.errors",
     "ablate": "nnref.studies.ablation",
+    "check": "nnref.checks.suite",
     "crawl": "nnref.studies.crawl",
     "diagnose": "nnref.diagnosis.api",
     "diagnose_history": "nnref.diagnosis.run.watch",
     "examine": "nnref.diagnosis.loop.examine",
     "examine_data": "nnref.diagnosis.pipeline.examine",
     "lr_range": "nnref.studies.lr_range",
+    "regularize": "nnref.studies.regularize",
     "run": "nnref.studies.run",
     "sweep": "nnref.studies.sweep",
     "watch": "nnref.diagnosis.run.watch",
@@ -42,12 +47,14 @@ __all__ = [
     "Task",
     "UserError",
     "ablate",
+    "check",
     "crawl",
     "diagnose",
     "diagnose_history",
     "examine",
     "examine_data",
     "lr_range",
+    "regularize",
     "run",
     "sweep",
     "watch",
@@ -56,8 +63,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a door when it is used: a command that trains nothing starts without JAX."""
-    if name not in DOORS:
-        raise AttributeError(f"module 'nnref' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "checks":  # a wing as a whole
+        return import_module("nnref.checks")
+    if name not in DOORS:
+        raise AttributeError(f"module 'nnref' has no attribute {name!r}")
     return getattr(import_module(DOORS[name]), name)

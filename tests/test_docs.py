@@ -30,3 +30,34 @@ def test_the_map_of_the_readme_has_every_wing():
     assert {wing for wing in wings if f"{wing}/" not in drawing} == set()
     linked = re.findall(r"\]\((?!http|#)([^)#]+)", readme)
     assert [path for path in linked if not (ROOT / path).exists()] == []
+
+
+def blocks_of(name):
+    """The Python of a page, its blocks joined, and the line of each name that it defines."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+TESTING = {"__name__": "testing"}
+ONE_EACH = blocks_of("testing.md")[1:]  # the first one is of a task of the reader's
+NAMES = re.findall(r"^def (test_\w+)", "".join(ONE_EACH), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def testing():
+    for block in ONE_EACH:
+        exec(block, TESTING)
+    return TESTING
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_test_of_the_page_about_testing_passes(name, testing):
+    testing[name]()
+
+
+def test_the_page_about_testing_has_a_test_of_every_property():
+    from nnref import checks
+
+    properties = set(checks.__all__) - {"Checked", "NotApplicable", "check", "subject"}
+    asked = set(re.findall(r"checks\.(\w+)\(", "".join(ONE_EACH)))
+    assert properties <= asked

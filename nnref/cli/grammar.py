@@ -128,6 +128,16 @@ DIAGNOSIS = (
     JSON,
     argument("--html", metavar="OUT", help="write a page as well"),
     number("--effort", 1.0, "E", "of the work a diagnosis may take", float),
+    flag("--fix", "write the repaired experiment beside the old one; of code, print a patch"),
+)
+UNIT_TESTS = (
+    argument("task", help="experiment file or name, or package.module:make_task"),
+    argument("-o", "--output", default="test_mine.py", metavar="PATH", help="a .py file"),
+)
+PIECES = (
+    number("--seeds", 10, "N", "how many, paired"),
+    PICTURE,
+    argument("--html", metavar="OUT", help="write a page as well"),
 )
 SIDES = argument("a", metavar="A", help=SIDE_HELP), argument("b", metavar="B", help=SIDE_HELP)
 NOTE = argument("page", metavar="PAGE"), argument("text", metavar="TEXT")
@@ -147,6 +157,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, PICTURE, JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
     "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
+    "regularize": (many.regularize_command, EXPERIMENT, *PIECES, *RECORD, JSON),
     "resume": (one.resume_command, PAGE, JSON, TENSORBOARD),
     "sample": (one.sample_command, *TEXT, LOGBOOK, JSON),
     "log": (shown.log_command, *CHOICE, LOGBOOK),
@@ -166,6 +177,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "data prepare": (shown.data_prepare_command, DATASET, RAW, DATA_DIR),
     "data list": (shown.data_list_command, DATA_DIR),
     "diagnose": (one.diagnose_command, *DIAGNOSIS),
+    "unit-tests": (one.unit_tests_command, *UNIT_TESTS),
     "claims": (many.claims_command, NAMES),
 }
 """For each command the function that it calls, and its arguments in the order of `--help`.

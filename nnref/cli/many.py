@@ -1,4 +1,4 @@
-"""Commands about many networks: sweep, ablate, lr-range, crawl, claims."""
+"""Commands about many networks: sweep, ablate, regularize, lr-range, crawl, claims."""
 
 import argparse
 import json
@@ -94,6 +94,35 @@ def ablate_command(options: argparse.Namespace) -> int:
 
         console.print(f"report   {write(report_of_comparison(comparison), output)}", soft_wrap=True)
     return 0
+
+
+def regularize_command(options: argparse.Namespace) -> int:
+    """Switch all regularization off, then each piece on again, alone and together."""
+    path = experiment_path(options.file)
+    picture = output_path(options.output or f"{path.stem}-regularize.png", PICTURES)
+    page = output_path(options.html, (".html",)) if options.html else None
+    from nnref.report.page.about_regularization import report_of_regularization
+    from nnref.report.page.document import write
+    from nnref.report.page.panels import panels_in, save
+    from nnref.report.terminal import regularization as terminal
+    from nnref.report.terminal.sweep import TerminalSweepListener
+    from nnref.studies.regularize import regularize
+
+    console = ready(options)
+    listener = TerminalSweepListener(console)
+    done = regularize(path, seeds=options.seeds, logbook=logbook_folder(options), listener=listener)
+    report = report_of_regularization(done)
+    save(panels_in(report), done.name, picture)
+    if page is not None:
+        write(report, page)
+    if options.json:
+        files = {"picture": str(picture), "page": None if page is None else str(page)}
+        print(json.dumps(terminal.regularized_as_json(done) | files))
+    else:
+        terminal.show_regularized(done, console)
+        print(f"picture  {picture}")
+        print(f"page     {page}" if page else "page     give --html OUT for one")
+    return 0 if done.learns else 1
 
 
 def lr_range_command(options: argparse.Namespace) -> int:

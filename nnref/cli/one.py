@@ -1,4 +1,4 @@
-"""Commands about one network: run, resume, sample, diagnose."""
+"""Commands about one network: run, resume, sample, diagnose, unit-tests."""
 
 import argparse
 import json
@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnref.cli.arguments import experiment_path, logbook_folder, page_of, settings, wide_console
+from nnref.cli.arguments import (
+    experiment_path,
+    logbook_folder,
+    output_path,
+    page_of,
+    settings,
+    wide_console,
+)
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -69,6 +76,21 @@ def train_and_show(
     if options.json:
         print(json.dumps(run_as_json(done, picture)))
     return done.verdict.exit_code
+
+
+def unit_tests_command(options: argparse.Namespace) -> int:
+    """Write unit tests of a network, from the properties that hold of it."""
+    is_made = ":" in options.task and not Path(options.task).exists()
+    task = options.task if is_made else str(experiment_path(options.task))
+    output = output_path(options.output, (".py",))
+    from nnref.checks.writing import unit_tests
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    names = unit_tests(task, output)
+    print(f"{len(names)} properties hold and are tested: {', '.join(names)}")
+    print(f"tests    {output}")
+    return 0
 
 
 def with_tensorboard(listener: Any, path: Path, folder: str | None) -> Any:
@@ -140,4 +162,13 @@ def diagnose_command(options: argparse.Namespace) -> int:
         page = diagnosis.to_html(options.html)
         if not options.json:
             print(f"page     {page}")
+    if options.fix and diagnosis.faults:
+        from nnref.diagnosis.repair import as_patch, repair
+
+        if path is None:
+            print(as_patch(diagnosis.faults[0]) or "no line of a file is known to be changed")
+        else:
+            made = repair(path, diagnosis)
+            print(f"repaired {made.path}: {made.difference}")
+            print(f"         nnref diff {path} {made.path}")
     return diagnosis.exit_code

@@ -1,0 +1,103 @@
+"""All properties at once: `nnref.check(task)`, one line of a test."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnref.checks import network, rows
+from nnref.checks.subject import NotApplicable, Subject, subject
+
+NETWORK: dict[str, Callable[..., dict[str, Any]]] = {
+    "loss_at_start": network.loss_at_start,
+    "signal_at_start": network.signal_at_start,
+    "gradients_match_finite_differences": network.gradients_match_finite_differences,
+    "all_parameters_train": network.all_parameters_train,
+    "no_dead_units_at_start": network.no_dead_units_at_start,
+    "rows_are_independent": network.rows_are_independent,
+    "is_causal": network.is_causal,
+    "train_and_eval_modes_differ_only_as_told": network.train_and_eval_modes_differ_only_as_told,
+    "padding_is_ignored": network.padding_is_ignored,
+    "loss_is_a_mean": network.loss_is_a_mean,
+    "key_matters": network.key_matters,
+    "same_seed_same_bits": network.same_seed_same_bits,
+    "survives_extreme_batches": network.survives_extreme_batches,
+    "overfits_one_batch": network.overfits_one_batch,
+}
+LEARNS = {"learns": network.learns}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was checked and holds, with its figures, and what could not be asked, and why."""
+
+    held: dict[str, dict[str, Any]]
+    skipped: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{name:<42} {in_figures(measured)}" for name, measured in self.held.items()]
+        lines += [f"{name:<42} not asked: {why}" for name, why in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def in_figures(measured: dict[str, Any]) -> str:
+    """What was measured, in a line."""
+    parts = [f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in measured.items()]
+    return ", ".join(parts[:4]) + (", ..." if len(parts) > 4 else "")
+
+
+def check(task: Any = None, **arguments: Any) -> Checked:
+    """Check every property of a network and its data that can be asked.
+
+    Args:
+        task: an `nnref.Task`, an experiment or its path, or "package.module:make_task".
+        arguments: instead of a task, those of `nnref.Task`; and those of `nnref.diagnose` that say
+            how it is trained.
+
+    Returns:
+        What holds, with its figures, and what could not be asked.
+
+    Raises:
+        AssertionError: the text of the first finding that keeps such a network from learning.
+        UserError: for arguments that do not fit together.
+    """
+    asked = subject(task, **arguments)
+    return every(asked, NETWORK)
+
+
+def every(asked: Subject, properties: dict[str, Callable[..., dict[str, Any]]]) -> Checked:
+    """Ask the properties of the data, and then these of the network."""
+    held: dict[str, dict[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    calls = {name: lambda ask=ask: ask(asked, strict=False) for name, ask in properties.items()}
+    with np.errstate(all="ignore"):
+        for name, call in (of_rows(asked) | calls).items():
+            try:
+                held[name] = call()
+            except NotApplicable as error:
+                skipped[name] = str(error).partition(": ")[2]
+    return Checked(held, skipped)
+
+
+def of_rows(asked: Subject) -> dict[str, Callable[[], dict[str, Any]]]:
+    """The properties of the data that there are, as calls without arguments."""
+    recipe = asked.recipe
+    calls: dict[str, Callable[[], dict[str, Any]]] = {
+        "data_summary": lambda: rows.data_summary(recipe.train)
+    }
+    target = asked.measured.skill.target if np.isfinite(recipe.train[1]).all() else None
+    if target is not None and asked.measured.skill.fits and not asked.measured.skill.costs:
+        kind = asked.measured.skill.kind
+        calls["labels_belong_to_rows"] = lambda: rows.labels_belong_to_rows(
+            recipe.train, recipe.valid, kind=kind, strict=False
+        )
+    for name, part in (("validation", recipe.valid), ("test", recipe.test)):
+        if part is not None and part[0].shape[1:] == recipe.train[0].shape[1:]:
+            calls[f"data_splits_are_disjoint, {name}"] = lambda part=part: (
+                rows.data_splits_are_disjoint(recipe.train, part, strict=False)
+            )
+            calls[f"train_statistics_only, {name}"] = lambda part=part: rows.train_statistics_only(
+                recipe.train, part, strict=False
+            )
+    return calls

@@ -1,0 +1,137 @@
+"""A file of unit tests for one network, written from the properties that hold of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nnref.checks import network, rows
+from nnref.checks.subject import Subject, subject
+from nnref.checks.suite import LEARNS, NETWORK, every
+from nnref.errors import UserError
+
+GAIN = 0.1  # of skill, that a later run may lack: the noise of another version or machine
+WITHIN = 0.3  # of a signal or a loss: what another draw of the same start changes
+OF_DATA = 0.1  # of a mean or a deviation of the data
+STEP = 3.0  # times as far, or under, as parameters have moved in the first steps
+
+HEAD = '''"""Unit tests of {task}, written by `nnref unit-tests`: what held of it, in figures.
+
+They are yours to edit. A test that fails says what no longer holds, and what is measured now.
+"""
+
+import pytest
+
+from nnref import checks
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """What is measured of the network, compiled once for all tests."""
+    return checks.subject("{task}")
+'''
+
+
+def unit_tests(task: str, path: str | Path) -> list[str]:
+    """Write the tests of a network; the names of the properties that they test.
+
+    Args:
+        task: an experiment's path, or "package.module:make_task".
+        path: of the file to write.
+
+    Raises:
+        UserError: where a property fails, or the file is no file of Python.
+    """
+    if Path(path).suffix != ".py":
+        raise UserError(f"-o {path}: give a file that ends in .py")
+    asked = subject(task)
+    try:
+        held = every(asked, NETWORK | LEARNS).held
+    except AssertionError as error:
+        raise UserError(
+            f"{task} is not healthy, and tests would hold it to its fault; first: nnref diagnose "
+            f"{task}\n{error}"
+        ) from None
+    tests = [as_test(name, measured, asked) for name, measured in held.items()]
+    Path(path).write_text("\n\n".join([HEAD.format(task=task), *tests]), encoding="utf-8")
+    return list(held)
+
+
+def as_test(name: str, measured: dict[str, Any], asked: Subject) -> str:
+    """One test, as text: the reason, the call, and the measured figures as bounds."""
+    property_, _, split = name.partition(", ")
+    ask = getattr(network, property_, None) or getattr(rows, property_)
+    reason = (ask.__doc__ or "").partition("\n")[0]
+    asserted = BOUNDS.get(property_, nothing)
+    lines = [asserted(key, value, measured) for key, value in measured.items()]
+    lines = [f"    assert {line}" for line in lines if line]
+    result = "measured = " if lines else ""
+    return "\n".join(
+        [
+            f"def test_{name.replace(', ', '_of_')}(subject):",
+            f'    """{reason}"""',
+            f"    {result}{call(property_, split, asked)}",
+            *lines,
+            "",
+        ]
+    )
+
+
+def call(name: str, split: str, asked: Subject) -> str:
+    """The call of a property, as text."""
+    train = "subject.recipe.train"
+    if split:
+        other = f"subject.recipe.{split.removesuffix('ation')}"
+        return f"checks.{name}({train}, {other}, strict=False)"
+    if name == "data_summary":
+        return f"checks.{name}({train})"
+    if name == "labels_belong_to_rows":
+        return f'checks.{name}({train}, kind="{asked.measured.skill.kind}")'
+    return f"checks.{name}(subject, strict=False)"
+
+
+# What is asserted of a figure: its name, its value, and all figures of the property.
+
+
+def nothing(key: str, value: Any, measured: dict[str, Any]) -> str:
+    """The call says it all."""
+    return ""
+
+
+def skill(key: str, value: Any, measured: dict[str, Any]) -> str:
+    """At least as good, but for noise."""
+    return f'measured["{key}"] >= {value - GAIN:.3f}' if key.startswith("skill") else ""
+
+
+def near(key: str, value: Any, measured: dict[str, Any]) -> str:
+    """As large, but for another draw; a number of parameters is the same."""
+    if isinstance(value, int):
+        return f'measured["{key}"] == {value}'
+    return f'measured["{key}"] == pytest.approx({value:.4g}, rel={WITHIN}, abs=1e-6)'
+
+
+def of_data(key: str, value: Any, measured: dict[str, Any]) -> str:
+    """As in the data of then, a tenth of their deviation more or less."""
+    if isinstance(value, int):
+        return f'measured["{key}"] == {value}'
+    which = "targets" if "targets" in key else "inputs"
+    free = OF_DATA * measured[f"deviation of the {which}"] if key.startswith("mean") else 0.0
+    return f'measured["{key}"] == pytest.approx({value:.4g}, rel={OF_DATA}, abs={free:.3g})'
+
+
+def moves(key: str, value: Any, measured: dict[str, Any]) -> str:
+    """Parameters as many, and steps of about the same length."""
+    if isinstance(value, int):
+        return f'measured["{key}"] == {value}'
+    return f'{value / STEP:.3g} <= measured["{key}"] <= {value * STEP:.3g}'
+
+
+BOUNDS: dict[str, Callable[[str, Any, dict[str, Any]], str]] = {
+    "data_summary": of_data,
+    "labels_belong_to_rows": skill,
+    "learns": skill,
+    "overfits_one_batch": skill,
+    "loss_at_start": near,
+    "signal_at_start": near,
+    "train_and_eval_modes_differ_only_as_told": near,
+    "all_parameters_train": moves,
+}

@@ -1,0 +1,101 @@
+"""The repaired experiment: which change a proof is, and what is written down."""
+
+import json
+
+import pytest
+from small import SPIRALS
+
+from nnref.diagnosis.findings import Findings, fault
+from nnref.diagnosis.repair import CHANGES, as_patch, change_of, repair
+from nnref.errors import UserError
+from nnref.experiment.experiment import Experiment, read
+
+SLOW = SPIRALS | {
+    "model": {"name": "mlp", "hidden": [16]},
+    "optimizer": {"name": "adam", "learning_rate": 1e-4},
+    "regularization": {"dropout": 0.2, "l2": 1e-4, "weight_decay": 1e-3},
+    "epochs": 30,
+}
+
+
+def found(edit, cause="learning_rate_too_low"):
+    return Findings((fault(cause, "the run", "steps are too small", edit=edit),))
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "slow.json"
+    path.write_text(json.dumps(SLOW))
+    return path
+
+
+def test_the_new_file_has_the_change_and_its_proof(path):
+    made = repair(path, found("rate x100"))
+    assert made.path == path.with_name("slow_repaired.json")
+    assert made.settings == {"optimizer.learning_rate": pytest.approx(0.01)}
+    new, old = read(made.path), read(path)
+    assert new.optimizer.learning_rate == pytest.approx(0.01)
+    assert new.model_copy(update={"optimizer": old.optimizer}).identity == old.identity
+    text = made.path.read_text()
+    assert text.startswith("// slow.json, repaired by nnref diagnose --fix: steps are too small")
+    figures = f"{made.after[0]:.2f}, {made.after[1]:.2f}, {made.after[2]:.2f} after"
+    assert figures in text
+    assert made.helps
+    with pytest.raises(UserError, match="slow_repaired.json exists"):
+        repair(path, found("rate x100"))
+
+
+CHANGED = {
+    "rate x0.1": {"optimizer.learning_rate": pytest.approx(1e-5)},
+    "longer": {"epochs": 150},
+    "penalty": {"regularization.l2": None},
+    "decay": {"regularization.l2": None, "regularization.weight_decay": None},
+    "quiet": {"regularization.dropout": None},
+    "initialization": {"model.kernel_initializer": "he_normal"},
+}
+
+
+@pytest.mark.parametrize("edit", CHANGED)
+def test_a_change_of_a_run_is_a_change_of_the_file(edit):
+    content = Experiment(**SLOW).model_dump(mode="json", by_alias=True)
+    assert change_of(content, found(edit))[1] == CHANGED[edit]
+
+
+def test_every_change_is_one_that_an_experiment_can_have(tmp_path):
+    from nnref.diagnosis.causes import EDITS
+    from nnref.experiment.text import set_path
+
+    assert set(CHANGES) <= set(EDITS)
+    for change in CHANGES.values():
+        content = Experiment(**SLOW).model_dump(mode="json", by_alias=True)
+        for place, value in change(content).items():
+            set_path(content, place, value)
+        Experiment(**content)
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        (Findings(), "nothing was found to repair"),
+        (found("turned", "gradient_ascent"), "gradient_ascent is no key of an experiment file"),
+        (found(""), "learning_rate_too_low is no key"),
+    ],
+)
+def test_what_a_file_cannot_say_is_left_to_its_author(path, findings, message):
+    with pytest.raises(UserError, match=message):
+        repair(path, findings)
+
+
+def test_code_gets_a_patch_of_its_own_line(tmp_path):
+    code = tmp_path / "mine.py"
+    code.write_text("def loss(o, y):\n    return jnp.sum(o - y)\n")
+    finding = fault("loss_broadcast", f"{code}:2", "a matrix", remedy="outputs[:, 0] - y")
+    assert as_patch(finding).splitlines() == [
+        f"--- {code}",
+        f"+++ {code}",
+        "@@ -2 +2 @@",
+        "-    return jnp.sum(o - y)",
+        "+    # outputs[:, 0] - y",
+    ]
+    assert as_patch(fault("loss_broadcast", "the loss", "a matrix")) == ""
+    assert as_patch(fault("loss_broadcast", f"{code}:9", "a matrix")) == ""

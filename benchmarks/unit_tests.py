@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 import benchmarks.unit_tests as here
+from benchmarks.diagnose_faults import recipe_of
 from benchmarks.mutants.draw import draw_setup, generator
 from benchmarks.mutants.faults import FAULTS
 from benchmarks.mutants.program import program_of
@@ -30,21 +31,7 @@ setup = None  # the one that `make_task` makes a task of
 
 
 def make_task() -> Recipe:
-    made = program_of(here.setup)
-    return Recipe(
-        made.init,
-        made.apply,
-        made.loss,
-        made.penalty,
-        train=made.train,
-        valid=made.valid,
-        optimizer=made.optimizer,
-        batch_size=made.batch_size,
-        epochs=made.epochs,
-        shuffle=made.shuffle,
-        kind=made.task,
-        metric=made.metric,
-    )
+    return recipe_of(program_of(here.setup))
 
 
 def failing(path: Path) -> tuple[str, float]:
@@ -81,17 +68,18 @@ def faults_of(healthy, draw, known):
             yield fault, faulty
 
 
-def healthy_ones(path: Path, first: int):
-    """Set-ups for which a file can be written: those whose properties hold."""
+def healthy_ones(folder: Path, first: int):
+    """Set-ups for which a file can be written, and the file: those whose properties hold."""
     seed = first
     while True:
         here.setup = draw_setup(generator(seed, 17))
+        path = folder / f"test_{seed}.py"  # a module of another name each time
         try:
             unit_tests(TASK, path)
         except UserError as error:
             print(f"seed {seed}: {str(error).splitlines()[-1]}")
         else:
-            yield seed, here.setup
+            yield seed, path, here.setup
         seed += 1
 
 
@@ -104,12 +92,13 @@ def main() -> None:
     use_cache()
     lines, known = [], set()
     with TemporaryDirectory() as folder, asked.report.open("w") as report:
-        path = Path(folder) / "test_mine.py"
-        for seed, healthy in healthy_ones(path, asked.seed):
+        for seed, path, healthy in healthy_ones(Path(folder), asked.seed):
             name, seconds = failing(path)
             about = f"seed {seed}, {healthy.source}, {healthy.family}"
             print(f"{about}: healthy {name or 'passes'}, {seconds:.0f} s", flush=True)
             report.write(json.dumps({"seed": seed, "healthy": name, "seconds": seconds}) + "\n")
+            if name:
+                continue
             each = faults_of(healthy, generator(seed, 18), known)
             for fault, here.setup in islice(each, -(-asked.faults // TURNS)):
                 name, seconds = failing(path)

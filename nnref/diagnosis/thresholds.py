@@ -274,7 +274,7 @@ THRESHOLDS: dict[str, Threshold] = {
         0.05, "of the usual distance to the nearest row: what is so near is the row, and rounding"
     ),
     "nearest row": Threshold(
-        0.6, "of the distance to the second row: drawn rows of 8 columns and more have 0.8 or above"
+        0.5, "of the distance to the second row: of rows drawn in 9 columns one in 50 is so near"
     ),
     "turned back": Threshold(
         0.1,

@@ -6,15 +6,18 @@ the same seed without it, and what is said of a piece is corrected for how many 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from nnref.errors import UserError
 from nnref.experiment.axes import Setting, value_in_words
 from nnref.experiment.experiment import Experiment, Mistakes, read
 from nnref.parts.metrics import lower_is_better
+from nnref.parts.regularizers import augment
 from nnref.studies import statistics
 from nnref.studies.comparison import LEVEL, Result, listed, result_of_setting
 from nnref.studies.groups import Variant, groups_of
@@ -91,8 +94,8 @@ class Regularized:
         return self.falls <= LEARNS
 
     def better(self, piece: Piece) -> bool:
-        """Whether a piece surely pays."""
-        return piece.differs and (piece.difference.estimate < 0) == self.lower
+        """Whether a piece surely pays: of one that stops the learning there is nothing to gain."""
+        return piece.learns and piece.differs and (piece.difference.estimate < 0) == self.lower
 
     @property
     def sentences(self) -> list[str]:
@@ -106,7 +109,8 @@ class Regularized:
         stops = [piece for piece in self.pieces if not piece.learns]
         sentences += [f"{p.name} stops it: {p.falls:.0%} of the loss is left." for p in stops]
         for words, side in (("pays", True), ("harms", False)):
-            names = [p.name for p in self.pieces if p.differs and self.better(p) == side]
+            sure = [p for p in self.pieces if p.differs and p.learns]
+            names = [p.name for p in sure if self.better(p) == side]
             if names:
                 sentences.append(
                     f"{listed(names)} {words} here ({self.metric}, {len(self.seeds)} paired seeds, "
@@ -191,7 +195,7 @@ def planned(
         settings = (Setting("regularization", on, "regularize"),)
         try:
             variant = Variant(settings, Experiment(**(base | keys)))
-            groups_of([variant], (0,))
+            refuse_rows(variant)
         except (Mistakes, UserError) as error:
             refused[label] = str(error).splitlines()[-1].strip()
         else:
@@ -215,6 +219,17 @@ def planned(
     plan = SweepPlan(name, file, last, groups_of(last, chosen), chosen, fresh=True)
     values = {label: pieces.get(label) for label in variants}
     return plan, values, refused
+
+
+def refuse_rows(variant: Variant) -> None:
+    """Refuse pieces that want other rows than these: images, or real numbers.
+
+    Raises:
+        UserError: what is wanted.
+    """
+    (group,) = groups_of([variant], (0,))
+    record: Any = variant.experiment.regularization
+    jax.eval_shape(partial(augment, record), group.task.train.x[:2], jax.random.key(0))
 
 
 def fall(runs: SweepResult, place: int) -> float:

@@ -16,3 +16,15 @@ def test_claims_prints_a_row_each_and_fails_with_one_of_them(folder, capsys):
     assert "wrong  NOT HELD" in out
     assert "1 of 2 claims did not hold" in out
     assert not (folder / "logbook").exists()
+
+
+def test_regularize_draws_the_pieces_and_says_which_pay(folder, capsys):
+    record = {"regularization": {"l2": 1e-4}, "epochs": 20}
+    write(folder, "small", **record)
+    files = ["-o", "pieces.png", "--html", "pieces.html"]
+    code, out, _ = call(capsys, "regularize", "small", "--seeds", "6", "--no-logbook", *files)
+    assert code in (0, 1)
+    assert "everything off" in out
+    assert "l2 0.0001" in out
+    assert (folder / "pieces.png").read_bytes().startswith(b"\x89PNG")
+    assert "piece by piece" in (folder / "pieces.html").read_text()

@@ -72,3 +72,45 @@ def test_seed_epochs_and_settings(folder, capsys):
     assert code == 0
     assert [(seed["seed"], seed["epochs"]) for seed in told["seeds"]] == [(7, 3), (8, 3), (9, 3)]
     assert not (folder / "logbook").exists()
+
+
+def test_unit_tests_are_written_of_an_experiment_or_of_a_function(folder, capsys, monkeypatch):
+    written = []
+
+    def unit_tests(task, path):
+        written.append((task, str(path)))
+        return ["learns", "data_summary"]
+
+    monkeypatch.setattr("nnref.checks.writing.unit_tests", unit_tests)
+    code, out, _ = call(capsys, "unit-tests", "small")
+    assert code == 0
+    assert "2 properties hold and are tested: learns, data_summary" in out
+    call(capsys, "unit-tests", "mine:make_task", "-o", "test_it.py")
+    named = [(str(Path("experiments") / "small.json"), "test_mine.py")]
+    assert written == [*named, ("mine:make_task", "test_it.py")]
+    code, _, err = call(capsys, "unit-tests", "small", "-o", "tests.txt")
+    assert code == 2
+    assert "ends in .py" in err
+
+
+def test_diagnose_writes_the_repaired_experiment(folder, capsys, monkeypatch):
+    from nnref.diagnosis.findings import Findings, fault
+    from nnref.diagnosis.repair import Repair
+
+    def diagnosed(severity):
+        finding = fault("learning_rate_too_low", "the run", "too small", edit="rate x10")
+        found = (finding,) if severity == "fault" else ()
+        monkeypatch.setattr("nnref.diagnosis.api.diagnose", lambda *_, **__: Findings(found))
+
+    def repair(path, found):
+        return Repair(Path("experiments/new.json"), {"optimizer.learning_rate": 5.0}, [], [])
+
+    monkeypatch.setattr("nnref.diagnosis.repair.repair", repair)
+    diagnosed("fault")
+    code, out, _ = call(capsys, "diagnose", "small", "--fix")
+    assert code == 1
+    assert "repaired experiments/new.json: optimizer.learning_rate=5.0" in out
+    assert "nnref diff experiments/small.json experiments/new.json" in out
+    assert "repaired" not in call(capsys, "diagnose", "small")[1]
+    diagnosed("none")
+    assert "repaired" not in call(capsys, "diagnose", "small", "--fix")[1]

@@ -55,6 +55,7 @@ def test_a_mirror_that_changes_the_answer():
 def test_noise(size, causes):
     noisy = batches(TABLE, LINE, prepared=lambda x: x + RANDOM.normal(0, size, x.shape))
     assert said(noisy, (TABLE, LINE)) == causes
+    assert said(noisy, (TABLE, LINE), "note") == []
 
 
 def test_channels_in_the_wrong_place():

@@ -1,4 +1,4 @@
-"""What nnref adds to pytest: markers, a seed, and a subject that is compiled once a session.
+"""What nnref adds to pytest: markers, a seed, and a subject that is measured once a session.
 
 It imports nothing of nnref before a test asks for it: a session without such a test costs nothing.
 """
@@ -29,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def nnref_seed(request: pytest.FixtureRequest) -> int:
     """The seed of `--nnref-seed`, 0 by default."""
-    return request.config.getoption("--nnref-seed")
+    return int(request.config.getoption("--nnref-seed") or 0)
 
 
 @pytest.fixture(scope="session")

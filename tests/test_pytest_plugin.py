@@ -24,10 +24,10 @@ def test_once(nnref_subject):
 
 
 def test_the_plugin(tmp_path):
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     path = root / "experiments" / "xor_small.json"
     (tmp_path / "test_it.py").write_text(TEST.format(path=path))
-    options = ["-q", "--strict-markers", "--nnref-seed", "7", "-p", "nnref.checks.plugin"]
+    options = ["-q", "--strict-markers", "--nnref-seed", "7", "-p", "nnref.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", *options, "test_it.py"]
     environment = {"PYTHONPATH": str(root), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

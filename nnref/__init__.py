@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnref.studies.lr_range import lr_range
     from nnref.studies.regularize import regularize
     from nnref.studies.run import AlreadyRun, Run, run
+    from nnref.studies.run import AlreadyRun, Run, load, run
     from nnref.studies.sweep import sweep
     from nnref.training.task import Task
 
@@ -34,6 +35,7 @@ DOORS = {
     "diagnose_history": "nnref.diagnosis.run.watch",
     "examine": "nnref.diagnosis.loop.examine",
     "examine_data": "nnref.diagnosis.pipeline.examine",
+    "load": "nnref.studies.run",
     "lr_range": "nnref.studies.lr_range",
     "regularize": "nnref.studies.regularize",
     "run": "nnref.studies.run",
@@ -53,6 +55,7 @@ __all__ = [
     "diagnose_history",
     "examine",
     "examine_data",
+    "load",
     "lr_range",
     "regularize",
     "run",

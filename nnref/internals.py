@@ -6,8 +6,10 @@ name what changed, and with which version. All were seen in jax 0.10.2 and 0.12.
 0.12.12.
 """
 
+import inspect
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -158,6 +160,22 @@ def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
 # --- the modules of Flax
 
 
+def parameters_of(function: Any) -> list[inspect.Parameter] | None:
+    """The arguments of a function or a class; None where Python does not know them.
+
+    Of a class they are those of its `__init__`: the classes of NNX hide them behind `__call__`.
+    """
+    if isinstance(function, partial):
+        inner = (parameters_of(function.func) or [])[len(function.args) :]
+        return [one for one in inner if one.name not in function.keywords]
+    try:
+        if not isinstance(function, type):
+            return list(inspect.signature(function).parameters.values())
+        return list(inspect.signature(function.__init__).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return None
+
+
 def plain_arrays(state: Any) -> Tree:
     """The state of an NNX module as nested dicts of arrays.
 
@@ -175,3 +193,19 @@ def counted_rngs(key: jax.Array) -> nnx.Rngs:
     streams, draws = nnx.Rngs(dropout=key), count()
     streams.params = lambda: jax.random.fold_in(key, next(draws))  # pyright: ignore
     return streams
+
+
+# --- other libraries
+
+
+def haiku_function(transformed: Any) -> Any:
+    """The function that `hk.transform` was called with; what it gives has no signature."""
+    return transformed.apply._original_fn
+
+
+def keras_loss(model: Any) -> Any:
+    """The loss of a compiled `keras.Model`, called with targets and outputs, or None.
+
+    `compute_loss` is public, and adds the penalties of the weights that the model itself holds.
+    """
+    return getattr(model, "_compile_loss", None)

@@ -144,6 +144,9 @@ NOTE = argument("page", metavar="PAGE"), argument("text", metavar="TEXT")
 PAGE = argument("page", help="its page, in the folder of the logbook")
 REPORT = argument("-o", "--output", metavar="PATH", help="a .html file")
 ABLATION = argument("-o", "--output", metavar="PATH", help="write a report, a .html file")
+FORGET = flag("--forget", "keep no trained network beside the page")
+ROWS = argument("rows", help="a .csv with a header line, or a .npz of arrays")
+TRAINED = argument("run", metavar="PAGE", help="page of a run, or name of an experiment")
 RUN_AGAIN = flag("--again", "train what the logbook already has")
 SWEEP_AGAIN = flag("--again", "run what the logbook already has")
 DATASET = argument("dataset", help="its name, like mnist")
@@ -152,13 +155,14 @@ OWN_FILE = argument("-o", "--output", metavar="PATH", help="else its name, in th
 NAMES = argument("names", nargs="*", help="these alone")
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, JSON, TENSORBOARD),
+    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, TENSORBOARD),
     "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, *RECORD, SWEEP_AGAIN, JSON),
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, PICTURE, JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
     "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
     "regularize": (many.regularize_command, EXPERIMENT, *PIECES, *RECORD, JSON),
     "resume": (one.resume_command, PAGE, JSON, TENSORBOARD),
+    "predict": (one.predict_command, TRAINED, ROWS, LOGBOOK, JSON),
     "sample": (one.sample_command, *TEXT, LOGBOOK, JSON),
     "log": (shown.log_command, *CHOICE, LOGBOOK),
     "log near": (shown.log_near_command, argument("file", metavar="FILE"), SAME_LOGBOOK),

@@ -23,7 +23,7 @@ def run_command(options: argparse.Namespace) -> int:
 
     folder = logbook_folder(options)
     changes: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
-    changes |= {"epochs": options.epochs, "again": options.again}
+    changes |= {"epochs": options.epochs, "again": options.again, "keep": not options.forget}
     path = experiment_path(options.file)
     train = partial(run, path, logbook=folder, **changes)
     return train_and_show(options, path, folder, train)
@@ -134,6 +134,24 @@ def sample_command(options: argparse.Namespace) -> int:
         print(f"{options.prompt}{text}")
     if memory is not None:
         print("\n" + "\n".join(memory.in_words()))
+    return 0
+
+
+def predict_command(options: argparse.Namespace) -> int:
+    """What a trained network says of rows: classes by name, or values."""
+    page = page_of(options.run, Path(options.logbook))
+    from nnref.studies.kept import rows_in
+    from nnref.studies.run import load
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    network = load(page)
+    predicted = network.predict(rows_in(Path(options.rows), network.dataset))
+    if options.json:
+        print(json.dumps({"page": str(page), "predicted": predicted.tolist()}))
+        return 0
+    for row in predicted.reshape(len(predicted), -1).tolist():
+        print(",".join(map(str, row)))
     return 0
 
 

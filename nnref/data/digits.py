@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from nnref.bounds import Index, Probability
-from nnref.data.prepare import Dataset, split_rows, standardize
+from nnref.data.prepare import Dataset, mean_and_deviation, split_rows, standardize
 
 
 @cache
@@ -42,6 +42,8 @@ def digits(
     if images:
         x = x.reshape(-1, 8, 8, 1)
     parts = split_rows(x, y, valid=valid, test=test, seed=seed, stratify=True)
+    axis = (0, 1, 2) if images else 0
+    scaling = mean_and_deviation(parts.train.x, axis) if standardized else None
     if standardized:
-        parts = standardize(*parts, axis=(0, 1, 2) if images else 0)
-    return Dataset(*parts, classes=tuple("0123456789"), columns=columns)
+        parts = standardize(*parts, axis=axis)
+    return Dataset(*parts, classes=tuple("0123456789"), columns=columns, scaling=scaling)

@@ -14,6 +14,7 @@ from nnref.data.prepare import (
     averaged,
     column_name,
     first_five,
+    mean_and_deviation,
     refuse_nonfinite,
     split_rows,
     standardize,
@@ -235,12 +236,13 @@ def file(
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
     parts = split_rows(x, y, valid=valid, test=test, seed=seed, stratify=bool(classes))
     warn_constant(where.name, parts.train.x, columns)
+    scaling = mean_and_deviation(parts.train.x, averaged(x)) if standardized else None
     if standardized:
         parts = standardize(*parts, axis=averaged(x))
     else:
         warn_coarse(where.name, "inputs", x, columns)
         parts = parts._make(part and part._replace(x=part.x.astype(np.float32)) for part in parts)
-    return Dataset(*parts, classes=classes, columns=columns)
+    return Dataset(*parts, classes=classes, columns=columns, scaling=scaling)
 
 
 def targets(

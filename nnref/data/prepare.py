@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from nnref.data.trees import Layout
 from nnref.errors import UserError
 
 Unit = Literal["characters", "bytes"]
@@ -55,6 +56,9 @@ class Dataset:
         streams: rows s, s + streams, s + 2 streams, ... go on from one another; None where rows
             stand for themselves.
         stored: all training rows, of which `train` holds only some then; None where it holds all.
+        inputs: how inputs that are several arrays lie in one; None where they are one.
+        targets: likewise.
+        scaling: mean and deviation by which inputs were shifted and scaled; None where none were.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -68,6 +72,9 @@ class Dataset:
     unit: Unit | None = None
     streams: int | None = None
     stored: Stored | None = None
+    inputs: Layout | None = None
+    targets: Layout | None = None
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
 
     def __post_init__(self):
         check(self)

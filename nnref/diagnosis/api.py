@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from nnref.data.trees import Layout
 from nnref.diagnosis.findings import Finding, Findings, mistake, under_their_cause
 from nnref.diagnosis.judge import predictions
 from nnref.diagnosis.judge.interventions import Interventions
@@ -30,11 +31,14 @@ from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
 from nnref.parts.chain import updated
 from nnref.training import setup
+from nnref.training.adapters.losses import batch_loss
+from nnref.training.adapters.models import fractions_of, optax_of
 from nnref.training.task import Functions, Task
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
 KEY = jax.random.key(0)
 SECONDS = 30.0  # of `diagnose`, that are an effort of 1
+DEFAULTS = {"optimizer": optax.adam(1e-3), "batch_size": 32, "epochs": 20, "penalty": None}
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -42,8 +46,8 @@ def diagnose(
     task: Any = None,
     *,
     optimizer: Any = None,
-    batch_size: int = 32,
-    epochs: int = 20,
+    batch_size: int | None = None,
+    epochs: int | None = None,
     shuffle: bool = True,
     penalty: Callable[[Any], Any] | None = None,
     metric: Callable[[Any, Any], Any] | None = None,
@@ -62,15 +66,15 @@ def diagnose(
 
     Args:
         task: an `nnref.Task`, or an experiment, a path or not, which brings its own training.
-        optimizer: any optax transformation; Adam at 1e-3 if none is given.
-        batch_size: rows of a step.
-        epochs: passes over the training rows.
+        optimizer: of optax, NNX or Keras; by default a compiled model's, or Adam at 1e-3.
+        batch_size: rows of a step; by default as a compiled model has it, or 32.
+        epochs: passes over the training rows; by default likewise, or 20.
         shuffle: whether each epoch draws a new order.
         penalty: `penalty(params)`, what is added to the loss.
         metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² if none is given.
         kind: "binary", "multiclass", "multilabel" or "regression", where the targets do not tell.
-        loss: instead of a task: `loss(params, batch)` or `loss(params, batch, key)`.
-        params: its parameters; `batch` is `(x, y)`, or whatever it takes.
+        loss: instead of a task: `loss(params, batch)`, `(params, batch, key)`, `(model, x, y)`.
+        params: its parameters or its module; `batch` is `(x, y)`, or whatever it takes.
         history: of your own run, as `nnref.diagnose_history` takes it, to be read beside this run.
         predict: `predict(x)`, your answers, which are to be in the unit of the targets.
         unscale: `unscale(y)`, the targets in their own unit, where those of the task are scaled.
@@ -85,10 +89,11 @@ def diagnose(
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
-    effort = effort if seconds is None else seconds / SECONDS
+    if isinstance(task, Task) and task.own_loss:
+        return diagnose_own_loss(task, optimizer)
     training = {
-        "penalty": penalty or no_penalty,
-        "optimizer": optax.adam(1e-3) if optimizer is None else optimizer,
+        "penalty": penalty,
+        "optimizer": optimizer,
         "batch_size": batch_size,
         "epochs": epochs,
         "shuffle": shuffle,
@@ -96,6 +101,7 @@ def diagnose(
         "metric": metric,
     }
     recipe = recipe_from(task, training)
+    effort = effort if seconds is None else seconds / SECONDS
     found = diagnose_recipe(recipe, effort, history, progress)
     return found if predict is None else with_predictions(found, recipe, predict, unscale)
 
@@ -123,7 +129,15 @@ def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
 
 
 def recipe_of(task: Task, functions: Functions, **training: Any) -> Recipe:
-    """The recipe of a task: its functions, its arrays, and how it is trained."""
+    """The recipe of a task: its functions, its arrays, and how it is trained.
+
+    What is None in `training` is as a compiled model says, or else as `DEFAULTS`.
+    """
+    chosen = {name: value for name, value in training.items() if value is not None}
+    training = {**training, **DEFAULTS, **task.training, **chosen}
+    training["optimizer"] = optax_of(training["optimizer"])
+    training["penalty"] = training["penalty"] or functions.penalty or no_penalty
+    training["metric"] = of_trees(training.get("metric"), task.targets)
     splits = {"valid": task.valid, "test": task.test}
     return Recipe(
         functions.init,
@@ -133,9 +147,18 @@ def recipe_of(task: Task, functions: Functions, **training: Any) -> Recipe:
         random=functions.random,
         modes=functions.modes,
         restart=functions.restart,
+        inputs=task.inputs,
+        targets=task.targets,
         **{name: arrays(split) for name, split in splits.items() if split is not None},
         **training,
     )
+
+
+def of_trees(metric: Any, targets: Layout | None) -> Any:
+    """A metric of outputs and targets, where these are a tree that lies in an array."""
+    if metric is None or targets is None:
+        return metric
+    return lambda outputs, y: metric(outputs, targets.unpack(y))
 
 
 def arrays(rows: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -281,9 +304,10 @@ def with_predictions(
     unscale: Callable[[Any], Any] | None,
 ) -> Findings:
     """What was found, and whether the user's own predictions are in the unit of the targets."""
-    kind = Measurements(recipe).skill.kind
+    kind, inputs = Measurements(recipe).skill.kind, recipe.inputs
+    of_rows = predict if inputs is None else lambda x: predict(inputs.unpack(x))
     try:
-        told = tuple(predictions.check(predict, unscale, recipe.train, kind))
+        told = tuple(predictions.check(of_rows, unscale, recipe.train, kind))
     except Exception as error:  # whatever the user's functions raise is a finding
         told = (broken(error),)
     return replace(found, found=(*told, *found), checked=(*found.checked, "your predictions"))
@@ -386,7 +410,28 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         raise UserError(
             f"diagnose: {' and '.join(missing)} missing; loss(params, batch, key) needs all"
         )
-    look = LossAtStart(loss, params, batch, bare_loss.arguments_of(loss) > 2)
+    params, whole = fractions_of(params)
+    asked, keyed = batch_loss(loss, batch)
+    look = LossAtStart(lambda p, b, k=KEY: asked(whole(p), b, k), params, batch, keyed)
+    return look_at_loss(look, optimizer)
+
+
+def diagnose_own_loss(task: Task, optimizer: Any) -> Findings:
+    """The same of a task whose loss calls the network itself, on its training rows."""
+    functions = task.functions
+    params, state = functions.init(KEY)
+
+    def value(params: Any, batch: Any, key: Any = KEY) -> Any:
+        return functions.apply(params, state, batch, key, True)[0]
+
+    rows = jax.tree.map(jnp.asarray, task.train.x)
+    optimizer = task.training.get("optimizer") if optimizer is None else optimizer
+    return look_at_loss(LossAtStart(value, params, rows, functions.random), optimizer)
+
+
+def look_at_loss(look: LossAtStart, optimizer: Any) -> Findings:
+    """The checks of a loss, and its steps."""
+    params, _, batch, _ = look.arguments
     try:
         jax.eval_shape(
             jax.grad(lambda params: look.objective(params, {}, batch, (), KEY)[0]), params
@@ -395,7 +440,7 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         return Findings((broken(error),), ("that the loss runs",))
     refused: list[str] = []
     mistakes: list[str] = []
-    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    optimizer = optax_of(DEFAULTS["optimizer"] if optimizer is None else optimizer)
     steps = bare_loss.steps_of(look, optimizer)
     found = program.check_loss(look, refused, mistakes)
     found += bare_loss.check(look, optimizer, steps, {finding.cause for finding in found})

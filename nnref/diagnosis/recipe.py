@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.data.trees import Layout
 from nnref.experiment.claims import Stop
 from nnref.training.task import Functions
 from nnref.training.train import Plan
@@ -27,7 +28,8 @@ class Recipe:
     `valid` and `test` are `(x, y)`, rows first. `random` says whether `apply` draws random numbers
     at all, `modes` whether it knows training from evaluation. `restart(params, state)` gives the
     state before the first batch, where one goes on from batch to batch. `rows` is the number of
-    rows that `apply` was written for, where it takes no other: see `for_any_rows`.
+    rows that `apply` was written for, where it takes no other: see `for_any_rows`. Where a user's
+    inputs or targets are trees, `inputs` and `targets` say how these lie in the arrays.
 
     An experiment brings the `setup` that builds its functions and optimizer from `hyperparameters`:
     it is trained with these, as arguments of the program, so that its losses are those of
@@ -54,6 +56,8 @@ class Recipe:
     modes: bool = True
     restart: Callable[[Any, Any], Any] | None = None
     rows: int | None = None
+    inputs: Layout | None = None
+    targets: Layout | None = None
     setup: Callable[[Mapping[str, Any]], tuple[Functions, Any]] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 

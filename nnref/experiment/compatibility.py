@@ -3,6 +3,7 @@
 from nnref.data import Dataset
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
+from nnref.experiment.schema import Reference
 from nnref.parts.losses import LOSSES, takes_smoothing
 
 
@@ -15,12 +16,14 @@ def refuse_contradictions(experiment: Experiment, dataset: Dataset) -> None:
             is read from its end.
     """
     loss, schedule = experiment.loss.name, getattr(experiment.schedule, "then", experiment.schedule)
-    if experiment.regularization.label_smoothing is not None and not takes_smoothing(LOSSES[loss]):
+    smoothed = experiment.regularization.label_smoothing is not None
+    if smoothed and not (loss in LOSSES and takes_smoothing(LOSSES[loss])):
         able = [name for name, loss in LOSSES.items() if takes_smoothing(loss)]
         raise UserError(
             f"regularization.label_smoothing: {loss} has no classes to smooth; "
             f"leave it out, or use {' or '.join(able)}"
         )
+    refuse_layers(experiment)
     if schedule.name == "reduce_on_plateau" and dataset.valid is None:
         raise UserError(
             "schedule: reduce_on_plateau watches the validation loss, and these data have no "
@@ -31,6 +34,24 @@ def refuse_contradictions(experiment: Experiment, dataset: Dataset) -> None:
         raise UserError(
             "model.bidirectional: read from its end, a text has told each next character already"
         )
+
+
+def refuse_layers(experiment: Experiment) -> None:
+    """Refuse terms that nnref puts between layers, for a model of a user's own.
+
+    Raises:
+        UserError: for dropout and normalization.
+    """
+    if not isinstance(experiment.model, Reference):
+        return
+    terms = experiment.regularization
+    between = {"dropout": terms.dropout, "normalization": terms.normalization}
+    for name, term in between.items():
+        if term is not None:
+            raise UserError(
+                f"regularization.{name}: it stands between the layers of nnref's own models; "
+                f"write it into {experiment.model.name}"
+            )
 
 
 def refuse_streams(experiment: Experiment, dataset: Dataset) -> None:

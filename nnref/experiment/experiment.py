@@ -18,7 +18,15 @@ from nnref.data import DATA
 from nnref.errors import UserError
 from nnref.experiment.axes import Sweep
 from nnref.experiment.claims import Claim, Seeds, Stop, in_a_tuple
-from nnref.experiment.schema import Part, arguments_model, component, explain, member_model
+from nnref.experiment.schema import (
+    Part,
+    Reference,
+    arguments_model,
+    component,
+    explain,
+    member_model,
+)
+from nnref.experiment.sources import looking_in
 from nnref.experiment.text import as_text, contents, in_file, locate, read_text, set_path
 from nnref.parts.activations import ACTIVATIONS
 from nnref.parts.clipping import CLIPPING
@@ -185,7 +193,12 @@ NOT_COMPILED = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "p
 
 def float_leaves(part: Any, path: str) -> Iterable[tuple[str, float]]:
     """The floats among the arguments of a part, with their paths."""
-    if isinstance(part, Part):
+    if isinstance(part, Reference):
+        # A user's own function may ask a number of its: only a rate is an argument of the program.
+        rate = getattr(part, "learning_rate", None)
+        if isinstance(rate, float):
+            yield f"{path}.learning_rate", rate
+    elif isinstance(part, Part):
         for name in type(part).model_fields:
             yield from float_leaves(getattr(part, name), f"{path}.{name}")
     elif isinstance(part, float):
@@ -221,6 +234,7 @@ def read(
     path = Path(path)
     text = read_text(path) if text is None else text
     try:
-        return parse(text, settings)
+        with looking_in(path.parent):
+            return parse(text, settings)
     except UserError as error:
         raise UserError(in_file(path, str(error))) from None

@@ -8,7 +8,7 @@ import inspect
 import json
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, reduce
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -19,16 +19,22 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializeAsAny,
     Tag,
     ValidationError,
     create_model,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from nnref.bounds import MemberOf
-from nnref.errors import nearest
+from nnref.errors import UserError, nearest
+from nnref.experiment.sources import found, settings_of
+from nnref.experiment.sources import type_of as type_of_setting
+
+# The kinds of parts that may be a user's own.
+REFERENCED = ("data", "model", "loss", "optimizer", "activation")
 
 
 class Part(BaseModel):
@@ -82,14 +88,24 @@ class Member(Part):
     function: ClassVar[Callable[..., Any]]
 
 
+def docstring_of(function: Callable[..., Any]) -> Any:
+    """The docstring of a function, parsed."""
+    return docstring_parser.parse(inspect.getdoc(function) or "")
+
+
+def described_arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring of a function says of each of its arguments."""
+    params = docstring_of(function).params
+    return {p.arg_name: " ".join((p.description or "").split()) for p in params}
+
+
 @cache
 def arguments_model(title: str, function: Callable[..., Any], name: str | None) -> type[Member]:
     """The schema of the arguments of a function, or a class, from its signature and docstring.
 
     The name of a member in its family becomes the key `name`; a record has none.
     """
-    docstring = docstring_parser.parse(inspect.getdoc(function) or "")
-    lines = {p.arg_name: " ".join((p.description or "").split()) for p in docstring.params}
+    docstring, lines = docstring_of(function), described_arguments(function)
     fields: dict[str, Any] = {}
     if name is not None:
         fields["name"] = (Literal[name], Field(description=docstring.short_description))  # pyright: ignore
@@ -104,11 +120,84 @@ def member_model(kind: str, name: str, function: Callable[..., Any]) -> type[Mem
     return arguments_model(f"{kind}_{name}", function, name)
 
 
+PATTERN = r"^[^:]+:\w+$"  # of the name of a part of a user's own
+
+
+class Reference(Member):
+    """A part of a user's own: a function, a class or a model in a file, with its arguments."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+    word = "reference"
+    name: Annotated[str, Field(pattern=PATTERN, description='"file.py:name", or "optax:name"')]
+    digest: Annotated[str, Field(description="of the file; a page has it")] = ""
+
+
+@cache
+def reference_model(kind: str, name: str, digest: str) -> type[Reference]:
+    """The schema of a reference: the arguments of what it names."""
+    target, _ = found(name, digest)
+    lines = described_arguments(target) if callable(target) else {}
+    fields: dict[str, Any] = {"name": (Literal[name], ...), "digest": (str, "")}  # pyright: ignore
+    for one in settings_of(kind, target):
+        default = ... if one.default is one.empty else one.default
+        fields[one.name] = (type_of_setting(one), Field(default, description=lines.get(one.name)))
+    model = create_model(f"{kind}_{name}", __base__=Reference, **fields)
+    model.function = staticmethod(target) if callable(target) else target
+    return model
+
+
+def referenced(kind: str) -> Callable[[Any], Any]:
+    """The check of a reference against the arguments of what it names.
+
+    Where it is not there this raises a ValueError, for keys that it does not have, and values that
+    these may not have, a ValidationError, which Pydantic tells with their places.
+    """
+
+    def checked(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        name = value["name"]
+        try:
+            _, digest = found(name, value.get("digest", ""))
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        model = reference_model(kind, name, digest)
+        known = [key for key in model.model_fields if key not in ("name", "digest")]
+        words = f"unknown key; allowed: {', '.join(known) or 'none'}"
+        unknown = [key for key in value if key not in model.model_fields]
+        if unknown:
+            told = {
+                key: PydanticCustomError("unknown_key", words + nearest(key, known))
+                for key in unknown
+            }
+            details: list[InitErrorDetails] = [
+                {"type": error, "loc": (key,), "input": value[key]} for key, error in told.items()
+            ]
+            raise ValidationError.from_exception_data(name, details)
+        return model.model_validate({**value, "digest": digest})
+
+    return checked
+
+
+def references_in(part: Any) -> Iterator[Reference]:
+    """The references among a part and its arguments."""
+    if isinstance(part, Reference):
+        yield part
+    if isinstance(part, Part):
+        for name in type(part).model_fields:
+            yield from references_in(getattr(part, name))
+
+
 def component(kind: str, family: Mapping[str, Any]) -> Any:
     """The type of a component: `{"name": ..., its arguments}`, or just the name."""
     tagged = [Annotated[member_model(kind, n, f), Tag(n)] for n, f in family.items()]
+    if kind in REFERENCED:
+        own = Annotated[SerializeAsAny[Reference], BeforeValidator(referenced(kind))]
+        tagged.append(Annotated[own, Tag(Reference.word)])
     union = reduce(operator.or_, tagged)
     either = union | Literal[tuple(family)]  # pyright: ignore
+    if kind in REFERENCED:
+        either |= Annotated[str, Field(pattern=PATTERN)]
     return Annotated[
         union,
         Discriminator(member_name),
@@ -121,7 +210,8 @@ def bare_name(value: Any) -> Any:
 
 
 def member_name(value: Any) -> Any:
-    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return Reference.word if isinstance(name, str) and ":" in name else name
 
 
 # --- errors in words ----------------------------------------------------------------------------
@@ -167,7 +257,8 @@ def known_keys(part: type[Part]) -> dict[str, FieldInfo]:
 def word_of(part: type[Part]) -> str | None:
     """The word that tells a part from the others of its union."""
     name = part.model_fields.get("name")
-    return get_args(name.annotation)[0] if name else part.word
+    words = get_args(name.annotation) if name else ()
+    return words[0] if words else part.word
 
 
 def parts_in(annotation: Any) -> list[type[Part]]:
@@ -215,6 +306,8 @@ def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -
         return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'
     if kind == "union_tag_not_found":
         return f'{as_json(value)} given; allowed is a name, or an object like {{"name": ...}}'
+    if kind == "unknown_key":
+        return error["msg"]
     numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
     allowed = ALLOWED.get(kind, error["msg"]).format(**numbers)
     hint = ""

@@ -83,8 +83,10 @@ class Page(WrittenPage):
     def experiment(self) -> "Experiment":
         """The frozen experiment."""
         from nnref.experiment.experiment import parse
+        from nnref.experiment.sources import looking_in
 
-        return parse(self.frozen)
+        with looking_in(self.path.parent):
+            return parse(self.frozen)
 
     @property
     def seed(self) -> int:

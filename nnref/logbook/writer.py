@@ -18,6 +18,8 @@ import orjson
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
+from nnref.experiment.schema import references_in
+from nnref.experiment.sources import SOURCES, copy_of
 from nnref.logbook.pages import (
     FORMAT,
     Page,
@@ -103,6 +105,7 @@ class PageWriter(Generic[Kind]):
             self.write(f"{self.written.before_a_line}// continued: {now()}\n")
         else:
             self.path, self.stream = new_page(place)
+            keep_sources(experiment, place.parent)
             self.write(f"{experiment.to_json()}// {title}\n")
             self.facts({"identity": identity, "started": now(), **facts})
 
@@ -197,6 +200,15 @@ class Writer(PageWriter[Page]):
             np.save(stream, table, allow_pickle=False)
         half.replace(path)
         self.layers = {"layers": digest_of(table)}
+
+
+def keep_sources(experiment: Experiment, folder: Path) -> None:
+    """Copy the files that an experiment names into a folder beside its page, each once."""
+    for reference in references_in(experiment):
+        if reference.digest:
+            path = copy_of(reference.name, reference.digest, folder)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(SOURCES[reference.digest].text, encoding="utf-8")
 
 
 def in_decimals(table: np.ndarray) -> list[str]:

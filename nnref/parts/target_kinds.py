@@ -192,6 +192,20 @@ def refuse_labels(labels: np.ndarray, classes: int) -> None:
 
 VALUES = TargetKind(encode_values, above(0.5))
 
+
+def encode_as_they_are(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
+    """Targets as the loss of a user wants them: untouched."""
+    return y, classes or int(np.prod(y.shape[1:]))
+
+
+OWN = TargetKind(encode_as_they_are, above(0.0))  # of a loss of a user's own
+
+
+def target_kind(loss: str) -> TargetKind:
+    """What the targets of a loss are, by its name."""
+    return TARGETS.get(loss, OWN)
+
+
 TARGETS = {
     "squared_error": VALUES,
     "absolute_error": VALUES,

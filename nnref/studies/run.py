@@ -19,6 +19,7 @@ from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
+from nnref.studies.kept import Loaded, keep_networks, kept_network
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
@@ -73,6 +74,7 @@ def run(
     epochs: int | None = None,
     logbook: str | Path | None = "logbook",
     again: bool = False,
+    keep: bool = True,
     listener: Listener | None = None,
 ) -> Run:
     """Train an experiment for all its seeds, and write it down.
@@ -84,11 +86,12 @@ def run(
         epochs: instead of those in the file; another number is another experiment.
         logbook: folder of the pages, None for none.
         again: train although the logbook has this run already.
+        keep: write the trained network beside its page.
         listener: hears how it goes.
 
     Raises:
-        UserError: for every mistake in file, settings, data or folder.
-        AlreadyRun: where the logbook has all seeds and `again` is not given.
+        UserError: for every mistake in file, settings, data or folder; `AlreadyRun` where the
+            logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
     source = source_of(experiment, settings, seeds, epochs)
@@ -120,9 +123,11 @@ def run(
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
         seconds = time.perf_counter() - began
+        kept = keep_networks(together, writers, states) if keep else {}
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
         for seed, writer in writers.items():
+            writer.facts(kept.get(seed, {}))
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
 
@@ -365,6 +370,9 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     task, setup, dataset = from_experiment(experiment)
     if page.facts["data"] != dataset.fingerprint:
         raise UserError(f"{path}: its data have changed since; run the experiment again")
+    kept = kept_network(page.path, task.functions)
+    if kept is not None:
+        return Trained(page, experiment, task, setup, dataset, *kept)
     seeds, plan = experiment.seeds, plan_of(experiment)
     like = resuming.states_like(setup, plan, seeds, task)
     folder = resuming.checkpoint_folder(experiment, seeds, page.path)
@@ -384,6 +392,16 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
         lambda leaf: leaf[seeds.index(page.seed)], train.networks(states)
     )
     return Trained(page, experiment, task, setup, dataset, params, model_state)
+
+
+def load(page: str | Path) -> Loaded:
+    """The trained network of a page, to be called with rows.
+
+    Raises:
+        UserError: for a page of a run that has not ended, or whose data have changed since.
+    """
+    network = trained(page)
+    return Loaded(network.setup, network.dataset, network.params, network.model_state)
 
 
 # --- measures ----------------------------------------------------------------------------------

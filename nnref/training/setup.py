@@ -12,17 +12,24 @@ import optax
 from flax import nnx
 
 from nnref.data import Dataset, Split
+from nnref.data.own import dataset_of
+from nnref.data.trees import Layout
+from nnref.errors import UserError
 from nnref.experiment.compatibility import refuse_contradictions
 from nnref.experiment.experiment import Experiment
-from nnref.experiment.schema import Member
-from nnref.internals import counted_rngs
+from nnref.experiment.schema import Member, Reference
+from nnref.internals import counted_rngs, parameters_of
 from nnref.parts import regularizers
 from nnref.parts.chain import chain
 from nnref.parts.metrics import METRICS, METRICS_OF, Metric
+from nnref.parts.optimizers import Optimizer
 from nnref.parts.regularizers import Regularization
-from nnref.parts.target_kinds import TARGETS
-from nnref.training.adapters import SplitModule
+from nnref.parts.target_kinds import target_kind
+from nnref.training.adapters.losses import loss_of, of_params
+from nnref.training.adapters.models import network_of
+from nnref.training.adapters.nnx import SplitModule
 from nnref.training.task import Array, Functions, Task, Tree
+from nnref.training.task import functions_of as functions_of_network
 
 
 def bind(
@@ -34,13 +41,27 @@ def bind(
 
 def bound(part: Member, path: str, hyperparameters: Mapping[str, Any]) -> Callable[..., Any]:
     arguments = {}
-    for name in type(part).model_fields:
+    for name in arguments_of(part):
         value, where = getattr(part, name), f"{path}.{name}"
         if isinstance(value, Member):
             value = bound(value, where, hyperparameters)
-        if name != "name":
-            arguments[name] = hyperparameters.get(where, value)
+        arguments[name] = hyperparameters.get(where, value)
     return partial(type(part).function, **arguments)
+
+
+def as_rule(optimizer: optax.GradientTransformation) -> Optimizer:
+    """A whole optimizer of optax, which has its own rate, as the direction of a chain at rate 1."""
+
+    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
+        updates, state = optimizer.update(updates, state, params)
+        return jax.tree.map(jnp.negative, updates), state
+
+    return Optimizer(1.0, optax.GradientTransformation(optimizer.init, update))
+
+
+def arguments_of(part: Member) -> list[str]:
+    """The keys of a part that are arguments of its function."""
+    return [name for name in type(part).model_fields if name not in ("name", "digest")]
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,9 @@ class Setup:
     steps: int
     steps_per_epoch: int
     experiment: Experiment = field(compare=False, repr=False)
+    example: Any = field(compare=False, repr=False, default=None)  # two rows of inputs
+    rows: Layout | None = None  # how inputs that are several arrays lie in one
+    targets: Layout | None = None
 
     def __call__(
         self, hyperparameters: Mapping[str, Any]
@@ -67,9 +91,12 @@ class Setup:
 
     def functions(self, hyperparameters: Mapping[str, Any]) -> Functions:
         """Model, losses and metrics."""
+        if isinstance(self.experiment.model, Reference):
+            return self.functions_of_reference(hyperparameters)
         regularization: Regularization = bind(self.experiment, "regularization", hyperparameters)()
         build = bind(self.experiment, "model", hyperparameters)
         loss = bind(self.experiment, "loss", hyperparameters)
+        own_loss = isinstance(self.experiment.loss, Reference)
         smoothing = regularization.label_smoothing
 
         def new_model(key: Array) -> nnx.Module:
@@ -96,7 +123,7 @@ class Setup:
         return Functions(
             model.init,
             apply,
-            mean_loss,
+            loss_of(loss) if own_loss else mean_loss,
             self.metrics(),
             training_loss=None if smoothing is None else smoothed_loss,
             adapt=model.adapt,
@@ -104,9 +131,36 @@ class Setup:
             layers=model.layers,
         )
 
+    def functions_of_reference(self, hyperparameters: Mapping[str, Any]) -> Functions:
+        """Model, losses and metrics, where the model is a user's own."""
+        x, targets = self.example, self.targets
+        network = network_of(self.own_model(), x if self.rows is None else self.rows.unpack(x))
+        loss = bind(self.experiment, "loss", hyperparameters)
+        if isinstance(self.experiment.loss, Reference) and of_params(loss):
+            raise UserError(
+                f"loss: {self.experiment.loss.name} calls the network itself; an experiment takes "
+                "loss(outputs, y)"
+            )
+        functions = functions_of_network(network, loss, self.rows, targets)
+        params, state = jax.eval_shape(functions.init, jax.random.key(0))
+        outputs, _ = jax.eval_shape(lambda *n: functions.apply(*n, x, None, False), params, state)
+        alone = targets is None and len(jax.tree.leaves(outputs)) == 1
+        return functions._replace(metrics=self.metrics() if alone else {})
+
+    def own_model(self) -> Any:
+        """The model of a user, or what builds it, with the arguments of the file."""
+        part = self.experiment.model
+        target = type(part).function
+        settings = {name: getattr(part, name) for name in arguments_of(part)}
+        sizes = {"inputs": self.inputs, "outputs": self.outputs}
+        if callable(target):
+            asked = {one.name for one in parameters_of(target) or []}
+            settings |= {name: size for name, size in sizes.items() if name in asked}
+        return partial(target, **settings) if settings else target
+
     def metrics(self) -> dict[str, Metric]:
         """The metrics of the file, or those that suit the targets."""
-        target = TARGETS[self.experiment.loss.name]
+        target = target_kind(self.experiment.loss.name)
         chosen = self.experiment.metrics
         if chosen is None:
             names = METRICS_OF["classes" if self.classes else "values"]
@@ -126,8 +180,9 @@ class Setup:
         if self.experiment.clipping is not None:
             before = [*before, bind(self.experiment, "clipping", hyperparameters)()]
         radius, decay = terms.max_norm, terms.average
+        optimizer = bind(self.experiment, "optimizer", hyperparameters)()
         return chain(
-            bind(self.experiment, "optimizer", hyperparameters)(),
+            optimizer if isinstance(optimizer, Optimizer) else as_rule(optimizer),
             bind(self.experiment, "schedule", hyperparameters),
             self.steps,
             self.steps_per_epoch,
@@ -148,8 +203,8 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     Raises:
         UserError: for data that cannot be loaded, and parts that do not go together.
     """
-    dataset: Dataset = bind(experiment, "data", {})()
-    classes, encode = len(dataset.classes), TARGETS[experiment.loss.name].encode
+    dataset = dataset_of(bind(experiment, "data", {})())
+    classes, encode = len(dataset.classes), target_kind(experiment.loss.name).encode
     splits, outputs = {}, 0
     for name, (x, y) in dataset.splits.items():
         targets, outputs = encode(y, classes)
@@ -163,6 +218,9 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         steps=steps_per_epoch * experiment.epochs,
         steps_per_epoch=steps_per_epoch,
         experiment=experiment,
+        example=dataset.train.x[:2],
+        rows=dataset.inputs,
+        targets=dataset.targets,
     )
     refuse_contradictions(experiment, dataset)
     functions = functions_of(setup, tuple(experiment.hyperparameters.items()))
@@ -174,7 +232,9 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         return Split(x, encode(y, classes)[0])
 
     encoded = None if stored is None else stored._replace(read=read)
-    return Task(functions, **splits, stored=encoded), setup, dataset
+    task = Task(functions, **splits, stored=encoded)
+    task.inputs, task.targets = dataset.inputs, dataset.targets
+    return task, setup, dataset
 
 
 @lru_cache(maxsize=64)

@@ -4,16 +4,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from nnref.data import Split, Stored
+from nnref.data.trees import Layout, layout_of, pair_of
 from nnref.errors import UserError
 from nnref.parts.metrics import Metric
-from nnref.training.adapters import loss_of, module, plain
+from nnref.training.adapters.losses import calling_network, loss_of, of_params, with_params
+from nnref.training.adapters.models import network_of
+from nnref.training.adapters.network import Network
+from nnref.training.adapters.plain import plain
 from nnref.training.probes import Layer
 
 Array = jax.Array
 Tree = Any
+INPUTS = ("x", "inputs", "input", "image", "images", "tokens", "input_ids")  # in a dict of rows
 
 
 class Functions(NamedTuple):
@@ -42,9 +46,12 @@ class Functions(NamedTuple):
 
 
 class Task:
-    """Functions and arrays. `train`, `valid` and `test` are `(x, y)`, rows first.
+    """Functions and rows. `train`, `valid` and `test` are `(x, y)`, rows first, as arrays.
 
-    With `stored`, `train` holds only some of the training rows: all of them come from there.
+    Inputs and targets of a user may be trees, such as dicts: `inputs` and `targets` say how these
+    lie in the arrays. With `stored`, `train` holds only some of the training rows: all of them come
+    from there. `own_loss` says whether the loss calls the network itself; `training` holds
+    arguments of `nnref.diagnose` that a compiled model brings.
     """
 
     def __init__(
@@ -60,31 +67,60 @@ class Task:
         model: Any = None,
         loss: Callable[..., Any] | None = None,
     ) -> None:
-        """A task of a user's own: `Task(init=..., apply=..., loss=..., train=(x, y))`.
+        """A task of a user's own: `Task(model=..., loss=..., train=(x, y))`.
 
         Args:
             functions: all of them in their final form, instead of the last four.
-            train: training rows `(x, y)`.
+            train: training rows `(x, y)`: arrays, or trees of arrays, such as a dict of tokens and
+                their mask; `(x, None)` where there is nothing to predict.
             valid: rows to validate on.
             test: rows to test on.
             stored: where the training rows come from, if they are not all in `train`.
             init: `init(key)` or `init(key, x)`, giving parameters, or parameters and state.
             apply: `apply(params, x)`; it may take a state, a key and a training flag as well.
-            model: instead of init and apply: a Flax module of NNX or Linen, or a function of rngs
-                that builds one of NNX.
-            loss: `loss(outputs, y)`, a scalar or one number a row.
+            model: instead of init and apply: a module of Flax (NNX or Linen) or Equinox, a
+                keras.Model, what hk.transform gives, or a function of rngs or a key that builds
+                one.
+            loss: `loss(outputs, y)`, a scalar or one number a row; or `loss(params, batch, key)`,
+                which calls the network itself. What it gives beside the scalar is left.
 
         Raises:
             UserError: for what is missing, or functions that nnref cannot call.
         """
-        rows = split_of("train", train)
-        if rows is None:
+        if train is None:
             raise UserError("Task: train is missing; give train=(x, y), arrays with rows first")
-        self.train: Split = rows
-        self.valid = split_of("valid", valid)
-        self.test = split_of("test", test)
         self.stored = stored
-        self.functions = functions or functions_from(init, apply, model, loss, rows.x)
+        self.own_loss = functions is None and loss is not None and of_params(loss)
+        splits = {"train": train, "valid": valid, "test": test}
+        pairs = {
+            name: pair_of(name, rows, self.own_loss)
+            for name, rows in splits.items()
+            if rows is not None
+        }
+        x, y = pairs["train"]
+        self.inputs: Layout | None = layout_of(x, "x of train")
+        self.targets: Layout | None = layout_of(y, "y of train")
+        made = {name: self.split_of(name, *pair) for name, pair in pairs.items()}
+        self.train: Split = made["train"]
+        self.valid, self.test = made.get("valid"), made.get("test")
+        self.training: Mapping[str, Any] = {}
+        if functions is None:
+            network = network_from(init, apply, model, loss, inputs_in(x) if self.own_loss else x)
+            self.training = network.training
+            if self.own_loss and loss is not None:
+                network, loss = calling_network(network, loss, x)
+            functions = functions_of(network, loss, self.inputs, self.targets)
+        self.functions = functions
+
+    def split_of(self, name: str, x: Tree, y: Tree) -> Split:
+        """Rows as a split of arrays, which lie as those of `train`."""
+        x = x if self.inputs is None else self.inputs.pack(x, f"x of {name}")
+        y = y if self.targets is None else self.targets.pack(y, f"y of {name}")
+        if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
+            raise UserError(
+                f"Task: {name} has x of shape {x.shape} and y of {y.shape}; rows come first"
+            )
+        return Split(x, y)
 
     @property
     def arrays(self) -> dict[str, tuple[Any, Any]]:
@@ -93,40 +129,55 @@ class Task:
         return {name: tuple(split) for name, split in splits.items() if split is not None}
 
 
-def split_of(name: str, rows: Any) -> Split | None:
-    """The rows that a user passes as `(x, y)`, as a split of arrays; None stays None."""
-    if rows is None or isinstance(rows, Split):
-        return rows
-    if not isinstance(rows, (tuple, list)) or len(rows) != 2:
-        raise UserError(f"Task: {name} must be a pair (x, y), not {type(rows).__name__}")
-    x, y = (part if hasattr(part, "shape") else np.asarray(part) for part in rows)
-    if not x.ndim or not y.ndim or len(x) != len(y) or not len(x):
-        raise UserError(
-            f"Task: {name} has x of shape {x.shape} and y of {y.shape}; rows come first"
-        )
-    return Split(x, y)
+def functions_of(
+    network: Network,
+    loss: Callable[..., Any] | None,
+    inputs: Layout | None,
+    targets: Layout | None,
+) -> Functions:
+    """The functions of a network and a loss, of rows that lie in arrays as the layouts say."""
+    if loss is not None:
+        network, loss = with_params(network, loss)
+    called = loss_of(loss or network.loss)
+
+    def apply(params: Tree, state: Tree, x: Array, key: Array | None, train: bool) -> Any:
+        rows = x if inputs is None else inputs.unpack(x)
+        return network.apply(params, state, rows, key, train)
+
+    def scalar(outputs: Any, y: Array) -> Array:
+        return called(outputs, y if targets is None else targets.unpack(y))
+
+    random, modes, penalty = network.random, network.modes, network.penalty
+    return Functions(network.init, apply, scalar, random=random, modes=modes, penalty=penalty)
 
 
-def functions_from(
+def inputs_in(batch: Tree) -> Tree:
+    """What of a batch the network takes, where a loss takes all of it: the first, or by name."""
+    if isinstance(batch, tuple):
+        return batch[0]
+    names = [name for name in INPUTS if isinstance(batch, dict) and name in batch]
+    return batch[names[0]] if names else batch
+
+
+def network_from(
     init: Callable[..., Any] | None,
     apply: Callable[..., Any] | None,
     model: Any,
     loss: Callable[..., Any] | None,
-    x: Any,
-) -> Functions:
-    """The functions of a user's task; a UserError says what is missing."""
-    if loss is None:
-        raise UserError("Task: loss is missing; give loss=loss, called as loss(outputs, y)")
+    x: Tree,
+) -> Network:
+    """The network of a user's task; a UserError says what is missing."""
     if model is not None and (init is not None or apply is not None):
         raise UserError("Task: give model, or init and apply, not both")
+    if loss is not None and of_params(loss) and init is not None and apply is None:
+        return plain(init, lambda params, x: x, x)  # the loss calls the network itself
     if model is not None:
-        network = module(model, x)
+        network = network_of(model, x)
     elif init is None or apply is None:
         name, call = ("init", "init(key)") if init is None else ("apply", "apply(params, x)")
-        raise UserError(
-            f"Task: {name}, called as {call}, is missing (or give model, a Flax module)"
-        )
+        raise UserError(f"Task: {name}, called as {call}, is missing (or give model, a module)")
     else:
         network = plain(init, apply, x)
-    init, apply, random, modes = network
-    return Functions(init, apply, loss_of(loss), random=random, modes=modes)
+    if loss is None and network.loss is None:
+        raise UserError("Task: loss is missing; give loss=loss, called as loss(outputs, y)")
+    return network

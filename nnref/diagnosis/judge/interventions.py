@@ -163,7 +163,9 @@ class Interventions:
     @cached_property
     def takes_fractions(self) -> bool:
         """Whether the inputs may be other numbers than whole ones, as tokens may not."""
-        x = np.asarray(self.recipe.train[0])
+        x, layout = np.asarray(self.recipe.train[0]), self.recipe.inputs
+        if layout is not None and layout.whole:
+            return False
         if np.issubdtype(x.dtype, np.inexact):
             return True
         if any(layer.kind == "gather" for layer in self.measurements.layers):

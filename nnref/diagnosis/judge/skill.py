@@ -86,7 +86,7 @@ class Skill:
         """
         if self.recipe.metric is not None:
             return not self.indifferent
-        if self.outputs is None:
+        if self.outputs is None or self.recipe.targets is not None:
             return False
         output, y = self.outputs[0], np.asarray(self.recipe.train[1])
         if self.kind == "multiclass":

@@ -53,8 +53,10 @@ class AtStart:
         """The outputs of the sample.
 
         Raises:
-            SeveralOutputs: where they are not one array.
+            SeveralOutputs: where they are not one array, or the targets beside them are not.
         """
+        if self.recipe.targets is not None:
+            raise SeveralOutputs("the targets are several arrays")
         outputs = self.sample.outputs
         if outputs is None:
             raise SeveralOutputs("the outputs are not one array with the rows first")

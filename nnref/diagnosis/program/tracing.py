@@ -36,8 +36,9 @@ LIBRARIES = tuple(
         *(os.path.dirname(module.__file__) for module in (jax, flax, np) if module.__file__),
     }
 )
-# The frames of the diagnosis itself, which are hidden from a user's lines.
-OWN = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+# The frames of the diagnosis and of the training, which are hidden from a user's lines.
+WINGS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+OWN = tuple(os.path.join(WINGS, wing, "") for wing in ("diagnosis", "training"))
 
 
 class Operation(NamedTuple):
@@ -304,7 +305,7 @@ def fits(body: Any, inputs: list[int]) -> bool:
 
 
 def is_library(file: str) -> bool:
-    return file.startswith((*LIBRARIES, OWN, "<frozen"))
+    return file.startswith((*LIBRARIES, *OWN, "<frozen"))
 
 
 def places(equation: Any) -> tuple[str, ...]:

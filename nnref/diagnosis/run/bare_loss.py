@@ -1,7 +1,6 @@
 """A loss of parameters and a batch, without its network: a few steps on that batch."""
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,7 +15,6 @@ from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
 from nnref.diagnosis.run.trials import Step, by_leaf
 from nnref.diagnosis.thresholds import bound
-from nnref.errors import UserError
 from nnref.parts.chain import updated
 from nnref.training.task import Functions
 from nnref.training.train import TrainState, train_step
@@ -52,23 +50,6 @@ def steps_of(look: LossAtStart, optimizer: Any) -> Step:
         return jax.lax.scan(step, begun, jax.random.split(key, STEPS))[1]
 
     return jax.device_get(jax.jit(steps)(params))
-
-
-def arguments_of(loss: Callable[..., Any]) -> int:
-    """How many of params, batch and key a loss takes.
-
-    Raises:
-        UserError: where it takes others.
-    """
-    try:
-        arguments = inspect.signature(loss).parameters.values()
-    except (TypeError, ValueError):
-        return 3
-    needed = [a for a in arguments if a.default is a.empty and a.kind <= a.POSITIONAL_OR_KEYWORD]
-    if not 1 <= len(needed) <= 3:
-        names = ", ".join(argument.name for argument in needed)
-        raise UserError(f"diagnose: loss takes ({names}); it is called as loss(params, batch, key)")
-    return len(needed)
 
 
 def line_of_birth(look: LossAtStart, optimizer: Any, at: int) -> str:

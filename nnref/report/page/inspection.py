@@ -11,7 +11,7 @@ from nnref.data import Dataset
 from nnref.data.text import read, spell, tokens_of
 from nnref.errors import UserError
 from nnref.parts.metrics import confusion_matrix, labels_of
-from nnref.parts.target_kinds import TARGETS
+from nnref.parts.target_kinds import target_kind
 from nnref.studies.run import Trained, plan_of
 from nnref.studies.sampling import sample
 from nnref.training import loop, train
@@ -157,7 +157,7 @@ def answers_of(trained: Trained) -> Answers:
 
 def confusion(trained: Trained, answers: Answers) -> np.ndarray:
     """How often class i was answered with class j, (classes, classes)."""
-    decide = TARGETS[trained.experiment.loss.name].decide
+    decide = target_kind(trained.experiment.loss.name).decide
     metric = confusion_matrix(decide, len(trained.dataset.classes))
     outputs, targets = jax.numpy.asarray(answers.outputs), jax.numpy.asarray(answers.targets)
     return np.asarray(metric.value(metric.count(outputs, targets)))
@@ -168,7 +168,7 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
 
     Where none is wrong, the examples with the largest loss of all.
     """
-    kind, classes = TARGETS[trained.experiment.loss.name], trained.dataset.classes
+    kind, classes = target_kind(trained.experiment.loss.name), trained.dataset.classes
     decided = np.asarray(kind.decide(jax.numpy.asarray(answers.outputs)))
     labels = np.asarray(labels_of(jax.numpy.asarray(answers.targets), decided))  # pyright: ignore
     wrong = (decided != labels).reshape(len(decided), -1).any(axis=1)
@@ -195,7 +195,7 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
 
 def predictions(trained: Trained, answers: Answers) -> np.ndarray | None:
     """The values that outputs stand for, of the targets' shape; None where they are no values."""
-    kind = TARGETS[trained.experiment.loss.name]
+    kind = target_kind(trained.experiment.loss.name)
     values = np.asarray(kind.predict(jax.numpy.asarray(answers.outputs)))
     if values.shape != answers.targets.shape or trained.experiment.loss.name == "linear":
         return None  # a linear loss has costs for targets

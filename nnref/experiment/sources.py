@@ -1,0 +1,161 @@
+"""Parts of one's own in an experiment file: `"mine.py:Net"`, or `"optax:lamb"`.
+
+A file is imported when an experiment names it, and not before. Its digest is part of the
+experiment: a page keeps a copy of the source beside it, and is read with that copy.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from nnref.errors import UserError, nearest
+from nnref.internals import parameters_of
+
+PLACES: ContextVar[tuple[Path, ...]] = ContextVar("PLACES", default=(Path(),))
+COPIES = "sources"  # the folder beside a page that holds what it names
+OPTAX = "optax"
+# Arguments that training passes, so that they are no keys of a file: by name, and by place.
+PASSED = {"rngs", "rng", "key", "inputs", "outputs", "parent"}
+BY_PLACE = {"loss": 2, "activation": 1}
+PLAIN = (bool, int, float, str)
+
+
+class Source(NamedTuple):
+    """A file of a user: where it stands, what it says, and what it defines."""
+
+    path: Path
+    text: str
+    module: ModuleType
+
+
+SOURCES: dict[str, Source] = {}  # by digest
+
+
+@contextmanager
+def looking_in(*folders: Path) -> Iterator[None]:
+    """While this is open, files are looked for in these folders first."""
+    token = PLACES.set((*folders, Path()))
+    try:
+        yield
+    finally:
+        PLACES.reset(token)
+
+
+def digest_of(text: str) -> str:
+    """Ten hexadecimal digits that name a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def copy_of(name: str, digest: str, folder: Path) -> Path:
+    """The copy of the file of a reference beside a page in a folder."""
+    return folder / COPIES / f"{Path(name.partition(':')[0]).stem}.{digest}.py"
+
+
+def source_of(file: str, digest: str = "") -> tuple[str, Source]:
+    """The digest and the source of a file, or of its copy beside a page; it is imported once.
+
+    Raises:
+        UserError: where it is not there, was changed since, or cannot be imported.
+    """
+    if digest in SOURCES:
+        return digest, SOURCES[digest]
+    seen = []
+    for folder in PLACES.get():
+        copy = copy_of(file, digest, folder)
+        for path in (copy, folder / file) if digest else (folder / file,):
+            if not path.is_file():
+                continue
+            text = path.read_text(encoding="utf-8")
+            here = digest_of(text)
+            if digest in ("", here):
+                if here not in SOURCES:
+                    SOURCES[here] = Source(path, text, imported(path, here))
+                return here, SOURCES[here]
+            seen.append(path)
+    if seen:
+        raise UserError(f"{seen[0]} was changed since, and its copy {copy.name} is missing")
+    folders = ", ".join(str(folder.resolve()) for folder in dict.fromkeys(PLACES.get()))
+    raise UserError(f"there is no file {file} in {folders}")
+
+
+def imported(path: Path, digest: str) -> ModuleType:
+    """The module of a file, which may import what lies beside it.
+
+    Raises:
+        UserError: where the file raises.
+    """
+    name = f"nnref_source_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, "a file ending in .py has a loader"
+    assert spec.loader is not None, "and this is it"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def found(name: str, digest: str) -> tuple[Any, str]:
+    """What a reference names, and the digest of its file; "" for one of optax.
+
+    Raises:
+        UserError: where it is not there.
+    """
+    file, _, member = name.partition(":")
+    if file == OPTAX:
+        import optax
+
+        places, digest = [optax, optax.contrib], ""
+    elif file.endswith(".py"):
+        digest, source = source_of(file, digest)
+        places = [source.module]
+    else:
+        raise UserError(f'"{file}" is no file; give "file.py:name", or "optax:name"')
+    for place in places:
+        if hasattr(place, member):
+            return getattr(place, member), digest
+    names = [n for place in places for n, v in vars(place).items() if callable(v) and n[0] != "_"]
+    raise UserError(f"{file} has no {member}{nearest(member, names)}")
+
+
+def settings_of(kind: str, target: Any) -> list[inspect.Parameter]:
+    """The arguments of a target that a file may give: all but those that training passes."""
+    if not (inspect.isroutine(target) or isinstance(target, type)):
+        return []  # a model as it stands, which is called with rows
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = [p for p in parameters_of(target) or [] if p.kind not in several]
+    passed = PASSED if kind == "model" else set()
+    if "parent" in {p.name for p in parameters}:
+        passed = passed | {"name"}  # Linen names its modules itself
+    return [p for p in parameters[BY_PLACE.get(kind, 0) :] if p.name not in passed]
+
+
+def type_of(setting: inspect.Parameter) -> Any:
+    """The type of a setting: its annotation where that is plain, or that of its default."""
+    default, annotation = setting.default, setting.annotation
+    if annotation in PLAIN or get_origin(annotation) in (Literal, Annotated):
+        return annotation
+    if setting.name == "learning_rate" or isinstance(default, float):
+        return float
+    if isinstance(default, bool | str) or (type(default) is int and annotation is setting.empty):
+        return type(default)
+    plain = all(part in (*PLAIN, ...) for part in get_args(annotation))
+    return annotation if get_origin(annotation) is tuple and plain else Any

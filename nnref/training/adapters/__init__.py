@@ -1,0 +1,1 @@
+"""The networks of the field, each library's as it is, brought to the signatures of training."""

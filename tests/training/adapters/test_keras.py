@@ -1,0 +1,95 @@
+"""Models of Keras 3 on JAX, compiled or not."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from networks import KEY, X, Y
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+keras = pytest.importorskip("keras")
+
+import nnref  # noqa: E402
+from nnref.training.adapters.models import optax_of  # noqa: E402
+
+# Of Keras itself: it reads its own learning rate in NumPy's old way.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def small(**compiled):
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(4, kernel_regularizer=keras.regularizers.L2(0.5)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+        ]
+    )
+    if compiled:
+        model.compile(**compiled)
+    return model
+
+
+def test_a_model_trains_evaluates_and_keeps_its_statistics():
+    model = small()
+    before = [np.array(v.value) for v in model.variables]
+    functions = nnref.Task(model=model, loss=lambda o, y: o - y, train=(X, Y)).functions
+    params, state = functions.init(KEY)
+    assert "kernel" in " ".join(params)
+    apply = jax.jit(functions.apply, static_argnums=4)
+    outputs, after = apply(params, state, X, KEY, True)
+    other, _ = apply(params, state, X, jax.random.key(8), True)
+    assert 0.2 < float((outputs == 0).mean()) < 0.8
+    assert ((outputs == 0) != (other == 0)).any()
+    assert len(after) == len(state) == 2
+    assert any((a != b).any() for a, b in zip(state, after, strict=True))
+    evaluated, kept = apply(params, after, X, None, False)
+    assert (evaluated != 0).all()
+    for old, new in zip(after, kept, strict=True):
+        np.testing.assert_array_equal(old, new)
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable.value)
+
+
+def test_what_a_model_was_compiled_with_is_read_from_it():
+    model = small(optimizer=keras.optimizers.SGD(0.5), loss="mse")
+    target = np.repeat(Y, 4, 1)
+    model.fit(X, target, epochs=3, batch_size=10, verbose=0)
+    task = nnref.Task(model=model, train=(X, target))
+    assert task.training["epochs"] == 3
+    assert task.training["batch_size"] == 10
+    params, _ = task.functions.init(KEY)
+    assert task.functions.loss(jnp.zeros((64, 4)), target) == pytest.approx(
+        float((target**2).mean()), rel=1e-6
+    )
+    kernel = next(value for name, value in params.items() if "kernel" in name)
+    penalty = task.functions.penalty(params)
+    assert penalty == pytest.approx(float(0.5 * (kernel**2).sum()), rel=1e-6)
+
+
+def test_a_model_without_a_loss_wants_one():
+    with pytest.raises(nnref.UserError, match="loss is missing"):
+        nnref.Task(model=small(), train=(X, Y))
+
+
+def test_an_optimizer_steps_as_it_does_in_keras():
+    tree = {"b": jnp.ones(2), "a": jnp.arange(3.0)}
+    gradient = {"b": jnp.full(2, 0.5), "a": jnp.array([1.0, -2.0, 0.0])}
+    ours, theirs = optax_of(keras.optimizers.SGD(0.1, momentum=0.9)), optax.sgd(0.1, 0.9)
+    mine, other = ours.init(tree), theirs.init(tree)
+    for _ in range(3):
+        update, mine = jax.jit(ours.update)(gradient, mine, tree)
+        wanted, other = theirs.update(gradient, other, tree)
+        for one, two in zip(*map(jax.tree.leaves, (update, wanted)), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)  # a difference of weights
+
+
+def test_several_inputs_go_in_as_keras_takes_them():
+    left, right = keras.Input((1,)), keras.Input((2,))
+    model = keras.Model([left, right], keras.layers.Concatenate()([right, left]))
+    task = nnref.Task(model=model, loss=lambda o, y: o - y, train=([X[:, :1], X[:, 1:]], Y))
+    outputs, _ = task.functions.apply(*task.functions.init(KEY), task.train.x, None, False)
+    np.testing.assert_array_equal(outputs, X[:, [1, 2, 0]])

@@ -67,8 +67,7 @@ def diagnose(
     Args:
         task: an `nnref.Task`, or an experiment, a path or not, which brings its own training.
         optimizer: of optax, NNX or Keras; by default a compiled model's, or Adam at 1e-3.
-        batch_size: rows of a step; by default as a compiled model has it, or 32.
-        epochs: passes over the training rows; by default likewise, or 20.
+        batch_size: rows of a step, 32 by default; `epochs` are 20, or as a compiled model has it.
         shuffle: whether each epoch draws a new order.
         penalty: `penalty(params)`, what is added to the loss.
         metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² if none is given.
@@ -89,7 +88,7 @@ def diagnose(
         if task is not None:
             raise UserError("diagnose: give a task, or loss, params and batch, not both")
         return diagnose_loss(loss, params, batch, optimizer)
-    if isinstance(task, Task) and task.own_loss:
+    if getattr(task, "own_loss", False):
         return diagnose_own_loss(task, optimizer)
     training = {
         "penalty": penalty,
@@ -100,9 +99,8 @@ def diagnose(
         "kind": kind,
         "metric": metric,
     }
-    recipe = recipe_from(task, training)
-    effort = effort if seconds is None else seconds / SECONDS
-    found = diagnose_recipe(recipe, effort, history, progress)
+    recipe, seconds = recipe_from(task, training), SECONDS * effort if seconds is None else seconds
+    found = diagnose_recipe(recipe, seconds / SECONDS, history, progress)
     return found if predict is None else with_predictions(found, recipe, predict, unscale)
 
 

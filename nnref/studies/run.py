@@ -83,19 +83,18 @@ def run(
         experiment: an experiment, or the path of its file or of a page.
         settings: keys to set first, by path: `{"optimizer.learning_rate": 0.1}`.
         seeds: instead of those in the file.
-        epochs: instead of those in the file; another number is another experiment.
+        epochs: instead of those in the file.
         logbook: folder of the pages, None for none.
         again: train although the logbook has this run already.
         keep: write the trained network beside its page.
         listener: hears how it goes.
 
     Raises:
-        UserError: for every mistake in file, settings, data or folder; `AlreadyRun` where the
-            logbook has all seeds and `again` is not given.
+        UserError: for every mistake in file, settings, data or folder.
+        AlreadyRun: where the logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
-    source = source_of(experiment, settings, seeds, epochs)
-    name, experiment, page, _ = source
+    name, experiment, page, _ = source = source_of(experiment, settings, seeds, epochs)
     task, setup, dataset = from_experiment(experiment)
     check_measures(experiment, task)
     folder = None if logbook is None else Path(logbook) / name
@@ -107,14 +106,12 @@ def run(
     # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
     together = todo if page is None or page.experiment.seeds != experiment.seeds else page.together
     facts["together"] = " ".join(map(str, together))
-    listener = listener or Listener()
-    began = time.perf_counter()
+    listener, began = listener or Listener(), time.perf_counter()
     with ExitStack() as stack:
-        writers = {}
-        if folder is not None:
-            for seed in todo:
-                writer = Writer(folder, name, experiment, seed, facts, again)
-                writers[seed] = stack.enter_context(writer)
+        writers: dict[int, Writer] = {}
+        for seed in () if folder is None else todo:
+            writer = Writer(folder, name, experiment, seed, facts, again)
+            writers[seed] = stack.enter_context(writer)
         listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:
@@ -123,9 +120,9 @@ def run(
             interrupted.page = next((writer.path for writer in writers.values()), None)
             raise
         seconds = time.perf_counter() - began
-        kept = keep_networks(together, writers, states) if keep else {}
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
+        kept = keep_networks(together, writers, states) if keep else {}
         for seed, writer in writers.items():
             writer.facts(kept.get(seed, {}))
             writer.conclude(facts_at_end(records[seed], verdict, seconds))

@@ -209,7 +209,7 @@ def test_a_class_that_wants_more_says_what():
         def __init__(self, width, *, rngs):
             self.layer = nnx.Linear(3, width, rngs=rngs)
 
-    with pytest.raises(nnref.UserError, match=r"Net also takes width; .* lambda rngs: Net"):
+    with pytest.raises(nnref.UserError, match=r"Net also takes width; .*lambda rngs: Net"):
         nnref.Task(model=Net, loss=squared, train=(X, Y))
 
 

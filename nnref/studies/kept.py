@@ -29,20 +29,18 @@ def network_path(page: Path, final: bool = False) -> Path:
 
 def keep_networks(
     seeds: Sequence[int], writers: Mapping[int, Writer], states: train.TrainState
-) -> dict[int, dict[str, str]]:
+) -> None:
     """Write the network of each page beside it, and that of the last epoch where it is another one.
+
+    A page says why its network is not kept, where it is not.
 
     Args:
         seeds: of the runs, in their order.
         writers: of their pages, by seed.
         states: after training, (runs, ...).
-
-    Returns:
-        For each page a fact about it, by seed: why its network is not kept, where it is not.
     """
     best = jax.device_get(train.networks(states))
     last = jax.device_get(train.networks(states._replace(kept=None)))
-    facts: dict[int, dict[str, str]] = {}
     for run, seed in enumerate(seeds):
         if seed not in writers:
             continue
@@ -52,10 +50,10 @@ def keep_networks(
             arrays = arrays_of(jax.tree.map(lambda leaf, run=run: leaf[run], network))
             size = sum(array.nbytes for array in arrays.values())
             if size > MOST_BYTES:
-                facts[seed] = {"network": f"not kept: {size / 2**20:.0f} MiB, the most are 256"}
+                words = f"not kept: {size / 2**20:.0f} MiB, the most are 256"
+                writers[seed].facts({"network": words})
                 continue
             write(network_path(writers[seed].path, final), arrays)
-    return facts
 
 
 def arrays_of(network: Any) -> dict[str, np.ndarray]:

@@ -122,9 +122,8 @@ def run(
         seconds = time.perf_counter() - began
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
-        kept = keep_networks(together, writers, states) if keep else {}
+        keep_networks(together, writers if keep else {}, states)
         for seed, writer in writers.items():
-            writer.facts(kept.get(seed, {}))
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nnref.studies.crawl import crawl
     from nnref.studies.lr_range import lr_range
     from nnref.studies.regularize import regularize
-    from nnref.studies.run import AlreadyRun, Run, run
     from nnref.studies.run import AlreadyRun, Run, load, run
     from nnref.studies.sweep import sweep
     from nnref.training.task import Task

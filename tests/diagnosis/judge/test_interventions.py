@@ -40,6 +40,14 @@ def test_by_heart_needs_no_dropout_and_has_none():
     assert tried(recipe_of(task(apply=apply))).overfit_one_batch[64] > 0.99
 
 
+def test_trials_have_an_order_where_no_step_was_finite():
+    def apply(params, x):
+        return x @ params["w"] / 0.0
+
+    made = tried(recipe_of(task(apply=apply)))
+    assert made.likeliest(["rate x10", "rate x0.1"])[0] == "rate x0.1"
+
+
 def test_tokens_are_not_standardized():
     """Places in a table of forty, of a network that does not learn: what else is tried."""
     tokens = np.random.default_rng(1).integers(0, 40, (200, 3))

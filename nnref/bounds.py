@@ -13,11 +13,11 @@ from pydantic import BeforeValidator, PlainSerializer
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
-Fraction = Annotated[float, Interval(ge=0, lt=1)]
-"""A share that must stay below one: a momentum, a decay, a dropout rate."""
+Fraction = Annotated[float, Interval(ge=0, lt=1 - 2**-25)]
+"""A share that stays below one in single precision: a momentum, a decay, a dropout rate."""
 Probability = Annotated[float, Interval(ge=0, le=1)]
-Count = Annotated[int, Ge(1)]
-Index = Annotated[int, Ge(0)]
+Count = Annotated[int, Interval(ge=1, le=2**31 - 1)]
+Index = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Counts = Annotated[
     tuple[Count, ...],
     BeforeValidator(

@@ -1,5 +1,6 @@
 """The command `nnref`: parses, calls, prints."""
 
+import errno
 import os
 import sys
 import warnings
@@ -8,9 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from nnref.cli.grammar import parser
-from nnref.errors import UserError
+from nnref.errors import UserError, printable
 
 INTERRUPTED = 130
+# What the machine refuses, and is no mistake in nnref: a full disk, a folder that is read-only.
+OF_THE_MACHINE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.command(options)
     except UserError as error:
-        print(f"nnref: {error}", file=sys.stderr)
+        print(f"nnref: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupted:
         # Only the training of a run has a page to name, which is None where it writes none.
@@ -35,8 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        print(f"nnref: {printable(of_the_machine(error))}", file=sys.stderr)
+        return 2
+
+
+def of_the_machine(error: OSError) -> str:
+    """What the system refused, where, and that nothing is lost."""
+    place = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{place}{(error.strerror or 'refused').lower()}; once that is mended, the same command "
+        "goes on where it was"
+    )
 
 
 def show_warning(message: Warning | str, *_: Any) -> None:
     """A warning is one line on stderr, without the place in our code."""
-    print(f"nnref: warning: {message}", file=sys.stderr)
+    print(f"nnref: warning: {printable(message)}", file=sys.stderr)

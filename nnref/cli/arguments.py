@@ -103,8 +103,12 @@ def logbook_entries(logbook: str, sweeps: bool = False) -> list[Any]:
     return known
 
 
-def wide_console(width: int = 200) -> Any:
-    """A console that does not fold lines where the output is no terminal."""
+def console_of(width: int | None = 200, stderr: bool = False) -> Any:
+    """A console that does not fold lines where the output is no terminal.
+
+    Names, remarks and paths are printed as they are: nothing in them is markup.
+    """
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else width)
+    wide = None if stderr or sys.stdout.isatty() else width
+    return Console(width=wide, stderr=stderr, markup=False)

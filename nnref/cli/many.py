@@ -6,11 +6,11 @@ from typing import Any
 
 from nnref.cli.arguments import (
     PICTURES,
+    console_of,
     experiment_path,
     experiment_paths,
     logbook_folder,
     output_path,
-    wide_console,
 )
 
 
@@ -19,12 +19,10 @@ def ready(options: argparse.Namespace) -> Any:
 
     With --json the console is stderr, since stdout has one JSON object and nothing else.
     """
-    from rich.console import Console
-
     from nnref.training.compilation import use_cache
 
     use_cache()
-    return Console(stderr=True) if options.json else wide_console()
+    return console_of(stderr=options.json)
 
 
 def sweep_command(options: argparse.Namespace) -> int:

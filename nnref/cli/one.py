@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nnref.cli.arguments import (
+    console_of,
     experiment_path,
     logbook_folder,
     output_path,
     page_of,
     settings,
-    wide_console,
 )
 
 
@@ -45,14 +45,12 @@ def train_and_show(
     The folder of the logbook is None where nothing is written down. `train` takes a listener and
     returns the finished run.
     """
-    from rich.console import Console
-
     from nnref.report.terminal.terminal import TerminalListener, run_as_json, show
     from nnref.studies.resuming import AlreadyRun
     from nnref.training.compilation import use_cache
 
     use_cache()
-    console = Console(stderr=options.json)
+    console = console_of(None, stderr=options.json)
     listener = with_tensorboard(TerminalListener(console, folder), path, options.tensorboard)
     try:
         done = train(listener=listener)
@@ -109,8 +107,6 @@ def with_tensorboard(listener: Any, path: Path, folder: str | None) -> Any:
 def sample_command(options: argparse.Namespace) -> int:
     """Write text with a trained language model."""
     page = page_of(options.run, Path(options.logbook))
-    from rich.console import Console
-
     from nnref.data.text import spell
     from nnref.report.terminal.terminal import TerminalListener
     from nnref.studies.run import trained
@@ -118,7 +114,7 @@ def sample_command(options: argparse.Namespace) -> int:
     from nnref.training.compilation import use_cache
 
     use_cache()
-    network = trained(page, TerminalListener(Console(stderr=True)))
+    network = trained(page, TerminalListener(console_of(stderr=True)))
     names = ("length", "temperature", "prompt", "seed", "samples")
     arguments = {name: getattr(options, name) for name in names}
     samples = sample(network, **arguments)
@@ -162,20 +158,18 @@ def diagnose_command(options: argparse.Namespace) -> int:
     """
     is_made = ":" in options.task and not Path(options.task).exists()
     path = None if is_made else experiment_path(options.task)
-    from rich.console import Console
-
     from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 
     use_cache()
     task, arguments = (path, {}) if path is not None else made_by(options.task)
-    with Console(stderr=True).status("") as status:  # silent where nobody looks
+    with console_of(stderr=True).status("") as status:  # silent where nobody looks
         how = {"effort": options.effort, "progress": lambda doing: status.update(f"{doing} ...")}
         diagnosis = diagnose(task, **how | arguments)
     if options.json:
         print(json.dumps(diagnosis.to_json()))
     else:
-        wide_console(80).print(diagnosis, highlight=False)
+        console_of(80).print(diagnosis, highlight=False)
     if options.html:
         page = diagnosis.to_html(options.html)
         if not options.json:

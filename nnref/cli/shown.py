@@ -10,11 +10,11 @@ from typing import Any
 
 from nnref.cli.arguments import (
     PICTURES,
+    console_of,
     experiment_path,
     experiment_paths,
     logbook_entries,
     output_path,
-    wide_console,
 )
 from nnref.errors import UserError, nearest
 
@@ -31,7 +31,7 @@ def log_command(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(entry) for entry in entries]))
     else:
-        show_log(entries, wide_console())
+        show_log(entries, console_of())
     return 0
 
 
@@ -60,7 +60,7 @@ def log_tree_command(options: argparse.Namespace) -> int:
             f'{options.logbook} has no run of "{options.name}"{nearest(options.name, names)}; '
             f"it has {', '.join(names) or 'none'}"
         )
-    wide_console().print(tree_of_changes(tree(entries)))
+    console_of().print(tree_of_changes(tree(entries)))
     return 0
 
 
@@ -80,7 +80,7 @@ def diff_command(options: argparse.Namespace) -> int:
     logbook = Path(options.logbook)
     entries = logbook_entries(options.logbook) if logbook.is_dir() else []
     a, b = (side_of(word, logbook, entries, experiment_path) for word in (options.a, options.b))
-    show_difference(a, b, wide_console())
+    show_difference(a, b, console_of())
     return 0
 
 
@@ -108,8 +108,6 @@ def plot_command(options: argparse.Namespace) -> int:
 
 def report_on(options: argparse.Namespace) -> tuple[Any, list[str]]:
     """The report on the runs and sweeps of `options.runs`, and what was left out, in words."""
-    from rich.console import Console
-
     from nnref.report.page.about_ablations import report_of_comparison
     from nnref.report.page.about_networks import NOT_ASKED, network_of
     from nnref.report.page.about_runs import report_of
@@ -124,7 +122,7 @@ def report_on(options: argparse.Namespace) -> tuple[Any, list[str]]:
     logbook = Path(options.logbook)
     sweeps = {word: sweep_page(word, logbook) for word in options.runs}
     subjects, omissions = subjects_of([w for w, page in sweeps.items() if page is None], logbook)
-    listener = TerminalListener(Console(stderr=True))
+    listener = TerminalListener(console_of(stderr=True))
     networks = [
         NOT_ASKED if options.no_network else network_of(subject, listener) for subject in subjects
     ]

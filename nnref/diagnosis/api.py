@@ -1,6 +1,7 @@
 """What a user calls: a task, an experiment or a bare loss is diagnosed."""
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -90,6 +91,9 @@ def diagnose(
         return diagnose_loss(loss, params, batch, optimizer)
     if getattr(task, "own_loss", False):
         return diagnose_own_loss(task, optimizer)
+    effort = effort if seconds is None else seconds / SECONDS
+    if not 0 < effort < math.inf:
+        raise UserError(f"diagnose: effort is {effort:g}; it is above 0, and 1 the default")
     training = {
         "penalty": penalty,
         "optimizer": optimizer,
@@ -99,8 +103,8 @@ def diagnose(
         "kind": kind,
         "metric": metric,
     }
-    recipe, seconds = recipe_from(task, training), SECONDS * effort if seconds is None else seconds
-    found = diagnose_recipe(recipe, seconds / SECONDS, history, progress)
+    recipe = recipe_from(task, training)
+    found = diagnose_recipe(recipe, effort, history, progress)
     return found if predict is None else with_predictions(found, recipe, predict, unscale)
 
 
@@ -210,8 +214,8 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         make = getattr(importlib.import_module(path), function)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{given}: {error}") from None
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{given}: {error}; give package.module:function") from None
     finally:
         sys.path.pop(0)
     made = make()

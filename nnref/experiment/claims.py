@@ -145,7 +145,7 @@ class TwinClaim(Part):
 
 
 def kind_of_claim(value: Any) -> str:
-    keys = value if isinstance(value, Mapping) else type(value).model_fields
+    keys = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
     return "twin" if "twin" in keys else "statistic" if "statistic" in keys else "count"
 
 

@@ -19,6 +19,12 @@ def contents(text: str) -> dict[str, Any]:
         raise UserError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except GivenTwice as error:
         raise UserError("\n".join(locate(text)[1]) or str(error)) from None
+    except UserError:
+        raise
+    except RecursionError:
+        raise UserError("an experiment has a few levels of braces, this has hundreds") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise UserError("a number of thousands of digits given; write a smaller one") from None
     if not isinstance(content, dict):
         raise UserError("an experiment is a JSON object: { ... }")
     return content
@@ -105,7 +111,7 @@ def locate(text: str) -> tuple[dict[str, int], list[str]]:
 
     try:
         visit(yaml.compose(text.replace("\t", " "), Loader=yaml.SafeLoader), "")
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         pass  # json.loads says what is wrong; without it, errors merely lack their line
     return lines, twice
 

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from nnref.errors import UserError
+from nnref.errors import UserError, printable
 
 if TYPE_CHECKING:
     from nnref.experiment.experiment import Experiment
@@ -67,7 +67,7 @@ class WrittenPage:
     @property
     def notes(self) -> list[str]:
         """Remarks that were added later, each with its date."""
-        return re.findall(r"^// note: (.*)$", self.text, re.MULTILINE)
+        return [*map(printable, re.findall(r"^// note: (.*)$", self.text, re.MULTILINE))]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def page_in(path: Path, text: str) -> Page | SweepPage | None:
             rows.append([np.nan if cell == "-" else figure(path, cell) for cell in cells])
         elif ": " in line:
             key, _, value = line[3:].partition(": ")
-            facts[key] = value
+            facts[key] = printable(value)
     if of_sweep:
         lines = [value for key, value in facts.items() if re.fullmatch(r"variant \d+", key)]
         try:

@@ -99,15 +99,20 @@ class PageWriter(Generic[Kind]):
         pages = [] if again else [page for path in paths if (page := page_of(path)) is not None]
         # What stood on the page before, where a run goes on.
         self.written = pages[-1] if pages and pages[-1].goes_on_with(facts) else None
-        if self.written is not None:
-            self.path = self.written.path
-            self.stream = open_alone(self.path, new=False)
-            self.write(f"{self.written.before_a_line}// continued: {now()}\n")
-        else:
+        if self.written is None:
             self.path, self.stream = new_page(place)
             keep_sources(experiment, place.parent)
-            self.write(f"{experiment.to_json()}// {title}\n")
-            self.facts({"identity": identity, "started": now(), **facts})
+            head = f"{experiment.to_json()}// {title}\n"
+            head += fact_lines({"identity": identity, "started": now(), **facts})
+        else:
+            self.path = self.written.path
+            self.stream = open_alone(self.path, new=False)
+            head = f"{self.written.before_a_line}// continued: {now()}\n"
+        try:
+            self.write(head)
+        except OSError:
+            self.stream.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -123,12 +128,17 @@ class PageWriter(Generic[Kind]):
 
     def facts(self, facts: Mapping[str, str]) -> None:
         """Append a line for each fact."""
-        self.write("".join(f"// {key}: {value}\n" for key, value in facts.items()))
+        self.write(fact_lines(facts))
 
     def conclude(self, facts: Mapping[str, str]) -> None:
         """Append the last facts, and the digest of the whole page: a later change is noticed."""
         self.facts(facts)
         self.facts({"sha256": digest(self.path.read_bytes())})
+
+
+def fact_lines(facts: Mapping[str, str]) -> str:
+    """Facts as a page has them."""
+    return "".join(f"// {key}: {value}\n" for key, value in facts.items())
 
 
 def new_page(place: Path) -> tuple[Path, IO[bytes]]:

@@ -5,6 +5,7 @@ rate also tells what the rates before it have left, and a spike misleads. Here e
 network of its own, from the same first weights and on the same batches, all in one program.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_record import plan_of_content
 
+MOST_RATES = 4096
 STEPS = 100  # updates that each run makes at least
 
 
@@ -70,10 +72,10 @@ def lr_range(
     Raises:
         UserError: for mistakes in the file or a range that is none.
     """
-    if not 0 < low < high or count < 3 or seeds < 2:
+    if not 0 < low < high < math.inf or not 3 <= count <= MOST_RATES or seeds < 2:
         raise UserError(
             f"{count} rates from {low:g} to {high:g} and {seeds} seeds given; allowed are rates "
-            "above 0, the smaller one first, three of them or more, and two seeds or more"
+            f"above 0, the smaller one first, 3 to {MOST_RATES} of them, and two seeds or more"
         )
     base = read(path)
     grid = {"log_grid": [low, high, count]}

@@ -1,5 +1,7 @@
 """The loop: many epochs of many runs as one XLA program, and the thin host loop around it."""
 
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.errors import UserError
 from nnref.training import probing, train
 from nnref.training.compilation import is_tiny, tiny_options
 from nnref.training.task import Array, Task, Tree
@@ -215,7 +218,9 @@ def fit(
     data, rows = jax.device_put(task.arrays | probing.probe_data(plan, task)), len(task.train.x)
     done, states = resume or (0, None)
     if states is None:
-        states, row = start_runs(setup, plan, hyperparameters, np.asarray(seeds, np.uint32), data)
+        begin = partial(start_runs, setup, plan, hyperparameters)
+        refuse_too_large(jax.eval_shape(begin, np.asarray(seeds, np.uint32), data)[0])
+        states, row = begin(np.asarray(seeds, np.uint32), data)
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
     end = plan.epochs if until is None else until
     capacity = min(plan.epochs, CAPACITY)
@@ -242,6 +247,48 @@ def fit(
             return
         rate = int(SECONDS_PER_CHUNK * count / elapsed)
         count = max(1, min(rate, capacity, end - done))
+
+
+def refuse_too_large(states: TrainState) -> None:
+    """Refuse runs whose states do not fit into memory, before hours are spent on compiling them.
+
+    A step holds the states before and after it, and gradients as large as the parameters.
+
+    Raises:
+        UserError: with both figures.
+    """
+    needed = 2 * bytes_of(states) + bytes_of(states.params)
+    if needed > memory():
+        raise UserError(
+            f"model: a step needs {needed / 1e9:,.0f} GB for {len(states.running)} run(s) of "
+            f"{size_of(states.params):,} numbers each, and this device has {memory() / 1e9:,.0f}; "
+            "give fewer seeds, or smaller layers"
+        )
+
+
+def bytes_of(tree: Tree) -> int:
+    """Bytes of all arrays of a tree, typed keys left out."""
+    leaves = [
+        leaf
+        for leaf in jax.tree.leaves(tree)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    ]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+
+def size_of(params: Tree) -> int:
+    """Numbers in the parameters of one run, of arrays (runs, ...)."""
+    return sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(params))
+
+
+@cache
+def memory() -> float:
+    """Bytes of memory of the device; infinity where it does not say."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    pages = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if pages else math.inf
 
 
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:

@@ -1,5 +1,7 @@
 """The command `nnref`, as a user meets it."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -64,3 +66,41 @@ def test_a_closed_pipe_is_no_error(folder):
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=REPOSITORY)
     assert said.stdout == "{\n"
     assert said.stderr == ""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_what_the_machine_refuses_is_one_sentence(folder, capsys, monkeypatch, number):
+    def full(*_):
+        raise OSError(number, os.strerror(number), "logbook/small/page.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nnref.logbook.writer.PageWriter.write", full)
+        code, _, err = call(capsys, "run", "small", "--epochs", "2")
+    assert code == 2
+    assert err.startswith(f"nnref: logbook/small/page.json: {os.strerror(number).lower()}; once")
+    assert call(capsys, "run", "small", "--epochs", "2")[0] == 0, "and then it goes on"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"claim": "text"}, "allowed is an object"),
+        ({"seeds": [2**32]}, "allowed is a number up to 4294967295"),
+        ({"epochs": 10**18}, "allowed is a number up to 2147483647"),
+        ({"model": {"name": "mlp", "hidden": [10**7, 10**7]}}, "GB for 2 run(s)"),
+        ({"optimizer": {"name": "adam", "beta1": 0.99999999}}, "beta1"),
+    ],
+)
+def test_numbers_that_no_machine_can_train_are_refused(folder, capsys, change, said):
+    write(folder, "wild", **change)
+    code, _, err = call(capsys, "run", "wild", "--no-logbook")
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.parametrize("text", ['{"a":' * 10**5, "[" * 10**5, '{"epochs": ' + "9" * 5000 + "}"])
+def test_text_that_no_parser_takes_is_refused(folder, capsys, text):
+    (folder / "experiments" / "wild.json").write_text(text)
+    code, _, err = call(capsys, "run", "wild", "--no-logbook")
+    assert code == 2
+    assert "Traceback" not in err

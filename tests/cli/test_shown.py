@@ -52,3 +52,12 @@ def test_the_logbook_is_listed_without_jax(folder):
     )
     assert "some" in said.stdout
     assert said.stdout.endswith("False\n")
+
+
+def test_a_remark_is_text_and_neither_markup_nor_commands_to_the_terminal(folder, capsys):
+    call(capsys, "run", "small", "--epochs", "1")
+    page = next((folder / "logbook" / "small").glob("*-seed0.json"))
+    assert call(capsys, "log", "note", str(page), "a [/x] [bold]b\x1b[31m")[0] == 0
+    code, out, _ = call(capsys, "log")
+    assert code == 0
+    assert "a [/x] [bold]b�[31m" in out

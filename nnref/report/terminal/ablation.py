@@ -119,11 +119,9 @@ def protocol_as_json(protocol: Protocol) -> dict[str, Any]:
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
     """A row for each alternative, warnings, and what can be concluded."""
-    console.print(
-        f"[bold]{comparison.name}[/bold]  {comparison.axis}, {comparison.best.trials} trials each "
-        f"on {len(comparison.tuning.seeds)} seeds, then {len(comparison.seeds)} fresh seeds\n",
-        highlight=False,
-    )
+    trials = f"{comparison.axis}, {comparison.best.trials} trials each "
+    seeds = f"on {len(comparison.tuning.seeds)} seeds, then {len(comparison.seeds)} fresh seeds\n"
+    console.print(Text.assemble((comparison.name, "bold"), f"  {trials}{seeds}"))
     shown = {comparison.axis: results(comparison), "against the best": differences(comparison)}
     for title, (columns, rows, note) in shown.items():
         table = plain_table(title, *columns, right=columns, wraps=[title])
@@ -132,11 +130,11 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
             lines += [Padding(Text(row.settings, style="dim"), (0, 0, 0, 2))] * bool(row.settings)
             table.add_row(Group(*lines), *row.figures)
         console.print(table, highlight=False)
-        console.print(f"{note}\n", style="dim", highlight=False, markup=False)
+        console.print(f"{note}\n", style="dim", highlight=False)
     for warning in comparison.warnings:
-        console.print(f"note: {warning}", highlight=False, markup=False)
+        console.print(f"note: {warning}", highlight=False)
     for sentence in comparison.sentences:
-        console.print(sentence, style="bold", highlight=False, markup=False)
+        console.print(sentence, style="bold", highlight=False)
 
 
 def interval(estimated: Interval) -> str:

@@ -45,7 +45,7 @@ def layers_table(experiment: Experiment) -> str:
     for row in rows_of(nnx.eval_shape(model), setup.inputs, dataset.train.x.dtype):
         shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in row.outputs)
         table.add_row(row.name, row.kind, shapes, f"{row.parameters:,}", f"{row.flops:,}")
-    console = Console(width=200, color_system=None)
+    console = Console(width=200, color_system=None, markup=False)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

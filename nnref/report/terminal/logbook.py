@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from nnref.logbook.index import (
@@ -97,7 +98,7 @@ def show_difference(a: Side, b: Side, console: Console) -> None:
     for letter, side in (("A", a), ("B", b)):
         seeds = len(side.entries)
         runs = f"{seeds} run{'s' * (seeds > 1)}" if side.entries else "never run"
-        console.print(f"[bold]{letter}[/bold]  {side.label}, {runs}", highlight=False)
+        console.print(Text.assemble((letter, "bold"), f"  {side.label}, {runs}"))
     console.print()
     differences = changes(a.settings, b.settings)
     if not differences:
@@ -166,11 +167,16 @@ def tree_of_changes(root: Node) -> Tree:
     """Attempts as a tree of changes, the best loss of each, the best of all in bold."""
     best = min((a.best for a in below(root) if a.best is not None), default=None)
 
-    def label(node: Node) -> str:
+    def label(node: Node) -> Text:
         attempt = node.attempt
         what = ", ".join(map(str, node.changes)) or attempt.entries[0].name
-        line = f"{what}  [dim]{attempt.entries[0].identity}[/dim]  {attempt.outcome}"
-        return f"[bold]{line}  ← best[/bold]" if attempt.best == best is not None else line
+        is_best = attempt.best == best is not None
+        return Text.assemble(
+            f"{what}  ",
+            (attempt.entries[0].identity, "dim"),
+            f"  {attempt.outcome}{'  ← best' if is_best else ''}",
+            style="bold" if is_best else "",
+        )
 
     def add(node: Node, tree: Tree) -> Tree:
         for child in node.children:

@@ -67,7 +67,9 @@ def allowed(schema: dict[str, Any]) -> str:
     for one in [schema, *schema.get("anyOf", [])]:
         if "enum" in one and "$defs" not in schema:
             return ", ".join(map(str, one["enum"]))
-        signs = [text.format(f"{one[key]:g}") for key, text in SIGNS.items() if key in one]
+        # Whole numbers end where 32 bits end, which need not be said of each.
+        ends = {key: text for key, text in SIGNS.items() if one.get(key, 2**32) < 2**31 - 1}
+        signs = [text.format(f"{one[key]:g}") for key, text in ends.items()]
         if signs:
             return " ".join(signs)
     return ""

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
+from nnref.errors import printable
 from nnref.experiment.axes import Setting, settings_in_words, short_names, value_in_words
 from nnref.logbook.index import number
 from nnref.report.plain import attributes, finite, plain
@@ -22,9 +24,9 @@ SHOWN = 12  # variants, or groups of the plan; the others are on the page
 
 def show_plan(plan: SweepPlan, console: Console) -> None:
     """Groups, programs and runs, with what they will take."""
-    console.print(f"[bold]{plan.name}[/bold] {plan.identity}", highlight=False)
+    console.print(Text.assemble((plan.name, "bold"), f" {plan.identity}"))
     if plan.experiment.about:
-        console.print(plan.experiment.about, highlight=False, markup=False)
+        console.print(printable(plan.experiment.about), highlight=False)
     console.print()
     right = ("variants", "runs", "at once", "memory", "time")
     table = plain_table("group", *right, right=right, wraps=["group"])

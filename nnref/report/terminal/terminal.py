@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from nnref.errors import printable
 from nnref.experiment.claims import CountClaim
 from nnref.experiment.experiment import Experiment
 from nnref.logbook.index import entries, near, settings_of
@@ -219,14 +220,14 @@ def curve(run: Run, width: int = 64, height: int = 8) -> str:
 def show(run: Run, console: Console) -> None:
     """A finished run: its name, table, curve and verdict."""
     experiment = run.experiment
-    console.print(f"[bold]{run.name}[/bold] {experiment.identity}", highlight=False)
+    console.print(Text.assemble((run.name, "bold"), f" {experiment.identity}"))
     if experiment.about:
-        console.print(experiment.about, highlight=False, markup=False)
+        console.print(printable(experiment.about), highlight=False)
     console.print()
     for each in tables(run):
         console.print(each)
     console.print()
-    console.print(curve(run), highlight=False, markup=False)
+    console.print(curve(run), highlight=False)
     console.print()
     good = run.verdict.exit_code == 0
     console.print(run.verdict.sentence, style="bold green" if good else "bold red", highlight=False)

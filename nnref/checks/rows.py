@@ -8,7 +8,7 @@ import numpy as np
 
 from nnref.checks.subject import Answer, NotApplicable, settle
 from nnref.diagnosis.data.splits import own_statistics
-from nnref.diagnosis.findings import fault
+from nnref.diagnosis.findings import fault, note
 from nnref.diagnosis.judge import leak_checks
 from nnref.diagnosis.judge.data_checks import finite
 from nnref.diagnosis.judge.rows_alone import rows_alone
@@ -79,8 +79,8 @@ def labels_belong_to_rows(
     if held is not None:
         found += unlearnable(Split(measured, "validation", held))
     if not found and skill < bound("signal"):
-        found = [
-            fault(
+        found = [  # of a puzzle, simple models find nothing, and a network may
+            note(
                 "no_signal",
                 "targets",
                 "linear models, neighbours and trees find nothing of the targets in the inputs",

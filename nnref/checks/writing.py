@@ -85,7 +85,7 @@ def call(name: str, split: str, asked: Subject) -> str:
     if name == "data_summary":
         return f"checks.{name}({train})"
     if name == "labels_belong_to_rows":
-        return f'checks.{name}({train}, kind="{asked.measured.skill.kind}")'
+        return f'checks.{name}({train}, kind="{asked.measured.skill.kind}", strict=False)'
     return f"checks.{name}(subject, strict=False)"
 
 

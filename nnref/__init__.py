@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nnref.checks.suite import check
     from nnref.diagnosis.api import diagnose
     from nnref.diagnosis.loop.examine import examine
+    from nnref.diagnosis.loop.recording import recording
     from nnref.diagnosis.pipeline.examine import examine_data
     from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
@@ -36,6 +37,7 @@ DOORS = {
     "examine_data": "nnref.diagnosis.pipeline.examine",
     "load": "nnref.studies.run",
     "lr_range": "nnref.studies.lr_range",
+    "recording": "nnref.diagnosis.loop.recording",
     "regularize": "nnref.studies.regularize",
     "run": "nnref.studies.run",
     "sweep": "nnref.studies.sweep",
@@ -56,6 +58,7 @@ __all__ = [
     "examine_data",
     "load",
     "lr_range",
+    "recording",
     "regularize",
     "run",
     "sweep",

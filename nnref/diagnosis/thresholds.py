@@ -248,6 +248,14 @@ THRESHOLDS: dict[str, Threshold] = {
     "straight": Threshold(1e-3, "the same, of a move that rounding alone bends"),
     "updates a call": Threshold(4, "updates: twice in a call is the delay of TD3, four is none"),
     "slow share": Threshold(0.5, "of the way: a target that moves by more is a copy now and then"),
+    "same network": Threshold(
+        0.3,
+        "of its size, by which a network differs from its copy of a few steps before; another "
+        "start differs by 1.4",
+    ),
+    "long record": Threshold(
+        200, "recorded steps, in which a target network has moved at least once"
+    ),
     "devices apart": Threshold(1e-4, "of the largest parameter: sums in another order give 1e-6"),
     "twice the update": Threshold(0.02, "by which the update of a batch twice may miss twice it"),
     "falls here": Threshold(0.5, "last over first loss of what learns, beside a loop that stands"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.course import Course
 from nnref.diagnosis.loop.stepping import has_modules
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -18,22 +18,22 @@ CARRY = (
 IN_PLACE = "@nnx.jit in the place of @jax.jit, or return nnx.state(model) and nnx.update it outside"
 
 
-def place(loop: Loop, paths: list[str], step: int = 0) -> str:
+def place(loop: Course, paths: list[str], step: int = 0) -> str:
     """The line whose result is lost for these leaves, else where the step begins."""
     program = loop.programs[step]
     return (program and (program.thrown_away(paths) or program.line)) or loop.line(step)
 
 
-def standing(loop: Loop, role: str) -> list[str]:
+def standing(loop: Course, role: str) -> list[str]:
     """The leaves of a role that no step changes."""
     return [path for path in loop.of(role) if loop.stands(path)]
 
 
-def nothing_comes_back(loop: Loop) -> Iterator[Finding]:
+def nothing_comes_back(loop: Course) -> Iterator[Finding]:
     """Steps after which all of floating point is as it was."""
     if any(loop.moves[path].any() for path in loop.floating()):
         return
-    turns, weights = len(loop.calls[0]), loop.of("parameter") or loop.floating()
+    turns, weights = loop.turns, loop.of("parameter") or loop.floating()
     program = loop.programs[0]
     lost = bool(program and program.thrown_away(weights))
     counted = any(loop.moves[path].any() for path in loop.of("counter") if path in loop.optimizers)
@@ -45,7 +45,7 @@ def nothing_comes_back(loop: Loop) -> Iterator[Finding]:
             "the step changes its modules in place and nothing of it is seen outside: jax.jit "
             "changes copies and throws them away"
         )
-    elif not loop.calls[0][0].comes_back:
+    elif not loop.comes_back:
         evidence = "the step returns no state: nothing in its result has the form of the state"
     else:
         evidence = "the step returns the state that it was given"
@@ -56,11 +56,11 @@ def nothing_comes_back(loop: Loop) -> Iterator[Finding]:
         + (", and what this line computes is used nowhere" if lost else ""),
         f"0 of {len(loop.floating())} arrays moved",
         remedy=IN_PLACE if has_modules(loop.state) else CARRY,
-        confidence=0.97 if lost or not loop.calls[0][0].comes_back else 0.9,
+        confidence=0.97 if lost or not loop.comes_back else 0.9,
     )
 
 
-def zero_updates(loop: Loop, turns: int) -> Finding:
+def zero_updates(loop: Course, turns: int) -> Finding:
     """An optimizer that counts its steps, and moves nothing."""
     return fault(
         "parameters_not_updated",
@@ -72,7 +72,7 @@ def zero_updates(loop: Loop, turns: int) -> Finding:
     )
 
 
-def parameters_stand(loop: Loop) -> Iterator[Finding]:
+def parameters_stand(loop: Course) -> Iterator[Finding]:
     """Parameters that stay where they are while the optimizer's state, or others, move."""
     stands = standing(loop, "parameter")
     if not stands or not any(loop.moves[path].any() for path in loop.floating()):
@@ -91,13 +91,13 @@ def parameters_stand(loop: Loop) -> Iterator[Finding]:
             f"{listed(lost)}; {place(loop, lost)}",
             f"the optimizer takes steps for {listed(lost)}, and the step hands "
             f"{'them' if len(lost) > 1 else 'it'} back as they came: the updates are thrown away",
-            f"moved by 0 in {len(loop.calls[0])} steps",
+            f"moved by 0 in {loop.turns} steps",
             remedy="params = optax.apply_updates(params, updates), and return the new params",
             confidence=0.95 if whole else 0.85,
         )
         return
     if len(stands) == len(loop.of("parameter")) and stepped:
-        yield zero_updates(loop, len(loop.calls[0]))
+        yield zero_updates(loop, loop.turns)
         return
     sloped = [path for path in stands if path not in lost and has_slope(loop, path)]
     if sloped:
@@ -112,13 +112,13 @@ def parameters_stand(loop: Loop) -> Iterator[Finding]:
         )
 
 
-def has_slope(loop: Loop, path: str) -> bool:
+def has_slope(loop: Course, path: str) -> bool:
     """Whether the loss of some step has a gradient at a leaf."""
     found = [program.loss_of(loop) for program in loop.programs if program]
     return any(pair and np.any(pair[1].get(path, 0)) for pair in found)
 
 
-def optimizer_stands(loop: Loop) -> Iterator[Finding]:
+def optimizer_stands(loop: Course) -> Iterator[Finding]:
     """The optimizer's state, which is as it was before, or made anew in every step.
 
     Its count tells: it is at least as large after each step, and larger at last.
@@ -129,7 +129,7 @@ def optimizer_stands(loop: Loop) -> Iterator[Finding]:
     late = {path: loop.moves[path][1:] for path in own}
     counters = [path for path in own if loop.roles[path] == "counter"]
     moments = list(loop.moments)
-    if len(loop.calls[0]) < 3 or not (counters or moments):
+    if loop.turns < 3 or not (counters or moments):
         return
     stuck = bool(counters) and not any(late[path].any() for path in counters)
     whole = bool(own) and not any(loop.moves[path].any() for path in own)
@@ -138,7 +138,7 @@ def optimizer_stands(loop: Loop) -> Iterator[Finding]:
         bool(moments)
         and not counters
         and program is not None
-        and len(loop.steps) == 1
+        and len(loop.programs) == 1
         and all(
             loop.moves[path].any()
             and path in program.new
@@ -163,7 +163,7 @@ def optimizer_stands(loop: Loop) -> Iterator[Finding]:
     )
 
 
-def counters_stand(loop: Loop) -> Iterator[Finding]:
+def counters_stand(loop: Course) -> Iterator[Finding]:
     """A number of the state that the program looks at, and that never counts on."""
     if not any(loop.moves[path].any() for path in loop.of("parameter")):
         return
@@ -180,7 +180,7 @@ def counters_stand(loop: Loop) -> Iterator[Finding]:
                     f"{path}; {program.line}",
                     f"the update depends on the counter {path}, and it stays at "
                     f"{loop.states[0][path].ravel()[0]}: a schedule of it stands still",
-                    f"moved by 0 in {len(loop.calls[0])} steps",
+                    f"moved by 0 in {loop.turns} steps",
                     remedy="return the counter plus 1 with the new state, or let optax count: "
                     "optax.adam(schedule)",
                     confidence=0.7,
@@ -188,7 +188,7 @@ def counters_stand(loop: Loop) -> Iterator[Finding]:
                 return
 
 
-def dtypes(loop: Loop) -> Iterator[Finding]:
+def dtypes(loop: Course) -> Iterator[Finding]:
     """Leaves that come back in fewer bits, or as integers."""
     before, after = loop.states[0], loop.states[-1]
     lost = [
@@ -213,11 +213,11 @@ def dtypes(loop: Loop) -> Iterator[Finding]:
         )
 
 
-def devices(loop: Loop) -> Iterator[Finding]:
+def devices(loop: Course) -> Iterator[Finding]:
     """Parameters that begin alike on all devices, and do not stay so."""
     worst: dict[str, float] = {}
     for path in loop.of("parameter"):
-        begun, ended = loop.calls[0][0].before.arrays[path], loop.calls[-1][-1].after.arrays[path]
+        begun, ended = loop.start.arrays[path], loop.last[path]
         apart = spread(ended)
         if (
             apart is not None
@@ -233,7 +233,7 @@ def devices(loop: Loop) -> Iterator[Finding]:
             "devices_disagree",
             f"{listed(list(worst))}; {loop.line_of(path)}",
             "the parameters are the same on all devices at first and differ after "
-            f"{len(loop.calls[0])} steps: each device follows the gradient of its own rows, and "
+            f"{loop.turns} steps: each device follows the gradient of its own rows, and "
             "one of these networks is kept in the end",
             f"{path} differs by {worst[path]:.2g} of itself",
             confidence=0.95,

@@ -69,14 +69,17 @@ def in_common(one: str, other: str) -> int:
 
 
 def partners(
-    moments: Iterable[str], others: Iterable[str], shapes: dict[str, Any]
+    moments: Iterable[str], others: Iterable[str], shapes: dict[str, Any], moved: dict[str, float]
 ) -> dict[str, str]:
-    """The leaf of which each moment is: of the same shape, with the longest end in common."""
+    """The leaf of which each moment is: of the same shape, with the longest end in common.
+
+    Of a network and its slow copy it is the one that has moved further.
+    """
     found = {}
     others = list(others)
     for moment in moments:
         alike = [path for path in others if shapes[path] == shapes[moment]]
-        ranked = sorted(alike, key=lambda path: -in_common(moment, path))
+        ranked = sorted(alike, key=lambda path: (-in_common(moment, path), -moved[path]))
         if ranked and (in_common(moment, ranked[0]) or len(alike) == 1):
             found[moment] = ranked[0]
     return found
@@ -122,9 +125,7 @@ def copies(loop: Any) -> dict[str, str]:
             if (led and other not in led) or loop.stands(other):
                 continue
             if follows(loop, path, other) or (
-                loop.stands(path)
-                and np.array_equal(first[path], first[other])
-                and np.ptp(first[path]) > 0
+                loop.stands(path) and near(first[path], first[other])
             ):
                 found[path] = other
     roots = {tuple(p.split(".")[:1]) for p in found}
@@ -141,6 +142,13 @@ def copies(loop: Any) -> dict[str, str]:
             if twin:
                 found[path] = twin
     return found
+
+
+def near(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether an array is a copy of another one that was made a few steps before; not of zeros."""
+    away = np.linalg.norm(np.ravel(one - other).astype(np.float64))
+    size = np.linalg.norm(np.ravel(other).astype(np.float64))
+    return bool(np.ptp(one) > 0 and away < bound("same network") * size)
 
 
 def follows(loop: Any, path: str, other: str) -> bool:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnosis.loop.course import Course, distance
 from nnref.diagnosis.loop.program import Program, line_of_function
-from nnref.diagnosis.loop.roles import beneath, copies, of_optimizers, partners, roles_of
 from nnref.diagnosis.loop.stepping import (
     Parted,
     Step,
@@ -68,7 +68,7 @@ def batches_of(batches: Any, count: int) -> list[Any]:
     return taken
 
 
-class Loop:
+class Loop(Course):
     """A user's loop: its steps in turn, the calls that were made of them, and their programs."""
 
     def __init__(
@@ -82,9 +82,8 @@ class Loop:
         count: int,
     ) -> None:
         """Take the loop apart; `run` makes the steps."""
-        self.given, self.evaluate, self.key = roles, evaluate, key
-        self.state = state
-        self.start = parted(state)
+        super().__init__(state, parted(state), roles)
+        self.evaluate, self.key = evaluate, key
         size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
         self.batches = batches_of(batches, self.count)
@@ -130,6 +129,21 @@ class Loop:
         kept = Parted({**state.arrays, **outcome.state.arrays}, outcome.state.rebuild)
         return Call(state, kept, batch, key, metrics, outcome.missing, outcome.comes_back)
 
+    @property
+    def turns(self) -> int:
+        """How often the steps were made."""
+        return len(self.calls[0])
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether the first step gives a state back, or changes one in place."""
+        return self.calls[0][0].comes_back
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The arrays after the last step."""
+        return self.calls[-1][-1].after.arrays
+
     def again(self, place: int, number: int = 0, batch: Any = None) -> Call:
         """A call that was made, made again, or the same with another batch."""
         made = self.calls[place][number]
@@ -148,45 +162,6 @@ class Loop:
         return found
 
     @cached_property
-    def roles(self) -> dict[str, str]:
-        """The role of each leaf of the state."""
-        return roles_of(self) | self.given
-
-    @cached_property
-    def optimizers(self) -> set[str]:
-        """The leaves that are an optimizer's."""
-        roots = of_optimizers(self.state)
-        return {path for path in self.start.arrays if beneath(path, roots)}
-
-    @cached_property
-    def moments(self) -> dict[str, str]:
-        """The leaves of optimizers that are of the shape of parameters, each with its own."""
-        own = [path for path in self.floating() if path in self.optimizers]
-        others = [path for path in self.floating() if path not in self.optimizers]
-        shapes = {path: leaf.shape for path, leaf in self.states[0].items()}
-        return partners(own, others, shapes)
-
-    @cached_property
-    def updates(self) -> int:
-        """How many updates of the parameters a turn makes, as the optimizer counts them."""
-        steps = [1]
-        for path in self.optimizers & set(self.states[0]):
-            leaf = self.states[0][path]
-            if leaf.size == 1 and not inexact(leaf):
-                turns = [int(a[path].ravel()[0]) - int(b[path].ravel()[0]) for b, a in self.pairs]
-                steps.append(int(np.median(turns)))
-        return max(steps)
-
-    @cached_property
-    def copies(self) -> dict[str, str]:
-        """The slow copies of parameters, each with what it follows."""
-        return copies(self)
-
-    def of(self, role: str) -> list[str]:
-        """The leaves that have a role."""
-        return [path for path, found in self.roles.items() if found == role]
-
-    @cached_property
     def states(self) -> list[dict[str, np.ndarray]]:
         """The state before the first step, and after each turn of all steps."""
         first = on_host(self.start.arrays)
@@ -200,27 +175,9 @@ class Loop:
             for path in self.states[0]
         }
 
-    @property
-    def pairs(self) -> Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
-        """The states before and after each turn."""
-        return zip(self.states, self.states[1:], strict=False)
-
-    def stands(self, path: str) -> bool:
-        """Whether a leaf is the same after every step."""
-        return not self.moves[path].any()
-
-    def floating(self) -> list[str]:
-        """The leaves of floating point."""
-        return [path for path, leaf in self.states[0].items() if inexact(leaf)]
-
     def line(self, place: int = 0) -> str:
         """The line where a step begins."""
         return line_of_function(self.steps[place].function)
-
-    def line_of(self, path: str) -> str:
-        """The user's line that computes the new value of a leaf, else where the step begins."""
-        lines = [p.line_of(path) for p in self.programs if p and not p.passed_on(path)]
-        return next(filter(None, lines), self.line())
 
     def loss_line(self, place: int = 0) -> str:
         """The user's line that computes the loss, else where the step begins."""
@@ -251,19 +208,3 @@ def with_numbers(state: Parted, paths: Iterable[str]) -> Parted:
     numbers = {name_of(path): leaf for path, leaf in leaves if isinstance(leaf, int | float)}
     new = {path: jnp.asarray(numbers[path]) for path in paths if path in numbers}
     return Parted({**state.arrays, **new}, state.rebuild)
-
-
-def inexact(leaf: np.ndarray) -> bool:
-    """Whether an array is of floating point."""
-    return bool(jnp.issubdtype(leaf.dtype, np.inexact))
-
-
-def distance(before: np.ndarray | None, after: np.ndarray | None) -> float:
-    """The length of the change of an array, infinite where it has another shape."""
-    if before is None or after is None or before.shape != after.shape:
-        return np.inf if after is not None else 0.0
-    if np.array_equal(before, after, equal_nan=inexact(before)):
-        return 0.0
-    with np.errstate(all="ignore"):
-        change = after.astype(np.float64) - before.astype(np.float64)
-        return float(np.linalg.norm(change.ravel())) or float(np.finfo(float).tiny)

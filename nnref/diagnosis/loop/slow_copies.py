@@ -64,7 +64,7 @@ def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
             else "no step moves it: fine for a teacher, or where your loop moves it between the "
             "steps; hand that in as well: step=[step, move_target]"
         ),
-        f"moved by 0 in {len(loop.calls[0])} steps",
+        f"moved by 0 in {loop.turns} steps",
         confidence=0.9 if lost else 0.4,
     )
 

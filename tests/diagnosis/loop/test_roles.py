@@ -63,5 +63,6 @@ def test_paths_that_belong_together():
     assert but_for_one("w", "target_w")
     assert not but_for_one("norm.mean", "norm.bias")
     assert not but_for_one("a.b.c", "a.c")
-    shapes = {"mu.w": (2,), "w": (2,), "v": (2,), "nu": (3,), "b": (3,)}
-    assert partners(["mu.w", "nu"], ["w", "v", "b"], shapes) == {"mu.w": "w", "nu": "b"}
+    shapes = {"mu.w": (2,), "w": (2,), "v": (2,), "nu": (3,), "b": (3,), "old.w": (2,)}
+    moved = {"w": 1.0, "v": 3.0, "b": 0.0, "old.w": 0.1}
+    assert partners(["mu.w", "nu"], moved, shapes, moved) == {"mu.w": "w", "nu": "b"}

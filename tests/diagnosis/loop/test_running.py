@@ -8,7 +8,7 @@ from loops import BATCHES, TX, begun, plain, squares
 
 import nnref
 from nnref import UserError
-from nnref.diagnosis.loop.running import Loop, batches_of, distance
+from nnref.diagnosis.loop.running import Loop, batches_of
 
 
 def test_where_batches_come_from():
@@ -71,10 +71,3 @@ def test_what_a_step_raises_is_told_as_the_users_with_its_line():
     assert found.faults[0].cause == "broken_program"
     assert "test_running.py:" in found.faults[0].where
     assert not found.mistakes
-
-
-def test_distances():
-    assert distance(np.ones(2), np.ones(2)) == 0
-    assert distance(np.zeros(2), np.array([3.0, 4.0])) == 5
-    assert distance(np.zeros(2), np.zeros(3)) == np.inf
-    assert distance(np.array([np.nan]), np.array([np.nan])) == 0

@@ -281,7 +281,7 @@ def in_this_run(signals: Signals, finding: Finding) -> Finding:
 
 def fault_even_if_it_learns(finding: Finding) -> bool:
     """Whether it is a mistake even where the network learns: a layer never used, a leak."""
-    causes = ("parameters_not_updated", "leaked_targets")
+    causes = ("parameters_not_updated", "softmax_on_single_unit", "leaked_targets")
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
     return finding.cause in causes and sure
 

@@ -133,7 +133,9 @@ class Signals:
         if self.known:
             return self.share < bound("failed")
         validated = self.measurements.validated
-        if validated is not None and validated.skill < bound("signal"):
+        # How far a loss can fall below that of a constant is not known where nothing else is.
+        least = bound("signal" if self.measurements.skill.fits else "of the constant")
+        if validated is not None and validated.skill < least:
             return True
         if self.reached > bound("signal") and validated is None and not self.beyond_memory:
             return True
@@ -144,7 +146,19 @@ class Signals:
     @property
     def best_trial(self) -> float:
         """The best skill of any run with one thing changed."""
-        return max((trial.skill for trial in self.tried.values()), default=0.0)
+        trials = self.tried.values()
+        return max((t.skill for t in trials if not self.memorizes(t)), default=0.0)
+
+    def memorizes(self, trial: Trial) -> bool:
+        """Whether a trial loses on validation rows at least half of what it gains on its own.
+
+        Asked where no simple model says what can be learned: then such a gain is no learning.
+        """
+        validated = self.measurements.validated
+        if self.known or validated is None or trial.valid is None:
+            return False
+        gain = trial.skill - max(self.reached, 0.0)
+        return gain > 0 and trial.valid < validated.skill - gain / 2
 
     @property
     def attainable(self) -> float:
@@ -154,6 +168,7 @@ class Signals:
     def cured(self, *names: str) -> Trial | None:
         """The best of these trials, if it went most of the way to the best that was reached."""
         trials = [self.tried[name] for name in names if name in self.tried]
+        trials = [trial for trial in trials if not self.memorizes(trial)]
         if not trials:
             return None
         best = max(trials, key=lambda trial: trial.skill)

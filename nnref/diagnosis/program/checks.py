@@ -14,6 +14,7 @@ from nnref.diagnosis.program.blocked import blocked
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
 from nnref.diagnosis.program.edges import edges, edges_of_loss
+from nnref.diagnosis.program.effect import without_effect
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
@@ -86,6 +87,7 @@ def asked(
 CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "layers that change the loss": without_effect,
     "inputs that are looked at": ignored,
     "something nonlinear between layers": between_layers,
     "outputs, targets and loss": outputs,
@@ -109,6 +111,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
     "shapes that fill a matrix": broadcasts,
+    "layers that change the loss": without_effect,
     "indices into tables": tables,
     "inputs that are looked at": ignored_by_loss,
     "rows of a batch by themselves": order_of_rows,

@@ -18,3 +18,23 @@ def test_a_layer_that_dies_tells_between_which_steps():
     ]
     made.measurements.look = lambda params, state: alive if params["state"] == "alive" else dead
     assert made.death_of(1) == (100, 300)
+
+
+def test_a_gain_that_is_lost_on_validation_rows_is_no_learning():
+    """Asked where no simple model says what there is to learn."""
+
+    def made(there, reference=0.0):
+        signals = case(reached=0.1, valid=0.1, reference=reference, longer=0.6)
+        trial = signals.trials["longer"]._replace(valid=there)
+        signals.interventions.trials["longer"] = trial
+        return signals
+
+    assert made(-0.5).best_trial == 0
+    assert made(-0.5).cured("longer") is None
+    assert made(0.5).best_trial == 0.6
+    assert made(-0.5, reference=0.9).best_trial == 0.6, "there simple models say it"
+
+
+def test_a_small_fall_of_a_loss_without_a_floor_is_no_failure():
+    assert case(reached=0.05, valid=0.05, reference=0.0, fits=True).failed
+    assert not case(reached=0.05, valid=0.05, reference=0.0, fits=False).failed

@@ -1,0 +1,129 @@
+"""Layers without effect: kernels that the loss is computed from, and that do not change it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
+from nnref.diagnosis.program.tracing import Operation, Trace
+from nnref.diagnosis.thresholds import bound
+
+DRAWS = (
+    1,
+    2,
+)  # seeds of parameters beside the first ones: a kernel of zeros hides what is before it
+# What can make a constant of numbers that change: a value less itself, over itself, times 0. Units
+# that a maximum or a mask has put out are looked for elsewhere.
+CANCELS = ("sub", "div")
+WEIGHS = ("mul",)
+
+
+def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Kernels whose numbers cancel on the way to the loss, as in a softmax over one entry.
+
+    A product with 0, as of a term of the loss that is switched off, may be meant so: a note.
+    """
+    traced = start.training
+    needed = traced.needed([traced.outputs[0]])
+    kernels = [v for v in traced.arguments[0] if v in needed and len(traced.shape(v)) > 1]
+    dead = [value for value in kernels if not effect(start, value)]
+    if not dead:
+        return
+    killer = cancelled(start, dead[-1])
+    if killer is None:
+        return
+    names = ", ".join(traced.paths[value] for value in dead[:6]) + (" ..." if dead[6:] else "")
+    if killer.name in WEIGHS:
+        yield note(
+            "parameters_not_updated",
+            killer.where or start.loss_line,
+            f"the loss is the same whatever {names} are: what comes of them is multiplied by 0",
+            "gradient exactly 0",
+            remedy="leave the layer out, or give its term a weight above 0",
+            confidence=0.7,
+        )
+        return
+    softmax = "exp" in {op.name for op in after(traced, killer)}
+    yield fault(
+        "softmax_on_single_unit" if softmax else "parameters_not_updated",
+        killer.where or start.loss_line,
+        f"the loss is the same whatever {names} are: "
+        + ("a softmax" if softmax else "what normalizes them")
+        + " runs over an axis of one entry, and gives the same for every input",
+        "gradient exactly 0",
+        healthy="a softmax over several entries" if softmax else "",
+        remedy="jax.nn.softmax(scores, axis=1), or whichever axis has the entries to choose from"
+        if softmax
+        else "normalize over an axis of several entries",
+        confidence=0.95,
+    )
+
+
+def effect(start: AtStart | LossAtStart, value: int) -> bool:
+    """Whether the loss moves when other numbers stand in a kernel, at any draw of the others."""
+    traced = start.training
+    for point in points(start):
+        before, after_ = (
+            np.asarray(traced_value(traced, leaves, [traced.outputs[0]])[0], float)
+            for leaves in changed(start, point, value)
+        )
+        if abs(after_ - before) > bound("felt") * max(abs(before), 1e-30):
+            return True
+    return False
+
+
+def points(start: AtStart | LossAtStart) -> list[Any]:
+    """Parameters beside the first ones."""
+    return [beside(start.arguments[0], 1.0, seed) for seed in DRAWS]
+
+
+def changed(start: AtStart | LossAtStart, params: Any, value: int) -> list[list[Any]]:
+    """The leaves of the arguments with these parameters, and with another draw of one kernel."""
+    _, *others = start.arguments
+    place = start.training.arguments[0].index(value)
+    leaves = jax.tree.leaves((params, *others, jax.random.key(0)))
+    return [leaves, [*leaves[:place], beside(3 * leaves[place], 1.0, 7), *leaves[place + 1 :]]]
+
+
+def traced_value(traced: Trace, leaves: list[Any], wanted: list[int]) -> list[Any]:
+    """Values of the traced program for these leaves of its arguments, compiled once for each."""
+    return jax.jit(lambda given: traced.evaluate(given, wanted))(leaves)
+
+
+def cancelled(start: AtStart | LossAtStart, value: int) -> Operation | None:
+    """The first operation whose result stays, though what goes into it moves with the kernel."""
+    traced = start.training
+    on_the_way = traced.reached([value]) & traced.needed([traced.outputs[0]])
+    numbers = [v for v in on_the_way if getattr(traced.avals[v], "dtype", None) is not None]
+    numbers = [v for v in numbers if traced.avals[v].dtype.kind == "f"]
+    before, after_ = (
+        traced_value(traced, leaves, numbers) for leaves in changed(start, points(start)[0], value)
+    )
+    moves = {
+        number
+        for number, one, other in zip(numbers, before, after_, strict=True)
+        if not np.allclose(one, other, rtol=1e-5, atol=1e-6 * float(np.abs(one).max(initial=0)))
+    }
+    for operation in traced.operations:
+        stays = on_the_way.issuperset(operation.outputs) and moves.isdisjoint(operation.outputs)
+        if operation.name in CANCELS + WEIGHS and stays and not moves.isdisjoint(operation.inputs):
+            return operation
+    return None
+
+
+def after(traced: Trace, operation: Operation) -> list[Operation]:
+    """The operations that take the result of one, or what is computed from that element by element.
+
+    Their number is small: only the next few are looked at.
+    """
+    values, found = set(operation.outputs), []
+    for other in traced.operations:
+        if not values.isdisjoint(other.inputs):
+            found.append(other)
+            values.update(other.outputs)
+        if len(found) == 3:
+            break
+    return found

@@ -92,8 +92,6 @@ def diagnose(
     if getattr(task, "own_loss", False):
         return diagnose_own_loss(task, optimizer)
     effort = effort if seconds is None else seconds / SECONDS
-    if not 0 < effort < math.inf:
-        raise UserError(f"diagnose: effort is {effort:g}; it is above 0, and 1 the default")
     training = {
         "penalty": penalty,
         "optimizer": optimizer,
@@ -261,6 +259,8 @@ def diagnose_recipe(
         UserError: for what no training can be made of.
     """
     refuse(recipe)
+    if not 0 < effort < math.inf:
+        raise UserError(f"diagnose: effort is {effort:g}; it is above 0, and 1 the default")
     own = None if history is None else diagnose_history(history)
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):

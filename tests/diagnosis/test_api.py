@@ -406,3 +406,15 @@ def test_a_history_beside_a_fault_is_no_second_one():
     assert [note.cause for note in found.notes] == ["learning_rate_too_high"]
     with pytest.raises(UserError, match="empty"):
         nnref.diagnose(made, history=[])
+
+
+@pytest.mark.parametrize("effort", [0, -1.0, float("nan"), float("inf")])
+def test_an_effort_that_is_none_is_refused(effort):
+    task = nnref.Task(
+        init=lambda key: jnp.zeros((2, 1)),
+        apply=lambda params, x: x @ params,
+        loss=lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[:, :1]),
+    )
+    with pytest.raises(nnref.UserError, match="it is above 0"):
+        nnref.diagnose(task, effort=effort)

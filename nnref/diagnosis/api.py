@@ -92,15 +92,8 @@ def diagnose(
     if getattr(task, "own_loss", False):
         return diagnose_own_loss(task, optimizer)
     effort = effort if seconds is None else seconds / SECONDS
-    training = {
-        "penalty": penalty,
-        "optimizer": optimizer,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "shuffle": shuffle,
-        "kind": kind,
-        "metric": metric,
-    }
+    training = {"penalty": penalty, "optimizer": optimizer, "batch_size": batch_size}
+    training |= {"epochs": epochs, "shuffle": shuffle, "kind": kind, "metric": metric}
     recipe = recipe_from(task, training)
     found = diagnose_recipe(recipe, effort, history, progress)
     return found if predict is None else with_predictions(found, recipe, predict, unscale)

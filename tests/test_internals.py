@@ -1,6 +1,7 @@
 """What is read of the insides of JAX and Flax is still there, and says what it said."""
 
 import os
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,15 @@ from flax import nnx
 from jax.extend import core
 
 from nnref import internals
-from nnref.internals import bodies, flops, scan_of, summed_terms
+from nnref.internals import (
+    bodies,
+    flops,
+    haiku_function,
+    keras_loss,
+    parameters_of,
+    scan_of,
+    summed_terms,
+)
 
 SEEN = "as in jax 0.10.2 and 0.12.0.1, flax 0.12.8 and 0.12.12"
 
@@ -206,3 +215,37 @@ def test_the_streams_of_a_module_draw_what_nnx_would():
     for _ in range(3):
         assert (ours.params() == theirs.params()).all(), f"nnx.Rngs, {SEEN}"
         assert (ours.dropout() == theirs.dropout()).all(), f"nnx.Rngs, {SEEN}"
+
+
+# --- other libraries
+
+
+def test_the_arguments_of_a_class_are_those_of_its_start():
+    class Net(nnx.Module):
+        def __init__(self, width: int = 3, *, rngs):
+            self.width = width
+
+    assert [one.name for one in parameters_of(Net)] == ["width", "rngs"]
+    assert [one.name for one in parameters_of(partial(Net, width=4))] == ["rngs"]
+    assert [one.name for one in parameters_of(lambda x, y=1: x)] == ["x", "y"]
+    assert parameters_of(3) is None
+
+
+@pytest.mark.parametrize("name", ["transform", "transform_with_state"])
+def test_the_function_behind_a_haiku_network_is_known(name):
+    hk = pytest.importorskip("haiku")
+
+    def net(x, is_training):
+        return x
+
+    assert haiku_function(getattr(hk, name)(net)) is net
+
+
+def test_the_loss_of_a_compiled_keras_model_is_known(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert keras_loss(model) is None
+    model.compile(loss="mse")
+    with keras.StatelessScope():
+        assert float(keras_loss(model)(jnp.ones((3, 1)), jnp.zeros((3, 1)))) == 1

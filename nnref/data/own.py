@@ -40,7 +40,8 @@ def dataset_of(made: Any) -> Dataset:
     }
     named = splits.get("classes")
     classes = tuple(map(str, named)) if named is not None else classes_in(rows["train"].y)
-    return Dataset(**rows, classes=classes, inputs=inputs, targets=targets)
+    parts = (rows["train"], rows.get("valid"), rows.get("test"))
+    return Dataset(*parts, classes=classes, inputs=inputs, targets=targets)
 
 
 def packed(layout: Layout | None, rows: Any, what: str) -> np.ndarray:

@@ -33,7 +33,8 @@ from nnref.errors import UserError, nearest
 from nnref.experiment.sources import found, settings_of
 from nnref.experiment.sources import type_of as type_of_setting
 
-# The kinds of parts that may be a user's own.
+OWN = "reference"  # what Pydantic calls a part of a user's own in the places of mistakes
+# The kinds of parts that may be one.
 REFERENCED = ("data", "model", "loss", "optimizer", "activation")
 
 
@@ -127,7 +128,7 @@ class Reference(Member):
     """A part of a user's own: a function, a class or a model in a file, with its arguments."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
-    word = "reference"
+    word = OWN
     name: Annotated[str, Field(pattern=PATTERN, description='"file.py:name", or "optax:name"')]
     digest: Annotated[str, Field(description="of the file; a page has it")] = ""
 
@@ -167,7 +168,9 @@ def referenced(kind: str) -> Callable[[Any], Any]:
         unknown = [key for key in value if key not in model.model_fields]
         if unknown:
             told = {
-                key: PydanticCustomError("unknown_key", words + nearest(key, known))
+                key: PydanticCustomError(
+                    "unknown_key", "{words}", {"words": words + nearest(key, known)}
+                )
                 for key in unknown
             }
             details: list[InitErrorDetails] = [
@@ -193,7 +196,7 @@ def component(kind: str, family: Mapping[str, Any]) -> Any:
     tagged = [Annotated[member_model(kind, n, f), Tag(n)] for n, f in family.items()]
     if kind in REFERENCED:
         own = Annotated[SerializeAsAny[Reference], BeforeValidator(referenced(kind))]
-        tagged.append(Annotated[own, Tag(Reference.word)])
+        tagged.append(Annotated[own, Tag(OWN)])
     union = reduce(operator.or_, tagged)
     either = union | Literal[tuple(family)]  # pyright: ignore
     if kind in REFERENCED:
@@ -211,7 +214,7 @@ def bare_name(value: Any) -> Any:
 
 def member_name(value: Any) -> Any:
     name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-    return Reference.word if isinstance(name, str) and ":" in name else name
+    return OWN if isinstance(name, str) and ":" in name else name
 
 
 # --- errors in words ----------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def source_of(file: str, digest: str = "") -> tuple[str, Source]:
     """
     if digest in SOURCES:
         return digest, SOURCES[digest]
-    seen = []
+    changed = None
     for folder in PLACES.get():
         copy = copy_of(file, digest, folder)
         for path in (copy, folder / file) if digest else (folder / file,):
@@ -79,9 +79,9 @@ def source_of(file: str, digest: str = "") -> tuple[str, Source]:
                 if here not in SOURCES:
                     SOURCES[here] = Source(path, text, imported(path, here))
                 return here, SOURCES[here]
-            seen.append(path)
-    if seen:
-        raise UserError(f"{seen[0]} was changed since, and its copy {copy.name} is missing")
+            changed = f"{path} was changed since, and its copy {copy.name} is missing"
+    if changed:
+        raise UserError(changed)
     folders = ", ".join(str(folder.resolve()) for folder in dict.fromkeys(PLACES.get()))
     raise UserError(f"there is no file {file} in {folders}")
 

@@ -143,7 +143,11 @@ class Setup:
             )
         functions = functions_of_network(network, loss, self.rows, targets)
         params, state = jax.eval_shape(functions.init, jax.random.key(0))
-        outputs, _ = jax.eval_shape(lambda *n: functions.apply(*n, x, None, False), params, state)
+
+        def evaluated(params: Tree, state: Tree) -> Any:
+            return functions.apply(params, state, x, None, False)[0]
+
+        outputs = jax.eval_shape(evaluated, params, state)
         alone = targets is None and len(jax.tree.leaves(outputs)) == 1
         return functions._replace(metrics=self.metrics() if alone else {})
 

@@ -138,7 +138,9 @@ def functions_of(
     """The functions of a network and a loss, of rows that lie in arrays as the layouts say."""
     if loss is not None:
         network, loss = with_params(network, loss)
-    called = loss_of(loss or network.loss)
+    loss = loss or network.loss
+    assert loss is not None, "a network without a loss is refused before"
+    called = loss_of(loss)
 
     def apply(params: Tree, state: Tree, x: Array, key: Array | None, train: bool) -> Any:
         rows = x if inputs is None else inputs.unpack(x)

@@ -20,6 +20,8 @@ from nnref.errors import UserError, nearest
 from nnref.internals import parameters_of
 
 PLACES: ContextVar[tuple[Path, ...]] = ContextVar("PLACES", default=(Path(),))
+# Folders of files that were read before: the variants of a sweep are made when it has been read.
+READ_BEFORE: dict[Path, None] = {}
 COPIES = "sources"  # the folder beside a page that holds what it names
 OPTAX = "optax"
 # Arguments that training passes, so that they are no keys of a file: by name, and by place.
@@ -42,6 +44,7 @@ SOURCES: dict[str, Source] = {}  # by digest
 @contextmanager
 def looking_in(*folders: Path) -> Iterator[None]:
     """While this is open, files are looked for in these folders first."""
+    READ_BEFORE.update(dict.fromkeys(folders))
     token = PLACES.set((*folders, Path()))
     try:
         yield
@@ -68,7 +71,7 @@ def source_of(file: str, digest: str = "") -> tuple[str, Source]:
     if digest in SOURCES:
         return digest, SOURCES[digest]
     changed = None
-    for folder in PLACES.get():
+    for folder in dict.fromkeys((*PLACES.get(), *READ_BEFORE)):
         copy = copy_of(file, digest, folder)
         for path in (copy, folder / file) if digest else (folder / file,):
             if not path.is_file():

@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import numpy as np
 import optax
 import pytest
 
@@ -80,6 +81,13 @@ def test_an_edit_makes_another_experiment(file, tmp_path):
     assert first.model.digest == digest_of(CODE)
     (tmp_path / "mine.py").write_text(CODE + "\n# another\n")
     assert read(path).identity != first.identity
+
+
+def test_the_variants_of_a_sweep_name_files_beside_it(file):
+    axes = {"model": ["mine.py:Net", {"name": "mine.py:Net", "width": 9}]}
+    done = nnref.sweep(file(sweep={"axes": axes}, data="mine.py:rows"), logbook=None)
+    assert len(done.variants) == 2
+    assert np.isfinite(done.final(done.ranking[0]))
 
 
 def test_only_a_rate_is_an_argument_of_the_program(file):

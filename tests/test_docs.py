@@ -61,3 +61,12 @@ def test_the_page_about_testing_has_a_test_of_every_property():
     properties = set(checks.__all__) - {"Checked", "NotApplicable", "check", "subject"}
     asked = set(re.findall(r"checks\.(\w+)\(", "".join(ONE_EACH)))
     assert properties <= asked
+
+
+@pytest.mark.parametrize("program", blocks_of("your_loop.md"))
+def test_the_programs_about_a_loop_of_ones_own_run(program, tmp_path, monkeypatch):
+    """Each from a file of its own, as it is the lines of a user's file that are told."""
+    path = tmp_path / "mine.py"
+    path.write_text(program)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, str(path), "exec"), {"__name__": "mine"})

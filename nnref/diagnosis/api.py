@@ -15,7 +15,7 @@ import optax
 
 from nnref.data.trees import Layout
 from nnref.diagnosis.findings import Finding, Findings, mistake, under_their_cause
-from nnref.diagnosis.judge import predictions
+from nnref.diagnosis.judge import ended, predictions
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
 from nnref.diagnosis.judge.measurements import Measurements, quietly
@@ -57,6 +57,7 @@ def diagnose(
     params: Any = None,
     batch: Any = None,
     history: Any = None,
+    trained: Any = None,
     predict: Callable[[Any], Any] | None = None,
     unscale: Callable[[Any], Any] | None = None,
     effort: float = 1.0,
@@ -76,8 +77,8 @@ def diagnose(
         loss: instead of a task: `loss(params, batch)`, `(params, batch, key)`, `(model, x, y)`.
         params: its parameters or its module; `batch` is `(x, y)`, or whatever it takes.
         history: of your own run, as `nnref.diagnose_history` takes it, to be read beside this run.
-        predict: `predict(x)`, your answers, which are to be in the unit of the targets.
-        unscale: `unscale(y)`, the targets in their own unit, where those of the task are scaled.
+        trained: what your loop ended with, `params` or `(params, state)`, held against this run.
+        predict: `predict(x)`, your answers; `unscale(y)` gives scaled targets in their own unit.
         effort: of all runs together, counted in operations: 1 is a minute of an idle core at most.
         seconds: the same as seconds of an idle core for the run itself: 30 are an effort of 1.
         progress: called with what is being done, before it is done.
@@ -95,7 +96,7 @@ def diagnose(
     training = {"penalty": penalty, "optimizer": optimizer, "batch_size": batch_size}
     training |= {"epochs": epochs, "shuffle": shuffle, "kind": kind, "metric": metric}
     recipe = recipe_from(task, training)
-    found = diagnose_recipe(recipe, effort, history, progress)
+    found = with_trained(diagnose_recipe(recipe, effort, history, progress), recipe, trained)
     return found if predict is None else with_predictions(found, recipe, predict, unscale)
 
 
@@ -306,6 +307,21 @@ def with_predictions(
     except Exception as error:  # whatever the user's functions raise is a finding
         told = (broken(error),)
     return replace(found, found=(*told, *found), checked=(*found.checked, "your predictions"))
+
+
+def with_trained(found: Findings, recipe: Recipe, trained: Any) -> Findings:
+    """What was found, and first of all whether the user's own loop ends below the run made here.
+
+    Raises:
+        UserError: for parameters that are not those of the task.
+    """
+    reached = found.measures.get("skill on training rows")
+    if trained is None or reached is None:
+        return found
+    measured = Measurements(aligned(for_any_rows(recipe)))
+    told = tuple(ended.check(measured, trained, reached))
+    checked = (*found.checked, "what your loop ended with")
+    return replace(found, found=(*told, *found), checked=checked)
 
 
 def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from nnref.errors import UserError
 
 Arrays = dict[str, Any]  # the arrays of a state, by their path
 KEYS = ("key", "rng", "seed")  # parts of the names that people give to the key of a step
-STATES = ("state", "ts", "model", "net", "carry")  # names of a state that is handed over whole
+STATES = ("state", "ts", "carry")  # names of a state that is handed over whole
 METRIC = 1024  # numbers at most of a metric: one an inner step, or a device
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from loops import BATCHES, TX, begun, drawn, plain, squares
+from loops import BATCHES, TX, begun, drawn, plain
 
 import nnref
 from nnref import UserError
@@ -101,26 +101,18 @@ def test_what_cannot_be_recorded_is_refused():
 
 
 def test_recording_costs_little():
-    """Measured: 2 to 4 % of the steps of a small MLP; the bound leaves room for a busy machine."""
-
-    @jax.jit
-    def step(params, opt_state, x, y):
-        value, gradient = jax.value_and_grad(squares)(params, x, y)
-        updates, opt_state = TX.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, value
-
+    """Measured: 1.7 % of the steps of a small MLP on a busy core; medians, as others run beside."""
     x, y = (np.concatenate([part] * 8) for part in BATCHES[0])
-
-    def seconds(record):
-        params, opt_state = begun()
-        begun_at = time.process_time()
-        for _ in range(1000):
-            params, opt_state, value = step(params, opt_state, x, y)
-            record((params, opt_state), loss=value)
-        jax.block_until_ready(params)
-        return time.process_time() - begun_at
-
-    record = nnref.recording()
-    seconds(record)
-    without = min(seconds(lambda state, loss: None) for _ in range(3))
-    assert min(seconds(record) for _ in range(3)) < 1.25 * without
+    record, (params, opt_state) = nnref.recording(), begun()
+    steps, calls, kept = [], [], []
+    for _ in range(1000):
+        at = time.perf_counter()
+        params, opt_state, value = plain(params, opt_state, x, y)
+        jax.block_until_ready(value)
+        stepped = time.perf_counter()
+        due = record.calls % record.every == 0
+        record((params, opt_state), loss=value)
+        jax.block_until_ready(record.kept[-1])
+        (kept if due else calls).append(time.perf_counter() - stepped)
+        steps.append(stepped - at)
+    assert (9 * np.median(calls) + np.median(kept)) / 10 < 0.15 * np.median(steps)

@@ -20,6 +20,7 @@ STATE, BATCH = (jnp.ones(2), {"m": jnp.zeros(3)}), (jnp.ones((4, 2)), jnp.ones(4
         (lambda state, batch, key: 0, Way(keyed=True)),
         (lambda state, x, y: 0, Way(spread_batch=True)),
         (lambda params, opt_state, batch: 0, Way(spread_state=True)),
+        (lambda model, optimizer, batch: 0, Way(spread_state=True)),
         (lambda params, opt_state, x, y: 0, Way(True, True)),
         (lambda params, opt_state, x, y, rng: 0, Way(True, True, True)),
         (lambda state, batch, train=True: 0, Way()),

@@ -106,7 +106,7 @@ def all_parameters_train(subject: Subject, *, frozen: tuple[str, ...] = ()) -> A
     """
     start = subject.start
     moves = moved(subject)
-    still = [name for name, size in moves.items() if size == 0 and not name.startswith(frozen)]
+    still = [n for n, move in moves.items() if not move.any() and not n.startswith(frozen)]
     found = list(chain(unused(start), blocked(start), optimizer(start)))
     if still and not found:
         found = [
@@ -119,12 +119,13 @@ def all_parameters_train(subject: Subject, *, frozen: tuple[str, ...] = ()) -> A
             )
         ]
     kept = [f for f in found if not (frozen and f.where.startswith(frozen))]
-    largest = max(moves.values(), default=0.0)
-    return Answer({"parameters": sizes(subject), "largest move": largest}, kept)
+    every = np.concatenate([move.ravel() for move in moves.values()])
+    figures = {"largest move": float(every.max()), "share that moved": float((every > 0).mean())}
+    return Answer({"parameters": sizes(subject)} | figures, kept)
 
 
-def moved(subject: Subject) -> dict[str, float]:
-    """How far each parameter is from its start after a few steps, by its path."""
+def moved(subject: Subject) -> dict[str, np.ndarray]:
+    """How far each number of a parameter is from its start after a few steps, by its path."""
     recipe, start = subject.recipe, subject.start
     batches = [subject.batch(number) for number in range(STEPS)]
 
@@ -144,7 +145,7 @@ def moved(subject: Subject) -> dict[str, float]:
         params, state, opt_state = step(params, state, opt_state, x, y, key)
     before, after = (jax.tree.leaves_with_path(tree) for tree in (start.params, params))
     return {
-        name_of(path): float(np.abs(np.asarray(b, float) - np.asarray(a, float)).max(initial=0))
+        name_of(path): np.abs(np.asarray(b, float) - np.asarray(a, float))
         for (path, a), (_, b) in zip(before, after, strict=True)
     }
 

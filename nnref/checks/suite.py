@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 from nnref.checks import network, rows
 from nnref.checks.subject import NotApplicable, Subject, subject
 
-NETWORK: dict[str, Callable[..., dict[str, Any]]] = {
+Call = Callable[..., dict[str, Any]]
+NETWORK: dict[str, Call] = {
     "loss_at_start": network.loss_at_start,
     "signal_at_start": network.signal_at_start,
     "gradients_match_finite_differences": network.gradients_match_finite_differences,
@@ -25,7 +27,7 @@ NETWORK: dict[str, Callable[..., dict[str, Any]]] = {
     "survives_extreme_batches": network.survives_extreme_batches,
     "overfits_one_batch": network.overfits_one_batch,
 }
-LEARNS = {"learns": network.learns}
+LEARNS: dict[str, Call] = {"learns": network.learns}
 
 
 @dataclass(frozen=True)
@@ -63,41 +65,34 @@ def check(task: Any = None, **arguments: Any) -> Checked:
         UserError: for arguments that do not fit together.
     """
     asked = subject(task, **arguments)
-    return every(asked, NETWORK)
-
-
-def every(asked: Subject, properties: dict[str, Callable[..., dict[str, Any]]]) -> Checked:
-    """Ask the properties of the data, and then these of the network."""
     held: dict[str, dict[str, Any]] = {}
     skipped: dict[str, str] = {}
-    calls = {name: lambda ask=ask: ask(asked, strict=False) for name, ask in properties.items()}
     with np.errstate(all="ignore"):
-        for name, call in (of_rows(asked) | calls).items():
+        for name, call in calls_of(asked, NETWORK).items():
             try:
-                held[name] = call()
+                held[name] = call(strict=False)
             except NotApplicable as error:
                 skipped[name] = str(error).partition(": ")[2]
     return Checked(held, skipped)
 
 
-def of_rows(asked: Subject) -> dict[str, Callable[[], dict[str, Any]]]:
-    """The properties of the data that there are, as calls without arguments."""
+def calls_of(asked: Subject, properties: dict[str, Call]) -> dict[str, Call]:
+    """The properties of the data, and then these of the network, as calls of `strict` alone."""
+    return of_rows(asked) | {name: partial(ask, asked) for name, ask in properties.items()}
+
+
+def of_rows(asked: Subject) -> dict[str, Call]:
+    """The properties of the data that there are, as calls of `strict` alone."""
     recipe = asked.recipe
-    calls: dict[str, Callable[[], dict[str, Any]]] = {
-        "data_summary": lambda: rows.data_summary(recipe.train)
-    }
+    calls: dict[str, Call] = {"data_summary": lambda strict: rows.data_summary(recipe.train)}
     target = asked.measured.skill.target if np.isfinite(recipe.train[1]).all() else None
     if target is not None and asked.measured.skill.fits and not asked.measured.skill.costs:
         kind = asked.measured.skill.kind
-        calls["labels_belong_to_rows"] = lambda: rows.labels_belong_to_rows(
-            recipe.train, recipe.valid, kind=kind, strict=False
+        calls["labels_belong_to_rows"] = partial(
+            rows.labels_belong_to_rows, recipe.train, recipe.valid, kind=kind
         )
     for name, part in (("validation", recipe.valid), ("test", recipe.test)):
         if part is not None and part[0].shape[1:] == recipe.train[0].shape[1:]:
-            calls[f"data_splits_are_disjoint, {name}"] = lambda part=part: (
-                rows.data_splits_are_disjoint(recipe.train, part, strict=False)
-            )
-            calls[f"train_statistics_only, {name}"] = lambda part=part: rows.train_statistics_only(
-                recipe.train, part, strict=False
-            )
+            for ask in (rows.data_splits_are_disjoint, rows.train_statistics_only):
+                calls[f"{ask.__name__}, {name}"] = partial(ask, recipe.train, part)
     return calls

@@ -1,12 +1,13 @@
 """A file of unit tests for one network, written from the properties that hold of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nnref.checks import network, rows
-from nnref.checks.subject import Subject, subject
-from nnref.checks.suite import LEARNS, NETWORK, every
+from nnref.checks.subject import NotApplicable, Subject, subject
+from nnref.checks.suite import LEARNS, NETWORK, Call, calls_of
 from nnref.errors import UserError
 
 GAIN = 0.1  # of skill, that a later run may lack: the noise of another version or machine
@@ -44,19 +45,34 @@ def unit_tests(task: str, path: str | Path) -> list[str]:
     if Path(path).suffix != ".py":
         raise UserError(f"-o {path}: give a file that ends in .py")
     asked = subject(task)
+    tests = {}
     try:
-        held = every(asked, NETWORK | LEARNS).held
+        for name, ask in calls_of(asked, NETWORK | LEARNS).items():
+            with suppress(NotApplicable):
+                tests[name] = as_test(name, *as_strict(ask), asked)
     except AssertionError as error:
         raise UserError(
             f"{task} is not healthy, and tests would hold it to its fault; first: nnref diagnose "
             f"{task}\n{error}"
         ) from None
-    tests = [as_test(name, measured, asked) for name, measured in held.items()]
-    Path(path).write_text("\n\n".join([HEAD.format(task=task), *tests]), encoding="utf-8")
-    return list(held)
+    text = "\n\n".join([HEAD.format(task=task), *tests.values()])
+    Path(path).write_text(text, encoding="utf-8")
+    return list(tests)
 
 
-def as_test(name: str, measured: dict[str, Any], asked: Subject) -> str:
+def as_strict(ask: Call) -> tuple[dict[str, Any], bool]:
+    """The figures of a property, and whether it holds strictly, so that its test may ask that.
+
+    Raises:
+        AssertionError: where it does not hold otherwise either.
+    """
+    try:
+        return ask(strict=True), True
+    except AssertionError:
+        return ask(strict=False), False
+
+
+def as_test(name: str, measured: dict[str, Any], strict: bool, asked: Subject) -> str:
     """One test, as text: the reason, the call, and the measured figures as bounds."""
     property_, _, split = name.partition(", ")
     ask = getattr(network, property_, None) or getattr(rows, property_)
@@ -69,24 +85,23 @@ def as_test(name: str, measured: dict[str, Any], asked: Subject) -> str:
         [
             f"def test_{name.replace(', ', '_of_')}(subject):",
             f'    """{reason}"""',
-            f"    {result}{call(property_, split, asked)}",
+            f"    {result}{call(property_, split, strict, asked)}",
             *lines,
             "",
         ]
     )
 
 
-def call(name: str, split: str, asked: Subject) -> str:
+def call(name: str, split: str, strict: bool, asked: Subject) -> str:
     """The call of a property, as text."""
-    train = "subject.recipe.train"
+    arguments = ["subject.recipe.train" if hasattr(rows, name) else "subject"]
     if split:
-        other = f"subject.recipe.{split.removesuffix('ation')}"
-        return f"checks.{name}({train}, {other}, strict=False)"
-    if name == "data_summary":
-        return f"checks.{name}({train})"
+        arguments.append(f"subject.recipe.{split.removesuffix('ation')}")
     if name == "labels_belong_to_rows":
-        return f'checks.{name}({train}, kind="{asked.measured.skill.kind}", strict=False)'
-    return f"checks.{name}(subject, strict=False)"
+        arguments.append(f'kind="{asked.measured.skill.kind}"')
+    if not strict:
+        arguments.append("strict=False")
+    return f"checks.{name}({', '.join(arguments)})"
 
 
 # What is asserted of a figure: its name, its value, and all figures of the property.
@@ -122,6 +137,8 @@ def moves(key: str, value: Any, measured: dict[str, Any]) -> str:
     """Parameters as many, and steps of about the same length."""
     if isinstance(value, int):
         return f'measured["{key}"] == {value}'
+    if key.startswith("share"):
+        return f'measured["{key}"] >= {value - GAIN:.3f}'
     return f'{value / STEP:.3g} <= measured["{key}"] <= {value * STEP:.3g}'
 
 

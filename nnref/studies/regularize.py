@@ -108,12 +108,13 @@ class Regularized:
         sentences = [f"Without any it learns: the training loss falls to {self.falls:.1%}."]
         stops = [piece for piece in self.pieces if not piece.learns]
         sentences += [f"{p.name} stops it: {p.falls:.0%} of the loss is left." for p in stops]
-        for words, side in (("pays", True), ("harms", False)):
+        for verb, side in (("pay", True), ("harm", False)):
             sure = [p for p in self.pieces if p.differs and p.learns]
             names = [p.name for p in sure if self.better(p) == side]
             if names:
+                verb += "s" * (len(names) == 1)
                 sentences.append(
-                    f"{listed(names)} {words} here ({self.metric}, {len(self.seeds)} paired seeds, "
+                    f"{listed(names)} {verb} here ({self.metric}, {len(self.seeds)} paired seeds, "
                     f"{LEVEL:.0%} for all together)."
                 )
         open_ = [piece.name for piece in self.pieces if not piece.differs]

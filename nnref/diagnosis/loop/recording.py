@@ -35,7 +35,8 @@ def flat(leaves: list[Any]) -> tuple[Any, Any]:
     """All numbers of floating point in one array, and all others in another: both are copies."""
     floats = [jnp.ravel(leaf).astype(jnp.float32) for leaf in leaves if inexact(leaf)]
     others = [jnp.ravel(raw(leaf)).astype(jnp.uint32) for leaf in leaves if not inexact(leaf)]
-    return tuple(jnp.concatenate(p) if p else jnp.zeros(0) for p in (floats, others))
+    one, other = (jnp.concatenate(p) if p else jnp.zeros(0) for p in (floats, others))
+    return one, other
 
 
 def raw(leaf: Any) -> Any:

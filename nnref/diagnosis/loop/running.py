@@ -1,7 +1,6 @@
 """A loop as it runs: some steps on copies of the state, and what each call was given and gave."""
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -97,7 +96,7 @@ class Loop(Course):
         return self.batches[number % len(self.batches)] if self.batches else ()
 
     def run(self) -> None:
-        """Make the steps.
+        """Make the steps, and trace them.
 
         Raises:
             Theirs: what they raise.
@@ -110,7 +109,15 @@ class Loop(Course):
                 call = self.call(step, state, self.batch(number), key)
                 self.calls[place].append(call)
                 state = call.after
-        self.start = self.calls[0][0].before
+        self.start, self.last = self.calls[0][0].before, state.arrays
+        self.turns, self.comes_back = self.count, self.calls[0][0].comes_back
+        after = [on_host(call.after.arrays) for call in self.calls[-1]]
+        self.states = [on_host(self.start.arrays), *after]
+        self.moves = {
+            path: np.array([distance(b.get(path), a.get(path)) for b, a in self.pairs])
+            for path in self.states[0]
+        }
+        self.programs = [self.program(place) for place in range(len(self.steps))]
 
     def call(self, step: Step, state: Parted, batch: Any, key: Any) -> Call:
         """One call of a step, on copies of its arguments.
@@ -129,51 +136,19 @@ class Loop(Course):
         kept = Parted({**state.arrays, **outcome.state.arrays}, outcome.state.rebuild)
         return Call(state, kept, batch, key, metrics, outcome.missing, outcome.comes_back)
 
-    @property
-    def turns(self) -> int:
-        """How often the steps were made."""
-        return len(self.calls[0])
-
-    @property
-    def comes_back(self) -> bool:
-        """Whether the first step gives a state back, or changes one in place."""
-        return self.calls[0][0].comes_back
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """The arrays after the last step."""
-        return self.calls[-1][-1].after.arrays
-
     def again(self, place: int, number: int = 0, batch: Any = None) -> Call:
         """A call that was made, made again, or the same with another batch."""
         made = self.calls[place][number]
         batch = made.batch if batch is None else batch
         return self.call(self.steps[place], made.before, batch, made.key)
 
-    @cached_property
-    def programs(self) -> list[Program | None]:
-        """The traced program of each step, None where a step cannot be traced as a whole."""
-        found: list[Program | None] = []
-        for step, calls in zip(self.steps, self.calls, strict=True):
-            try:
-                found.append(Program(step, calls[min(1, len(calls) - 1)]))
-            except Exception:  # float(loss) within a step, say
-                found.append(None)
-        return found
-
-    @cached_property
-    def states(self) -> list[dict[str, np.ndarray]]:
-        """The state before the first step, and after each turn of all steps."""
-        first = on_host(self.start.arrays)
-        return [first, *(on_host(call.after.arrays) for call in self.calls[-1])]
-
-    @cached_property
-    def moves(self) -> dict[str, np.ndarray]:
-        """The length by which each leaf moves in each turn, (turns,)."""
-        return {
-            path: np.array([distance(b.get(path), a.get(path)) for b, a in self.pairs])
-            for path in self.states[0]
-        }
+    def program(self, place: int) -> Program | None:
+        """The traced program of a step, None where it cannot be traced as a whole."""
+        calls = self.calls[place]
+        try:
+            return Program(self.steps[place], calls[min(1, len(calls) - 1)])
+        except Exception:  # float(loss) within a step, say
+            return None
 
     def line(self, place: int = 0) -> str:
         """The line where a step begins."""

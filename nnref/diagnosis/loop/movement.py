@@ -231,7 +231,7 @@ def too_short(loop: Loop) -> Iterator[Finding]:
     loss = loop.loss()
     if not weights or loss is None or not np.isfinite(loss).all():
         return
-    size = np.sqrt(sum(float((loop.states[-1][p].astype(float) ** 2).sum()) for p in weights))
+    size = weight(loop, loop.states[-1])
     length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0))
     ratio = float(np.max(length[len(length) // 2 :]) / max(size, 1e-30))
     parts = np.array_split(loss, 5)

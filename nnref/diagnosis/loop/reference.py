@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.movement import weight
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import parted
 from nnref.diagnosis.thresholds import bound
@@ -70,9 +71,9 @@ def against_reference(loop: Loop) -> Iterator[Finding]:
     if start <= 0 or end > bound("falls here") * start:
         return
     weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
-    size = np.sqrt(sum(float((loop.states[-1][p].astype(float) ** 2).sum()) for p in weights))
+    size = weight(loop, loop.states[-1])
     length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0)) if weights else [0.0]
-    ratio = float(np.median(length)) / max(float(size), 1e-30)
+    ratio = float(np.median(length)) / max(size, 1e-30)
     small = ratio < bound("slow step")
     yield (note if small else fault)(
         "learning_rate_too_low" if small else "wrong_gradient",

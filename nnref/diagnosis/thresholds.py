@@ -216,6 +216,12 @@ THRESHOLDS: dict[str, Threshold] = {
         0.5, "skill in training mode that is good where simple models find less or nothing"
     ),
     "doubled": Threshold(1e-3, "of a loss: what rounding leaves between it and twice its half"),
+    "melted": Threshold(
+        0.1, "of its first value, to which a rate falls within the few steps that are looked at"
+    ),
+    "lost": Threshold(
+        0.5, "share of a kernel's numbers that a step leaves as they are: half of them is rounding"
+    ),
     "promoted": Threshold(
         0.5, "confidence of a note that is the fault where no other fault is found"
     ),

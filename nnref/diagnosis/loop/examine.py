@@ -7,7 +7,15 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, Findings, in_a_line, is_mistake, mistake, upstream
-from nnref.diagnosis.loop import carried, evaluation, movement, of_the_loss, reference, slow_copies
+from nnref.diagnosis.loop import (
+    carried,
+    evaluation,
+    movement,
+    of_the_loss,
+    reference,
+    slow_copies,
+    wearing,
+)
 from nnref.diagnosis.loop.roles import refuse
 from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.program.broken import broken
@@ -29,6 +37,9 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "updates against the gradient": movement.ascent,
     "updates of a batch that stands twice": movement.summed,
     "updates that fade": movement.fading,
+    "gradients that pile up": wearing.piling,
+    "rates that melt": wearing.melting,
+    "updates that are lost in rounding": wearing.rounded_away,
     "a loss that climbs": movement.sizes,
     "the length of the updates": movement.too_short,
     "the batches": movement.same_batch,

@@ -68,6 +68,16 @@ def against_reference(loop: Loop) -> Iterator[Finding]:
         return
     start, end = (float(np.median(part)) for part in (ours[:5], ours[-5:]))
     loop.measures["loss in nnref's own loop"] = (start, end)
+    if start > 0 and end > (1 - bound("fallen")) * start:
+        yield note(
+            "no_signal",
+            f"the loss; {loop.loss_line()}",
+            f"over {len(ours)} steps the loss stays where it was, {begun:.3g} to {ended:.3g}, and "
+            f"so it does under Adam at 1e-3 behind a clip, {start:.3g} to {end:.3g}: look at what "
+            "the loss asks for, and whether anything in the inputs tells it",
+            f"{ended:.3g} after {len(ours)} steps",
+            confidence=0.5,
+        )
     if start <= 0 or end > bound("falls here") * start:
         return
     weights = [p for p in loop.of("parameter") if loop.moves[p].any()]

@@ -1,0 +1,106 @@
+"""What goes wrong little by little, and what only looks so: optax's own sums, slow decays."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from loops import BATCHES, begun, drawn, faults, first, network, plain, squares
+
+EVERY = 4
+
+
+def accumulating(cleared):
+    """Updates from the gradients of four batches."""
+    tx = optax.sgd(0.05)
+    params = drawn()
+    zeros = jax.tree.map(jnp.zeros_like, params)
+
+    def step(params, sums, count, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        sums = jax.tree.map(lambda a, b: a + b / EVERY, sums, gradient)
+        count += 1
+        if count % EVERY == 0:
+            params = optax.apply_updates(params, tx.update(sums, tx.init(params))[0])
+            sums = zeros if cleared else sums
+        return (params, sums, count), value
+
+    return lambda state, batch: step(*state, *batch), (params, zeros, 0)
+
+
+def test_gradients_that_are_never_cleared_pile_up():
+    found = first(*accumulating(cleared=False))
+    assert found.cause == "wrong_gradient"
+    assert "never set back" in found.evidence
+    assert "wrong_gradient" not in faults(*accumulating(cleared=True))
+
+
+def test_the_sums_and_moments_of_optax_are_its_own():
+    tx = optax.MultiSteps(optax.adam(1e-2), EVERY)
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    assert faults(step, begun(tx)) == []
+
+
+def shrinking(factor):
+    """A rate that is changed in every step."""
+    tx = optax.inject_hyperparams(optax.sgd)(learning_rate=0.05)
+
+    def step(state, batch):
+        params, opt_state = state
+        value, gradient = jax.value_and_grad(squares)(params, *batch)
+        updates, opt_state = tx.update(gradient, opt_state, params)
+        opt_state.hyperparams["learning_rate"] *= factor
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    return step, (drawn(), tx.init(drawn()))
+
+
+@pytest.mark.parametrize(("factor", "melts"), [(0.9, True), (0.999, False), (1.0, False)])
+def test_a_rate_that_melts(factor, melts):
+    causes = faults(*shrinking(factor))
+    assert ("learning_rate_too_low" in causes) == melts
+
+
+def in_half(rate):
+    """Parameters in bfloat16, and moments in float32."""
+    tx = optax.sgd(rate)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), drawn())
+
+    @jax.jit
+    def step(params, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates = tx.update(gradient, tx.init(params))[0]
+        return optax.apply_updates(params, updates), value
+
+    return lambda state, batch: step(state, *batch), params
+
+
+def test_updates_that_half_precision_cannot_tell():
+    assert "numerical_instability" in faults(*in_half(1e-4))
+    assert "numerical_instability" not in faults(*in_half(1.0))
+
+
+def test_a_loss_that_no_loop_gets_down_is_worth_a_note():
+    import nnref
+    from nnref.diagnosis.loop.examine import examine
+
+    key = jax.random.key(3)
+
+    @jax.jit
+    def step(params, opt_state, x, y, key):
+        def loss(params):  # what is asked for is drawn anew, and nothing in x tells it
+            noise = jax.random.normal(key, (4096,))
+            return jnp.mean((0.01 * network(params, x).mean() - noise) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt_state = optax.adam(1e-3).update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    found = examine(step, begun(optax.adam(1e-3)), BATCHES, key=key)
+    assert "no_signal" in [note.cause for note in found.notes]
+    assert "no_signal" not in [note.cause for note in nnref.examine(plain, begun(), BATCHES).notes]

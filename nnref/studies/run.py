@@ -109,9 +109,10 @@ def run(
     listener, began = listener or Listener(), time.perf_counter()
     with ExitStack() as stack:
         writers: dict[int, Writer] = {}
-        for seed in () if folder is None else todo:
-            writer = Writer(folder, name, experiment, seed, facts, again)
-            writers[seed] = stack.enter_context(writer)
+        if folder is not None:
+            for seed in todo:
+                writer = Writer(folder, name, experiment, seed, facts, again)
+                writers[seed] = stack.enter_context(writer)
         listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:

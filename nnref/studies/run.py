@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,9 +111,8 @@ def run(
     with ExitStack() as stack:
         writers: dict[int, Writer] = {}
         if folder is not None:
-            for seed in todo:
-                writer = Writer(folder, name, experiment, seed, facts, again)
-                writers[seed] = stack.enter_context(writer)
+            page_of = partial(Writer, folder, name, experiment, facts=facts, again=again)
+            writers = {seed: stack.enter_context(page_of(seed)) for seed in todo}
         listener.begins(experiment, todo, setup.steps_per_epoch, note_on_known(known, writers))
         stack.callback(listener.ends)
         try:

@@ -33,14 +33,15 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> $x_1$ 
 
 def test_what_users_write_is_shown_and_never_run(tmp_path):
     page = write_page(tmp_path, "some", FALL, facts=DONE, about=HOSTILE, notes=[HOSTILE])
-    page.write_text(page.read_text().replace("// page 1 of some", f"// page 1 of {HOSTILE}"))
+    name = HOSTILE.replace("/", "")  # a name with a slash is refused
+    page.write_text(page.read_text().replace("// page 1 of some", f"// page 1 of {name}"))
     subject = subject_of(page)
     plain = Elements(html(report_of([subject_of(write_page(tmp_path, "p", FALL))], [NOT_ASKED])))
     hostile = Elements(html(report_of([subject, subject], [NOT_ASKED] * 2)))
     scripts = [tag for tag, _ in hostile.opened].count("script")
     assert scripts == [tag for tag, _ in plain.opened].count("script")
     assert not any(tag == "img" or "onerror" in attrs for tag, attrs in hostile.opened)
-    assert sum(HOSTILE[:30] in words for words in hostile.words) >= 4
+    assert sum("script>alert(1)" in words for words in hostile.words) >= 4
     panel = inline(Panel(HOSTILE, HOSTILE, lambda axes: axes.set_xlabel(HOSTILE) and None))
     assert "<script" not in panel.svg
     assert "$x_1$" in panel.svg

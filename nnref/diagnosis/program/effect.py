@@ -1,6 +1,6 @@
 """Layers without effect: kernels that the loss is computed from, and that do not change it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,10 +29,12 @@ def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
     traced = start.training
     needed = traced.needed([traced.outputs[0]])
     kernels = [v for v in traced.arguments[0] if v in needed and len(traced.shape(v)) > 1]
-    dead = [value for value in kernels if not effect(start, value)]
+    drawn = [beside(start.arguments[0], 1.0, seed) for seed in DRAWS]
+    loss = values_of(traced, [traced.outputs[0]])
+    dead = [value for value in kernels if not effect(start, value, drawn, loss)]
     if not dead:
         return
-    killer = cancelled(start, dead[-1])
+    killer = cancelled(start, dead[-1], drawn[0])
     if killer is None:
         return
     names = ", ".join(traced.paths[value] for value in dead[:6]) + (" ..." if dead[6:] else "")
@@ -62,22 +64,15 @@ def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
     )
 
 
-def effect(start: AtStart | LossAtStart, value: int) -> bool:
+def effect(
+    start: AtStart | LossAtStart, value: int, drawn: list[Any], loss: Callable[[Any], list[Any]]
+) -> bool:
     """Whether the loss moves when other numbers stand in a kernel, at any draw of the others."""
-    traced = start.training
-    for point in points(start):
-        before, after_ = (
-            np.asarray(traced_value(traced, leaves, [traced.outputs[0]])[0], float)
-            for leaves in changed(start, point, value)
-        )
-        if abs(after_ - before) > bound("felt") * max(abs(before), 1e-30):
+    for point in drawn:
+        before, other = (float(loss(leaves)[0]) for leaves in changed(start, point, value))
+        if abs(other - before) > bound("felt") * max(abs(before), 1e-30):
             return True
     return False
-
-
-def points(start: AtStart | LossAtStart) -> list[Any]:
-    """Parameters beside the first ones."""
-    return [beside(start.arguments[0], 1.0, seed) for seed in DRAWS]
 
 
 def changed(start: AtStart | LossAtStart, params: Any, value: int) -> list[list[Any]]:
@@ -88,23 +83,22 @@ def changed(start: AtStart | LossAtStart, params: Any, value: int) -> list[list[
     return [leaves, [*leaves[:place], beside(3 * leaves[place], 1.0, 7), *leaves[place + 1 :]]]
 
 
-def traced_value(traced: Trace, leaves: list[Any], wanted: list[int]) -> list[Any]:
-    """Values of the traced program for these leaves of its arguments, compiled once for each."""
-    return jax.jit(lambda given: traced.evaluate(given, wanted))(leaves)
+def values_of(traced: Trace, wanted: list[int]) -> Callable[[Any], list[Any]]:
+    """Values of the traced program as a compiled function of the leaves of its arguments."""
+    return jax.jit(lambda leaves: traced.evaluate(leaves, wanted))
 
 
-def cancelled(start: AtStart | LossAtStart, value: int) -> Operation | None:
+def cancelled(start: AtStart | LossAtStart, value: int, drawn: Any) -> Operation | None:
     """The first operation whose result stays, though what goes into it moves with the kernel."""
     traced = start.training
     on_the_way = traced.reached([value]) & traced.needed([traced.outputs[0]])
     numbers = [v for v in on_the_way if getattr(traced.avals[v], "dtype", None) is not None]
     numbers = [v for v in numbers if traced.avals[v].dtype.kind == "f"]
-    before, after_ = (
-        traced_value(traced, leaves, numbers) for leaves in changed(start, points(start)[0], value)
-    )
+    values = values_of(traced, numbers)
+    before, moved = (values(leaves) for leaves in changed(start, drawn, value))
     moves = {
         number
-        for number, one, other in zip(numbers, before, after_, strict=True)
+        for number, one, other in zip(numbers, before, moved, strict=True)
         if not np.allclose(one, other, rtol=1e-5, atol=1e-6 * float(np.abs(one).max(initial=0)))
     }
     for operation in traced.operations:
@@ -119,11 +113,11 @@ def after(traced: Trace, operation: Operation) -> list[Operation]:
 
     Their number is small: only the next few are looked at.
     """
-    values, found = set(operation.outputs), []
+    values, takers = set(operation.outputs), []
     for other in traced.operations:
         if not values.isdisjoint(other.inputs):
-            found.append(other)
+            takers.append(other)
             values.update(other.outputs)
-        if len(found) == 3:
+        if len(takers) == 3:
             break
-    return found
+    return takers

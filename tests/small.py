@@ -4,8 +4,11 @@ import json
 from functools import partial
 
 import numpy as np
+import pytest
 
+import nnref
 from nnref.studies import listeners
+from nnref.training import loop
 
 SPIRALS = {
     "about": "for the tests",
@@ -100,3 +103,11 @@ class CutShort(listeners.Listener):
     def hears(self, chunk):
         if chunk.first >= self.epoch:
             raise RuntimeError("killed")
+
+
+def run_killed(file, logbook, monkeypatch, epoch=3):
+    """Leave the pages of a run that was killed when an epoch had been written, one a chunk."""
+    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
+    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        nnref.run(file, logbook=logbook, listener=CutShort(epoch))

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from small import SPIRALS, CutShort, pages
+from small import SPIRALS, pages, run_killed
 
 import nnref
 from nnref.logbook.index import note
@@ -40,10 +40,7 @@ def test_a_line_gives_the_same_numbers_back(wild):
 
 
 def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
-    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
-    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
-    with pytest.raises(RuntimeError, match="killed"):
-        nnref.run(file, logbook=logbook, listener=CutShort(3))
+    run_killed(file, logbook, monkeypatch)
     for path in pages(logbook):
         path.write_text(path.read_text().replace("jax ", "jax 0.0."))
     nnref.run(file, logbook=logbook)
@@ -51,10 +48,7 @@ def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
 
 
 def test_a_page_with_other_losses_is_not_continued(file, logbook, monkeypatch):
-    monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
-    monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
-    with pytest.raises(RuntimeError, match="killed"):
-        nnref.run(file, logbook=logbook, listener=CutShort(3))
+    run_killed(file, logbook, monkeypatch)
     path = pages(logbook)[0]
     path.write_text(re.sub(r"^// 2 \S+", "// 2 0.5", path.read_text(), flags=re.MULTILINE))
     with pytest.raises(nnref.UserError, match="come out different now.*--again"):

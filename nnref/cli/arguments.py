@@ -30,6 +30,11 @@ def experiment_path(name: str | None) -> Path:
     raise UserError(f"there is no file {path}{nearest(path.stem, names)}\n{listed}")
 
 
+def experiment_or_maker(word: str) -> Path | None:
+    """The file of an experiment; None where the word is `package.module:make_task`."""
+    return None if ":" in word and not Path(word).exists() else experiment_path(word)
+
+
 def experiment_paths() -> dict[str, Path]:
     """The file of each experiment by its bare name, without the schema beside them.
 

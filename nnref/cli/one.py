@@ -9,6 +9,7 @@ from typing import Any
 
 from nnref.cli.arguments import (
     console_of,
+    experiment_or_maker,
     experiment_path,
     logbook_folder,
     output_path,
@@ -78,8 +79,7 @@ def train_and_show(
 
 def unit_tests_command(options: argparse.Namespace) -> int:
     """Write unit tests of a network, from the properties that hold of it."""
-    is_made = ":" in options.task and not Path(options.task).exists()
-    task = options.task if is_made else str(experiment_path(options.task))
+    task = str(experiment_or_maker(options.task) or options.task)
     output = output_path(options.output, (".py",))
     from nnref.checks.writing import unit_tests
     from nnref.training.compilation import use_cache
@@ -156,8 +156,7 @@ def diagnose_command(options: argparse.Namespace) -> int:
 
     The exit code is 0 where it learns, 1 where it does not, 3 for a mistake in nnref itself.
     """
-    is_made = ":" in options.task and not Path(options.task).exists()
-    path = None if is_made else experiment_path(options.task)
+    path = experiment_or_maker(options.task)
     from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 

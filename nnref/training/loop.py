@@ -13,6 +13,7 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.training import probing, train
+from nnref.training.checkpoint import is_key
 from nnref.training.compilation import is_tiny, tiny_options
 from nnref.training.task import Array, Task, Tree
 from nnref.training.train import Builder, Hyperparameters, Plan, TrainState, one_epoch, start
@@ -268,11 +269,7 @@ def refuse_too_large(states: TrainState) -> None:
 
 def bytes_of(tree: Tree) -> int:
     """Bytes of all arrays of a tree, typed keys left out."""
-    leaves = [
-        leaf
-        for leaf in jax.tree.leaves(tree)
-        if not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
-    ]
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if not is_key(leaf)]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 

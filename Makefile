@@ -4,6 +4,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+# Images of containers often forbid Python to keep what it compiled; every start would then cost seconds more.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint bench clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from nnref.diagnosis.loop.examine import examine
     from nnref.diagnosis.loop.recording import recording
     from nnref.diagnosis.pipeline.examine import examine_data
-    from nnref.diagnosis.run.watch import diagnose_history, watch
     from nnref.errors import UserError
     from nnref.experiment.experiment import Experiment
     from nnref.studies.ablation import ablate
@@ -32,7 +31,6 @@ DOORS = {
     "check": "nnref.checks.suite",
     "crawl": "nnref.studies.crawl",
     "diagnose": "nnref.diagnosis.api",
-    "diagnose_history": "nnref.diagnosis.run.watch",
     "examine": "nnref.diagnosis.loop.examine",
     "examine_data": "nnref.diagnosis.pipeline.examine",
     "load": "nnref.studies.run",
@@ -41,7 +39,6 @@ DOORS = {
     "regularize": "nnref.studies.regularize",
     "run": "nnref.studies.run",
     "sweep": "nnref.studies.sweep",
-    "watch": "nnref.diagnosis.run.watch",
 }
 __all__ = [
     "AlreadyRun",
@@ -53,7 +50,6 @@ __all__ = [
     "check",
     "crawl",
     "diagnose",
-    "diagnose_history",
     "examine",
     "examine_data",
     "load",
@@ -62,7 +58,6 @@ __all__ = [
     "regularize",
     "run",
     "sweep",
-    "watch",
 ]
 
 

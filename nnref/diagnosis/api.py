@@ -26,7 +26,7 @@ from nnref.diagnosis.program.broken import broken
 from nnref.diagnosis.program.sequences import aligned
 from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
 from nnref.diagnosis.run import bare_loss
-from nnref.diagnosis.run.watch import diagnose_history
+from nnref.diagnosis.run.history import diagnosed, history_of
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
@@ -76,7 +76,8 @@ def diagnose(
         kind: "binary", "multiclass", "multilabel" or "regression", where the targets do not tell.
         loss: instead of a task: `loss(params, batch)`, `(params, batch, key)`, `(model, x, y)`.
         params: its parameters or its module; `batch` is `(x, y)`, or whatever it takes.
-        history: of your own run, as `nnref.diagnose_history` takes it, to be read beside this run.
+        history: losses of your own run, a list or a mapping with "loss" and "valid_loss", to be
+            read beside this run.
         trained: what your loop ended with, `params` or `(params, state)`, held against this run.
         predict: `predict(x)`, your answers; `unscale(y)` gives scaled targets in their own unit.
         effort: of all runs together, counted in operations: 1 is a minute of an idle core at most.
@@ -255,7 +256,7 @@ def diagnose_recipe(
     refuse(recipe)
     if not 0 < effort < math.inf:
         raise UserError(f"diagnose: effort is {effort:g}; it is above 0, and 1 the default")
-    own = None if history is None else diagnose_history(history)
+    own = None if history is None else diagnosed(history_of(history))
     # A network that diverges is what this is about: its infinities are findings, not warnings.
     with np.errstate(all="ignore"):
         found = looked_at(recipe, effort, progress)

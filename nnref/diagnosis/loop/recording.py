@@ -20,10 +20,11 @@ from nnref.diagnosis.loop.course import Course, distance, inexact
 from nnref.diagnosis.loop.roles import refuse
 from nnref.diagnosis.loop.stepping import Parted, copied, is_array, is_key, on_host, paths_of
 from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.run.history import SHORTEST, History, Steps, diagnosed, history_of, measured
 from nnref.diagnosis.run.step_faults import first_nonfinite
-from nnref.diagnosis.run.watch import diagnose_history
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
+from nnref.training.probes import update_ratio
 
 EVERY = 10  # calls, of which one keeps the state
 MOST = 32  # states that are kept; then every other one goes, and half as many come
@@ -54,6 +55,7 @@ class Recorder:
         self.calls = 0
         self.losses: list[Any] = []
         self.valid: list[Any] = []
+        self.measured: list[Steps] = []
         self.places: list[int] = []  # of the arrays among the leaves of the state
         self.dtypes: list[Any] = []  # of the arrays of the last state that is kept
         self.kept: list[tuple[Any, Any]] = []
@@ -64,14 +66,35 @@ class Recorder:
     def __exit__(self, *error: Any) -> None:
         """Nothing is caught: what a loop raises is the user's to see."""
 
-    def __call__(self, state: Any, *, loss: Any = None, valid_loss: Any = None) -> None:
+    def __call__(
+        self,
+        state: Any,
+        *,
+        loss: Any = None,
+        valid_loss: Any = None,
+        gradients: Any = None,
+        updates: Any = None,
+    ) -> None:
         """Note a step: its losses, and every few calls a copy of the state.
 
         Args:
             state: after the step, any tree; its buffers may be given away afterwards.
             loss: of the step, one number.
             valid_loss: where it was measured.
+            gradients: of the loss, a tree like the parameters.
+            updates: a tree like the gradients, what the step adds to the parameters; of both the
+                lengths and the angle between them are kept, where they come with a loss.
+
+        Raises:
+            UserError: where gradients and updates are not of one form.
         """
+        if gradients is not None and updates is not None and loss is not None:
+            if jax.tree.structure(gradients) != jax.tree.structure(updates):
+                raise UserError(
+                    "record: gradients and updates are trees of different forms; give what "
+                    "jax.grad and optimizer.update return"
+                )
+            self.measured.append(measured(loss, gradients, updates))
         if loss is not None:
             self.losses.append(loss)
         if valid_loss is not None:
@@ -94,6 +117,16 @@ class Recorder:
             del self.kept[1:-1:2]
             self.every *= 2
 
+    def history(self) -> History:
+        """The losses, and the steps where each of them was measured."""
+        losses = {"loss": self.losses} | ({"valid_loss": self.valid} if self.valid else {})
+        whole = len(self.measured) == len(self.losses)
+        steps = jax.device_get(self.measured) if whole else None
+        stacked = steps and jax.tree.map(lambda *norms: np.stack(norms).astype(float), *steps)
+        if stacked:
+            stacked = stacked._replace(finite=stacked.finite.astype(bool))
+        return history_of(jax.device_get(losses), stacked or None)
+
     def diagnose(self) -> Findings:
         """What the record says.
 
@@ -102,8 +135,7 @@ class Recorder:
         """
         if not self.calls:
             raise UserError("recording: nothing was recorded; call record(state, loss=loss)")
-        losses = {"loss": self.losses} | ({"valid_loss": self.valid} if self.valid else {})
-        told = diagnose_history(jax.device_get(losses)) if self.losses else Findings()
+        told = diagnosed(self.history()) if self.losses else Findings()
         if len(self.kept) < 2:
             return told
         course = Recorded(self)
@@ -134,6 +166,7 @@ class Recorded(Course):
         }
         self.programs, self.turns = [None], len(self.states) - 1
         self.comes_back, self.every, self.steps = True, record.every, record.calls
+        self.losses = jax.device_get(record.losses)
         self.last = {}
 
     def unflat(self, first: dict[str, np.ndarray], kept: Any) -> dict[str, np.ndarray]:
@@ -214,6 +247,32 @@ def standing(course: Recorded) -> Iterator[Finding]:
         )
 
 
+def slow(course: Recorded) -> Iterator[Finding]:
+    """Parameters that hardly move, where the loss has not fallen."""
+    loss = np.asarray(course.losses, float).ravel()
+    names = course.of("parameter")
+    if not names or len(loss) < SHORTEST or not np.isfinite(loss).all():
+        return
+    first, *_, last = History(loss).parts
+    if first - last > bound("fallen") * abs(first):
+        return
+    moved = np.linalg.norm([course.moves[name] for name in names], axis=0)
+    weights = [
+        np.sqrt(sum(np.sum(s[name].astype(float) ** 2) for name in names)) for s, _ in course.pairs
+    ]
+    step = float(np.median(update_ratio(moved, np.array(weights), 1e-30))) / course.every
+    if 0 < step < bound("slow step"):
+        yield fault(
+            "learning_rate_too_low",
+            "updates",
+            f"the loss goes from {first:.4g} to {last:.4g}, and a step moves the parameters by "
+            f"{step:.1e} of their length",
+            f"{step:.1e}",
+            remedy="a learning rate ten to a hundred times as large",
+            confidence=0.7,
+        )
+
+
 LOOKS = {
     "whether what changes comes back": carried.nothing_comes_back,
     "numbers that are not finite": nonfinite,
@@ -221,6 +280,7 @@ LOOKS = {
     "the optimizer's own state": carried.optimizer_stands,
     "dtypes": carried.dtypes,
     "copies and statistics that stand": standing,
+    "steps against the weights": slow,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnref.cli.grammar import parser
+from nnref.cli.grammar import parsed
 from nnref.errors import UserError, printable
 
 INTERRUPTED = 130
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     warnings.showwarning = show_warning
-    options = parser().parse_args(arguments)
+    options = parsed(sys.argv[1:] if arguments is None else arguments)
     try:
         return options.command(options)
     except UserError as error:

@@ -26,13 +26,32 @@ def log_command(options: argparse.Namespace) -> int:
     from nnref.logbook.index import ordered, where
     from nnref.report.terminal.logbook import show_log
 
-    entries = where(logbook_entries(options.logbook, sweeps=True), options.where)
+    entries = logbook_entries(options.logbook, sweeps=True)
+    if options.name is not None:
+        entries = entries_of(options.name, entries, options.logbook)
+    entries = where(entries, options.where)
     entries = ordered(entries, options.sort, options.reverse)
     if options.json:
         print(json.dumps([asdict(entry) for entry in entries]))
     else:
         show_log(entries, console_of())
     return 0
+
+
+def entries_of(name: str, entries: list[Any], logbook: str) -> list[Any]:
+    """The entries of one name.
+
+    Raises:
+        UserError: where there is none.
+    """
+    chosen = [entry for entry in entries if entry.name == name]
+    if not chosen:
+        names = sorted({entry.name for entry in entries})
+        raise UserError(
+            f'{logbook} has no run of "{name}"{nearest(name, names)}; '
+            f"it has {', '.join(names) or 'none'}"
+        )
+    return chosen
 
 
 def log_near_command(options: argparse.Namespace) -> int:
@@ -52,14 +71,7 @@ def log_tree_command(options: argparse.Namespace) -> int:
     from nnref.logbook.index import tree
     from nnref.report.terminal.logbook import tree_of_changes
 
-    everything = logbook_entries(options.logbook)
-    entries = [entry for entry in everything if entry.name == options.name]
-    if not entries:
-        names = sorted({entry.name for entry in everything})
-        raise UserError(
-            f'{options.logbook} has no run of "{options.name}"{nearest(options.name, names)}; '
-            f"it has {', '.join(names) or 'none'}"
-        )
+    entries = entries_of(options.name, logbook_entries(options.logbook), options.logbook)
     console_of().print(tree_of_changes(tree(entries)))
     return 0
 
@@ -86,7 +98,7 @@ def diff_command(options: argparse.Namespace) -> int:
 
 def report_command(options: argparse.Namespace) -> int:
     """One page about runs, which needs nothing else: HTML."""
-    output = output_path(options.output or "report.html", (".html",))
+    output = output_path(options.output, (".html",))
     from nnref.report.page.document import write
 
     print(write(report_on(options)[0], output))

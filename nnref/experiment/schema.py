@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from nnref.bounds import MemberOf
-from nnref.errors import UserError, nearest
+from nnref.errors import SYNONYMS, UserError, nearest
 from nnref.experiment.sources import found, settings_of
 from nnref.experiment.sources import type_of as type_of_setting
 
@@ -169,7 +169,7 @@ def referenced(kind: str) -> Callable[[Any], Any]:
         if unknown:
             told = {
                 key: PydanticCustomError(
-                    "unknown_key", "{words}", {"words": words + nearest(key, known)}
+                    "unknown_key", "{words}", {"words": words + nearest(key, known, ELSEWHERE)}
                 )
                 for key in unknown
             }
@@ -271,6 +271,7 @@ def parts_in(annotation: Any) -> list[type[Part]]:
     return [part for each in get_args(annotation) for part in parts_in(each)]
 
 
+ELSEWHERE = [name for name in SYNONYMS if "." in name and " " not in name]  # keys by their path
 MISSING = "missing; it has no default"
 
 ALLOWED = {
@@ -303,7 +304,8 @@ def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -
         return f"missing; give {' or '.join(map(as_json, words))}" if words else MISSING
     if kind == "extra_forbidden":
         known = [k for k in siblings if k != "name"]
-        return f"unknown key; allowed: {', '.join(known) or 'none'}{nearest(key, known)}"
+        hint = nearest(key, known, ELSEWHERE)
+        return f"unknown key; allowed: {', '.join(known) or 'none'}{hint}"
     if kind == "union_tag_invalid":
         tag, members = context["tag"], context["expected_tags"].replace("'", "")
         return f'"{tag}" given; allowed: {members}{nearest(tag, members.split(", "))}'

@@ -1,9 +1,13 @@
 """The grammar of the command line."""
 
+import argparse
+import json
+import sys
+
 import pytest
 from commands import call
 
-from nnref.cli.grammar import COMMANDS, help_of, parser
+from nnref.cli.grammar import COMMANDS, help_of, parsed, parser
 
 
 def test_version_names_libraries_and_device(capsys):
@@ -51,3 +55,59 @@ def test_options_are_not_shortened():
     for words in (["run", "a", "--no-log"], ["data", "list", "--data", "x"]):
         with pytest.raises(SystemExit):
             parser().parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["rnu", "a"], 'did you mean "run"?'),
+        (["train", "a"], 'did you mean "run"?'),
+        (["data", "prep"], 'did you mean "prepare"?'),
+        (["run", "a", "--epoch", "3"], 'did you mean "--epochs"?'),
+        (["run", "a", "--lr", "3"], 'did you mean "--set optimizer.learning_rate"?'),
+    ],
+)
+def test_a_word_that_is_none_has_the_nearest_beside_it(capsys, words, meant):
+    code, _, err = call(capsys, *words)
+    assert code == 2
+    assert err.rstrip().endswith(meant)
+
+
+def test_help_tells_every_default():
+    for words, (_, *arguments) in COMMANDS.items():
+        text = " ".join(parser_of(words).format_help().split())
+        for names, keywords in arguments:
+            if keywords.get("default") not in (None, [], argparse.SUPPRESS):
+                assert f"(default: {json.dumps(keywords['default'])})" in text, (words, names)
+            if names[0] == "-o":
+                assert "default" in keywords or "else" in keywords["help"] or words == "ablate"
+
+
+def parser_of(words):
+    """The parser of a command, which is given what it needs."""
+    needed = [n for n, k in COMMANDS[words][1:] if n[0][0] != "-" and k.get("nargs", "+") == "+"]
+    return parsed([*words.split(), *["bash"] * len(needed)]).parser if words != "data" else parser()
+
+
+@pytest.mark.parametrize(
+    "words", [["a"], ["--sort", "epochs", "a"], ["a", "--logbook", "a"], ["--logbook", "a", "a"]]
+)
+def test_the_log_takes_a_name_wherever_it_stands(words):
+    assert parsed(["log", *words]).name == "a"
+    assert parsed(["log"]).name is None
+    assert parsed(["log", "--sort", "tree"]).command is COMMANDS["log"][0]
+
+
+def test_a_shell_completes_commands_options_files_and_folders(capsys):
+    pytest.importorskip("shtab")
+    code, out, _ = call(capsys, "completion", "bash")
+    assert code == 0
+    assert all(word in out for word in ("lr-range", "--tensorboard", "nnref list", "compgen_dirs"))
+    assert "#compdef nnref" in call(capsys, "completion", "zsh")[1]
+
+
+def test_completion_says_what_it_needs(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    code, _, err = call(capsys, "completion", "bash")
+    assert code == 2
+    assert "pip install" in err

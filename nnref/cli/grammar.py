@@ -81,7 +81,8 @@ def completion_command(options: argparse.Namespace) -> int:
         raise UserError(
             'nnref completion needs shtab; install it: pip install "nnref[completion]"'
         ) from None
-    print(shtab.complete(parser(), options.shell, preamble=NNREF_FILES if options.shell == "bash" else ""))
+    own = NNREF_FILES if options.shell == "bash" else ""
+    print(shtab.complete(parser(), options.shell, preamble=own))
     return 0
 
 

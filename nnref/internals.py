@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
+from jax._src import source_info_util  # the only way to hand on where an operation was written
 from jax.core import Tracer
 from jax.extend import core
 
@@ -152,8 +153,9 @@ def function_file(program: core.Jaxpr) -> str:
 
 
 def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
-    """What an equation gives for values of its inputs; it can be jitted."""
-    results = equation.primitive.bind(*values, **equation.params)
+    """What an equation gives for values of its inputs; it can be jitted, and keeps its lines."""
+    with source_info_util.user_context(equation.source_info.traceback):
+        results = equation.primitive.bind(*values, **equation.params)
     return list(results) if equation.primitive.multiple_results else [results]
 
 

@@ -1,5 +1,7 @@
 """Small training loops, as people write them, that the tests of nnref.examine share."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ X = DRAWN.normal(size=(128, 2)).astype(np.float32)
 Y = np.tanh(X @ np.array([[1.0], [-1.0]], np.float32)) * X[:, :1]
 BATCHES = [(X[i : i + 16], Y[i : i + 16]) for i in range(0, 128, 16)]
 TX = optax.adam(1e-2)
+EFFORT = float(os.environ.get("NNREF_EFFORT", "0"))  # of runs that look for the reason: none here
 
 
 def drawn(seed=0):
@@ -49,14 +52,14 @@ def begun(optimizer=TX):
 
 def faults(step, state, batches=BATCHES, evaluate=None, **others):
     """The causes of the faults that are found in a loop; nnref makes no mistake on the way."""
-    found = nnref.examine(step, state, batches, evaluate, **others)
+    found = nnref.examine(step, state, batches, evaluate, **({"effort": EFFORT} | others))
     assert not found.mistakes, found.mistakes
     return [finding.cause for finding in found.faults]
 
 
 def first(step, state, batches=BATCHES, evaluate=None, **others):
     """The first fault that is found in a loop."""
-    found = nnref.examine(step, state, batches, evaluate, **others)
+    found = nnref.examine(step, state, batches, evaluate, **({"effort": EFFORT} | others))
     assert not found.mistakes, found.mistakes
     assert found.faults, found
     return found.faults[0]

@@ -184,6 +184,12 @@ def test_a_program_knows_the_file_of_its_function():
     assert os.path.basename(file) == os.path.basename(__file__), f"debug_info, {SEEN}"
 
 
+def test_equations_that_are_evaluated_keep_the_line_that_made_them():
+    (sine,) = equations(written_here, 1.0)["sin"]
+    (again,) = equations(lambda x: internals.evaluate(sine, [x])[0], 1.0)["sin"]
+    assert next(internals.frames(again)) == next(internals.frames(sine)), SEEN
+
+
 def test_equations_can_be_evaluated_one_by_one():
     (product,) = equations(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 2)))["dot_general"]
     a, b = np.arange(6.0, dtype=np.float32).reshape(2, 3), np.eye(3, 2, dtype=np.float32)

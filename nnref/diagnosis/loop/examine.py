@@ -16,8 +16,10 @@ from nnref.diagnosis.loop import (
     slow_copies,
     wearing,
 )
+from nnref.diagnosis.loop.movement import warm
 from nnref.diagnosis.loop.roles import refuse
 from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.loop.taken_out import Judged, judged, taken_out
 from nnref.diagnosis.program.broken import broken
 from nnref.errors import UserError
 
@@ -31,6 +33,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "counters": carried.counters_stand,
     "target networks": slow_copies.targets,
     "running statistics": evaluation.statistics,
+    "the loss against what moves": of_the_loss.of_others,
     "random numbers": of_the_loss.noise,
     "dtypes": carried.dtypes,
     "devices against each other": carried.devices,
@@ -56,6 +59,7 @@ def examine(
     key: Any = None,
     roles: dict[str, str] | None = None,
     steps: int = STEPS,
+    effort: float = 1.0,
 ) -> Findings:
     """Say what is wrong with a training loop: its step is called on copies, traced, and asked.
 
@@ -73,6 +77,8 @@ def examine(
         roles: of leaves of the state, where what is inferred is wrong: {"ema.w": "target"}; one of
             parameter, moment, statistic, counter, key, target, other.
         steps: how many are made; the loss, if it is to be judged, needs twenty.
+        effort: where the loop does not learn its rows, of the runs that look for the reason: 1 is a
+            minute of an idle core at most, 0 leaves them out.
 
     Returns:
         Findings; `measures["roles"]` says what the leaves of the state were taken for.
@@ -91,10 +97,10 @@ def examine(
     except Theirs as error:
         return Findings((broken(error.error),), ("that the step runs",))
     with np.errstate(all="ignore"):  # of a loop that diverges, infinities are the subject
-        return asked(loop)
+        return asked(loop, effort)
 
 
-def asked(loop: Loop) -> Findings:
+def asked(loop: Loop, effort: float) -> Findings:
     """All questions, and what they find."""
     found: list[Finding] = []
     impossible: list[str] = []
@@ -129,15 +135,41 @@ def asked(loop: Loop) -> Findings:
     if not any(finding.severity == "fault" for finding in found):
         found += list(reference.against_reference(loop))
         checked.append("the same loss in nnref's own loop")
+    alone = Judged((), None, {})
+    if effort and not any(finding.severity == "fault" for finding in found):
+        try:
+            alone = of_its_functions(loop, effort)
+            checked.append("its network, loss and rows, taken out of the step")
+        except Theirs as error:
+            found.append(broken(error.error))
+        except Exception as error:
+            impossible.append(f"network, loss and rows by themselves: {in_a_line(error)}")
+        found += alone.found
     found = [finding for finding in found if not said(finding, found)]
     return Findings(
         tuple(upstream(found)),
         tuple(checked),
         tuple(impossible),
-        measures(loop),
-        None,
-        tuple(mistakes),
+        measures(loop) | alone.measures,
+        alone.learns,
+        (*mistakes, *alone.mistakes),
     )
+
+
+def of_its_functions(loop: Loop, effort: float) -> Judged:
+    """What the functions and the rows of a loop say that begins with this state.
+
+    Raises:
+        UserError: where they cannot be taken out of the step.
+        Exception: what they raise by themselves.
+    """
+    taken = None if warm(loop) else taken_out(loop)
+    if taken is None:
+        raise UserError(
+            "they cannot be told apart in the step: there is more than one step or update, an "
+            "optimizer that has begun, or no place where inputs end and targets come in"
+        )
+    return judged(loop, taken, effort)
 
 
 def questions_of_the_loss(loop: Loop) -> dict[str, Callable[[Loop], Iterator[Finding]]]:

@@ -12,12 +12,13 @@ from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.blocked import blocked, differentiable
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
+from nnref.diagnosis.program.updates import listed
 
 CHECKS = {
     "ways that a gradient does not pass": blocked,
@@ -50,6 +51,38 @@ class LossOfStep(LossAtStart):
     def training(self) -> Trace:
         """See `AtStart.training`."""
         return trace(self.objective, *self.arguments, jax.random.key(0))
+
+
+def of_others(loop: Loop) -> Iterator[Finding]:
+    """A loss that is computed of other parameters than those that move."""
+    for place, program in enumerate(loop.programs):
+        if program is None or program.loss_of(loop) is not None or not program.metrics:
+            continue
+        named = [name for name in program.metrics if "loss" in name.lower()]
+        if len(named or program.metrics) != 1 or loop.updates > len(loop.steps):
+            continue
+        loss = program.metrics[(named or list(program.metrics))[0]]
+        own = {p: v for p, v in program.old.items() if program.is_floating(v)}
+        own = {p: v for p, v in own.items() if p not in loop.optimizers}
+        through = differentiable(program.trace)
+        read = [p for p, value in own.items() if loss in program.trace.reached([value], through)]
+        moving = [p for p in loop.of("parameter") if loop.moves[p].any()]
+        if not moving or any(loop.moves[path].any() for path in read):
+            continue
+        if loss in program.trace.reached(own.values()) and not read:
+            continue  # of the state, by a way that no gradient passes: another check's
+        others = f"{listed(read)}, which stand" if read else "arrays that are none of the state"
+        yield fault(
+            "parameters_not_updated",
+            f"{listed(read or moving)}; {loop.line(place)}",
+            f"the loss that the step returns is computed of {others}, and what moves is "
+            f"{listed(moving)}: the network that is judged is not the one that is trained",
+            "no way from what moves to the loss",
+            remedy="compute the loss, its gradient and the update of one and the same parameters, "
+            "those that the step is given",
+            confidence=0.9,
+        )
+        return
 
 
 def noise(loop: Loop) -> Iterator[Finding]:

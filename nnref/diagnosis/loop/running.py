@@ -86,13 +86,16 @@ class Loop(Course):
         size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
         self.batches = batches_of(batches, self.count)
+        self.drawn = batches if callable(batches) and not hasattr(batches, "__iter__") else None
         first = self.batches[0] if self.batches else ()
         self.steps = [Step(step, state, first, batches is not None) for step in steps]
         self.measures: dict[str, Any] = {}  # what questions have measured, for the answer
         self.calls: list[list[Call]] = []  # of each step, in its turns
 
     def batch(self, number: int) -> Any:
-        """The batch of a step."""
+        """The batch of a step; beyond those that were looked at it is drawn, or they come again."""
+        if self.drawn is not None and number >= len(self.batches):
+            return self.drawn(number)
         return self.batches[number % len(self.batches)] if self.batches else ()
 
     def run(self) -> None:
@@ -106,7 +109,8 @@ class Loop(Course):
         for number in range(self.count):
             for place, step in enumerate(self.steps):
                 key = jax.random.fold_in(self.key, number * len(self.steps) + place)
-                call = self.call(step, state, self.batch(number), key)
+                make = self.call if number else self.first_call
+                call = make(step, state, self.batch(number), key)
                 self.calls[place].append(call)
                 state = call.after
         self.start, self.last = self.calls[0][0].before, state.arrays
@@ -118,6 +122,22 @@ class Loop(Course):
             for path in self.states[0]
         }
         self.programs = [self.program(place) for place in range(len(self.steps))]
+
+    def first_call(self, step: Step, state: Parted, batch: Any, key: Any) -> Call:
+        """The first call of a step, in the first way of taking its arguments that runs.
+
+        Raises:
+            Theirs: what the likeliest way raises, where none runs.
+        """
+        errors = []
+        for way in step.ways:
+            step.way = way
+            try:
+                return self.call(step, state, batch, key)
+            except Theirs as error:
+                errors.append(error)
+        step.way = step.ways[0]
+        raise errors[0]
 
     def call(self, step: Step, state: Parted, batch: Any, key: Any) -> Call:
         """One call of a step, on copies of its arguments.

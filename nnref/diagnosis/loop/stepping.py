@@ -172,8 +172,10 @@ class Way(NamedTuple):
         return [*first, *second, *([key] if self.keyed else [])]
 
 
-def way_of(step: Callable[..., Any], state: Any, batch: Any, batched: bool) -> Way:
-    """How a step takes state, batch and key, by the number and the names of its parameters.
+def ways_of(step: Callable[..., Any], state: Any, batch: Any, batched: bool) -> list[Way]:
+    """How a step may take state, batch and key, by the number and the names of its parameters.
+
+    Where several ways fit, the likeliest comes first.
 
     Raises:
         UserError: where it takes others.
@@ -181,10 +183,10 @@ def way_of(step: Callable[..., Any], state: Any, batch: Any, batched: bool) -> W
     try:
         parameters = list(inspect.signature(step).parameters.values())
     except (TypeError, ValueError):
-        return Way(batched=batched)
+        return [Way(batched=batched)]
     needed = [p for p in parameters if p.default is p.empty and p.kind <= p.POSITIONAL_OR_KEYWORD]
     if any(p.kind == p.VAR_POSITIONAL for p in parameters) and not needed:
-        return Way(batched=batched)
+        return [Way(batched=batched)]
     names = [parameter.name for parameter in needed]
     keyed = bool(names) and any(word in names[-1].lower() for word in KEYS)
     states = [False, *([True] if isinstance(state, tuple | list) else [])]
@@ -194,11 +196,14 @@ def way_of(step: Callable[..., Any], state: Any, batch: Any, batched: bool) -> W
         ordered = [(s, b) for s in states for b in batches]
     else:
         ordered = [(s, b) for b in batches for s in states]
-    for last in dict.fromkeys([keyed, False, True]):
-        for s, b in ordered:
-            size = (len(state) if s else 1) + (len(batch) if b else int(batched)) + last
-            if size == len(needed):
-                return Way(s, b, last, batched)
+    ways = [
+        Way(s, b, last, batched)
+        for last in dict.fromkeys([keyed, False, True])
+        for s, b in ordered
+        if (len(state) if s else 1) + (len(batch) if b else int(batched)) + last == len(needed)
+    ]
+    if ways:
+        return ways
     raise UserError(
         f"examine: step takes ({', '.join(names)}); it is called as step(state, batch) or "
         "step(state, batch, key), where a state or a batch that is a tuple may also stand part by "
@@ -223,7 +228,8 @@ class Step:
         if not callable(function):
             raise UserError(f"examine: step is {function!r}; give a function step(state, batch)")
         self.function = function
-        self.way = way_of(function, state, batch, batched)
+        self.ways = ways_of(function, state, batch, batched)
+        self.way = self.ways[0]
 
     def __call__(self, state: Parted, arrays: Arrays, batch: Any, key: Any) -> Outcome:
         """Call the step on arrays in the place of those of a state.

@@ -95,3 +95,31 @@ def test_outputs_against_targets_of_another_shape():
     flat = [(x, y[:, 0]) for x, y in BATCHES]
     assert faults(step_for(matrix), begun(), flat) == ["loss_broadcast"]
     assert faults(step_for(matrix), begun(), [(X[:16], Y[:16]), (X[16:32], Y[16:32])]) == []
+
+
+OTHERS = begun()[0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "found"),
+    [
+        (lambda state: OTHERS, ["parameters_not_updated"]),
+        (lambda state: state["judged"], ["parameters_not_updated"]),
+        (lambda state: state["params"], []),
+        (lambda state: jax.tree.map(jnp.add, state["judged"], state["params"]), []),
+    ],
+    ids=["captured", "another network", "its own", "its own beside a frozen one"],
+)
+def test_a_loss_of_other_parameters_than_those_that_move(weights, found):
+    """The gradient is taken of one network, and the update made of another."""
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(weights(state), *batch)
+        updates, opt_state = TX.update(gradient, state["opt_state"])
+        params = optax.apply_updates(state["params"], updates)
+        return state | {"params": params, "opt_state": opt_state}, {"loss": value}
+
+    params, opt_state = begun()
+    state = {"params": params, "opt_state": opt_state, "judged": jax.tree.map(jnp.copy, params)}
+    assert faults(step, state) == found

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from loops import begun, plain
+from loops import begun, faults, plain
 
 from nnref import UserError
-from nnref.diagnosis.loop.stepping import Step, Way, copied, parted, returned, way_of
+from nnref.diagnosis.loop.stepping import Step, Way, copied, parted, returned, ways_of
 
 STATE, BATCH = (jnp.ones(2), {"m": jnp.zeros(3)}), (jnp.ones((4, 2)), jnp.ones(4))
 
@@ -28,13 +28,19 @@ STATE, BATCH = (jnp.ones(2), {"m": jnp.zeros(3)}), (jnp.ones((4, 2)), jnp.ones(4
     ],
 )
 def test_how_a_step_takes_its_arguments(step, way):
-    assert way_of(step, STATE, BATCH, True) == way
+    assert ways_of(step, STATE, BATCH, True)[0] == way
     assert len(way.arguments(STATE, BATCH, "key")) == 2 + sum(way[:3])
+
+
+def test_a_state_that_is_a_tuple_may_stand_whole_before_the_parts_of_a_batch():
+    ways = ways_of(lambda s, x, y: 0, (1, 2), BATCH, True)
+    assert {Way(spread_state=True), Way(spread_batch=True)} < set(ways)
+    assert faults(lambda s, x, y: plain(*s, x, y), begun(), steps=6) == []
 
 
 def test_a_step_of_other_arguments_is_refused():
     with pytest.raises(UserError, match=r"step takes \(a\); .* lambda state, batch"):
-        way_of(lambda a: 0, STATE, BATCH, True)
+        ways_of(lambda a: 0, STATE, BATCH, True)
     with pytest.raises(UserError, match="step is 3; give a function"):
         Step(3, STATE, BATCH, True)
 

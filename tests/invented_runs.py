@@ -13,8 +13,9 @@ from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.judge.skill import Outcome
 from nnref.diagnosis.program.layers import Layer
+from nnref.diagnosis.run.changes import Change, Trial
 from nnref.diagnosis.run.snapshot import Level, Snapshot
-from nnref.diagnosis.run.trials import Change, Run, Step, Trial
+from nnref.diagnosis.run.trials import Run, Step
 
 STEPS = 400
 ROWS = 200
@@ -129,6 +130,7 @@ def case(
             metric=None,
             shuffle=True,
             batch_size=batch,
+            seed=0,
             rows=None,
             apply=lambda params, state, x, key, train: (x @ params["a"]["kernel"][:4, :1], state),
         ),

@@ -6,7 +6,6 @@ from functools import cached_property, wraps
 from typing import Any, NamedTuple
 
 import numpy as np
-import optax
 
 from nnref.diagnosis.api import made_by, recipe_from, refuse
 from nnref.diagnosis.findings import Finding, upstream
@@ -83,7 +82,7 @@ def subject(task: Any = None, **arguments: Any) -> Subject:
     unknown = set(arguments) - known
     if unknown:
         raise UserError(f"checks: {', '.join(sorted(unknown))} is no argument of a training")
-    return Subject(recipe_from(task, {"optimizer": optax.adam(1e-3)} | arguments))
+    return Subject(recipe_from(task, arguments))
 
 
 def in_words(name: str, finding: Finding) -> str:

@@ -198,6 +198,7 @@ DIAGNOSIS = (
     argument("--html", metavar="OUT", help="write a page as well"),
     number("--effort", 1.0, "E", "of the work a diagnosis may take", float),
     flag("--fix", "write the repaired experiment beside the old one; of code, print a patch"),
+    argument("--logbook", metavar="DIR", help="train what was tried again, a page there for each"),
 )
 UNIT_TESTS = (
     argument("task", help="experiment file or name, or package.module:make_task"),

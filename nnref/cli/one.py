@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from nnref.cli.arguments import (
     page_of,
     settings,
 )
+from nnref.errors import UserError
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -174,12 +176,46 @@ def diagnose_command(options: argparse.Namespace) -> int:
         if not options.json:
             print(f"page     {page}")
     if options.fix and diagnosis.faults:
-        from nnref.diagnosis.repair import as_patch, repair
+        from nnref.diagnosis.patch import as_patch
+        from nnref.diagnosis.repair import repair
 
+        first = diagnosis.faults[0]
         if path is None:
-            print(as_patch(diagnosis.faults[0]) or "no line of a file is known to be changed")
+            unknown = f"no line of your program is known for it; by hand: {first.remedy}"
+            print(as_patch(first) or unknown)
         else:
             made = repair(path, diagnosis)
             print(f"repaired {made.path}: {made.difference}")
             print(f"         nnref diff {path} {made.path}")
+    if options.logbook and not options.json:
+        if path is None:
+            raise UserError("--logbook: a page is of an experiment file, and a task has none")
+        for line in written_down(path, diagnosis, Path(options.logbook)):
+            print(line)
     return diagnosis.exit_code
+
+
+def written_down(path: Path, diagnosis: Any, logbook: Path) -> list[str]:
+    """Train each trial of a diagnosis that a file can say, as pages of the logbook; what to read.
+
+    The run as it is and the one that is the proof are trained from the seeds of the proof.
+    """
+    from nnref.diagnosis.causes import EDITS
+    from nnref.diagnosis.repair import changed_settings
+    from nnref.experiment.experiment import read
+    from nnref.studies.run import AlreadyRun, run
+
+    experiment = read(path)
+    proof = next((f.proof for f in diagnosis.faults if f.edit), None)
+    tried = {"": {}} | {name: changed_settings(experiment, name) for name in diagnosis.trials}
+    told = {name: change for name, change in tried.items() if change or not name}
+    for name, change in told.items():
+        again = proof is not None and name in ("", proof.edit)
+        count = len(proof.before) if again and proof is not None else 1
+        seeds = [experiment.seeds[0] + further for further in range(max(count, 1))]
+        with suppress(AlreadyRun):
+            run(path, settings=change, seeds=seeds, logbook=logbook)
+    lines = [f"pages    {len(told) - 1} trials and the run as it is, in {logbook / path.stem}"]
+    lines += [f"         nnref log tree {path.stem} --logbook {logbook}"]
+    unsaid = [EDITS[name] for name in tried if name not in told]
+    return lines + ([f"no page  {'; '.join(unsaid)}: no file can say it"] if unsaid else [])

@@ -1,5 +1,6 @@
 """The result of a diagnosis: findings, upstream causes first, each symptom under its cause."""
 
+import linecache
 import math
 import os
 import platform
@@ -7,11 +8,13 @@ import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from html import escape
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nnref.diagnosis.causes import CAUSES, EDITS, RANK
+from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.thresholds import bound
 
 LINE = 200  # characters of an exception that are shown
@@ -24,8 +27,7 @@ class Finding:
     `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
     `healthy` and `remedy` are those of the cause where a check has nothing more specific.
     `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` says how far
-    the same training goes with one thing changed, where that was tried, `edit` names that
-    change and `effect` is the skill that it reaches.
+    the same training goes with one thing changed, where that was tried.
 
     Raises:
         ValueError: for a cause that is no word of the vocabulary.
@@ -40,9 +42,7 @@ class Finding:
     remedy: str = ""
     confidence: float = 1.0
     symptoms: tuple["Finding", ...] = ()
-    proof: str = ""
-    edit: str = ""
-    effect: float | None = None
+    proof: Proof | None = None
 
     def __post_init__(self) -> None:
         if self.cause not in CAUSES:
@@ -50,6 +50,16 @@ class Finding:
         for name in ("healthy", "remedy"):
             default = getattr(CAUSES[self.cause], name)
             object.__setattr__(self, name, getattr(self, name) or default)
+
+    @property
+    def edit(self) -> str:
+        """The change of the training that the proof made; "" where there is none."""
+        return "" if self.proof is None else self.proof.edit
+
+    @property
+    def effect(self) -> float | None:
+        """The skill that this change reached."""
+        return self.proof.after[0] if self.proof is not None and self.edit else None
 
 
 def fault(cause: str, where: str, evidence: str, measured: str = "", **specific: Any) -> Finding:
@@ -123,7 +133,7 @@ class Findings:
         """One page that needs no network, written to `path`."""
         page = Path(path)
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(PAGE.format(style=STYLE, body=self._repr_html_()), encoding="utf-8")
+        page.write_text(self.page(), encoding="utf-8")
         return page
 
     def __str__(self) -> str:
@@ -203,9 +213,14 @@ class Findings:
         return [(word, line) for word, line in lines.items() if line]
 
     @property
+    def trials(self) -> dict[str, float]:
+        """The skill of each further run that was made, by what was changed in it."""
+        return self.measures.get("trials", {})
+
+    @property
     def tried(self) -> list[tuple[str, float]]:
         """The further runs that were made, in words, and the skill of each; the best ones first."""
-        trials = self.measures.get("trials", {})
+        trials = self.trials
         return sorted(((EDITS[name], skill) for name, skill in trials.items()), key=lambda t: -t[1])
 
     @property
@@ -256,44 +271,19 @@ class Findings:
             )
         return lines
 
-    def _repr_html_(self) -> str:
-        def item(finding: Finding) -> str:
-            title = finding.where if finding.severity == "note" else ""  # a note says where first
-            lines = [
-                f"<h3 class='{finding.severity}'>"
-                f"{escape(title or CAUSES[finding.cause].sentence)} "
-                f"<code>{finding.cause}</code></h3>",
-                f"<p>{escape(finding.evidence)}</p><dl>",
-            ]
-            for word, line in details(finding):
-                if word == "where" and title:
-                    continue
-                tag = "code" if word == "remedy" else "span"
-                lines.append(f"<dt>{word}</dt><dd><{tag}>{escape(line)}</{tag}></dd>")
-            inner = "".join(f"<li>{item(symptom)}</li>" for symptom in finding.symptoms)
-            return "".join([*lines, "</dl>", f"<ul>{inner}</ul>" if inner else ""])
+    def page(self) -> str:
+        """The whole answer as one HTML page that needs nothing else."""
+        # The wing of reports stands above this one; it is asked by its name.
+        return import_module("nnref.report.page.about_diagnoses").page_of(self)
 
-        parts = [f"<h2>{escape(self.headline)}</h2>"]
-        parts += [f"<p>{escape(line)}</p>" for line in self.advice]
-        parts += [item(finding) for finding in self.faults]
-        for title, notes in self.sections:
-            parts += [f"<h2>{title.rstrip(':')}</h2>", *(item(finding) for finding in notes)]
-        if self.figures:
-            rows = (f"<tr><th>{w}</th><td>{escape(line)}</td></tr>" for w, line in self.figures)
-            parts.append(f"<h2>{FIGURES.rstrip(':')}</h2><table>{''.join(rows)}</table>")
-        if self.tried:
-            rows = (
-                f"<tr><th>{escape(words)}</th><td><meter value='{max(skill, 0):.3f}'></meter> "
-                f"{skill:.2f}</td></tr>"
-                for words, skill in self.tried
-            )
-            parts.append(f"<h2>{TRIED.rstrip(':')}</h2><table>{''.join(rows)}</table>")
-        if self.checked:
-            parts.append(f"<p class='rest'>checked: {escape(', '.join(self.checked))}</p>")
-        if self.impossible:
-            parts.append(f"<p class='rest'>not possible: {escape('; '.join(self.impossible))}</p>")
-        parts += [f"<p>{MISTAKE} {escape(line)}</p>" for line in self.mistakes]
-        return f"<div class='nnref'>{''.join(parts)}</div>"
+    def _repr_html_(self) -> str:
+        # A frame keeps the styles of the page and those of the notebook apart; without a base, a
+        # link inside it would lead to a place of the notebook.
+        page = self.page().replace("<head>", "<head><base href='about:srcdoc'>", 1)
+        return (
+            f"<iframe srcdoc='{escape(page)}' title='{escape(self.headline)}' "
+            f"style='width:100%;height:44rem;border:0'><pre>{escape(str(self))}</pre></iframe>"
+        )
 
 
 WIDTH = 80
@@ -305,17 +295,6 @@ MISTAKE = "A mistake in nnref, not in your program; please report it:"
 OTHER_ROWS = {"overfitting", "repeated_rows", "leaked_targets", "unshuffled_split"}
 TRIED = "The same training with one thing changed:"
 FIGURES = "What was reached, from 0 (the best constant answer) to 1 (perfect):"
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 46em; margin: 2em auto; padding: 0 1em; }
-dt { float: left; clear: left; width: 6em; color: #666; } dd { margin-left: 6em; }
-th { text-align: left; vertical-align: top; padding-right: 1em; font-weight: normal; color: #666; }
-h3.fault { color: #a40000; } h3.note, .rest { color: #555; }
-"""
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>nnref diagnose</title><style>{style}</style>
-<body>{body}</body></html>
-"""
 
 
 def bar(skill: float) -> str:
@@ -326,7 +305,37 @@ def bar(skill: float) -> str:
 def details(finding: Finding) -> list[tuple[str, str]]:
     """The fields of a finding that are not empty, without its evidence, in the report's order."""
     names = ("where", "measured", "healthy", "remedy", "proof")
-    return [(name, getattr(finding, name)) for name in names if getattr(finding, name)]
+    return [(name, str(value)) for name in names if (value := getattr(finding, name))]
+
+
+class CodeLine(NamedTuple):
+    """A line of the user's own program."""
+
+    file: str
+    number: int
+    text: str
+
+    def around(self, lines: int = 2) -> str:
+        """The line, marked, and those about it, with their numbers."""
+        shown = range(max(self.number - lines, 1), self.number + lines + 1)
+        text = {number: linecache.getline(self.file, number).rstrip() for number in shown}
+        marks = {number: "→" if number == self.number else " " for number in shown}
+        return "\n".join(f"{marks[n]} {n:>4}  {text[n]}".rstrip() for n in shown)
+
+
+def code_line(where: str) -> CodeLine | None:
+    """The line of a program that a finding's `where` names as `file:line`; None where it has none.
+
+    A cell of a notebook has lines as a file does.
+    """
+    for place in where.split(", "):
+        file, _, number = place.rpartition(":")
+        if file and number.isdigit():
+            linecache.checkcache(file)
+            text = linecache.getline(file, int(number)).rstrip("\n")
+            if text.strip():
+                return CodeLine(file, int(number), text)
+    return None
 
 
 def paragraph(word: str, text: str, style: str = "") -> Any:

@@ -125,6 +125,12 @@ def repair(path: str | Path, found: Findings, output: str | Path | None = None) 
     return made
 
 
+def changed_settings(experiment: Experiment, edit: str) -> Settings:
+    """What a change of a further run is in an experiment; {} where no key of it says that."""
+    content = experiment.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return CHANGES[edit](content) if edit in CHANGES else {}
+
+
 def change_of(content: Content, found: Findings) -> tuple[Finding, Settings]:
     """The first finding whose proof is a change that a file can say, and that change.
 
@@ -175,21 +181,3 @@ def comments(path: Path, finding: Finding, made: Repair) -> list[str]:
 def in_figures(values: list[float]) -> str:
     """Skills, each with two digits."""
     return ", ".join(f"{value:.2f}" for value in values)
-
-
-def as_patch(finding: Finding) -> str:
-    """The user's own line of a finding, and what to type there, as a patch; "" where none is known.
-
-    The line is taken out and what stands in its place is a comment: only its author knows the names
-    around it.
-    """
-    file, _, number = finding.where.rpartition(":")
-    if not number.isdigit() or not Path(file).is_file():
-        return ""
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
-    if not 0 < int(number) <= len(lines):
-        return ""
-    line = lines[int(number) - 1]
-    indent = line[: len(line) - len(line.lstrip())]
-    head = [f"--- {file}", f"+++ {file}", f"@@ -{number} +{number} @@"]
-    return "\n".join([*head, f"-{line}", f"+{indent}# {finding.remedy}"])

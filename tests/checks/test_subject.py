@@ -1,6 +1,7 @@
 """What a property is asked of: tasks of every form, and answers that fail."""
 
 import numpy as np
+import optax
 import pytest
 from networks import X, Y, apply, init, squared, task
 
@@ -24,6 +25,16 @@ def test_a_subject_is_made_of_a_task_or_of_its_parts():
 def test_a_subject_is_told_how_it_is_trained():
     assert subject(task(), batch_size=8, epochs=3).recipe.batch_size == 8
     assert subject("experiments/xor_small.json").recipe.batch_size == 4
+
+
+def test_a_subject_is_trained_as_its_task_says_unless_it_is_told_otherwise():
+    """As a compiled model of Keras has its optimizer with it."""
+    own, other = optax.sgd(0.1), optax.sgd(0.2)
+    compiled = task()
+    compiled.training = {"optimizer": own, "batch_size": 7}
+    recipe = subject(compiled).recipe
+    assert (recipe.optimizer, recipe.batch_size) == (own, 7)
+    assert subject(compiled, optimizer=other).recipe.optimizer is other
 
 
 @pytest.mark.parametrize(

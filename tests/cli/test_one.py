@@ -93,12 +93,40 @@ def test_unit_tests_are_written_of_an_experiment_or_of_a_function(folder, capsys
     assert "ends in .py" in err
 
 
+def test_what_was_tried_is_written_down_where_a_logbook_is_given(folder, capsys, monkeypatch):
+    from nnref.diagnosis.findings import Findings, fault
+    from nnref.diagnosis.proof import Proof
+    from nnref.logbook.index import entries
+
+    proof = Proof("with ten times the learning rate", "rate x10", (0.1, 0.2, 0.1), (0.9, 0.9, 0.9))
+    finding = fault("learning_rate_too_low", "the run", "too small", proof=proof)
+    measures = {"trials": {"rate x10": 0.9, "longer": 0.2, "turned": -1.0}}
+    found = Findings((finding,), measures=measures)
+    monkeypatch.setattr("nnref.diagnosis.api.diagnose", lambda *_, **__: found)
+    monkeypatch.setattr(Findings, "figures", [])
+    for _ in range(2):  # what is there already is not trained again
+        code, out, _ = call(capsys, "diagnose", "small", "--logbook", "tries")
+        assert code == 1
+        assert "pages    2 trials and the run as it is, in tries/small" in out
+        assert "no page  with every update turned round: no file can say it" in out
+    settings = [entry.settings for entry in entries(Path("tries"))[0]]
+    assert sorted(each["optimizer.learning_rate"] for each in settings) == [0.5] * 4 + [5.0] * 3
+    assert sorted(each["epochs"] for each in settings) == [60] * 6 + [300]
+    monkeypatch.setattr("nnref.diagnosis.api.made_by", lambda given: (None, {}))
+    code, _, err = call(capsys, "diagnose", "mine:make", "--logbook", "tries")
+    assert code == 2
+    assert "a page is of an experiment file" in err
+
+
 def test_diagnose_writes_the_repaired_experiment(folder, capsys, monkeypatch):
     from nnref.diagnosis.findings import Findings, fault
+    from nnref.diagnosis.proof import Proof
     from nnref.diagnosis.repair import Repair
 
     def diagnosed(severity):
-        finding = fault("learning_rate_too_low", "the run", "too small", edit="rate x10")
+        finding = fault(
+            "learning_rate_too_low", "the run", "too small", proof=Proof("", "rate x10")
+        )
         found = (finding,) if severity == "fault" else ()
         monkeypatch.setattr("nnref.diagnosis.api.diagnose", lambda *_, **__: Findings(found))
 

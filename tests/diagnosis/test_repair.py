@@ -6,7 +6,8 @@ import pytest
 from small import SPIRALS
 
 from nnref.diagnosis.findings import Findings, fault
-from nnref.diagnosis.repair import CHANGES, as_patch, change_of, repair
+from nnref.diagnosis.proof import Proof
+from nnref.diagnosis.repair import CHANGES, change_of, repair
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
 
@@ -19,7 +20,7 @@ SLOW = SPIRALS | {
 
 
 def found(edit, cause="learning_rate_too_low"):
-    return Findings((fault(cause, "the run", "steps are too small", edit=edit),))
+    return Findings((fault(cause, "the run", "steps are too small", proof=Proof("", edit)),))
 
 
 @pytest.fixture
@@ -84,18 +85,3 @@ def test_every_change_is_one_that_an_experiment_can_have(tmp_path):
 def test_what_a_file_cannot_say_is_left_to_its_author(path, findings, message):
     with pytest.raises(UserError, match=message):
         repair(path, findings)
-
-
-def test_code_gets_a_patch_of_its_own_line(tmp_path):
-    code = tmp_path / "mine.py"
-    code.write_text("def loss(o, y):\n    return jnp.sum(o - y)\n")
-    finding = fault("loss_broadcast", f"{code}:2", "a matrix", remedy="outputs[:, 0] - y")
-    assert as_patch(finding).splitlines() == [
-        f"--- {code}",
-        f"+++ {code}",
-        "@@ -2 +2 @@",
-        "-    return jnp.sum(o - y)",
-        "+    # outputs[:, 0] - y",
-    ]
-    assert as_patch(fault("loss_broadcast", "the loss", "a matrix")) == ""
-    assert as_patch(fault("loss_broadcast", f"{code}:9", "a matrix")) == ""

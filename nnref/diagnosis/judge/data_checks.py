@@ -22,6 +22,7 @@ from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.split_checks import far_below
+from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.thresholds import bound
 
 FEW_OF_A_CLASS = 5  # rows: with fewer, their share says nothing
@@ -108,8 +109,12 @@ def misread(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
                 "other order",
                 f"likeness of neighbours {likeness(x[:IMAGES]):.2f}, and {likeness(other):.2f}",
                 remedy=remedy.replace("xv", "x"),
-                proof=f"a linear model of random filters over the images goes from "
-                f"{as_it_is:.2f} to {better:.2f} on held-out rows (a constant answer is 0)",
+                proof=Proof(
+                    "a linear model of random filters over the images goes from "
+                    f"{as_it_is:.2f} to {better:.2f} on held-out rows (a constant answer is 0)",
+                    before=(as_it_is,),
+                    after=(better,),
+                ),
             )
             return
 
@@ -145,7 +150,11 @@ def mirrored(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[F
                 f"{numbers.across:.2f} on their mirror images",
                 healthy="targets that are mirrored with their image: left becomes right",
                 remedy=f"{edit.remedy}, for yv the targets of the mirror images",
-                proof=f"with targets so edited it is {edit.skill:.2f}",
+                proof=Proof(
+                    f"with targets so edited it is {edit.skill:.2f}",
+                    before=(numbers.across,),
+                    after=(edit.skill,),
+                ),
             )
             return
 

@@ -1,7 +1,8 @@
 """The training with a piece of the program exchanged for a trusted one, and how well it ends."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +14,7 @@ from nnref.diagnosis.judge.skill import Skill
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.recipe import Recipe, no_penalty
+from nnref.diagnosis.run.changes import Change, End, Trial
 from nnref.diagnosis.run.edits import (
     BATCH,
     plain_network,
@@ -26,7 +28,8 @@ from nnref.diagnosis.run.edits import (
     with_usual_batches,
 )
 from nnref.diagnosis.run.snapshot import looked_at
-from nnref.diagnosis.run.trials import Change, Trainer, Trial
+from nnref.diagnosis.run.starts import first_network
+from nnref.diagnosis.run.trials import Trainer
 from nnref.diagnosis.thresholds import bound
 
 if TYPE_CHECKING:
@@ -191,15 +194,32 @@ class Exchanges:
         measured.progress(f"training again {EDITS[name]}")
         recipe = replace(recipe, train=rows)
         trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
-        start = measured.initial if start is None else start
+        own = start is None  # the user's first network: then it can be made again from other seeds
+        start = measured.initial if own else start
         x, y = (np.asarray(part) for part in rows)
         ends = trainer.trials(x[None], y[None], list(changes.values()), [start] * len(changes))
         tried = {}
         for (word, change), end in zip(changes.items(), ends, strict=True):
             if end is not None:
-                skill = self.scored(recipe, end)
-                tried[name + word] = Trial(name + word, change, skill, None)
+                tried[name + word] = self.trial(name + word, recipe, change, end)
+                if own:
+                    make = partial(self.from_seeds, tried[name + word], recipe, trainer)
+                    self.interventions.makers[name + word] = make
         return tried
+
+    def from_seeds(
+        self, trial: Trial, recipe: Recipe, trainer: Trainer, seeds: Sequence[int]
+    ) -> list[Trial]:
+        """A trial again from other seeds; [] where work is short."""
+        starts = [first_network(self.recipe, seed) for seed in seeds]
+        x, y = (np.asarray(part)[None] for part in recipe.train)
+        ends = trainer.trials(x, y, [trial.change] * len(seeds), starts, seeds)
+        made = [self.trial(trial.name, recipe, trial.change, e) for e in ends if e is not None]
+        return made if len(made) == len(seeds) else []
+
+    def trial(self, name: str, recipe: Recipe, change: Change, end: End) -> Trial:
+        """How well a trial of an edited recipe ended on its training rows."""
+        return Trial(name, change, self.scored(recipe, end.network), None, end.losses)
 
     def scored(self, recipe: Recipe, end: tuple[Any, Any]) -> float:
         """The skill of an edited recipe on its training rows."""

@@ -1,8 +1,8 @@
 """Further trainings, each with one thing changed, and how well they end."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.data.tasks import simple_targets
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import no_penalty
+from nnref.diagnosis.run.changes import Change, End, Trial
 from nnref.diagnosis.run.starts import first_network, he_start
-from nnref.diagnosis.run.trials import Change, Trainer, Trial
+from nnref.diagnosis.run.trials import Trainer
 from nnref.diagnosis.thresholds import bound
 
 BATCHES = (2, 16, 64)  # rows of the batches that a network is asked to overfit
@@ -35,6 +36,8 @@ class Interventions:
         """Take the measurements of the user's own run; nothing is trained yet."""
         self.measurements = measurements
         self.recipe = measurements.recipe
+        # How what is no change of the user's own run is made again, from other seeds.
+        self.makers: dict[str, Callable[[Sequence[int]], list[Trial]]] = {}
 
     @cached_property
     def trials(self) -> dict[str, Trial]:
@@ -110,14 +113,19 @@ class Interventions:
         """Parameters and state that a trial starts from: the user's, but for one trial."""
         return self.he_start if name == "initialization" else self.measurements.initial
 
-    def repeated(self, trial: Trial) -> list[tuple[float, float]]:
-        """The skill of the run and of a trial of it, from other seeds; () where work is short."""
+    def repeated(self, trial: Trial) -> list[tuple[Trial, Trial]]:
+        """The run and a trial of it, from other seeds; [] where work is short."""
         measured, recipe = self.measurements, self.recipe
-        inputs, targets, changes = self.planned()
-        if trial.name not in changes:
-            return []
         measured.progress(f"training again {EDITS[trial.name]}, from two other seeds")
-        seeds = [recipe.seed + further for further in SEEDS for _ in range(2)]
+        others = [recipe.seed + further for further in SEEDS]
+        if trial.name == "longer":
+            return self.longer_from(others)
+        if trial.name in self.makers:
+            made = self.makers[trial.name](others)
+            own = self.from_seeds("", measured.trainer, others) if made else []
+            return list(zip(own, made, strict=True)) if own else []
+        inputs, targets, changes = self.planned()
+        seeds = [seed for seed in others for _ in range(2)]
         pairs = [Change(), changes[trial.name]] * len(SEEDS)
         starts = [first_network(recipe, seed) for seed in seeds]
         if trial.name == "initialization":
@@ -129,16 +137,36 @@ class Interventions:
         if len(made) < len(ends):
             return []
         rows = [(inputs[int(c.inputs)], targets[int(c.targets)]) for c in pairs]
-        runs = zip(pairs, made, rows, strict=True)
-        skills = [self.trial(trial.name, *run).skill for run in runs]
-        return list(zip(skills[::2], skills[1::2], strict=True))
+        runs = [self.trial(trial.name, *run) for run in zip(pairs, made, rows, strict=True)]
+        return list(zip(runs[::2], runs[1::2], strict=True))
+
+    def longer_from(self, seeds: Sequence[int]) -> list[tuple[Trial, Trial]]:
+        """The run from other seeds, and where it goes in more epochs; [] where work is short."""
+        trainer, pairs = self.measurements.trainer, []
+        for seed in seeds:
+            if not trainer.budget.affords(LONGER * trainer.planned * trainer.work_of_a_step):
+                return []
+            run = trainer.run(first_network(self.recipe, seed), seed=seed)
+            further = trainer.longer(run, LONGER) if np.isfinite(run.steps.loss[-1]) else None
+            own = End((run.params, run.state), np.asarray(run.losses))
+            ends = own, own if further is None else further
+            pairs.append(tuple(self.trial("longer", Change(), end, None) for end in ends))
+        return pairs
+
+    def from_seeds(self, name: str, trainer: Trainer, seeds: Sequence[int]) -> list[Trial]:
+        """The training of a recipe as it is, from other seeds; [] where work is short."""
+        starts = [first_network(self.recipe, seed) for seed in seeds]
+        x, y = (np.asarray(part)[None] for part in self.recipe.train)
+        ends = trainer.trials(x, y, [Change()] * len(seeds), starts, seeds)
+        made = [self.trial(name, Change(), end, None) for end in ends if end is not None]
+        return made if len(made) == len(seeds) else []
 
     @cached_property
     def he_start(self) -> tuple[Any, Any]:
         """The user's parameters with kernels drawn as He et al. 2015 do."""
         return he_start(self.measurements.products, self.measurements.initial, HE)
 
-    def trial(self, name: str, change: Change, end: tuple[Any, Any], rows: Any) -> Trial:
+    def trial(self, name: str, change: Change, end: End, rows: Any) -> Trial:
         """How well a trial ended on the rows it was trained on, and on the validation rows.
 
         The validation rows are scaled as the user's training rows: where a trial scales these
@@ -146,8 +174,8 @@ class Interventions:
         """
         skill, valid = self.measurements.skill, None
         if self.recipe.valid is not None and not change.inputs and not change.targets:
-            valid = skill.outcome(*end, self.recipe.valid).skill
-        return Trial(name, change, skill.outcome(*end, rows).skill, valid)
+            valid = skill.outcome(*end.network, self.recipe.valid).skill
+        return Trial(name, change, skill.outcome(*end.network, rows).skill, valid, end.losses)
 
     def likeliest(self, names: Iterable[str]) -> list[str]:
         """Trials in the order in which the run so far speaks for them."""
@@ -192,7 +220,7 @@ class Interventions:
         (end,) = trainer.trials(x[rows][None], y[rows][None], [change], [start])
         rest = x[held_out], y[held_out]
         # Where no work is left, it is not doubted.
-        return 1.0 if end is None else measured.skill.outcome(*end, rest).skill
+        return 1.0 if end is None else measured.skill.outcome(*end.network, rest).skill
 
     @cached_property
     def quiet(self) -> Trial | None:
@@ -204,9 +232,10 @@ class Interventions:
         trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
         if not measured.budget.affords(trainer.planned * trainer.work_of_a_step):
             return None
+        self.makers["quiet"] = partial(self.from_seeds, "quiet", trainer)
         run = trainer.run(measured.initial)
         skill = measured.skill.outcome(run.params, run.state).skill
-        return Trial("quiet", Change(), skill, None)
+        return Trial("quiet", Change(), skill, None, run.losses)
 
     def without_noise(self, params: Any, state: Any, x: Any, key: Any, train: bool) -> Any:
         """The network without dropout, where leaving training mode loses no state."""
@@ -259,6 +288,6 @@ class Interventions:
             target = target_of(y[batch], measured.skill.kind)
             alike = bool((target.answers == target.answers[:1]).all())
             if end is not None and not alike:  # targets that are all the same explain nothing
-                outcome = measured.skill.outcome(*end, (x[batch], y[batch]), measured.moded)
+                outcome = measured.skill.outcome(*end.network, (x[batch], y[batch]), measured.moded)
                 skills[size] = outcome.skill
         return skills

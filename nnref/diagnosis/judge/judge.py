@@ -5,13 +5,19 @@ To add a cause of a run: write one function from `Signals` to findings, and give
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
+
+import jax
+import numpy as np
 
 from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
+from nnref.diagnosis.judge.proofs import proven, repeated, with_proof
 from nnref.diagnosis.judge.signals import Signals
-from nnref.diagnosis.run.trials import Trial
+from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.proof import curve
+from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 
@@ -63,20 +69,11 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (signal_checks.first_loss, "beside"),
 )
 
-# Causes about what stands behind the last layer: outputs and loss are exchanged to prove them.
-HEAD = (
-    "loss_mismatch",
-    "loss_axis_error",
-    "double_softmax",
-    "relu_output",
-    "output_activation_missing",
-    "output_activation_mismatch",
-    "output_range_excludes_targets",
-)
-
 # Causes that are none where the same data, network and loss learn all there is by another rate,
 # length or start.
 REFUTED = ("wrong_gradient", "class_imbalance")
+
+STRETCHES = 40  # of a run, over which measures of its layers are averaged
 
 # Causes that the inputs show by themselves.
 SCALES = ("inputs_not_normalized", "inputs_scaled_twice")
@@ -119,6 +116,7 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
         faults = [*wrong, *filter(fault_even_if_it_learns, structural)]
         return [*under_their_cause(faults), *known, *map(as_note, structural)]
     findings = of_the_run(signals, structural, wrong)
+    findings = [with_proof(signals, finding) for finding in findings]
     if signals.learned:
         return [*findings, *known, *trial_checks.generalization(signals)]
     beside = asked(signals, "beside")
@@ -215,16 +213,6 @@ def last(signals: Signals) -> list[Finding]:
     return []
 
 
-def proven(signals: Signals, faults: list[Finding]) -> list[Finding]:
-    """Findings about outputs and loss, with the proof that the exchange of these gives."""
-    soft = [f for f in faults if f.cause in HEAD and f.confidence < bound("hard")]
-    trials = signals.exchanges.head if soft else {}
-    best = max(trials.values(), key=trial_checks.skill, default=None)
-    if best is None or not signals.cured(best.name):
-        return faults
-    return [replace(f, **signals.effect_of(best)) if f in soft else f for f in faults]
-
-
 def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
     """Faults whose proof reaches as far as the best one does, and those that need none.
 
@@ -238,22 +226,6 @@ def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
     (cause,) = under_their_cause(first)
     others = [f for f in lesser if f.cause != cause.cause]
     return [repeated(signals, replace(cause, symptoms=(*cause.symptoms, *others)[:3]))]
-
-
-def repeated(signals: Signals, cause: Finding) -> Finding:
-    """A cause whose proof was made again from two other seeds, and less sure where that fails."""
-    trial = signals.trials.get(cause.edit)
-    pairs = signals.interventions.repeated(trial) if trial else []
-    if not pairs or trial is None:
-        return cause
-    before, after = zip(*pairs, (signals.reached, trial.skill), strict=True)
-    seeds = (
-        f"; from three seeds, {min(before):.2f} to {max(before):.2f} without, "
-        f"{min(after):.2f} to {max(after):.2f} with it"
-    )
-    holds = sorted(after)[1] > max(signals.reached, 0.0) + bound("gap")
-    confidence = cause.confidence if holds else 0.5 * cause.confidence
-    return replace(cause, proof=cause.proof + seeds, confidence=confidence)
 
 
 def parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:
@@ -323,10 +295,12 @@ def impossible(signals: Signals) -> Iterator[str]:
 
 def all_trials(signals: Signals) -> list[Trial]:
     """Every further run that was made."""
-    if "trials" not in vars(signals.interventions):
-        return []
-    trials, width = signals.interventions.trials, vars(signals.exchanges).get("width", {})
-    return list({**trials, **signals.tried, **width}.values())
+    of_run = vars(signals.interventions)
+    exchanged = vars(signals.exchanges) if "exchanges" in vars(signals) else {}
+    names = ("head", "activation", "batch", "optimizer", "everything", "width")
+    trials = [of_run.get("trials", {}), *(exchanged.get(name, {}) for name in names)]
+    quiet = [of_run["quiet"]] if of_run.get("quiet") else []
+    return [*(trial for each in trials for trial in each.values()), *quiet]
 
 
 def measures(signals: Signals) -> dict[str, Any]:
@@ -347,4 +321,29 @@ def measures(signals: Signals) -> dict[str, Any]:
         "first loss": float(signals.steps.loss[0]),
         "last loss": float(signals.steps.loss[-1]),
         "trials": {trial.name: trial.skill for trial in all_trials(signals)},
+        "losses": asdict(curve(measured.recipe.seed, False, measured.run.losses)),
+        "layers": over_the_run(signals),
+    }
+
+
+def over_the_run(signals: Signals) -> dict[str, Any]:
+    """Gradient and update of each kernel, in the order of the data, over stretches of the run."""
+    measured, steps = signals.measurements, signals.steps
+    leaves = jax.tree.leaves_with_path(measured.initial[0])
+    kernels = [(place, name_of(path)) for place, (path, leaf) in enumerate(leaves) if leaf.ndim > 1]
+    met = [name for layer in measured.layers for name in layer.parameters]
+    rank = {name: number for number, name in reversed([*enumerate(met)])}
+    order = sorted(range(len(kernels)), key=lambda k: rank.get(kernels[k][1], len(met)))
+    stretches = np.array_split(np.arange(len(steps.loss)), min(len(steps.loss), STRETCHES))
+    gradient = steps.gradient[:, [kernels[k][0] for k in order]]
+
+    def mean(values: np.ndarray) -> list[list[float]]:
+        means = [values[stretch].mean(0) for stretch in stretches]
+        return [[float(f"{value:.3g}") for value in row] for row in means]
+
+    return {
+        "names": [kernels[k][1] for k in order],
+        "steps": [int(stretch[-1]) + 1 for stretch in stretches],
+        "gradient": mean(gradient),
+        "update": mean(signals.update_ratios[:, order]),
     }

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
-from nnref.diagnosis.run.trials import Trial
+from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.thresholds import bound
 
 # Primitives of activations that lose their slope on both sides.
@@ -143,7 +143,7 @@ def without_slope(signals: Signals, depth: Depth) -> Finding | None:
             f"{depth.saturated:.0%} of the units of saturating layers",
             healthy="few of them",
             remedy="jax.nn.initializers.glorot_uniform()",
-            **signals.effect_of(depth.cure),
+            proof=signals.proof(depth.cure),
         )
     return None
 
@@ -171,7 +171,7 @@ def too_small(signals: Signals, depth: Depth) -> Finding | None:
             depth.place,
             "the signal shrinks from layer to layer",
             f"root mean square by layer {', '.join(f'{s:.1e}' for s in depth.sizes)}",
-            **signals.effect_of(depth.cure),
+            proof=signals.proof(depth.cure),
         )
     return None
 
@@ -184,7 +184,7 @@ def too_large(signals: Signals, depth: Depth) -> Finding | None:
             depth.place,
             "each layer multiplies the signal",
             f"kernel deviation {depth.kernel:.2g} / sqrt(fan_in)",
-            **signals.effect_of(depth.cure),
+            proof=signals.proof(depth.cure),
         )
     return None
 

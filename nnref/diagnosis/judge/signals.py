@@ -1,7 +1,6 @@
 """Signals drawn from the measurements: did it learn, what helped, how did it move?"""
 
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +10,9 @@ from nnref.diagnosis.data.references import Scales, scales
 from nnref.diagnosis.judge.exchanges import Exchanges
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.run.trials import Step, Trial
+from nnref.diagnosis.proof import Proof, curve
+from nnref.diagnosis.run.changes import Trial
+from nnref.diagnosis.run.trials import Step
 from nnref.diagnosis.thresholds import bound
 from nnref.training.probes import update_ratio
 
@@ -209,20 +210,17 @@ class Signals:
         better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
         return trial if better else None
 
-    def proof(self, trial: Trial | None) -> str:
-        """What a trial changed, and how far the run and the trial went; "" for no trial."""
+    def proof(self, trial: Trial | None) -> Proof | None:
+        """What a trial changed, and how far the run and the trial went; None for no trial."""
         if trial is None:
-            return ""
-        return (
+            return None
+        words = (
             f"{EDITS[trial.name]}, the same training goes from "
             f"{self.reached:.2f} to {trial.skill:.2f} (a constant answer is 0, a perfect one 1)"
         )
-
-    def effect_of(self, trial: Trial | None) -> dict[str, Any]:
-        """What a trial proves of a finding, as fields of it; none for no trial."""
-        if trial is None:
-            return {}
-        return {"proof": self.proof(trial), "edit": trial.name, "effect": trial.skill}
+        seed = self.measurements.recipe.seed
+        curves = curve(seed, False, self.measurements.run.losses), curve(seed, True, trial.losses)
+        return Proof(words, trial.name, (self.reached,), (trial.skill,), curves)
 
     @property
     def batches_in_words(self) -> str:

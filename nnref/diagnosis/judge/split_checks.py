@@ -12,6 +12,7 @@ from nnref.diagnosis.data.targets import Rows, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.skill import Outcome
+from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.thresholds import bound
 
 
@@ -141,8 +142,12 @@ def edited(split: Split, edit: Edit, *others: Edit) -> Finding:
         in_words(split),
         healthy="the same preparation of both splits, by the statistics of the training rows",
         remedy=edit.remedy,
-        proof=f"with {split.name} rows so edited, the same simple model, fitted to the training "
-        f"rows, goes on them from {numbers.across:.2f} to {edit.skill:.2f}",
+        proof=Proof(
+            f"with {split.name} rows so edited, the same simple model, fitted to the training "
+            f"rows, goes on them from {numbers.across:.2f} to {edit.skill:.2f}",
+            before=(numbers.across,),
+            after=(edit.skill,),
+        ),
     )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.run.edits import BATCH, untrusted
-from nnref.diagnosis.run.trials import Trial
 from nnref.diagnosis.thresholds import bound
 
 REACHED = 64  # rows whose outputs are asked for what they can be
@@ -52,7 +52,7 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
             "targets",
             "the scale of the targets keeps the network behind",
             f"mean {y.mean():.3g}, deviation {y.std():.3g}",
-            **signals.effect_of(cure),
+            proof=signals.proof(cure),
         )
 
 
@@ -72,7 +72,7 @@ def scaled_inputs(
         evidence,
         f"mean up to {mean:.4g}, deviation up to {deviation:.4g}",
         confidence=confidence,
-        **signals.effect_of(trial),
+        proof=signals.proof(trial),
     )
 
 
@@ -95,8 +95,14 @@ def penalty(signals: Signals) -> Iterator[Finding]:
         if np.nanmin(steps.penalty) < 0:
             evidence = "the penalty is negative: it rewards large weights"
             specific = {"remedy": "add the penalty to the loss, do not subtract it"}
-    specific |= signals.effect_of(cure)
-    yield fault("excessive_regularization", where, evidence, measured, **specific)
+    yield fault(
+        "excessive_regularization",
+        where,
+        evidence,
+        measured,
+        proof=signals.proof(cure),
+        **specific,
+    )
 
 
 def noise(signals: Signals) -> Iterator[Finding]:
@@ -113,7 +119,7 @@ def noise(signals: Signals) -> Iterator[Finding]:
         "training mode",
         f"{share:.0%} of what tells the outputs of two rows apart is drawn at random",
         f"{share:.0%} of the variance of the outputs in training mode",
-        **signals.effect_of(quiet),
+        proof=signals.proof(quiet),
     )
 
 
@@ -131,7 +137,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "the steps overshoot",
             update,
             remedy=f"divide the learning rate by {1 / low.change.rate:.0f}",
-            **signals.effect_of(low),
+            proof=signals.proof(low),
         )
     elif not high and not longer and signals.stands:
         yield fault(
@@ -148,7 +154,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "epochs",
             "the run ends before the network has learned",
             f"{len(signals.steps.loss)} steps, {update}",
-            **signals.effect_of(longer),
+            proof=signals.proof(longer),
         )
     elif high:
         yield fault(
@@ -156,7 +162,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "optimizer",
             "the steps are too small for the run",
             f"{len(signals.steps.loss)} steps, {update}",
-            **signals.effect_of(high),
+            proof=signals.proof(high),
         )
 
 
@@ -165,10 +171,10 @@ def summed_loss(signals: Signals, slower: Trial) -> Finding:
     batch = signals.measurements.trainer.batch
     return fault(
         "loss_summed_over_batch",
-        "loss",
+        signals.exchanges.start.loss_line,
         f"the loss is a sum over rows, so every step is {batch} times as large",
         "a batch repeated has twice the loss",
-        **signals.effect_of(slower),
+        proof=signals.proof(slower),
     )
 
 
@@ -194,7 +200,7 @@ def huge_batch(signals: Signals) -> Iterator[Finding]:
             healthy="more steps, of fewer rows",
             remedy=f"batch_size={BATCH}",
             confidence=0.8,
-            **signals.effect_of(cure),
+            proof=signals.proof(cure),
         )
 
 
@@ -210,7 +216,7 @@ def not_over(signals: Signals) -> Iterator[Finding]:
             f"{planned} steps",
             remedy="ten times the epochs",
             confidence=0.5,
-            **signals.effect_of(further),
+            proof=signals.proof(further),
         )
     elif max(signals.input_scale) > bound("huge inputs") and signals.saturated_first:
         yield scaled_inputs(
@@ -246,7 +252,7 @@ def another_start(signals: Signals) -> Iterator[Finding]:
         f"root mean square {own[name]:.2g}",
         healthy=f"{other[name]:.2g}",
         confidence=0.8,
-        **signals.effect_of(cure),
+        proof=signals.proof(cure),
     )
 
 
@@ -313,7 +319,7 @@ def frozen(signals: Signals) -> Iterator[Finding]:
             "updates of 0",
             remedy="let the optimizer have all parameters, or start from ones that were trained",
             confidence=0.9,
-            **signals.effect_of(cure),
+            proof=signals.proof(cure),
         )
 
 
@@ -337,7 +343,7 @@ def turned(signals: Signals) -> Iterator[Finding]:
             f"{max(signals.reached, 0):.2f} as it is",
             remedy="a minus in front of what is to grow: loss = -log_likelihood",
             confidence=0.9,
-            **signals.effect_of(cure),
+            proof=signals.proof(cure),
         )
 
 
@@ -356,7 +362,7 @@ def head(signals: Signals) -> Iterator[Finding]:
             + ("" if better is raw else ", and the loss that goes with it"),
             f"{max(signals.reached, 0):.2f} with it",
             confidence=0.7,
-            **signals.effect_of(better),
+            proof=signals.proof(better),
         )
     elif loss:
         yield fault(
@@ -365,7 +371,7 @@ def head(signals: Signals) -> Iterator[Finding]:
             "the loss keeps the network behind",
             f"{max(signals.reached, 0):.2f} with it",
             confidence=0.7,
-            **signals.effect_of(loss),
+            proof=signals.proof(loss),
         )
 
 
@@ -382,7 +388,7 @@ def activation(signals: Signals) -> Iterator[Finding]:
             "the hidden activation keeps the network behind",
             first.activation or "none",
             confidence=0.7,
-            **signals.effect_of(cure),
+            proof=signals.proof(cure),
         )
 
 
@@ -403,7 +409,7 @@ def trusted_optimizer(signals: Signals) -> Iterator[Finding]:
         f"update {signals.update_ratio:.1e} of the weights a step",
         remedy=f"optax.chain(optax.clip_by_global_norm(1.0), optax.adam({rate:g}))",
         confidence=0.6,
-        **signals.effect_of(cure),
+        proof=signals.proof(cure),
     )
 
 
@@ -429,7 +435,7 @@ def capacity(signals: Signals) -> Iterator[Finding]:
             f"layers {wider.skill:.2f}{signals.batches_in_words}",
             f"narrowest layer of {min(widths)} units",
             confidence=0.8,
-            effect=wider.skill,
+            proof=signals.proof(wider),
         )
 
 

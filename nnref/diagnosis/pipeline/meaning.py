@@ -17,6 +17,7 @@ from nnref.diagnosis.judge.split_checks import Split, unlearnable
 from nnref.diagnosis.pipeline.loaded import Loaded
 from nnref.diagnosis.pipeline.numbers import of_targets
 from nnref.diagnosis.pipeline.origins import origins
+from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.thresholds import bound
 
 LAGS = (1, -1, 2, -2, 3, -3)  # rows by which targets may have slipped; a batch, too
@@ -186,8 +187,12 @@ def turned(loaded: Loaded, rows: Rows) -> Iterator[Finding]:
                 f"{is_turned.mean():.0%} of the rows come {words}, with the target that they had "
                 f"before; a model of the raw rows says of them that {edit.differs}",
                 f"it reaches {numbers.inside:.2f} on raw rows, {numbers.across:.2f} on these",
-                proof=f"with targets so edited, {edit.skill:.2f}: {edit.remedy}, for yv the "
-                "targets of these rows",
+                proof=Proof(
+                    f"with targets so edited, {edit.skill:.2f}: {edit.remedy}, for yv the targets "
+                    "of these rows",
+                    before=(numbers.across,),
+                    after=(edit.skill,),
+                ),
             )
             return
 
@@ -240,7 +245,11 @@ def channels(loaded: Loaded) -> Iterator[Finding]:
                 f"{differs}: neighbouring pixels are alike in the raw rows, and not as loaded",
                 f"likeness of neighbours {likeness(x):.2f}, of the raw rows {likeness(raw):.2f}",
                 remedy=remedy.replace("xv", "x"),
-                proof=f"in the order that the remedy restores it is {likeness(other):.2f}",
+                proof=Proof(
+                    f"in the order that the remedy restores it is {likeness(other):.2f}",
+                    before=(likeness(x),),
+                    after=(likeness(other),),
+                ),
             )
             return
 

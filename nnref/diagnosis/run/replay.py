@@ -6,7 +6,8 @@ import jax
 
 from nnref.diagnosis.program.birth import Birth, birth_of
 from nnref.diagnosis.program.updates import of_schedule
-from nnref.diagnosis.run.trials import Change, Trainer
+from nnref.diagnosis.run.changes import Change
+from nnref.diagnosis.run.trials import Trainer
 from nnref.parts.chain import updated
 from nnref.training.train import TrainState, objective_of
 

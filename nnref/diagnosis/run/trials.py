@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.budget import Budget
+from nnref.diagnosis.run.changes import Change, End, changed, scaled
 from nnref.parts.schedules import PlateauState
 from nnref.training import train
 from nnref.training.probes import StepParts, all_finite, leaf_cosines, leaf_norms
@@ -28,29 +28,6 @@ FEW = 2
 OPERATION = 2e-7  # seconds that an operation takes beside its arithmetic, in a compiled epoch
 STEP = 1e-5  # and that a step takes there
 CALL = 5e-4  # seconds that a step takes which is called from Python
-
-
-class Change(NamedTuple):
-    """What a run does differently: factors on updates and penalty, and which of the data sets.
-
-    The penalty is the one in the loss, and the decay of the weights in the optimizer. An
-    experiment's rule to stop holds for the first data set, to which the validation rows belong.
-    """
-
-    rate: Any = 1.0
-    penalty: Any = 1.0
-    inputs: Any = 0
-    targets: Any = 0
-    stops: Any = True
-
-
-class Trial(NamedTuple):
-    """A run with something changed: its skill at the end on training and on validation rows."""
-
-    name: str
-    change: Change
-    skill: float
-    valid: float | None
 
 
 class Step(NamedTuple):
@@ -141,48 +118,6 @@ def by_leaf(step: StepParts) -> Step:
 def goes_on(state: TrainState, change: Change) -> TrainState:
     """The state of a run that goes on whatever happens, unless the rule to stop holds for it."""
     return state._replace(running=state.running | ~change.stops)
-
-
-def scaled(hyperparameters: Mapping[str, Any], change: Change) -> dict[str, Any]:
-    """The hyperparameters of an experiment with factors on its rates and its penalties."""
-    factors = {"learning_rate": change.rate, "adam_learning_rate": change.rate}
-    factors |= dict.fromkeys(("weight_decay", "l1", "l2"), change.penalty)
-    return {
-        path: number * factors.get(path.rpartition(".")[2], 1)
-        for path, number in hyperparameters.items()
-    }
-
-
-def changed(
-    functions: Functions, optimizer: Any, change: Change, decay: Sequence[float]
-) -> tuple[Functions, Any]:
-    """A user's functions and optimizer with factors on what it adds to the weights and to the loss.
-
-    Args:
-        functions: of the run.
-        optimizer: of the run.
-        change: what is different, as numbers or traced.
-        decay: the share of each parameter that a step takes away, whatever the gradient; () where
-            it takes nothing.
-    """
-    penalty = functions.penalty
-    if penalty is not None:
-        functions = functions._replace(penalty=lambda params: change.penalty * penalty(params))
-    inner = optax.with_extra_args_support(optimizer)
-
-    def update(updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
-        updates, state = inner.update(updates, state, params, **extra)
-        if decay:
-            shares = jax.tree.unflatten(jax.tree.structure(params), decay)
-            updates = jax.tree.map(
-                lambda u, share, p: u + ((1 - change.penalty) * share * p).astype(u.dtype),
-                updates,
-                shares,
-                params,
-            )
-        return jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates), state
-
-    return functions, optax.GradientTransformationExtraArgs(optimizer.init, update)
 
 
 class Trainer:
@@ -361,9 +296,11 @@ class Trainer:
                 break
         return carry, jax.tree.map(lambda *parts: np.stack(parts), *steps), np.array(losses)
 
-    def run(self, network: tuple[Tree, Tree], *, work: float = np.inf) -> Run:
+    def run(
+        self, network: tuple[Tree, Tree], *, work: float = np.inf, seed: int | None = None
+    ) -> Run:
         """Train as the user would, from this network, with so much work at most."""
-        carry, change = self.start(network), self.change(Change())
+        carry, change = self.start(network, seed), self.change(Change())
         x, y = self.recipe.train
         data = self.data(x[None], y[None], carry.state)
         snapshots = [(0, *network)]
@@ -388,19 +325,21 @@ class Trainer:
         network = train.networks(carry.state)
         return Run(steps, snapshots, carry, planned, network, np.concatenate(losses))
 
-    def longer(self, run: Run, factor: int) -> tuple[Tree, Tree] | None:
-        """Parameters and state after `factor` times the run; None where the work is too much."""
+    def longer(self, run: Run, factor: int) -> End | None:
+        """The end of `factor` times the run; None where the work is too much."""
         carry, change, taken = run.carry, self.change(Change()), len(run.steps.loss)
         work = (factor * run.planned - taken) * self.work_of_a_step
         if not self.budget.affords(work):
             return None
         x, y = self.recipe.train
         data = self.data(x[None], y[None], carry.state)
+        losses = [np.asarray(run.losses)]
         while taken < factor * run.planned and carry.state.running:
-            carry, part, _ = self.advance(carry, data, change, factor * run.planned - taken)
+            carry, part, each = self.advance(carry, data, change, factor * run.planned - taken)
             taken += len(part.loss)
+            losses.append(each)
         self.budget.spend(work)
-        return train.networks(carry.state)
+        return End(train.networks(carry.state), np.concatenate(losses))
 
     def trials(
         self,
@@ -409,7 +348,7 @@ class Trainer:
         changes: list[Change],
         networks: list[tuple[Tree, Tree]],
         seeds: Sequence[int | None] | None = None,
-    ) -> list[tuple[Tree, Tree] | None]:
+    ) -> list[End | None]:
         """Train once for every change, from the network that goes with it.
 
         All train in one program, unless to run them one after the other, by the program of the run,
@@ -423,8 +362,8 @@ class Trainer:
             seeds: of each; None for the user's.
 
         Returns:
-            The network where each ended, after as many steps as the run itself took. None stands
-            for one whose work was too much for what is left: the first ones go first.
+            Where each ended, after as many steps as the run itself took. None stands for one whose
+            work was too much for what is left: the first ones go first.
         """
         seeds = seeds or [None] * len(networks)
         carries = [self.start(*begun) for begun in zip(networks, seeds, strict=True)]
@@ -451,25 +390,26 @@ class Trainer:
 
     def one_by_one(
         self, inputs: Any, targets: Any, changes: list[Change], carries: list[Carry]
-    ) -> list[tuple[Tree, Tree]]:
+    ) -> list[End]:
         """Trials by the program of the run."""
         ended = []
         for change, carry in zip(changes, carries, strict=True):
             own = inputs[change.inputs][None], targets[change.targets][None]
             data = self.data(*own, carry.state)
             factors = self.change(change)._replace(inputs=0, targets=0)
-            taken = 0
+            taken, losses = 0, [np.zeros(0)]
             while taken < self.length and carry.state.running:
-                carry, steps, _ = self.advance(carry, data, factors, self.length - taken)
+                carry, steps, each = self.advance(carry, data, factors, self.length - taken)
                 taken += len(steps.loss)
+                losses.append(each)
                 if not steps.finite[-1].all():
                     break  # nothing comes back from infinity
-            ended.append(self.left(carry, change))
+            ended.append(End(self.left(carry, change), np.concatenate(losses)))
         return ended
 
     def together(
         self, inputs: Any, targets: Any, changes: list[Change], carries: list[Carry]
-    ) -> list[tuple[Tree, Tree]]:
+    ) -> list[End]:
         """Trials in one program."""
         data = self.data(inputs, targets, carries[0].state)
         many = jax.jit(jax.vmap(self._chunk, in_axes=(0, None, 0)))
@@ -479,7 +419,13 @@ class Trainer:
             return jax.tree.map(lambda *parts: jnp.stack(parts), *trees)
 
         carry, change = stack(*carries), stack(*map(self.change, changes))
+        shown = []
         for _ in range(-(-self.length // (self.chunk_epochs * self.steps_per_epoch))):
-            carry, _ = many(carry, data, change)
-        ends = jax.device_get(jax.jit(jax.vmap(self.left))(carry, change))
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], ends) for i in range(len(changes))]
+            carry, (_, *losses) = many(carry, data, change)
+            shown.append(losses)
+        ends, shown = jax.device_get((jax.jit(jax.vmap(self.left))(carry, change), shown))
+        losses, active = (np.concatenate(part, axis=1) for part in zip(*shown, strict=True))
+        return [
+            End(jax.tree.map(lambda leaf, i=i: leaf[i], ends), losses[i][active[i]])
+            for i in range(len(changes))
+        ]

@@ -63,6 +63,7 @@ class Table(Block):
     _: KW_ONLY
     folded: bool = False  # shown when it is asked for
     numbers: bool = True  # aligned to the right
+    headless: bool = False  # two columns of words that need no titles
     note: str = ""  # how to read it
 
 
@@ -74,6 +75,23 @@ class Code(Block):
     text: str
     _: KW_ONLY
     folded: bool = False
+
+
+class Bar(NamedTuple):
+    """A value from 0 to 1 as a bar; less is drawn as 0, and its figure says so."""
+
+    label: str
+    value: float
+    colour: int = 0
+
+
+@dataclass
+class Bars(Block):
+    """Values from 0 to 1 by name, to be compared."""
+
+    caption: str
+    bars: Sequence[Bar]
+    note: str = ""
 
 
 class Image(NamedTuple):

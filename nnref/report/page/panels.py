@@ -166,7 +166,13 @@ def chart_panels(title: str, chart: Chart) -> list[Panel]:
 
 
 def heat_map(
-    title: str, alt: str, values: np.ndarray, epochs: np.ndarray, layers: Sequence[str], log: bool
+    title: str,
+    alt: str,
+    values: np.ndarray,
+    epochs: np.ndarray,
+    layers: Sequence[str],
+    log: bool,
+    x_label: str = "epoch",
 ) -> Panel:
     """A measure of each layer, (n, layers), the first layer at the top, over the epochs, (n,).
 
@@ -189,7 +195,7 @@ def heat_map(
             **({} if log else {"vmin": 0, "vmax": max(finite.max(initial=0), 0.01)}),
         )
         names_on(axes.yaxis, layers)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(x_label)
         if len(epochs) > 1:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         else:

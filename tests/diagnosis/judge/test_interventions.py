@@ -9,6 +9,7 @@ import optax
 import pytest
 from networks import X, linear, recipe_of, task
 
+from nnref.diagnosis.judge.exchanges import Exchanges
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import Recipe
@@ -102,9 +103,28 @@ def test_a_trial_is_made_again_from_two_other_seeds():
     pairs = made.repeated(made.trials["rate x10"])
     assert len(pairs) == 2
     for before, after in pairs:
-        assert after > before + 0.2
-    assert pairs[0] != pairs[1]
+        assert after.skill > before.skill + 0.2
+        assert after.losses[-1] < before.losses[-1] < before.losses[0]
+        assert len(before.losses) == len(after.losses) == 10
+    assert pairs[0][0].skill != pairs[1][0].skill
     again = made.repeated(made.trials["initialization"])
-    assert len(set(again)) == 2
-    assert [before for before, _ in again] == [before for before, _ in pairs]
-    assert made.repeated(made.trials["longer"]) == []
+    assert len({after.skill for _, after in again}) == 2
+    assert [own.skill for own, _ in again] == [own.skill for own, _ in pairs]
+
+
+def test_a_longer_run_and_an_exchange_are_made_again_from_other_seeds():
+    """The run of such a pair is the run of that seed, whatever it is held against."""
+
+    def init(key):
+        return {"w": jax.random.normal(key, (3, 1))}, {}
+
+    made = tried(replace(linear(), init=init, optimizer=optax.sgd(2e-3), epochs=10))
+    exchanged = Exchanges(made).optimizer
+    pairs = made.repeated(made.trials["rate x10"])
+    for trial in (made.trials["longer"], exchanged["optimizer x10"]):
+        again = made.repeated(trial)
+        for (own, after), (known, _) in zip(again, pairs, strict=True):
+            assert own.skill == pytest.approx(known.skill, abs=1e-5)
+            assert after.skill > own.skill + 0.05
+        if trial.name == "longer":
+            assert [len(after.losses) for _, after in again] == [50, 50]

@@ -125,15 +125,6 @@ def test_a_gradient_that_learned_all_from_another_start_is_not_wrong(start, caus
     assert said == (causes or ["wrong_gradient"])
 
 
-@pytest.mark.parametrize(("with_it", "confidence"), [(0.9, 1.0), (0.1, 0.5)])
-def test_what_holds_from_one_seed_alone_is_less_sure(with_it, confidence):
-    made = case(reached=0.1, rate_x10=0.9, again=[(0.05, with_it), (0.15, with_it)])
-    (found,) = decide(made, [])
-    assert found.cause == "learning_rate_too_low"
-    assert found.confidence == confidence
-    assert f"from three seeds, 0.05 to 0.15 without, {with_it:.2f} to 0.90 with it" in found.proof
-
-
 @pytest.mark.parametrize(
     ("run", "learns"),
     [

@@ -172,7 +172,7 @@ def test_the_remedy_when_typed_mends_it():
     yv = {"yv": (VALID[1] + 3) % 10, "np": np}
     exec(first.remedy, yv)
     np.testing.assert_array_equal(yv["yv"], VALID[1])
-    assert "from -0." in first.proof
+    assert "from -0." in str(first.proof)
     assert "inside the validation rows" in first.measured
 
 

@@ -13,8 +13,9 @@ import nnref
 from nnref.diagnosis.api import from_experiment
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run import trials
+from nnref.diagnosis.run.changes import Change
 from nnref.diagnosis.run.starts import first_network
-from nnref.diagnosis.run.trials import Change, Trainer
+from nnref.diagnosis.run.trials import Trainer
 
 X = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 Y = X[:, :1] - 2 * X[:, 1:2]
@@ -141,8 +142,11 @@ def test_runs_one_after_the_other_end_where_they_end_together(monkeypatch):
         monkeypatch.setattr(trials, "WORTH", worth)
         ended.append(trainer.trials(x, y, changes, [start] * len(changes)))
     for alone, together in zip(*ended, strict=True):
-        np.testing.assert_allclose(alone[0]["w"], together[0]["w"], rtol=1e-5)
-    assert len({str(alone[0]["w"]) for alone in ended[0]}) == len(changes)
+        ends = alone.network[0]["w"], together.network[0]["w"]
+        np.testing.assert_allclose(*ends, rtol=1e-5)
+        np.testing.assert_allclose(alone.losses, together.losses, rtol=1e-5)
+        assert len(alone.losses) == 10
+    assert len({str(alone.network[0]["w"]) for alone in ended[0]}) == len(changes)
 
 
 def test_a_trial_of_an_experiment_scales_its_rate_and_its_decay(tmp_path):
@@ -153,7 +157,7 @@ def test_a_trial_of_an_experiment_scales_its_rate_and_its_decay(tmp_path):
     recipe = from_experiment(path)
     network, sets = first_network(recipe), [part[None] for part in recipe.train]
     change = Change(rate=0.1, penalty=0.0)
-    ((params, _),) = Trainer(recipe).trials(*sets, [change], [network])
+    (((params, _), _),) = Trainer(recipe).trials(*sets, [change], [network])
     other = {"optimizer": given["optimizer"] | {"learning_rate": 0.01}, "regularization": {}}
     path.write_text(json.dumps(given | other))
     theirs = nnref.run(path, logbook=None).params
@@ -176,8 +180,9 @@ def test_a_rule_to_stop_holds_for_the_data_that_its_validation_rows_belong_to(mo
     for worth in (1e9, 0.0):
         monkeypatch.setattr(trials, "WORTH", worth)
         own, other = trainer.trials(*sets, changes, [solved] * 2)
-        np.testing.assert_array_equal(own[0]["w"], solved[0]["w"])
-        assert np.abs(other[0]["w"] - solved[0]["w"]).max() > 0.1
+        np.testing.assert_array_equal(own.network[0]["w"], solved[0]["w"])
+        assert np.abs(other.network[0]["w"] - solved[0]["w"]).max() > 0.1
+        assert (len(own.losses), len(other.losses)) == (2, 12)
 
 
 def test_a_line_search_is_given_the_loss_with_its_penalty():

@@ -7,8 +7,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from diagnoses import FAULT, MEASURES
 from logbooks import EXPERIMENT, write_page
 
+from nnref.diagnosis.findings import Findings
 from nnref.experiment.experiment import Experiment
 from nnref.logbook import pages
 from nnref.logbook.pages import page_at
@@ -303,3 +305,23 @@ def test_lines_take_the_colours_of_a_dark_screen(browser, report):
 
     assert colours(False) == {"#2f5fd0", "#c2410c"}
     assert colours(True) == {"#7aa2ff", "#ff9d5c"}
+
+
+def test_a_diagnosis_fits_its_screen_and_a_frame_of_a_notebook(browser, tmp_path):
+    found = Findings((FAULT,), ("the data",), measures=MEASURES, learns=False)
+    path = found.to_html(tmp_path / "why.html")
+    for width in (390, 1280):
+        for dark in (False, True):
+            page = shown(browser, path, width, dark)
+            assert page.execute_script("return document.documentElement.scrollWidth") <= width
+            drawn = "return [...document.querySelectorAll('td.bar i')].map(b => b.offsetWidth)"
+            before, after = page.execute_script(drawn)[:2]
+            assert after == pytest.approx(9 * before, abs=9), "skills of 0.1 and 0.9"
+    assert page.get_log("browser") == []
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<meta charset='utf-8'>{found._repr_html_()}")
+    shown(browser, notebook).switch_to.frame(0)
+    browser.find_element(By.LINK_TEXT, "Layers over the run").click()
+    assert browser.execute_script("return document.URL") == "about:srcdoc#layers"
+    assert browser.execute_script("return document.title") == "Diagnosis"
+    browser.switch_to.default_content()

@@ -110,6 +110,7 @@ def case(
     exchanged=None,
     again=None,
     takes=(0.1, 0.1, 0.1),
+    states=({}, {}),
     **tried,
 ):
     """A run that reached so much, of a network of three layers, and what was tried beside it."""
@@ -151,12 +152,12 @@ def case(
         decay=takes,
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
-        initial=(first, {}),
+        initial=(first, states[0]),
         start=start or look(),
         end=end or look(),
         run=Run(
             history(np.linspace(1, 0.9, STEPS)) if steps is None else steps,
-            [(0, first, {}), (STEPS, last, {})],
+            [(0, first, states[0]), (STEPS, last, states[1])],
             None,
             STEPS if steps is None else len(steps.loss),
         ),

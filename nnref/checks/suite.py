@@ -9,6 +9,7 @@ import numpy as np
 
 from nnref.checks import network, rows
 from nnref.checks.subject import NotApplicable, Subject, subject
+from nnref.training.compilation import usual_settings
 
 Call = Callable[..., dict[str, Any]]
 NETWORK: dict[str, Call] = {
@@ -49,6 +50,7 @@ def in_figures(measured: dict[str, Any]) -> str:
     return ", ".join(parts[:4]) + (", ..." if len(parts) > 4 else "")
 
 
+@usual_settings()
 def check(task: Any = None, **arguments: Any) -> Checked:
     """Check every property of a network and its data that can be asked.
 

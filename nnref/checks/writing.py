@@ -9,6 +9,7 @@ from nnref.checks import network, rows
 from nnref.checks.subject import NotApplicable, Subject, subject
 from nnref.checks.suite import LEARNS, NETWORK, Call, calls_of
 from nnref.errors import UserError
+from nnref.training.compilation import usual_settings
 
 GAIN = 0.1  # of skill, that a later run may lack: the noise of another version or machine
 WITHIN = 0.3  # of a signal or a loss: what another draw of the same start changes
@@ -32,6 +33,7 @@ def subject():
 '''
 
 
+@usual_settings()
 def unit_tests(task: str, path: str | Path) -> list[str]:
     """Write the tests of a network; the names of the properties that they test.
 

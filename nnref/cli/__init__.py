@@ -12,6 +12,15 @@ from nnref.cli.grammar import parsed
 from nnref.errors import UserError, printable
 
 INTERRUPTED = 130
+# Settings of JAX that are about the lines of a program of one's own, and stop those of nnref.
+STOPS = (
+    "JAX_DEBUG_INFS",
+    "JAX_DEBUG_NANS",
+    "JAX_DISABLE_JIT",
+    "JAX_NUMPY_DTYPE_PROMOTION",
+    "JAX_NUMPY_RANK_PROMOTION",
+    "JAX_TRANSFER_GUARD",
+)
 # What the machine refuses, and is no mistake in nnref: a full disk, a folder that is read-only.
 OF_THE_MACHINE = {
     errno.ENOSPC,
@@ -30,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     The exit code is 0, 1 (did not hold), 2 (a user's mistake), 3 (nnref's own) or 130.
     """
+    for name in STOPS:  # before JAX is imported
+        os.environ.pop(name, None)
     sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     warnings.showwarning = show_warning
     options = parsed(sys.argv[1:] if arguments is None else arguments)
@@ -51,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in OF_THE_MACHINE:
             raise
         print(f"nnref: {printable(of_the_machine(error))}", file=sys.stderr)
+        return 2
+    except (RuntimeError, AssertionError):
+        from nnref.training.compilation import platform_missing
+
+        missing = platform_missing()
+        if not missing:
+            raise
+        print(f"nnref: {printable(missing)}", file=sys.stderr)
         return 2
 
 

@@ -22,18 +22,18 @@ from nnref.diagnosis.judge.measurements import Measurements, quietly
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program import checks as program
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.broken import broken
+from nnref.diagnosis.program.broken import broken, broken_program
 from nnref.diagnosis.program.sequences import aligned
-from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty
+from nnref.diagnosis.recipe import Recipe, for_any_rows, no_penalty, one_array
 from nnref.diagnosis.run import bare_loss
 from nnref.diagnosis.run.history import diagnosed, history_of
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment, read
-from nnref.parts.chain import updated
 from nnref.training import setup
 from nnref.training.adapters.losses import batch_loss
 from nnref.training.adapters.models import fractions_of, optax_of
+from nnref.training.compilation import usual_settings
 from nnref.training.task import Functions, Task
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
@@ -43,6 +43,7 @@ DEFAULTS = {"optimizer": optax.adam(1e-3), "batch_size": 32, "epochs": 20, "pena
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
+@usual_settings()
 def diagnose(
     task: Any = None,
     *,
@@ -230,6 +231,9 @@ def refuse(recipe: Recipe) -> None:
     rows = len(recipe.train[0])
     if rows < 2:
         raise UserError(f"diagnose: {rows} training row; two different ones are the least")
+    for name, part in zip(("inputs", "targets"), recipe.train, strict=True):
+        if not part.size:
+            raise UserError(f"diagnose: the {name} have shape {part.shape}: no row holds a number")
     for name, given in (("batch_size", recipe.batch_size), ("epochs", recipe.epochs)):
         if not isinstance(given, int | np.integer) or given < 1:
             raise UserError(f"diagnose: {name} is {given!r}; it is a whole number from 1 up")
@@ -306,7 +310,7 @@ def with_predictions(
     try:
         told = tuple(predictions.check(of_rows, unscale, recipe.train, kind))
     except Exception as error:  # whatever the user's functions raise is a finding
-        told = (broken(error),)
+        told = (broken(error, "predict"),)
     return replace(found, found=(*told, *found), checked=(*found.checked, "your predictions"))
 
 
@@ -319,7 +323,7 @@ def with_trained(found: Findings, recipe: Recipe, trained: Any) -> Findings:
     reached = found.measures.get("skill on training rows")
     if trained is None or reached is None:
         return found
-    measured = Measurements(aligned(for_any_rows(recipe)))
+    measured = Measurements(aligned(for_any_rows(one_array(recipe))))
     told = tuple(ended.check(measured, trained, reached))
     checked = (*found.checked, "what your loop ended with")
     return replace(found, found=(*told, *found), checked=checked)
@@ -347,31 +351,6 @@ def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:
         )
 
 
-def plain_step(recipe: Recipe) -> Any:
-    """One step as a user would write it, and the answers for a few validation rows.
-
-    Raises:
-        Exception: what the user's own functions raise.
-    """
-    x, y = (jnp.asarray(part[: recipe.batch_size]) for part in recipe.train)
-
-    def step(key: Any) -> Any:
-        params, state = recipe.init(key)
-
-        def objective(params: Any) -> Any:
-            outputs, _ = recipe.apply(params, state, x, key, True)
-            return jnp.sum(recipe.loss(outputs, y)) + jnp.sum(recipe.penalty(params))
-
-        gradient = jax.grad(objective)(params)
-        updates, _ = updated(recipe.optimizer, gradient, recipe.optimizer.init(params), params)
-        return optax.apply_updates(params, updates), state
-
-    params, state = jax.eval_shape(step, jax.random.key(0))
-    if recipe.valid is not None:
-        rows = jnp.asarray(recipe.valid[0][: recipe.batch_size])
-        jax.eval_shape(lambda p, s: recipe.apply(p, s, rows, None, False), params, state)
-
-
 def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = quietly) -> Findings:
     """All checks of a recipe, and the verdict.
 
@@ -381,18 +360,11 @@ def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = q
     refused: list[str] = []
     structural: list[Finding] = []
     mistakes: list[str] = []
+    cannot_run = broken_program(recipe)
+    if cannot_run is not None:
+        return Findings((cannot_run,), ("that the program runs",))
     try:
-        plain_step(recipe)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the user's functions raise is what was found
-        return Findings((broken(error),), ("that the program runs",))
-    try:
-        measured = Measurements(aligned(for_any_rows(recipe)), effort, progress)
-        penalty = jax.eval_shape(recipe.penalty, measured.initial[0])
-        if np.shape(penalty):
-            shape = np.shape(penalty)
-            raise UserError(f"diagnose: penalty(params) has shape {shape}; it is one number")
+        measured = Measurements(aligned(for_any_rows(one_array(recipe))), effort, progress)
         progress("reading the program")
         structural = program.check(measured.recipe, *measured.initial, refused, mistakes)
         signals = Signals(measured, Interventions(measured), mistakes)
@@ -404,6 +376,8 @@ def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = q
         return Findings(found, checked, impossibles, figures, learns, tuple(mistakes))
     except UserError:
         raise
+    except jax.errors.UnexpectedTracerError as error:  # met where the function is compiled
+        return Findings((broken(error),), ("that the program runs",))
     except Exception as error:
         found = tuple(under_their_cause(structural))
         return Findings(found, (), tuple(refused), mistakes=(*mistakes, mistake(error)))

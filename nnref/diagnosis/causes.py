@@ -125,6 +125,12 @@ CAUSES: dict[str, Cause] = {
         "a loss that falls as outputs come near the targets",
         "a cross-entropy for classes, a squared error for values",
     ),
+    # Before the next: an index outside of a table gives NaN.
+    "inputs_ignored": Cause(
+        "the network does not look at the inputs that carry the answer",
+        "outputs that change with every input that matters",
+        "look at the mask, the step or the index by which the inputs are read",
+    ),
     "numerical_instability": Cause(
         "a logarithm, root or division at the edge of its domain",
         "finite",
@@ -134,11 +140,6 @@ CAUSES: dict[str, Cause] = {
         "the updates climb",
         "below 0",
         "a positive learning rate, and params + updates as optax.apply_updates does",
-    ),
-    "inputs_ignored": Cause(
-        "the network does not look at the inputs that carry the answer",
-        "outputs that change with every input that matters",
-        "look at the mask, the step or the index by which the inputs are read",
     ),
     "wrong_gradient": Cause(
         "the gradient is not the slope of the loss",
@@ -177,7 +178,7 @@ CAUSES: dict[str, Cause] = {
         "compute in bfloat16, and keep parameters and updates in float32",
     ),
     "batch_statistics_not_updated": Cause(
-        "the running statistics stay at their start",
+        "the running statistics are not those of the batches",
         "a running mean of the batches",
         "return the new state from apply and carry it to the next step",
     ),

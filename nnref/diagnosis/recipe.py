@@ -81,6 +81,29 @@ class Recipe:
         return Plan(self.batch_size, self.epochs, self.evaluate_every, self.stop, self.shuffle)
 
 
+def one_array(recipe: Recipe) -> Recipe:
+    """The same recipe; outputs that are a tree of one array, such as a dict, are that array."""
+    x = recipe.train[0][: recipe.batch_size]
+
+    def outputs_at(key: Any) -> Any:
+        return recipe.apply(*recipe.init(key), x, key, True)[0]
+
+    outputs = jax.eval_shape(outputs_at, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(outputs)
+    if len(leaves) != 1 or outputs is leaves[0]:
+        return recipe
+
+    def apply(params: Any, state: Any, x: Any, key: Any, train: bool) -> tuple[Any, Any]:
+        outputs, state = recipe.apply(params, state, x, key, train)
+        return jax.tree.leaves(outputs)[0], state
+
+    def of_the_tree(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return lambda outputs, y: function(jax.tree.unflatten(tree, [outputs]), y)
+
+    metric = None if recipe.metric is None else of_the_tree(recipe.metric)
+    return replace(recipe, apply=apply, loss=of_the_tree(recipe.loss), metric=metric, setup=None)
+
+
 def for_any_rows(recipe: Recipe) -> Recipe:
     """The same recipe; an `apply` that takes whole batches alone then takes any number of rows.
 

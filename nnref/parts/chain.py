@@ -1,6 +1,7 @@
 """The chain: every part of a step, in one fixed order, as one optax transformation."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -121,8 +122,9 @@ def updated(
 ) -> tuple[Tree, Tree]:
     """The updates of an optimizer, which are added to the parameters, and its new state.
 
-    Line searches and schedules that watch the loss get it, too, with its value at `params`; without
-    a loss the linear function that has this gradient.
+    Line searches and schedules that watch the loss get it, too, with its value at `params`, and the
+    sharpness-aware ones its gradient elsewhere; without a loss all of them get the linear function
+    that has this gradient.
     """
 
     def linear(params: Tree) -> Array:
@@ -134,6 +136,21 @@ def updated(
     loss = linear if loss is None else loss
     value = loss(params) if value is None else value
     extra = {"value": value, "grad": gradient, "value_fn": loss}
+    extra["grad_fn"] = lambda params, step: jax.grad(loss)(params)
+    return updated_by(optimizer, gradient, opt_state, params, extra)
+
+
+def updated_by(
+    optimizer: Any, gradient: Tree, opt_state: Tree, params: Tree, extra: Mapping[str, Any]
+) -> tuple[Tree, Tree]:
+    """The updates of an optimizer, which is told as much of `extra` as it takes.
+
+    `grad_fn` goes to those alone that name it: line searches refuse what they do not know.
+    """
+    takes = inspect.signature(optimizer.update).parameters
+    whatever = any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    taken = {*takes, *(extra if whatever else ())} - ({"grad_fn"} - {*takes})
+    extra = {name: given for name, given in extra.items() if name in taken}
     return optimizer.update(gradient, opt_state, params, **extra)
 
 

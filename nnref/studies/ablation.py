@@ -39,6 +39,7 @@ from nnref.studies.run import measures_of, refuse_unknown
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_page import known
 from nnref.studies.sweep_record import SweepPlan, SweepResult, plan_sweep
+from nnref.training.compilation import usual_settings
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def read_protocol(path: str | Path) -> Protocol:
     return Protocol(plan, axis, members, metric_of(plan))
 
 
+@usual_settings()
 def ablate(
     protocol: Protocol | str | Path,
     *,

@@ -19,6 +19,7 @@ from nnref.logbook.verdicts import judge
 from nnref.studies.listeners import SweepListener
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_record import plan_of_content
+from nnref.training.compilation import usual_settings
 
 HELPS = 0.9  # a larger network helps where its loss is less than this share of the best before
 
@@ -74,6 +75,7 @@ class Crawl:
         return f"the smallest that reaches the claim: {self.smallest.name}, {parameters}; {last}"
 
 
+@usual_settings()
 def crawl(
     path: str | Path, *, widest: int = 128, deepest: int = 3, listener: SweepListener | None = None
 ) -> Crawl:

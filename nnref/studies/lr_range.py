@@ -17,6 +17,7 @@ from nnref.studies.listeners import SweepListener
 from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_record import plan_of_content
+from nnref.training.compilation import usual_settings
 
 MOST_RATES = 4096
 STEPS = 100  # updates that each run makes at least
@@ -48,6 +49,7 @@ class LrRange:
         )
 
 
+@usual_settings()
 def lr_range(
     path: str | Path,
     *,

@@ -27,6 +27,7 @@ from nnref.studies.statistics import Interval
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_page import known
 from nnref.studies.sweep_record import SweepPlan, SweepResult
+from nnref.training.compilation import usual_settings
 
 OFF, TOGETHER = "everything off", "all together"
 LEARNS = 0.5  # last over first training loss, at most, of what learns
@@ -123,6 +124,7 @@ class Regularized:
         return sentences
 
 
+@usual_settings()
 def regularize(
     experiment: Experiment | str | Path,
     *,

@@ -24,6 +24,7 @@ from nnref.studies.kept import Loaded, keep_networks, kept_network
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
+from nnref.training.compilation import usual_settings
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
 
@@ -67,6 +68,7 @@ class Trained(NamedTuple):
     model_state: Any
 
 
+@usual_settings()
 def run(
     experiment: Experiment | str | Path,
     *,
@@ -83,8 +85,7 @@ def run(
     Args:
         experiment: an experiment, or the path of its file or of a page.
         settings: keys to set first, by path: `{"optimizer.learning_rate": 0.1}`.
-        seeds: instead of those in the file.
-        epochs: instead of those in the file.
+        seeds: instead of those in the file, as are `epochs`.
         logbook: folder of the pages, None for none.
         again: train although the logbook has this run already.
         keep: write the trained network beside its page.
@@ -193,6 +194,7 @@ def already_run(source: Source, known: Mapping[int, Page], task: Task, folder: P
     return AlreadyRun(past, outcome + past.verdict.sentence, folder)
 
 
+@usual_settings()
 def resume(path: str | Path, listener: Listener | None = None) -> Run:
     """Go on with the run of a page in its logbook, and of the seeds that were trained with it.
 
@@ -354,6 +356,7 @@ def ending(plan: train.Plan, steps_per_epoch: int, epoch: int, bad_step: int) ->
     return f"stopped at epoch {epoch}: {' or '.join(reasons)}"
 
 
+@usual_settings()
 def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     """The network of a page: as training left it, or trained again, bit for bit.
 
@@ -391,6 +394,7 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     return Trained(page, experiment, task, setup, dataset, params, model_state)
 
 
+@usual_settings()
 def load(page: str | Path) -> Loaded:
     """The trained network of a page, to be called with rows.
 

@@ -32,10 +32,12 @@ from nnref.studies.sweep_record import (
     plan_sweep,
 )
 from nnref.training import checkpoint, loop
+from nnref.training.compilation import usual_settings
 
 AllProgress = dict[Job, Progress]
 
 
+@usual_settings()
 def sweep(
     sweep: SweepPlan | str | Path,
     *,

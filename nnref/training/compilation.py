@@ -1,6 +1,8 @@
-"""How XLA compiles: small loops as one piece of machine code, programs kept between processes."""
+"""How JAX is set, and how XLA compiles: small loops whole, programs kept between processes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,34 @@ def use_cache() -> None:
     # Small programs take most of a short run, and JAX would not keep them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def platform_missing() -> str:
+    """What JAX says of a platform that was asked for and is not there; nothing where it is."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter where its plugin is missing
+        asked = f"JAX_PLATFORMS={jax.config.values['jax_platforms']}"
+        first = (str(error).splitlines() or ["its plugin is not installed"])[0]
+        return f"{asked}: {first}; unset it, or install that platform"
+    return ""
+
+
+@contextmanager
+def usual_settings() -> Iterator[None]:
+    """JAX as it is by default, whatever the user has set for programs of their own.
+
+    A stop at the first NaN would end what a diagnosis is about; strict promotion, a guard of
+    transfers and calls without compilation are about a user's lines, and refuse nnref's.
+    """
+    with ExitStack() as stack:
+        for setting in (
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.transfer_guard("allow"),
+            jax.disable_jit(False),
+        ):
+            stack.enter_context(setting)
+        yield

@@ -33,5 +33,6 @@ def work_of(jaxpr: Any, started: float = 0.0) -> tuple[float, int]:
             continue
         memory += sum(size(var.aval) for var in equation.outvars)
         computed = flops(equation) / PRODUCTS
-        seconds += started + (computed or equation.outvars[0].aval.size / ELEMENTS)
+        elements = sum(var.aval.size for var in equation.outvars[:1])  # a print has none
+        seconds += started + (computed or elements / ELEMENTS)
     return seconds, memory

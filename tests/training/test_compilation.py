@@ -1,7 +1,9 @@
-"""How XLA is told to compile."""
+"""How JAX is set, and how XLA is told to compile."""
 
 import json
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from nnref.experiment.experiment import parse
 from nnref.internals import WHOLE_LOOPS
-from nnref.studies.run import plan_of
+from nnref.studies.run import plan_of, run
 from nnref.training import loop, probing
 from nnref.training.compilation import compile_tiny_loops_whole, tiny_options
 from nnref.training.setup import from_experiment
@@ -68,3 +70,33 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
         "nnref.training.compilation.WITHOUT_LIBRARIES", {"xla_cpu_no_such_option": ""}
     )
     assert tiny_options() == {}
+
+
+def test_what_stops_a_users_own_lines_stops_no_run():
+    content = {"data": "xor", "model": {"name": "mlp", "hidden": [3]}, "batch_size": 4}
+    content |= {"loss": "sigmoid_cross_entropy", "optimizer": "adam", "epochs": 3}
+    experiment = parse(json.dumps(content | {"regularization": {"l2": 0.1}}))
+    as_usual = run(experiment, logbook=None).history
+    with (
+        jax.debug_nans(True),
+        jax.numpy_rank_promotion("raise"),
+        jax.numpy_dtype_promotion("strict"),
+        jax.transfer_guard("disallow"),
+        jax.disable_jit(),
+    ):
+        strict = run(experiment, logbook=None).history
+    assert as_usual.keys() == strict.keys()
+    for name, values in as_usual.items():
+        np.testing.assert_array_equal(strict[name], values)
+
+
+def test_the_command_says_that_a_platform_is_not_there():
+    ended = subprocess.run(
+        [sys.executable, "-m", "nnref.cli", "run", "xor_small", "--no-logbook"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "nonsense"},
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("nnref: JAX_PLATFORMS=nonsense: ")
+    assert ended.stderr.count("\n") == 1

@@ -92,7 +92,7 @@ def answers(check: Callable[[Signals], Iterator[Finding]], signals: Signals) -> 
     """What a check finds; where it raises, the answer goes on without it and says so."""
     try:
         return list(check(signals))
-    except UserError:
+    except (UserError, jax.errors.UnexpectedTracerError):
         raise
     except Exception as error:
         signals.mistakes.append(f"{check.__name__}: {mistake(error)}")

@@ -127,8 +127,8 @@ def ascent(signals: Signals) -> Iterator[Finding]:
     What decay moves has any angle to the gradient.
     """
     first = jax.tree.map(lambda part: part[:FIRST_STEPS], signals.steps)
-    if not np.isfinite(first.cosine).all():
-        return
+    if len(first.cosine) < 2 or not np.isfinite(first.cosine).all():
+        return  # one step alone may be one away, as of sharpness-aware optimizers
     products = first.cosine * first.update * first.gradient
     together = lengths(first.update) * lengths(first.gradient)
     whole = float(np.median(products.sum(1) / np.maximum(together, 1e-30)))
@@ -235,7 +235,12 @@ def faded(signals: Signals) -> Iterator[Finding]:
 
 
 def statistics(signals: Signals) -> Iterator[Finding]:
-    """Good in training mode, bad in evaluation."""
+    """Good in training mode, bad in evaluation, of a network with a state."""
+    measured = signals.measurements
+    states = (jax.tree.leaves(state) for state in (measured.initial[1], measured.run.state))
+    moved = [not np.array_equal(one, other) for one, other in zip(*states, strict=True)]
+    if not moved:
+        return
     mode, end = signals.measurements.trained_in_mode.skill, signals.reached
     attainable = max(signals.reference, bound("good"))
     if mode < bound("learned") * attainable or end > bound("failed") * mode:
@@ -244,9 +249,11 @@ def statistics(signals: Signals) -> Iterator[Finding]:
         "batch_statistics_not_updated",
         "state",
         f"the trained network reaches {mode:.2f} in training mode and {end:.2f} in evaluation, "
-        "on the same rows",
+        "on the same rows; its state "
+        + ("is that of the start" if not any(moved) else "moves, and not to what batches measure"),
         f"{end:.2f} of the way from a constant answer to a perfect one",
         healthy=f"about {mode:.2f}, as in training mode",
+        remedy="" if not any(moved) else "a momentum of 0.9, so that they follow within the run",
     )
 
 

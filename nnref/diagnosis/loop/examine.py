@@ -22,6 +22,7 @@ from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.loop.taken_out import Judged, judged, taken_out
 from nnref.diagnosis.program.broken import broken
 from nnref.errors import UserError
+from nnref.training.compilation import usual_settings
 
 STEPS = 40
 
@@ -50,6 +51,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
 }
 
 
+@usual_settings()
 def examine(
     step: Any,
     state: Any,

@@ -13,6 +13,7 @@ from nnref.diagnosis.pipeline.epochs import ROWS, epochs_of
 from nnref.diagnosis.pipeline.loaded import Loaded
 from nnref.diagnosis.program.broken import broken
 from nnref.errors import UserError
+from nnref.training.compilation import usual_settings
 
 CHECKED = (
     "which rows come and how often",
@@ -49,6 +50,7 @@ class DataFindings(Findings):
         return f"These data are not what they should be: {self.faults[0].where}{more}."
 
 
+@usual_settings()
 def examine_data(
     load: Any,
     rows: tuple[Any, Any] | None = None,

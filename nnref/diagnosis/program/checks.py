@@ -7,6 +7,8 @@ for the rest the functions are called with a few numbers.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
@@ -72,6 +74,8 @@ def asked(
     for name, check in checks.items():
         try:
             findings += list(check(start))
+        except jax.errors.UnexpectedTracerError:
+            raise
         except SeveralOutputs as error:
             refused.setdefault(str(error), []).append(name)
         except Exception as error:  # a user's function may refuse what it is asked

@@ -70,7 +70,8 @@ def effect(
     """Whether the loss moves when other numbers stand in a kernel, at any draw of the others."""
     for point in drawn:
         before, other = (float(loss(leaves)[0]) for leaves in changed(start, point, value))
-        if abs(other - before) > bound("felt") * max(abs(before), 1e-30):
+        # Of a loss that is not finite nothing is known.
+        if not abs(other - before) <= bound("felt") * max(abs(before), 1e-30):
             return True
     return False
 
@@ -91,7 +92,8 @@ def values_of(traced: Trace, wanted: list[int]) -> Callable[[Any], list[Any]]:
 def cancelled(start: AtStart | LossAtStart, value: int, drawn: Any) -> Operation | None:
     """The first operation whose result stays, though what goes into it moves with the kernel."""
     traced = start.training
-    on_the_way = traced.reached([value]) & traced.needed([traced.outputs[0]])
+    reached = traced.reached([value])
+    on_the_way = reached & traced.needed([traced.outputs[0]])
     numbers = [v for v in on_the_way if getattr(traced.avals[v], "dtype", None) is not None]
     numbers = [v for v in numbers if traced.avals[v].dtype.kind == "f"]
     values = values_of(traced, numbers)
@@ -102,6 +104,8 @@ def cancelled(start: AtStart | LossAtStart, value: int, drawn: Any) -> Operation
         if not np.allclose(one, other, rtol=1e-5, atol=1e-6 * float(np.abs(one).max(initial=0)))
     }
     for operation in traced.operations:
+        if operation.name in CANCELS and not reached.issuperset(operation.inputs):
+            continue  # what is too small beside another number is lost in it, and cancels nothing
         stays = on_the_way.issuperset(operation.outputs) and moves.isdisjoint(operation.outputs)
         if operation.name in CANCELS + WEIGHS and stays and not moves.isdisjoint(operation.inputs):
             return operation

@@ -409,7 +409,8 @@ def best_outputs(probe: Probe) -> Reader:
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
         gaps, still = np.diff(quantiles), np.abs(np.diff(best)) <= 1e-6 * probe.spread
         if len(gaps):
-            fields["collapses"] = float(gaps[still].sum() / gaps.sum())
+            known = np.isfinite(table).any()
+            fields["collapses"] = float(gaps[still].sum() / gaps.sum()) if known else 0.0
             fields["distance"] = bool(np.abs(best - quantiles).max() <= near)
             if kind == "values":  # what is worst at the target is a loss with its sign reversed
                 worst = grid[np.where(np.isfinite(table), table, -np.inf).argmax(1)]

@@ -67,6 +67,7 @@ def wrong_width(start: AtStart) -> Iterator[Finding]:
 def single_unit(start: AtStart) -> Iterator[Finding]:
     """A softmax over one unit, in the network or in the loss."""
     single, y = start.width == 1, start.targets
+    loss = start.loss
     cause = "softmax_on_single_unit" if single else "output_activation_mismatch"
     specific = {"healthy": "depends on the last layer"}
     if start.kind == "values":
@@ -80,7 +81,12 @@ def single_unit(start: AtStart) -> Iterator[Finding]:
             "constant",
             **specific,
         )
-    elif single and start.expectation.flat and np.any(y != y[:1]):
+    elif (
+        single
+        and start.expectation.flat
+        and np.any(y != y[:1])
+        and not loss.reached(loss.arguments[0]).isdisjoint(loss.outputs)
+    ):
         yield fault(
             cause,
             start.loss_line,

@@ -36,9 +36,11 @@ LIBRARIES = tuple(
         *(os.path.dirname(module.__file__) for module in (jax, flax, np) if module.__file__),
     }
 )
-# The frames of the diagnosis and of the training, which are hidden from a user's lines.
+# The frames of the diagnosis, of the training and of the call of an optimizer are hidden from a
+# user's lines.
 WINGS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-OWN = tuple(os.path.join(WINGS, wing, "") for wing in ("diagnosis", "training"))
+CHAIN = ("parts", "chain.py")
+OWN = tuple(os.path.join(WINGS, *at) for at in (("diagnosis", ""), ("training", ""), CHAIN))
 
 
 class Operation(NamedTuple):

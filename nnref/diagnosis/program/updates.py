@@ -22,7 +22,7 @@ MANY = 4  # names that are listed
 
 
 class Walk(NamedTuple):
-    """What an optimizer does with one gradient, again and again, at parameters that stay."""
+    """What an optimizer does with one gradient, again and again; its first updates move it."""
 
     names: list[str]  # of the leaves
     cosine: np.ndarray  # of the first updates together and the gradient, (leaves,)
@@ -64,7 +64,8 @@ def steps_of(optimizer: Any, params: Any, steps: int) -> Any:
 
     def turn(carry: Any, number: Any) -> Any:
         state, total = carry
-        update, state = updated(optimizer, gradient, state, params)
+        at = jax.tree.map(jnp.add, params, total)  # some go away from where they are, and back
+        update, state = updated(optimizer, gradient, state, at)
         total = jax.tree.map(lambda t, u: t + jnp.where(number < FIRST, u, 0), total, update)
         lengths = [jnp.linalg.norm(leaf.astype(jnp.float32)) for leaf in jax.tree.leaves(update)]
         same = [(u == g).all() for u, g in pairs(update, gradient)]

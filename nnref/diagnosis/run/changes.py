@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from nnref.parts.chain import updated_by
 from nnref.training.task import Functions
 
 Tree = Any
@@ -68,10 +69,12 @@ def changed(
     penalty = functions.penalty
     if penalty is not None:
         functions = functions._replace(penalty=lambda params: change.penalty * penalty(params))
-    inner = optax.with_extra_args_support(optimizer)
 
-    def update(updates: Tree, state: Tree, params: Tree = None, **extra: Any) -> Any:
-        updates, state = inner.update(updates, state, params, **extra)
+    def update(
+        updates: Tree, state: Tree, params: Tree = None, *, grad_fn: Any = None, **extra: Any
+    ) -> Any:
+        extra["grad_fn"] = grad_fn
+        updates, state = updated_by(optimizer, updates, state, params, extra)
         if decay:
             shares = jax.tree.unflatten(jax.tree.structure(params), decay)
             updates = jax.tree.map(

@@ -32,8 +32,17 @@ def of_params(loss: Callable[..., Any]) -> bool:
 
 
 def scalar(value: Any) -> Any:
-    """A loss as one number: what comes with it is left, and one by row is averaged."""
-    return jnp.mean(value[0] if isinstance(value, tuple) else value)
+    """A loss as one number: what comes with it is left, and one by row is averaged.
+
+    Raises:
+        UserError: for what is no number.
+    """
+    value = value[0] if isinstance(value, tuple) and value else value
+    try:
+        return jnp.mean(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise UserError(f"the loss gave a {kind}; it gives one number, or one a row") from None
 
 
 def loss_of(loss: Callable[..., Any]) -> Callable[[Any, Any], Any]:

@@ -25,7 +25,7 @@ from invented_runs import (
 )
 
 from nnref.diagnosis.judge.judge import decide
-from nnref.diagnosis.judge.run_checks import adrift, ascent, nonfinite
+from nnref.diagnosis.judge.run_checks import adrift, ascent, nonfinite, statistics
 from nnref.diagnosis.program.birth import Birth
 from nnref.diagnosis.program.tracing import Operation
 from nnref.diagnosis.run.replay import Cause
@@ -84,8 +84,13 @@ TABLE = {
     ),
     "batch_statistics_not_updated": (
         "batch_statistics_not_updated",
-        {"reached": 0.1, "mode": 0.9},
-        {"reached": 0.1, "mode": 0.2},
+        {"reached": 0.1, "mode": 0.9, "states": ({"mean": 0.0}, {"mean": 0.0})},
+        {"reached": 0.1, "mode": 0.2, "states": ({"mean": 0.0}, {"mean": 0.0})},
+    ),
+    "batch_statistics_not_updated, of a state that moves": (
+        "batch_statistics_not_updated",
+        {"reached": 0.1, "mode": 0.9, "states": ({"mean": 0.0}, {"mean": 1.0})},
+        {"reached": 0.1, "mode": 0.9},  # without a state there are no statistics
     ),
     "constant_initialization": (
         "constant_initialization",
@@ -223,3 +228,10 @@ def test_a_softmax_that_weighs_other_data_is_attention():
     made.measurements.layers = [each._replace(weighs=True) for each in made.measurements.layers]
     causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
     assert causes == ["insufficient_capacity"]
+
+
+def test_whether_the_statistics_have_moved_is_looked_at():
+    for end, words in ((0.0, "is that of the start"), (1.0, "moves, and not to what")):
+        states = ({"mean": 0.0}, {"mean": end})
+        (found,) = statistics(case(reached=0.1, mode=0.9, states=states))
+        assert f"its state {words}" in found.evidence

@@ -177,7 +177,7 @@ def diagnose_command(options: argparse.Namespace) -> int:
             print(f"page     {page}")
     if options.fix and diagnosis.faults:
         from nnref.diagnosis.patch import as_patch
-        from nnref.diagnosis.repair import repair
+        from nnref.diagnosis.repair import in_figures, repair
 
         first = diagnosis.faults[0]
         if path is None:
@@ -186,6 +186,9 @@ def diagnose_command(options: argparse.Namespace) -> int:
         else:
             made = repair(path, diagnosis)
             print(f"repaired {made.path}: {made.difference}")
+            if made.after:
+                figures = f"{in_figures(made.before)} before, {in_figures(made.after)} after"
+                print(f"         skill from {len(made.after)} seeds: {figures}")
             print(f"         nnref diff {path} {made.path}")
     if options.logbook and not options.json:
         if path is None:

@@ -4,6 +4,7 @@ import ast
 import difflib
 import linecache
 from collections.abc import Callable
+from typing import Any
 
 from nnref.diagnosis.findings import CodeLine, Finding, code_line
 
@@ -91,7 +92,7 @@ def as_patch(finding: Finding) -> str:
         return ""
     old = [text.rstrip("\n") for text in linecache.getlines(line.file)]
     new = edited(finding, line, old)
-    head = {"fromfile": line.file, "tofile": line.file, "lineterm": ""}
+    head: Any = {"fromfile": line.file, "tofile": line.file, "lineterm": ""}
     return "\n".join(difflib.unified_diff(old, new, **head))
 
 

@@ -1,6 +1,7 @@
 """The repaired experiment: the change that a diagnosis has proved, written beside the old file."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -14,8 +15,8 @@ from nnref.diagnosis.findings import Finding, Findings
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.run.starts import first_network
 from nnref.errors import UserError
-from nnref.experiment.experiment import Experiment, Mistakes, read
-from nnref.experiment.text import set_path
+from nnref.experiment.experiment import Experiment, Mistakes, parse, read
+from nnref.experiment.text import as_text, locate, read_text, set_path
 
 SEEDS = 3  # from which the old and the new experiment are trained
 Content = Mapping[str, Any]
@@ -30,6 +31,11 @@ def value_at(content: Content, path: str) -> Any:
     return value
 
 
+def digits(value: float) -> float:
+    """A number without what binary fractions add to it: 1e-6, and not 1.0000000000000002e-06."""
+    return float(f"{value:.12g}")
+
+
 def times(path: str, factor: float) -> Callable[[Content], Settings]:
     """A number of the experiment times a factor."""
 
@@ -37,7 +43,8 @@ def times(path: str, factor: float) -> Callable[[Content], Settings]:
         value = value_at(content, path)
         if not isinstance(value, int | float):
             return {}
-        return {path: type(value)(value * factor) if isinstance(value, int) else value * factor}
+        product = value * factor
+        return {path: int(product) if isinstance(value, int) else digits(product)}
 
     return change
 
@@ -109,7 +116,7 @@ def repair(path: str | Path, found: Findings, output: str | Path | None = None) 
     new = path.with_name(f"{path.stem}_repaired.json") if output is None else Path(output)
     if new.exists():
         raise UserError(f"{new} exists; move it away, or give another name")
-    experiment = read(path)
+    experiment, text = read(path), read_text(path)
     content = experiment.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     finding, settings = change_of(content, found)
     for place, value in settings.items():
@@ -120,9 +127,28 @@ def repair(path: str | Path, found: Findings, output: str | Path | None = None) 
         raise UserError(f"the change {settings} does not fit this experiment: {error}") from None
     before, after = skills(experiment), skills(repaired)
     made = Repair(new, settings, before, after)
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    new.write_text("\n".join([*comments(path, finding, made), text, ""]), encoding="utf-8")
+    text = in_its_own_line(text, settings, repaired) or as_text(content)
+    text = "\n".join([*comments(path, finding, made), text])
+    new.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
     return made
+
+
+def in_its_own_line(text: str, settings: Settings, repaired: Experiment) -> str | None:
+    """The user's text with other values at some paths and everything else as it stands.
+
+    None where a value has no line of its own, or something else would change with it.
+    """
+    lines, places = text.split("\n"), locate(text)[0]
+    for path, value in settings.items():
+        if path not in places:
+            return None
+        at, key = places[path] - 1, re.escape(path.rpartition(".")[2])
+        pattern = rf'("{key}"\s*:\s*)([^\s,{{}}\[\]]+)'
+        lines[at], count = re.subn(pattern, rf"\g<1>{json.dumps(value)}", lines[at])
+        if count != 1:
+            return None
+    edited = "\n".join(lines)
+    return edited if parse(edited).identity == repaired.identity else None
 
 
 def changed_settings(experiment: Experiment, edit: str) -> Settings:

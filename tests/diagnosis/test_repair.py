@@ -7,9 +7,9 @@ from small import SPIRALS
 
 from nnref.diagnosis.findings import Findings, fault
 from nnref.diagnosis.proof import Proof
-from nnref.diagnosis.repair import CHANGES, change_of, repair
+from nnref.diagnosis.repair import CHANGES, change_of, in_its_own_line, repair, times
 from nnref.errors import UserError
-from nnref.experiment.experiment import Experiment, read
+from nnref.experiment.experiment import Experiment, parse, read
 
 SLOW = SPIRALS | {
     "model": {"name": "mlp", "hidden": [16]},
@@ -44,6 +44,31 @@ def test_the_new_file_has_the_change_and_its_proof(path):
     assert made.helps
     with pytest.raises(UserError, match="slow_repaired.json exists"):
         repair(path, found("rate x100"))
+
+
+OWN = """{
+  // what I tried first
+  "data": {"name": "xor"}, "batch_size": 4,
+  "model": {"name": "mlp", "hidden": [4], "activation": "tanh"},
+  "loss": "sigmoid_cross_entropy",
+  "optimizer": {"name": "sgd", "learning_rate" : 1e-6, "momentum": 0.9},
+  "epochs": 60
+}"""
+
+
+def test_everything_else_of_the_file_stays_as_its_author_wrote_it():
+    slower = times("optimizer.learning_rate", 0.1)(parse(OWN).model_dump(mode="json"))
+    assert slower == {"optimizer.learning_rate": 1e-7}, "and no 9.999999999999999e-08"
+    for settings, old, new in (
+        ({"optimizer.learning_rate": 1e-5, "epochs": 300}, "1e-6", "1e-05"),
+        ({"epochs": 300}, "60", "300"),
+    ):
+        edited = in_its_own_line(OWN, settings, parse(OWN, settings))
+        assert edited == OWN.replace(old, new).replace("60\n", f"{settings['epochs']}\n")
+    settings = {"model.kernel_initializer": "he_normal"}
+    assert in_its_own_line(OWN, settings, parse(OWN, settings)) is None, "it has no line"
+    settings = {"epochs": 300}
+    assert in_its_own_line(OWN, settings, parse(OWN)) is None, "it is another experiment"
 
 
 CHANGED = {

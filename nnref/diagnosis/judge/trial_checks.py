@@ -162,6 +162,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             "optimizer",
             "the steps are too small for the run",
             f"{len(signals.steps.loss)} steps, {update}",
+            remedy=f"multiply the learning rate by {high.change.rate:.0f}",
             proof=signals.proof(high),
         )
 

@@ -28,4 +28,4 @@ def differences(done: Regularized) -> Panel:
     """The difference that each piece makes, with its interval."""
     title = f"{in_words(done.metric)}, with a piece less without"
     names = [piece.name for piece in done.pieces]
-    return intervals_panel(title, names, [p.difference for p in done.pieces], [None] * len(names))
+    return intervals_panel(title, names, [p.difference for p in done.pieces])

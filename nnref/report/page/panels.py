@@ -329,15 +329,35 @@ def axis_panel(
 
 
 def intervals_panel(
-    title: str, names: Sequence[str], tuned: Sequence[Interval], defaults: Sequence[Interval | None]
+    title: str,
+    names: Sequence[str],
+    tuned: Sequence[Interval],
+    defaults: Sequence[Interval | None] | None = None,
 ) -> Panel:
-    """An interval in each row, the first at the top, and another one below it."""
+    """An interval in each row, the first at the top, and another one below it.
+
+    Without a second one each is that of a difference: the line of no difference is drawn, and what
+    is surely on one side of it is filled.
+    """
 
     def draw(axes: Axes) -> None:
         kinds: Any = [
             ("tuned", tuned, -0.13, {"color": COLOURS[0], "marker": "o"}),
             ("at defaults", defaults, 0.17, {"color": COLOURS[1], "marker": "s", "mfc": "none"}),
         ]
+        if defaults is None:
+            sure = [each if each.low > 0 or each.high < 0 else None for each in tuned]
+            rest = [None if certain else each for each, certain in zip(tuned, sure, strict=True)]
+            kinds = [
+                ("a difference", sure, 0.0, {"color": COLOURS[0], "marker": "o"}),
+                (
+                    "none can be claimed",
+                    rest,
+                    0.0,
+                    {"color": COLOURS[7], "marker": "o", "mfc": "none"},
+                ),
+            ]
+            axes.axvline(0, color=COLOURS[7], linewidth=0.8, linestyle="--", zorder=0)
         for label, intervals, below, style in kinds:
             rows = [
                 (n, each) for n, each in enumerate(intervals) if each and np.isfinite(each.estimate)
@@ -350,7 +370,7 @@ def intervals_panel(
             axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
         axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        if is_wide(*axes.dataLim.intervalx):
+        if defaults is not None and is_wide(*axes.dataLim.intervalx):
             logarithmic_x(axes)
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
 

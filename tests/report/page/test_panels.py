@@ -1,5 +1,7 @@
 """Panels: still pictures, alone and in one file."""
 
+from matplotlib.figure import Figure
+
 from nnref.report.page.about_runs import report_of
 from nnref.report.page.blocks import (
     Chart,
@@ -12,7 +14,8 @@ from nnref.report.page.blocks import (
     Section,
     View,
 )
-from nnref.report.page.panels import panels_in, save
+from nnref.report.page.panels import intervals_panel, panels_in, save
+from nnref.studies.statistics import Interval
 
 
 def test_pictures_come_as_one_file(trained_digits, tmp_path):
@@ -42,3 +45,22 @@ def test_the_pictures_of_a_report_have_its_titles():
         *("Learning rate", "loss", "accuracy", "Clipped"),
         *("Confusion matrix", "b: Confusion matrix"),
     ]
+
+
+def test_of_differences_the_legend_says_which_are_sure():
+    """Blue and filled beside 0, grey on it; the axis is not logarithmic, whatever the numbers."""
+    differences = [Interval(-1.0, -2.0, -0.5), Interval(0.1, -0.1, 0.3), Interval(9.0, 0.1, 90.0)]
+    panel = intervals_panel("loss", ["dropout", "l2", "l1"], differences)
+    axes = Figure().subplots()
+    panel.draw(axes)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["a difference", "none can be claimed"]
+    points = {
+        line.get_label(): list(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"
+    }
+    assert points == {"a difference": [0, 2], "none can be claimed": [1]}
+    assert axes.get_xscale() == "linear"
+    tuned = intervals_panel("loss", ["sgd"], [Interval(1.0, 0.5, 2.0)], [None])
+    axes = Figure().subplots()
+    tuned.draw(axes)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["tuned"]

@@ -17,6 +17,8 @@ Fraction = Annotated[float, Interval(ge=0, lt=1 - 2**-25)]
 """A share that stays below one in single precision: a momentum, a decay, a dropout rate."""
 Probability = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Interval(ge=1, le=2**31 - 1)]
+Few = Annotated[int, Interval(ge=1, le=100_000)]
+"""How many values an axis of a sweep may have."""
 Index = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Counts = Annotated[
     tuple[Count, ...],

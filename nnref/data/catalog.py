@@ -11,6 +11,7 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -159,7 +160,8 @@ def listed(data_dir: Path) -> list[tuple[str, str, Path | None]]:
 
 def info_of(folder: Path) -> dict[str, Any]:
     """What TFDS has written about a prepared data set."""
-    return json.loads((folder / "dataset_info.json").read_text())
+    with damage_told(folder):
+        return json.loads((folder / "dataset_info.json").read_text())
 
 
 def splits_in_words(folder: Path) -> str:
@@ -188,7 +190,8 @@ class Records(NamedTuple):
         Raises:
             UserError: for inputs of several shapes.
         """
-        examples = self.source.__getitems__([int(row) for row in rows])
+        with damage_told("a record of the data set"):
+            examples = self.source.__getitems__([int(row) for row in rows])
         x = [np.atleast_1d(example[self.inputs]) for example in examples]
         shapes = sorted({array.shape for array in x})
         if len(shapes) > 1:
@@ -210,7 +213,26 @@ def opened(folder: Path) -> Any:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV, which it does not need
-    return tfds.builder_from_directory(folder)
+    with damage_told(folder):
+        return tfds.builder_from_directory(folder)
+
+
+@contextmanager
+def damage_told(what: object) -> Iterator[None]:
+    """Turns whatever TFDS raises of files that are cut or damaged into one sentence.
+
+    Raises:
+        UserError: it.
+    """
+    try:
+        yield
+    except Exception as error:
+        kind = type(error).__name__
+        first = (str(error).splitlines() or [kind])[0]
+        raise UserError(
+            f"data.dataset: {what} cannot be read ({kind}: {first}); remove its folder, and "
+            "prepare it again: nnref data prepare"
+        ) from None
 
 
 def chosen(builder: Any, inputs: str | None, target: str | None) -> tuple[str, str]:
@@ -357,10 +379,11 @@ class Source:
         self.folder = prepare_now(dataset, data_dir)
         self.builder = opened(self.folder)
         self.names = chosen(self.builder, inputs, target)
-        self.splits = {
-            part: Records(self.builder.as_data_source(name), *self.names)
-            for part, name in splits_of(dataset, self.builder).items()
-        }
+        names = splits_of(dataset, self.builder)
+        with damage_told(self.folder):
+            sources = {part: self.builder.as_data_source(name) for part, name in names.items()}
+            _ = [len(source) for source in sources.values()]
+        self.splits = {part: Records(source, *self.names) for part, source in sources.items()}
         self.classes = tuple(
             getattr(self.builder.info.features[self.names[1]], "names", None) or ()
         )

@@ -1,7 +1,10 @@
 """A user's own data, from a `.csv` or `.npz` file."""
 
 import csv
+import math
+import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -165,6 +168,7 @@ def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
 
 def array_of(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """One array of an archive, with an axis of rows."""
+    refuse_oversized(path, archive.zip, name)
     try:
         array = archive[name]
     except ValueError:  # objects are pickled, and a pickle may run any code
@@ -172,11 +176,40 @@ def array_of(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray
             f'data.path: "{name}" of {path} holds Python objects; save it as an array of numbers '
             "or text"
         ) from None
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(f'data.path: "{name}" of {path} is damaged: {error}') from None
     if array.ndim == 0:
         raise UserError(f'data.path: "{name}" of {path} is a single value, without rows')
     return array
+
+
+def refuse_oversized(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Raise for an array whose header asks for other bytes than there are, or for too many.
+
+    NumPy takes the memory before it reads.
+    """
+    try:
+        member = archive.getinfo(f"{name}.npy")
+        with archive.open(member) as content:
+            version = np.lib.format.read_magic(content)
+            formats = np.lib.format
+            first = version == (1, 0)
+            read = formats.read_array_header_1_0 if first else formats.read_array_header_2_0
+            shape, _, dtype = read(content)
+            asked, held = math.prod(shape) * dtype.itemsize, member.file_size - content.tell()
+    except (KeyError, ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f'data.path: "{name}" of {path} is damaged: {error}') from None
+    if asked != held and not dtype.hasobject:
+        raise UserError(
+            f'data.path: "{name}" of {path} is damaged: its header tells of {asked:,} bytes, and '
+            f"{held:,} follow"
+        )
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if held > memory / 2:
+        raise UserError(
+            f'data.path: "{name}" of {path} takes {held / 2**30:,.1f} GB, and the memory is '
+            f"{memory / 2**30:,.1f} GB; save fewer rows, or in float32"
+        )
 
 
 READERS = {".csv": read_csv, ".npz": read_npz}

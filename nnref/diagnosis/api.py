@@ -210,9 +210,16 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
         make = getattr(importlib.import_module(path), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{given}: {error}; give package.module:function") from None
+    except Exception as error:  # whatever the user's module raises
+        raise UserError(in_their_line(given, error)) from None
     finally:
         sys.path.pop(0)
-    made = make()
+    try:
+        made = make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's function raises
+        raise UserError(in_their_line(given, error)) from None
     task, arguments = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
     if isinstance(task, Task | Recipe) and isinstance(arguments, dict):
         return task, arguments
@@ -220,6 +227,12 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
         f"{given} gave a {type(made).__name__}; it must give an nnref.Task, or a pair of one and a "
         "dict of further arguments of nnref.diagnose (optimizer, batch_size, epochs, ...)"
     )
+
+
+def in_their_line(given: str, error: Exception) -> str:
+    """What a user's module raised before there was a task, and where."""
+    found = broken(error)
+    return f"{given}: {found.evidence} ({found.where})"
 
 
 def refuse(recipe: Recipe) -> None:

@@ -21,11 +21,12 @@ from pydantic import (
     model_validator,
 )
 
-from nnref.bounds import Count, Index, Positive
+from nnref.bounds import Count, Few, Index, Positive
 from nnref.errors import nearest
 from nnref.experiment.claims import Bounds
 from nnref.experiment.schema import Part, in_words
 
+MOST = 100_000  # variants of a sweep
 DIGITS = 6  # significant, of a value that is computed: short enough to be written in a file
 
 
@@ -50,7 +51,7 @@ class Grid(Axis):
 
     word: ClassVar[str | None] = "grid"
     grid: Annotated[
-        tuple[float, float, Count], Field(description="first, last, and how many, evenly spaced")
+        tuple[float, float, Few], Field(description="first, last, and how many, evenly spaced")
     ]
 
     def drawn(self, path: str) -> list[float]:
@@ -63,7 +64,7 @@ class LogGrid(Axis):
 
     word: ClassVar[str | None] = "log_grid"
     log_grid: Annotated[
-        tuple[Positive, Positive, Count],
+        tuple[Positive, Positive, Few],
         Field(description="first, last, and how many, their logarithms evenly spaced"),
     ]
 
@@ -76,7 +77,7 @@ class Drawn(Axis):
     """Values drawn at random; the random axes of a variant are drawn together."""
 
     random: ClassVar[bool] = True
-    count: Annotated[Count, Field(description="draws; the same on every random axis")]
+    count: Annotated[Few, Field(description="draws; the same on every random axis")]
     seed: Annotated[Index, Field(description="of the draws")] = 0
 
     def shares(self, path: str) -> np.ndarray:
@@ -239,6 +240,9 @@ def variants(axes: Mapping[str, Any]) -> tuple[list[tuple[Setting, ...]], list[M
             pairs = zip(drawn, row, strict=True)
             extra = [Setting(random.path, value, random.source) for random, value in pairs]
             all_settings.append(tuple(sorted([*settings, *extra], key=depth)))
+        if len(all_settings) > MOST:
+            many = f"more than {MOST:,} variants; give fewer values, or draw them at random"
+            return [], [*mistakes, Mistake("sweep.axes", many)]
     clashes = (clash for settings in all_settings for clash in given_twice(settings))
     return all_settings, list(dict.fromkeys([*mistakes, *clashes]))
 

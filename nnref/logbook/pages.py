@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 FORMAT = 1
 TORN = " (torn)"
 # What NumPy raises for files of arrays that are missing, damaged or none.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, SyntaxError, BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    SyntaxError,
+    MemoryError,
+    BadZipFile,
+    zlib.error,
+)
 HEAD = re.compile(r"^// (sweep )?page (\d+) of (.+)$", re.MULTILINE)
 SEAL = re.compile(r"^// sha256: ([0-9a-f]{64})$", re.MULTILINE)  # of all that stands above it
 NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.*$")  # of a folder beneath the logbook

@@ -1,5 +1,6 @@
 """Pictures of runs, of a schedule and of a range of rates; and the rate that a run had."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -109,8 +110,14 @@ def blank_figure() -> tuple[Figure, Axes]:
 
 
 def saved(figure: Figure, path: Path) -> Path:
+    """Write a picture; a link that stands in its place is replaced, and not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        figure.savefig(partial, dpi=150)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

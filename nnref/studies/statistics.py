@@ -91,8 +91,26 @@ def resampled(
 
 
 def paired_difference(a: Scores, b: Scores, *, level: float = 0.95) -> Interval:
-    """Interquartile mean of a - b over pairs of runs that differ in nothing else, bootstrapped."""
-    return bootstrap(interquartile_mean, subtracted(a, b), level=level)
+    """Interquartile mean of a - b over pairs of runs that differ in nothing else.
+
+    The interval is Student's for a trimmed mean (Tukey and McLaughlin 1963): of n pairs g are left
+    out at each end, which leaves h = n - 2g; S is the sum of squares about their mean of all n, of
+    which those left out are set to their nearest neighbour: mean ± t sqrt(S / (h (h - 1))), with
+    h - 1 degrees of freedom. At 10 pairs it holds the truth as often as it says, and a bootstrap
+    does not (docs/reliability.md). Where more pairs diverged than are left out it is a bootstrap.
+    """
+    differences = np.sort(subtracted(a, b).ravel())
+    left_out = len(differences) // 4
+    kept = differences[left_out : len(differences) - left_out]
+    if not np.isfinite(kept).all():
+        return bootstrap(interquartile_mean, differences, level=level)
+    estimate, h = float(kept.mean()), len(kept)
+    if h == 1:
+        return Interval(estimate, -np.inf, np.inf, level)
+    winsorized = np.clip(differences, kept[0], kept[-1])
+    error = np.sqrt(np.sum((winsorized - winsorized.mean()) ** 2) / (h * (h - 1)))
+    half = float(stats.t.ppf((1 + level) / 2, h - 1) * error)
+    return Interval(estimate, estimate - half, estimate + half, level)
 
 
 def subtracted(a: Scores, b: Scores) -> np.ndarray:

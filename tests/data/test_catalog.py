@@ -37,6 +37,18 @@ def test_prepared_data_come_before_raw_files_and_are_left_alone(place, monkeypat
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
 
 
+@pytest.mark.parametrize("part", ["train", "features.json", "dataset_info.json"])
+def test_a_prepared_data_set_that_is_cut_is_told(place, monkeypatch, part):
+    _, files = digits()
+    publish(monkeypatch, place / "raw", files)
+    folder = catalog.prepare("mnist", place / "data", place / "raw")
+    (path,) = [path for path in folder.iterdir() if part in path.name]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    told = refused(DATA["tfds"], dataset="mnist")
+    assert "cannot be read" in told
+    assert "prepare it again" in told
+
+
 # --- refused ------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,8 @@
 """A user's own tables and archives, read as programs write them and refused in words."""
 
+import os
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -376,6 +379,33 @@ def test_a_damaged_archive_is_told(tmp_path):
     path.write_bytes(content)
     told = refused(DATA["file"], path=str(path), target="y")
     assert told.startswith(f'data.path: "x" of {path} is damaged: Bad CRC-32')
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ({"shape": (10**12, 2)}, "its header tells of 16,000,000,000,000 bytes, and 64 follow"),
+        ({"shape": (1, 2)}, "its header tells of 16 bytes, and 64 follow"),
+        (None, "is damaged"),
+    ],
+)
+def test_a_header_that_asks_for_other_bytes_than_there_are_is_told(tmp_path, header, told):
+    """Harmless: nothing is unpacked, and the memory that is asked for is not taken."""
+    path = tmp_path / "forged.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("x.npy", "w") as content:
+        if header is not None:
+            whole = {"descr": "<f8", "fortran_order": False} | header
+            np.lib.format.write_array_header_1_0(content, whole)
+        content.write(bytes(64))
+    with zipfile.ZipFile(path, "a") as archive, archive.open("y.npy", "w") as content:
+        np.save(content, np.zeros(4))
+    assert told in refused(DATA["file"], path=str(path), target="y")
+
+
+def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, monkeypatch):
+    path = npz_file(tmp_path, x=np.zeros((64, 2)), y=np.arange(64))
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2, "SC_PAGE_SIZE": 1000}.__getitem__)
+    assert "save fewer rows, or in float32" in refused(DATA["file"], path=path, target="y")
 
 
 # --- doubtful files -----------------------------------------------------------------------------

@@ -364,7 +364,21 @@ def test_the_command_names_a_fault_and_its_exit_code_says_so(capsys, tmp_path):
     assert "learning_rate_too_high" in page.read_text()
 
 
-@pytest.mark.parametrize("given", [f"{__name__}:make_nothing", f"{__name__}:absent", "no.module:x"])
+def make_trouble():
+    raise RuntimeError("no task today")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"{__name__}:make_nothing",
+        f"{__name__}:absent",
+        f"{__name__}:make_trouble",
+        "no.module:x",
+        ":make_task",
+        ".:make_task",
+    ],
+)
 def test_the_command_refuses_what_makes_no_task(given, capsys):
     assert main(["diagnose", given]) == 2
     assert given in capsys.readouterr().err

@@ -183,7 +183,12 @@ def test_a_mistake_of_the_file_is_told_with_those_of_the_axes():
     [
         ({"batch_size": 3}, "an axis is a list of values, or an object with one of values, grid"),
         ({"batch_size": {"log_gird": [1, 2, 3]}}, 'did you mean "log_grid"?'),
-        ({"batch_size": {"grid": [1, 2, 0]}}, "0 given; allowed is a number from 1 up"),
+        ({"batch_size": {"grid": [1, 2, 0]}}, "0 given; allowed is a number from 1"),
+        ({"batch_size": {"grid": [1, 2, 10_000_000]}}, "10000000 given; allowed is a number"),
+        (
+            {path: list(range(1, 400)) for path in ("batch_size", "epochs")},
+            "more than 100,000 variants",
+        ),
         ({"optimizer.learning_rate": {"log_grid": [0, 1, 3]}}, "allowed is a number above 0"),
         ({"batch_size": {"grid": [1, 2, 2], "cuont": 3}}, "unknown key"),
         ({"batch_size": []}, "allowed are at least 1 entries"),

@@ -16,6 +16,16 @@ def test_pictures_are_drawn_for_one_seed_and_for_many(tmp_path):
         assert svg.count("<path") > 10
 
 
+def test_a_link_in_the_place_of_a_picture_is_replaced_and_not_followed(tmp_path):
+    other, place = tmp_path / "other", tmp_path / "losses.png"
+    other.write_text("of somebody else")
+    place.symlink_to(other)
+    draw_losses(run_of([0.9, 0.5, 0.2]), place)
+    assert other.read_text() == "of somebody else"
+    assert place.read_bytes().startswith(b"\x89PNG")
+    assert sorted(tmp_path.iterdir()) == [place, other]
+
+
 def test_a_picture_of_the_schedule(tmp_path):
     experiment = Experiment(**EXPERIMENT | {"schedule": "cosine"})
     assert draw_schedule(experiment, "some", tmp_path / "s.png").stat().st_size > 5000

@@ -104,6 +104,23 @@ def test_what_a_pair_shares_cancels(draw):
     assert (same.low, same.estimate, same.high) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("drawn", [lambda d, n: d.normal(size=n), lambda d, n: d.standard_t(2, n)])
+@pytest.mark.parametrize("pairs", [10, 20])
+def test_an_interval_of_pairs_holds_the_truth_as_often_as_it_says(draw, drawn, pairs):
+    """Three deviations of the draws below; benchmarks/interval_coverage.py draws more of them."""
+    intervals = [paired_difference(drawn(draw, pairs), np.zeros(pairs)) for _ in range(2000)]
+    assert np.mean([low <= 0 <= high for _, low, high, _ in intervals]) > 0.945 - 0.015
+
+
+def test_the_interval_of_a_few_pairs_is_students(draw):
+    a = draw.normal(size=3)  # none of them is left out
+    expected = stats.ttest_1samp(a, 0).confidence_interval()
+    found = paired_difference(a, np.zeros(3))
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+    alone = paired_difference(a[:1], np.zeros(1))
+    assert (alone.low, alone.high) == (-np.inf, np.inf)
+
+
 def test_a_difference_from_what_diverged_is_infinite():
     a, b = np.full(10, np.inf), np.arange(10.0)
     assert paired_difference(a, b).low == np.inf

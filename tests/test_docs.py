@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import nnref
+
 ROOT = Path(__file__).parents[1]
 WALK = (ROOT / "docs" / "xor_small.md").read_text(encoding="utf-8")
 
@@ -23,11 +25,15 @@ def test_each_station_is_a_function_of_its_file(name, path):
     assert name in defined, f"{path} has no {name}"
 
 
-def test_the_map_of_the_readme_has_every_wing():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_map_of_the_house_has_every_wing():
+    page = (ROOT / "docs" / "how_it_is_built.md").read_text(encoding="utf-8")
     wings = {path.parent.name for path in (ROOT / "nnref").glob("*/__init__.py")}
-    drawing = readme.split("## How it is built")[1]
-    assert {wing for wing in wings if f"{wing}/" not in drawing} == set()
+    assert {wing for wing in wings if f"{wing}/" not in page} == set()
+
+
+def test_the_readme_is_short_and_leads_to_files_that_are_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 200
     linked = re.findall(r"\]\((?!http|#)([^)#]+)", readme)
     assert [path for path in linked if not (ROOT / path).exists()] == []
 
@@ -70,3 +76,40 @@ def test_the_programs_about_a_loop_of_ones_own_run(program, tmp_path, monkeypatc
     path.write_text(program)
     monkeypatch.chdir(tmp_path)
     exec(compile(program, str(path), "exec"), {"__name__": "mine"})
+
+
+def programs_of(page):
+    """The Python of a page, a program of its own in each block."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+PROGRAMS = [
+    (page.name, program)
+    for page in (ROOT / "README.md", *(ROOT / "docs" / n for n in ("index.md", "python.md")))
+    for program in programs_of(page)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "program"), PROGRAMS)
+def test_the_programs_of_the_page_run(page, program, tmp_path, monkeypatch):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "mine.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "mine"}
+    exec(compile(program, str(tmp_path / "mine.py"), "exec"), names)
+    if "make_task" in names:
+        task, how = names["make_task"]()
+        found = nnref.diagnose(task, **how)
+        assert [fault.cause for fault in found.faults] == ["inputs_not_normalized"]
+
+
+def test_every_page_leads_to_files_that_are_there():
+    pages = (ROOT / "docs").rglob("*.md")
+    linked = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!http|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert linked == []

@@ -27,7 +27,7 @@ def test_every_member_and_argument_has_a_line_of_its_own(kind):
 
 
 def test_a_new_activation_is_one_function_and_one_row():
-    """As the README has it: keys, ranges and descriptions follow from the signature."""
+    """As docs/how_it_is_built.md has it: keys and ranges follow from the signature."""
 
     def softshrink(z, *, threshold: NonNegative = 0.5):
         """Soft shrinkage.

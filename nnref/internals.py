@@ -8,7 +8,7 @@ name what changed, and with which version. All were seen in jax 0.10.2 and 0.12.
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -157,6 +157,37 @@ def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
     with source_info_util.user_context(equation.source_info.traceback):
         results = equation.primitive.bind(*values, **equation.params)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+CALLS = {
+    *("jit", "pjit", "closed_call", "checkpoint", "remat2"),
+    *("custom_jvp_call", "custom_vjp_call", "custom_vmap_call"),
+}
+
+
+def interpret(
+    program: core.ClosedJaxpr, arrays: Sequence[Any], instead: Mapping[str, Callable[..., Any]]
+) -> list[Any]:
+    """What a program gives, calls taken apart and some operations replaced, by their names.
+
+    A replacement is called with the inputs and the parameters of the operation.
+    """
+    inner = program.jaxpr
+    values = dict(zip((*inner.constvars, *inner.invars), (*program.consts, *arrays), strict=True))
+
+    def value_of(atom: Any) -> Any:
+        return atom.val if is_literal(atom) else values[atom]
+
+    for equation in inner.eqns:
+        name, inputs = equation.primitive.name, [value_of(atom) for atom in equation.invars]
+        if name in instead:
+            results = [instead[name](*inputs, **equation.params)]
+        elif name in CALLS:
+            results = interpret(bodies(equation)[0], inputs, instead)
+        else:
+            results = evaluate(equation, inputs)
+        values |= dict(zip(equation.outvars, results, strict=True))
+    return [value_of(atom) for atom in inner.outvars]
 
 
 # --- the modules of Flax

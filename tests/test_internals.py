@@ -255,3 +255,28 @@ def test_the_loss_of_a_compiled_keras_model_is_known(monkeypatch):
     model.compile(loss="mse")
     with keras.StatelessScope():
         assert float(keras_loss(model)(jnp.ones((3, 1)), jnp.zeros((3, 1)))) == 1
+
+
+def test_a_program_is_run_with_its_calls_taken_apart_and_operations_replaced():
+    @jax.custom_jvp
+    def doubled(x):
+        return 2 * jax.jit(lambda y: y @ jnp.ones((3, 2)))(x)
+
+    doubled.defjvps(lambda dx, y, x: dx @ jnp.ones((3, 2)))
+
+    @jax.custom_batching.sequential_vmap
+    def summed(x):
+        return jax.checkpoint(jnp.sin)(doubled(x)).sum()
+
+    x = jnp.arange(6.0).reshape(2, 3)
+    program = jax.make_jaxpr(summed)(x)
+    assert internals.interpret(program, [x], {})[0] == summed(x)
+    names = []
+
+    def product(a, b, **parameters):
+        names.append(parameters["dimension_numbers"])
+        return jax.lax.dot_general(a, b, **parameters)
+
+    inner = jax.make_jaxpr(lambda x: internals.interpret(program, [x], {"dot_general": product}))(x)
+    assert names == [(((1,), (0,)), ((), ()))]
+    assert {each.primitive.name for each in inner.eqns} & internals.CALLS == set()

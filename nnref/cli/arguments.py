@@ -74,28 +74,30 @@ def output_path(name: str, endings: Sequence[str]) -> Path:
 def page_of(run: str, logbook: Path) -> Path:
     """The page of a run: its own path, or of a named experiment the newest page that is complete.
 
-    The first of the experiment's seeds that has such a page counts.
+    Of an experiment whose file is here the first of its seeds that has such a page counts.
 
     Raises:
         UserError: where the logbook has none.
     """
-    path = experiment_path(run)
     from nnref.experiment.experiment import read
     from nnref.logbook.pages import page_at, page_paths
 
-    if page_at(path) is not None:
-        return path
-    experiment = read(path)
-    folder = logbook / path.stem
-    for seed in experiment.seeds:
-        pages = page_paths(folder, experiment.identity, seed)
-        complete = [path for path in pages if (page := page_at(path)) and page.complete]
+    folder = logbook / run
+    known = Path(run).suffix or Path(run).exists() or run in experiment_paths()
+    if known or not folder.is_dir():
+        path = experiment_path(run)
+        if page_at(path) is not None:
+            return path
+        experiment, folder = read(path), logbook / path.stem
+        what = f"{path.stem} ({experiment.identity})"
+        groups = [page_paths(folder, experiment.identity, seed) for seed in experiment.seeds]
+    else:  # an experiment whose file is elsewhere
+        what, groups = run, [sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)]
+    for paths in groups:
+        complete = [path for path in paths if (page := page_at(path)) and page.complete]
         if complete:
             return complete[-1]
-    raise UserError(
-        f"{folder} has no run of {path.stem} ({experiment.identity}) that has ended; first: "
-        f"nnref run {run}"
-    )
+    raise UserError(f"{folder} has no run of {what} that has ended; first: nnref run {run}")
 
 
 def logbook_entries(logbook: str, sweeps: bool = False) -> list[Any]:

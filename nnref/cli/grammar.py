@@ -140,6 +140,8 @@ NNREF_FILES = """_nnref_files() {
   compgen -W "$(nnref list 2>/dev/null | cut -d' ' -f1)" -- "$1"
 }"""
 
+TRACKERS = ("trackio", "mlflow", "wandb")
+
 # Arguments of several commands.
 FILE = argument("file", help="experiment file, page, or name of an experiment")
 RUN_FILE = argument("file", nargs="?", help="experiment file, page, or name of an experiment")
@@ -154,7 +156,10 @@ LOGBOOK = argument("--logbook", default="logbook", metavar="DIR", help="folder o
 SAME_LOGBOOK = argument("--logbook", default=argparse.SUPPRESS, metavar="DIR", help="else logbook")
 RECORD = LOGBOOK, flag("--no-logbook", "write nothing down")
 NO_NETWORK = flag("--no-network", "leave out what takes the trained network")
-TENSORBOARD = argument("--tensorboard", metavar="DIR", help="write event files there, too")
+SINKS = (
+    argument("--tensorboard", metavar="DIR", help="write event files there, too"),
+    argument("--track", action="append", choices=TRACKERS, help="log there, too"),
+)
 DATA_HELP = "folder of prepared data sets, else that of TFDS"
 DATA_DIR = argument("--data-dir", metavar="DIR", help=DATA_HELP)
 SIDE_HELP = "page, experiment file, name or identity"
@@ -216,6 +221,8 @@ REPORT = argument("-o", "--output", metavar="PATH", default="report.html", help=
 ABLATION = argument("-o", "--output", metavar="PATH", help="write a report, a .html file")
 FORGET = flag("--forget", "keep no trained network beside the page")
 ROWS = argument("rows", help="a .csv with a header line, or a .npz of arrays")
+FORMAT = argument("--to", choices=("onnx", "stablehlo"), default="onnx", help="what kind")
+FORMAT_FILE = argument("-o", "--output", metavar="PATH", help="else NAME.onnx or NAME.stablehlo")
 TRAINED = argument("run", metavar="PAGE", help="page of a run, or name of an experiment")
 RUN_AGAIN = flag("--again", "train what the logbook already has")
 SWEEP_AGAIN = flag("--again", "run what the logbook already has")
@@ -226,14 +233,15 @@ SHELL = argument("shell", choices=("bash", "zsh"), help="bash or zsh")
 NAMES = argument("names", nargs="*", help="these alone")
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, TENSORBOARD),
+    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, *SINKS),
     "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, *RECORD, SWEEP_AGAIN, JSON),
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, picture("NAME-lr-range"), JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
     "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
     "regularize": (many.regularize_command, EXPERIMENT, *PIECES, *RECORD, JSON),
-    "resume": (one.resume_command, PAGE, JSON, TENSORBOARD),
+    "resume": (one.resume_command, PAGE, JSON, *SINKS),
     "predict": (one.predict_command, TRAINED, ROWS, LOGBOOK, JSON),
+    "export": (one.export_command, TRAINED, FORMAT, FORMAT_FILE, LOGBOOK),
     "sample": (one.sample_command, *TEXT, LOGBOOK, JSON),
     "log": (shown.log_command, *CHOICE, LOGBOOK),
     "log near": (shown.log_near_command, argument("file", metavar="FILE"), SAME_LOGBOOK),

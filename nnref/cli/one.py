@@ -1,4 +1,4 @@
-"""Commands about one network: run, resume, sample, diagnose, unit-tests."""
+"""Commands about one network: run, resume, predict, export, sample, diagnose, unit-tests."""
 
 import argparse
 import json
@@ -54,7 +54,7 @@ def train_and_show(
 
     use_cache()
     console = console_of(None, stderr=options.json)
-    listener = with_tensorboard(TerminalListener(console, folder), path, options.tensorboard)
+    listener = with_sinks(TerminalListener(console, folder), path, options)
     try:
         done = train(listener=listener)
     except AlreadyRun as already:
@@ -93,17 +93,20 @@ def unit_tests_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def with_tensorboard(listener: Any, path: Path, folder: str | None) -> Any:
-    """The listener, and beside it one that writes event files where a folder is given for them."""
-    if folder is None:
+def with_sinks(listener: Any, path: Path, options: argparse.Namespace) -> Any:
+    """The listener, and beside it the trackers that --tensorboard and --track ask for."""
+    if not options.tensorboard and not options.track:
         return listener
     from nnref.logbook.pages import page_at
-    from nnref.report.tensorboard import TensorBoardListener
+    from nnref.report.sinks import TRACKERS, TensorBoardListener
     from nnref.studies.listeners import Listeners
 
     page = page_at(path)
     name = page.name if page else path.stem
-    return Listeners(listener, TensorBoardListener(Path(folder), name))
+    sinks = [TRACKERS[tracker](name) for tracker in options.track or ()]
+    if options.tensorboard:
+        sinks.append(TensorBoardListener(Path(options.tensorboard), name))
+    return Listeners(listener, *sinks)
 
 
 def sample_command(options: argparse.Namespace) -> int:
@@ -150,6 +153,24 @@ def predict_command(options: argparse.Namespace) -> int:
         return 0
     for row in predicted.reshape(len(predicted), -1).tolist():
         print(",".join(map(str, row)))
+    return 0
+
+
+def export_command(options: argparse.Namespace) -> int:
+    """Write a trained network as a file that runs without nnref, and try it."""
+    page = page_of(options.run, Path(options.logbook))
+    from nnref.studies.exported import ENDINGS, ROWS, export
+    from nnref.studies.run import load
+    from nnref.training.compilation import use_cache
+
+    use_cache()
+    ending = ENDINGS[options.to]
+    path = output_path(options.output or f"{page.parent.name}{ending}", [ending])
+    difference = export(load(page), path, options.to)
+    rows = " and ".join(map(str, ROWS))
+    print(
+        f"{path}     tried with {rows} rows: the same outputs, to {difference:.1g} of the largest"
+    )
     return 0
 
 

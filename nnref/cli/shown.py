@@ -126,7 +126,6 @@ def report_on(options: argparse.Namespace) -> tuple[Any, list[str]]:
     from nnref.report.page.about_sweeps import report_of_sweep, sweep_page
     from nnref.report.page.blocks import joined
     from nnref.report.page.subjects import subjects_of
-    from nnref.report.terminal.terminal import TerminalListener
     from nnref.studies.ablation import comparison_at
     from nnref.training.compilation import use_cache
 
@@ -134,10 +133,7 @@ def report_on(options: argparse.Namespace) -> tuple[Any, list[str]]:
     logbook = Path(options.logbook)
     sweeps = {word: sweep_page(word, logbook) for word in options.runs}
     subjects, omissions = subjects_of([w for w, page in sweeps.items() if page is None], logbook)
-    listener = TerminalListener(console_of(stderr=True))
-    networks = [
-        NOT_ASKED if options.no_network else network_of(subject, listener) for subject in subjects
-    ]
+    networks = [NOT_ASKED if options.no_network else network_of(each) for each in subjects]
     reports = [report_of(subjects, networks, omissions)] if subjects else []
     for page in filter(None, sweeps.values()):
         comparison = comparison_at(page)

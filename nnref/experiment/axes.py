@@ -320,7 +320,9 @@ def value_in_words(value: Any) -> str:
     """A value in a line; a component by its name first."""
     if isinstance(value, dict):
         first = [value["name"]] if "name" in value else []
-        others = (f"{key} {value_in_words(v)}" for key, v in value.items() if key != "name")
+        others = (
+            f"{k} {value_in_words(v)}" for k, v in value.items() if k not in ("name", "digest")
+        )
         return " ".join([*first, *others]) or "off"
     if isinstance(value, list) and len(value) > 2 and value.count(value[0]) == len(value):
         return f"{len(value)} × {value_in_words(value[0])}"  # twelve layers of 32 are a long line

@@ -7,10 +7,11 @@ experiment: a page keeps a copy of the source beside it, and is read with that c
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,9 @@ from nnref.errors import UserError, nearest
 from nnref.internals import parameters_of
 
 PLACES: ContextVar[tuple[Path, ...]] = ContextVar("PLACES", default=(Path(),))
-# Folders of files that were read before: the variants of a sweep are made when it has been read.
-READ_BEFORE: dict[Path, None] = {}
 COPIES = "sources"  # the folder beside a page that holds what it names
 OPTAX = "optax"
+FILE = re.compile(r"[^:]+\.py:\w+")
 # Arguments that training passes, so that they are no keys of a file: by name, and by place.
 PASSED = {"rngs", "rng", "key", "inputs", "outputs", "parent"}
 BY_PLACE = {"loss": 2, "activation": 1}
@@ -44,7 +44,6 @@ SOURCES: dict[str, Source] = {}  # by digest
 @contextmanager
 def looking_in(*folders: Path) -> Iterator[None]:
     """While this is open, files are looked for in these folders first."""
-    READ_BEFORE.update(dict.fromkeys(folders))
     token = PLACES.set((*folders, Path()))
     try:
         yield
@@ -71,7 +70,7 @@ def source_of(file: str, digest: str = "") -> tuple[str, Source]:
     if digest in SOURCES:
         return digest, SOURCES[digest]
     changed = None
-    for folder in dict.fromkeys((*PLACES.get(), *READ_BEFORE)):
+    for folder in dict.fromkeys(PLACES.get()):
         copy = copy_of(file, digest, folder)
         for path in (copy, folder / file) if digest else (folder / file,):
             if not path.is_file():
@@ -137,6 +136,25 @@ def found(name: str, digest: str) -> tuple[Any, str]:
             return getattr(place, member), digest
     names = [n for place in places for n, v in vars(place).items() if callable(v) and n[0] != "_"]
     raise UserError(f"{file} has no {member}{nearest(member, names)}")
+
+
+def with_digests(value: Any) -> Any:
+    """A value of a file, whose references to files have the digest of what they name.
+
+    What is not there is left as it is: where it is read, that is told.
+    """
+    if isinstance(value, list):
+        return [with_digests(each) for each in value]
+    if isinstance(value, str) and FILE.fullmatch(value):
+        value = {"name": value}
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name")
+    made = {key: v if key == "name" else with_digests(v) for key, v in value.items()}
+    if isinstance(name, str) and FILE.fullmatch(name):
+        with suppress(UserError):
+            made["digest"] = found(name, value.get("digest", ""))[1]
+    return made
 
 
 def settings_of(kind: str, target: Any) -> list[inspect.Parameter]:

@@ -17,6 +17,7 @@ from nnref.errors import UserError
 from nnref.experiment.axes import Mistake, Setting, settings_in_words, variants
 from nnref.experiment.axes import Sweep as Axes
 from nnref.experiment.experiment import Experiment, Mistakes
+from nnref.experiment.sources import looking_in, with_digests
 from nnref.experiment.text import blank_comments, contents, in_file, locate, read_text, set_path
 from nnref.studies.run import plan_of
 from nnref.training import loop, train
@@ -54,7 +55,8 @@ def read_sweep(path: str | Path, text: str | None = None) -> tuple[Experiment, l
     path = Path(path)
     text = read_text(path) if text is None else text
     try:
-        return parse_sweep(text)
+        with looking_in(path.parent):
+            return parse_sweep(text)
     except UserError as error:
         raise UserError(in_file(path, str(error))) from None
 
@@ -67,6 +69,8 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
             'sweep: missing; say what varies: "sweep": {"axes": {"optimizer.learning_rate": '
             '{"log_grid": [0.001, 1, 7]}}}'
         )
+    if isinstance(content["sweep"], dict):  # a page holds which files its variants were made with
+        content["sweep"] = {k: with_digests(value) for k, value in content["sweep"].items()}
     lines, base = [], None
     try:
         base = Experiment(**content)

@@ -1,16 +1,19 @@
 """The trained network of a page, kept beside it as `<page>.safetensors`, and called with rows."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.data import Dataset
+from nnref.data.files import as_numbers, read_table
 from nnref.errors import UserError
 from nnref.logbook.writer import Writer
 from nnref.parts.target_kinds import target_kind
@@ -64,12 +67,40 @@ def arrays_of(network: Any) -> dict[str, np.ndarray]:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file that takes its name when it is complete."""
+    """Write arrays and their digest into a file that takes its name when it is complete."""
     from safetensors.numpy import save_file
 
     half = path.with_suffix(".half")
-    save_file(dict(arrays), half)
+    save_file(dict(arrays), half, metadata={"sha256": digest_of(arrays)})
     half.replace(path)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays in a file.
+
+    Raises:
+        UserError: where they are not those that were written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            digest = (file.metadata() or {}).get("sha256")
+    except (SafetensorError, ValueError, TypeError):  # no such file, a type that NumPy has not
+        digest, arrays = "", {}
+    if digest != digest_of(arrays):
+        raise UserError(
+            f"{path}: its bytes are not those that were written; without this file the network is "
+            "trained again, to the same bits"
+        )
+    return arrays
+
+
+def digest_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the names, types, shapes and numbers of arrays."""
+    lines = [f"{name} {checkpoint.array_digest(arrays[name])}" for name in sorted(arrays)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def kept_network(page: Path, functions: Functions) -> tuple[Any, Any] | None:
@@ -81,9 +112,7 @@ def kept_network(page: Path, functions: Functions) -> tuple[Any, Any] | None:
     path = network_path(page)
     if not path.is_file():
         return None
-    from safetensors.numpy import load_file
-
-    arrays = load_file(path)
+    arrays = read(path)
     params, state = jax.eval_shape(functions.init, jax.random.key(0))
     like = {"params": params, "state": state}
     leaves = checkpoint.by_path(like)
@@ -109,9 +138,24 @@ class Loaded:
 
     @cached_property
     def network(self) -> Any:
-        """The network in evaluation mode, compiled."""
+        """The network in evaluation mode, compiled; it takes rows that are scaled."""
         functions = self.setup.functions(self.setup.experiment.hyperparameters)
         return jax.jit(lambda x: functions.apply(self.params, self.model_state, x, None, False)[0])
+
+    def function(self, *arrays: Any) -> Any:
+        """The outputs for rows as they stand in the world, as one function of JAX.
+
+        Inputs that are several arrays go in one after the other.
+        """
+        x, layout = arrays[0], self.dataset.inputs
+        if layout is not None and len(arrays) > 1:
+            dtype = jnp.float32 if layout.fractions else jnp.int32
+            flat = [array.reshape(len(array), -1).astype(dtype) for array in arrays]
+            x = jnp.concatenate(flat, axis=1)
+        if self.dataset.scaling is not None:
+            mean, deviation = (np.float32(part) for part in self.dataset.scaling)
+            x = (x - mean) / deviation
+        return self.network(x)
 
     def __call__(self, x: Any) -> Any:
         """The outputs for rows."""
@@ -144,21 +188,39 @@ def rows_in(path: Path, dataset: Dataset) -> Any:
         raise UserError(
             f"{path}: give a .csv with a header line, or a .npz of arrays, that is here"
         )
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            if dataset.inputs is None and "x" not in arrays:
-                raise UserError(f'{path}: it has {", ".join(arrays)}; inputs are called "x"')
-            rows = {name: arrays[name] for name in arrays}
-        return rows["x"] if dataset.inputs is None else rows
-    import csv
-
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *lines = csv.reader(file)
-    missing = [name for name in dataset.columns if name not in header]
-    if missing:
-        raise UserError(f"{path}: the column {missing[0]} is missing; it has {', '.join(header)}")
-    places = [header.index(name) for name in dataset.columns] or range(len(header))
+    if path.suffix == ".csv":
+        return rows_of_table(path, dataset)
     try:
-        return np.array([[float(line[place]) for place in places] for line in lines])
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+        with np.load(path) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, BadZipFile):
+        raise UserError(f"{path}: no archive of arrays; write it with numpy.savez") from None
+    if dataset.inputs is not None:
+        return arrays
+    if "x" not in arrays:
+        raise UserError(f'{path}: it has {", ".join(arrays)}; inputs are called "x"')
+    return arrays["x"]
+
+
+def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
+    """The inputs in a .csv, by the names of the columns of the data where these have names."""
+    if dataset.inputs is not None:
+        names = ", ".join(dataset.inputs.names)
+        raise UserError(f"{path}: the inputs are several arrays; give a .npz with {names}")
+    try:
+        header, lines = read_table(path)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("data.path: ")) from None
+    columns = []
+    for name in dataset.columns or header:
+        if name not in header:
+            raise UserError(f"{path}: the column {name} is missing; it has {', '.join(header)}")
+        cells = [line[header.index(name)] for line in lines]
+        numbers, text = as_numbers(cells)
+        missing = [cell for cell, isnan in zip(cells, np.isnan(numbers), strict=True) if isnan]
+        if text or missing:
+            raise UserError(f'{path}: in the column {name} "{(text or missing)[0]}" is no number')
+        columns.append(numbers)
+    shape = dataset.train.x.shape[1:]
+    rows = np.stack(columns, axis=1)
+    return rows.reshape(-1, *shape) if rows.shape[1] == np.prod(shape) else rows

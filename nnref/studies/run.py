@@ -357,11 +357,12 @@ def ending(plan: train.Plan, steps_per_epoch: int, epoch: int, bad_step: int) ->
 
 
 @usual_settings()
-def trained(path: str | Path, listener: Listener | None = None) -> Trained:
+def trained(path: str | Path, listener: Listener | None = None, again: bool = True) -> Trained:
     """The network of a page: as training left it, or trained again, bit for bit.
 
     Raises:
-        UserError: for a page of a run that has not ended, or whose data have changed since.
+        UserError: for a page of a run that has not ended, or whose data have changed since; and
+            for a network that was not kept, where nothing may be trained `again`.
     """
     page = page_at(Path(path))
     if page is None or not page.complete:
@@ -380,6 +381,8 @@ def trained(path: str | Path, listener: Listener | None = None) -> Trained:
     restored = checkpoint.restore(folder, like, data) if folder.is_dir() else None
     if restored is not None and restored[0] >= page.epochs:
         states = restored[1]
+    elif not again:
+        raise UserError(f"the network was not kept; to train it again: nnref run {path} --again")
     else:
         listener = listener or Listener()
         note = "the network was not kept; it is trained again"

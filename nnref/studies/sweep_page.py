@@ -14,7 +14,7 @@ import numpy as np
 from nnref.errors import UserError
 from nnref.logbook.pages import FORMAT, UNREADABLE, SweepPage, digest, numbered, sweep_page_at
 from nnref.logbook.verdicts import Record, padded
-from nnref.logbook.writer import PageWriter, machine_facts, now
+from nnref.logbook.writer import PageWriter, keep_sources, machine_facts, now
 from nnref.studies.groups import Job
 from nnref.studies.sweep_record import Progress, SweepPlan, SweepResult
 
@@ -33,6 +33,8 @@ class SweepWriter(PageWriter[SweepPage]):
         place = logbook / plan.name / f"sweep-{plan.identity}"
         title = f"sweep page {FORMAT} of {plan.name}"
         super().__init__(sweep_page_at, place, title, plan.identity, plan.experiment, facts, again)
+        for variant in plan.variants:
+            keep_sources(variant.experiment, place.parent)
         self.parts = self.path.with_suffix(".parts")
         self.unsaved: list[dict[Job, Progress]] = []
         self.saved = time.monotonic()

@@ -81,3 +81,20 @@ def test_a_large_network_is_not_kept_and_that_is_said(monkeypatch, tmp_path, pag
 def test_nothing_is_kept_where_nobody_wants_it(tmp_path, page):
     made = nnref.run(trained(page).experiment, logbook=tmp_path / "other", keep=False)
     assert not kept.network_path(made.records[0].page).exists()
+
+
+def test_a_flipped_bit_anywhere_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.int32([1])}
+    kept.write(path, arrays)
+    np.testing.assert_array_equal(kept.read(path)["w"], arrays["w"])
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(nnref.UserError, match="not those that were written"):
+            kept.read(path)
+    path.write_bytes(whole[:-1])
+    with pytest.raises(nnref.UserError, match="not those that were written"):
+        kept.read(path)

@@ -97,7 +97,7 @@ class ConvNet(nnx.Module):
         h = x if x.ndim == 4 else x[..., None]
         for block in self.blocks:
             h = block(h)
-        h = jnp.mean(h, axis=(1, 2)) if self.averages else h.reshape(len(h), -1)
+        h = jnp.mean(h, axis=(1, 2)) if self.averages else h.reshape(h.shape[0], -1)
         for layer in self.layers:
             h = layer(h)
         return h

@@ -61,7 +61,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Outputs, (batch, outputs): logits or predictions."""
-        h = x.reshape(len(x), -1)
+        h = x.reshape(x.shape[0], -1)
         for layer in self.layers:
             h = layer(h)
         return self.output_activation(h)
@@ -96,4 +96,4 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Outputs, (batch, outputs): logits or predictions."""
-        return self.layers[0](x.reshape(len(x), -1))
+        return self.layers[0](x.reshape(x.shape[0], -1))

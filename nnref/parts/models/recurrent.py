@@ -217,10 +217,10 @@ class Recurrent(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Outputs, (batch, outputs) or (batch, steps, outputs): logits or predictions."""
-        if self.streams not in (None, len(x)):
+        if self.streams not in (None, x.shape[0]):
             raise UserError(
                 f"model.streams: {self.streams} rows go on from batch to batch, and this batch "
-                f"has {len(x)}; give batch_size that number, and every split a multiple of it"
+                f"has {x.shape[0]}; give batch_size that number, and every split a multiple of it"
             )
         h, real = jnp.swapaxes(x, 0, 1), None
         if self.padded:

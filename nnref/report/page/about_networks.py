@@ -25,7 +25,6 @@ from nnref.report.page.blocks import (
 )
 from nnref.report.page.panels import confusion_panel, heat_map, histogram, residual_panels
 from nnref.report.page.subjects import SPLITS, Network, Subject
-from nnref.studies.listeners import Listener
 from nnref.studies.run import Trained, trained
 from nnref.training.probes import MEASURES
 
@@ -44,12 +43,15 @@ LAYER_MEASURES = {
 """A title for each measure of the layers, and whether its colours are by the logarithm."""
 
 
-def network_of(subject: Subject, listener: Listener | None = None) -> Network:
-    """The network of the first run that ended well, or in words why there is none."""
+def network_of(subject: Subject) -> Network:
+    """The network of the first run that ended well, or in words why there is none.
+
+    Nothing is trained for it.
+    """
     for page in subject.pages:
         if page.complete and not page.facts.get("ending", "").startswith("diverged"):
             try:
-                return trained(page.path, listener)
+                return trained(page.path, again=False)
             except UserError as error:
                 return str(error)
     return "no run has come to its end with finite numbers"

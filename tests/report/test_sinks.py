@@ -1,17 +1,17 @@
-"""Event files, read back as TensorBoard frames them."""
+"""Trackers of runs; event files, read back as TensorBoard frames them."""
 
-import builtins
 import json
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nnref.cli import main
+from nnref.cli import grammar, main
 from nnref.errors import UserError
 from nnref.experiment.experiment import Experiment
-from nnref.report.tensorboard import TensorBoardListener
+from nnref.report.sinks import TRACKERS, TensorBoardListener
 from nnref.studies import run as runs
 from nnref.training.loop import Chunk
 
@@ -103,13 +103,76 @@ def test_the_command_writes_them_beside_the_pages(tmp_path, monkeypatch, capsys)
 
 
 def test_without_tensorboardx_one_is_told_what_to_install(tmp_path, monkeypatch):
-    found = builtins.__import__
-
-    def missing(name, *rest):
-        if name.startswith("tensorboardX"):
-            raise ImportError
-        return found(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"nnref\[tensorboard\]"):
         TensorBoardListener(tmp_path, "some")
+
+
+# --- trackers, each with what it has on disk read back ------------------------------------------
+
+
+def trackio_figures(folder, run):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    assert list(folder.glob("some*"))
+    return {row["step"]: row["train_loss"] for row in SQLiteStorage.get_logs("some", run)}
+
+
+def mlflow_figures(folder, run):
+    from mlflow import MlflowClient
+
+    client = MlflowClient()
+    place = client.get_experiment_by_name("some").experiment_id
+    (found,) = (each for each in client.search_runs([place]) if each.info.run_name == run)
+    assert found.data.params["optimizer.name"] == "sgd"
+    assert found.info.status == "FINISHED"
+    history = client.get_metric_history(found.info.run_id, "train_loss")
+    return {each.step: each.value for each in history}
+
+
+def wandb_figures(folder, run):
+    """Offline it leaves a file for each run, of records as LevelDB frames them."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    figures = {}
+    for path in folder.rglob("*.wandb"):
+        data, records = path.read_bytes()[7:], []
+        assert len(data) < 2**15, "longer files have blocks"
+        while data:
+            (length,) = struct.unpack("<H", data[4:6])
+            records.append(Record.FromString(data[7 : 7 + length]))
+            data = data[7 + length :]
+        if run in [record.run.display_name for record in records]:
+            for record in records:
+                row = {(*item.nested_key, item.key)[0]: item for item in record.history.item}
+                if "train_loss" in row:
+                    figures[int(row["_step"].value_json)] = float(row["train_loss"].value_json)
+    return figures
+
+
+FIGURES = {"trackio": trackio_figures, "mlflow": mlflow_figures, "wandb": wandb_figures}
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tracker_gets_the_figures_of_each_seed(tracker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    pytest.importorskip(tracker)
+    run = runs.run(Experiment(**EXPERIMENT), logbook=None, listener=TRACKERS[tracker]("some"))
+    for place, seed in enumerate((0, 1)):
+        told = FIGURES[tracker](tmp_path, f"{run.experiment.identity}-seed{seed}")
+        losses = run.history["train_loss"][place]
+        assert told == pytest.approx({e: v for e, v in enumerate(losses) if not np.isnan(v)})
+
+
+def test_the_command_takes_the_trackers_that_there_are(monkeypatch, capsys, tmp_path):
+    assert list(TRACKERS) == list(grammar.TRACKERS)
+    monkeypatch.chdir(tmp_path)
+    Path("small.json").write_text(json.dumps(EXPERIMENT))
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert main(["run", "small.json", "--track", "wandb"]) == 2
+    assert "nnref[wandb]" in capsys.readouterr().err

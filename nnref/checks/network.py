@@ -10,13 +10,16 @@ import numpy as np
 import optax
 
 from nnref.checks.subject import Answer, NotApplicable, Subject, checked
-from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.findings import Finding, as_note, fault, note
+from nnref.diagnosis.judge.judge import fault_even_if_it_learns
 from nnref.diagnosis.judge.signal_checks import first_loss
 from nnref.diagnosis.program.arithmetic import gradients
 from nnref.diagnosis.program.at_start import SeveralOutputs
 from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.ignored import filler_of
 from nnref.diagnosis.program.keys import draws, random_key, randomness
+from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.rows import batch_dependence
 from nnref.diagnosis.program.sequences import FEWEST, future_leakage, seen_ahead
 from nnref.diagnosis.program.step import batch_scale, statistics
@@ -64,7 +67,7 @@ def overfits_one_batch(subject: Subject, *, least: float = 0.9) -> Answer:
         fails = subject.measured.skill.fits and max(skills.values()) < bound("good")
         # Targets of thousands are out of Adam's reach in so few steps: what learns all rows as it
         # is trained can learn two.
-        fails = fails and subject.measured.trained.skill < least
+        fails = fails and not subject.signals.learned
         found = [
             (fault if fails else note)(
                 "gradient_blocked",
@@ -88,6 +91,23 @@ def loss_at_start(subject: Subject) -> Answer:
     if not np.isfinite(loss):
         found = [fault("numerical_instability", "loss", "the first loss is not finite", f"{loss}")]
     return Answer({"loss": loss, "loss of the best constant": constant}, found)
+
+
+@checked
+def loss_fits_outputs(subject: Subject) -> Answer:
+    """The loss takes what the network gives and what the targets are: ranges, widths, axes.
+
+    What only looks odd, and learns as well as simple models do, is worth knowing and no fault.
+    """
+    start = subject.start
+    try:
+        found = [*outputs(start), *broadcasts(start)]
+    except SeveralOutputs as error:
+        raise NotApplicable(f"loss_fits_outputs: {error}") from None
+    wrong = [finding for finding in found if finding.severity == "fault"]
+    if any(not fault_even_if_it_learns(finding) for finding in wrong) and subject.signals.learned:
+        found = [f if fault_even_if_it_learns(f) else as_note(f) for f in found]
+    return Answer({"width": start.width}, found)
 
 
 @checked

@@ -14,6 +14,7 @@ from nnref.training.compilation import usual_settings
 Call = Callable[..., dict[str, Any]]
 NETWORK: dict[str, Call] = {
     "loss_at_start": network.loss_at_start,
+    "loss_fits_outputs": network.loss_fits_outputs,
     "signal_at_start": network.signal_at_start,
     "gradients_match_finite_differences": network.gradients_match_finite_differences,
     "all_parameters_train": network.all_parameters_train,

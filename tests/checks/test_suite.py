@@ -20,7 +20,7 @@ def test_a_healthy_network():
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"loss": lambda o, y: -((o - y) ** 2)}, "loss_at_start|overfits_one_batch"),
+        ({"loss": lambda o, y: -((o - y) ** 2)}, "loss_fits_outputs"),
         ({"train": (np.where(X > 2, np.nan, X), Y)}, "data_summary"),
     ],
 )

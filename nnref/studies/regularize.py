@@ -106,7 +106,8 @@ class Regularized:
                 f"Without regularization the training loss only falls to {self.falls:.0%} of the "
                 "first: that comes before any piece of it. First: nnref diagnose FILE."
             ]
-        sentences = [f"Without any it learns: the training loss falls to {self.falls:.1%}."]
+        left = "less than 0.1%" if self.falls < 5e-4 else f"{self.falls:.1%}"
+        sentences = [f"Without any it learns: the training loss falls to {left}."]
         stops = [piece for piece in self.pieces if not piece.learns]
         sentences += [f"{p.name} stops it: {p.falls:.0%} of the loss is left." for p in stops]
         for verb, side in (("pay", True), ("harm", False)):

@@ -26,6 +26,6 @@ def report_of_regularization(done: Regularized) -> Report:
 
 def differences(done: Regularized) -> Panel:
     """The difference that each piece makes, with its interval."""
-    title = f"{in_words(done.metric)}, with a piece less without"
+    title = f"{in_words(done.metric)} with the piece, minus that without it"
     names = [piece.name for piece in done.pieces]
     return intervals_panel(title, names, [p.difference for p in done.pieces])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from nnref.report.plain import plain
 from nnref.report.terminal.ablation import interval, three_digits
@@ -41,7 +42,8 @@ def show_regularized(done: Regularized, console: Console) -> None:
     table = plain_table(first, *others, right=others, wraps=[first])
     for row in rows(done):
         table.add_row(*row)
-    console.print(f"[bold]{done.name}[/bold]  {len(done.seeds)} paired seeds\n", highlight=False)
+    title = Text.assemble((done.name, "bold"), f"  {len(done.seeds)} paired seeds\n")
+    console.print(title, highlight=False)
     console.print(table, highlight=False)
     console.print(f"{NOTE}\n", style="dim", highlight=False, markup=False)
     for name, why in done.refused.items():

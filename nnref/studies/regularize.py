@@ -31,7 +31,6 @@ from nnref.training.compilation import usual_settings
 
 OFF, TOGETHER = "everything off", "all together"
 LEARNS = 0.5  # last over first training loss, at most, of what learns
-FEWEST = 6  # seeds, with fewer of which a signed-rank test of one piece finds nothing at 0.05
 
 # Pieces that are tried where the experiment has none of its own, at a usual strength.
 PIECES: dict[str, Any] = {
@@ -148,11 +147,10 @@ def regularize(
     Raises:
         UserError: for mistakes in the file, or too few seeds.
     """
-    if seeds < FEWEST:
-        raise UserError(f"regularize: of {seeds} seeds no piece could be told; give {FEWEST}")
     if not isinstance(experiment, Experiment):
         name, experiment = name or Path(experiment).stem, read(Path(experiment))
     plan, values, refused = planned(experiment, f"{name or 'experiment'}", seeds)
+    refuse_few(seeds, len(values) - 1)
     earlier = None if logbook is None else known(plan, Path(logbook))
     runs = earlier or sweep(plan, logbook=logbook, listener=listener)
     task = plan.groups[0].task
@@ -223,6 +221,21 @@ def planned(
     plan = SweepPlan(name, file, last, groups_of(last, chosen), chosen, fresh=True)
     values = {label: pieces.get(label) for label in variants}
     return plan, values, refused
+
+
+def refuse_few(seeds: int, pieces: int) -> None:
+    """Refuse seeds so few that not even a piece that is better from each of them could be told.
+
+    Raises:
+        UserError: how many it takes.
+    """
+    # The smallest p of a signed-rank test of n pairs is 2 / 2^n, times the pieces by Holm.
+    fewest = next(n for n in range(2, 64) if pieces * 2.0 ** (1 - n) < 1 - LEVEL)
+    if seeds < fewest:
+        raise UserError(
+            f"regularize: of {seeds} seeds none of {pieces} pieces could be told; give {fewest} or "
+            "more"
+        )
 
 
 def refuse_rows(variant: Variant) -> None:

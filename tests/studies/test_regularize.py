@@ -111,8 +111,8 @@ def test_an_experiment_without_any_is_tried_with_the_usual_ones():
 
 
 def test_too_few_seeds_are_refused():
-    with pytest.raises(UserError, match="of 5 seeds no piece could be told"):
-        regularize(EXPERIMENT, seeds=5, logbook=None)
+    with pytest.raises(UserError, match="of 7 seeds none of 4 pieces could be told; give 8"):
+        regularize(EXPERIMENT, seeds=7, logbook=None)
 
 
 def test_page_table_and_json_say_the_same(done):

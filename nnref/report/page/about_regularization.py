@@ -28,4 +28,5 @@ def differences(done: Regularized) -> Panel:
     """The difference that each piece makes, with its interval."""
     title = f"{in_words(done.metric)} with the piece, minus that without it"
     names = [piece.name for piece in done.pieces]
-    return intervals_panel(title, names, [p.difference for p in done.pieces])
+    sure = [piece.differs for piece in done.pieces]
+    return intervals_panel(title, names, [p.difference for p in done.pieces], sure=sure)

@@ -332,12 +332,13 @@ def intervals_panel(
     title: str,
     names: Sequence[str],
     tuned: Sequence[Interval],
-    defaults: Sequence[Interval | None] | None = None,
+    defaults: Sequence[Interval | None] = (),
+    sure: Sequence[bool] = (),
 ) -> Panel:
     """An interval in each row, the first at the top, and another one below it.
 
-    Without a second one each is that of a difference: the line of no difference is drawn, and what
-    is surely on one side of it is filled.
+    Instead of a second one, `sure` says of intervals of differences which can be claimed: these are
+    filled, and the line of no difference is drawn.
     """
 
     def draw(axes: Axes) -> None:
@@ -345,17 +346,13 @@ def intervals_panel(
             ("tuned", tuned, -0.13, {"color": COLOURS[0], "marker": "o"}),
             ("at defaults", defaults, 0.17, {"color": COLOURS[1], "marker": "s", "mfc": "none"}),
         ]
-        if defaults is None:
-            sure = [each if each.low > 0 or each.high < 0 else None for each in tuned]
+        if sure:
+            claimed = [each if certain else None for each, certain in zip(tuned, sure, strict=True)]
             rest = [None if certain else each for each, certain in zip(tuned, sure, strict=True)]
+            grey = {"color": COLOURS[7], "marker": "o", "mfc": "none"}
             kinds = [
-                ("a difference", sure, 0.0, {"color": COLOURS[0], "marker": "o"}),
-                (
-                    "none can be claimed",
-                    rest,
-                    0.0,
-                    {"color": COLOURS[7], "marker": "o", "mfc": "none"},
-                ),
+                ("a difference", claimed, 0.0, {"color": COLOURS[0], "marker": "o"}),
+                ("none can be claimed", rest, 0.0, grey),
             ]
             axes.axvline(0, color=COLOURS[7], linewidth=0.8, linestyle="--", zorder=0)
         for label, intervals, below, style in kinds:
@@ -370,7 +367,7 @@ def intervals_panel(
             axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
         axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])
         axes.set_ylim(len(names) - 0.5, -0.5)
-        if defaults is not None and is_wide(*axes.dataLim.intervalx):
+        if not sure and is_wide(*axes.dataLim.intervalx):
             logarithmic_x(axes)
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=2)
 

@@ -50,7 +50,7 @@ def test_the_pictures_of_a_report_have_its_titles():
 def test_of_differences_the_legend_says_which_are_sure():
     """Blue and filled beside 0, grey on it; the axis is not logarithmic, whatever the numbers."""
     differences = [Interval(-1.0, -2.0, -0.5), Interval(0.1, -0.1, 0.3), Interval(9.0, 0.1, 90.0)]
-    panel = intervals_panel("loss", ["dropout", "l2", "l1"], differences)
+    panel = intervals_panel("loss", ["dropout", "l2", "l1"], differences, sure=[True, False, True])
     axes = Figure().subplots()
     panel.draw(axes)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]

@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 # Images of containers often forbid Python to keep what it compiled; every start would then cost seconds more.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint bench clean
+.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint bench torture clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -62,6 +62,10 @@ lint: ## Check style, types and the order of the rooms
 bench: ## Measure the speed against PyTorch and Keras
 	@sh tools/setup.sh bench
 	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+torture: ## Kills, torn pages, full disks, made-up inputs: is anything lost? ARGS="--kills 20 ..."
+	@sh tools/setup.sh dev
+	@.venv/bin/python -m benchmarks.torture $(ARGS)
 
 clean: ## Remove the environments and caches; the logbook stays
 	@rm -rf .venv .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -70,7 +70,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rows = table(options.draws, options.bootstraps, options.seed)
-    print("| differences | pairs | percentile bootstrap | BCa bootstrap | trimmed t |")
+    print("| differences | pairs | percentile bootstrap | BCa bootstrap | nnref |")
     print("| :-- | --: | --: | --: | --: |")
     for name, pairs, *shares in rows:
         print(f"| {name} | {pairs} | " + " | ".join(f"{share:.1%}" for share in shares) + " |")

@@ -25,6 +25,7 @@ STOPS = (
 OF_THE_MACHINE = {
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,

@@ -5,7 +5,8 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -141,15 +142,7 @@ def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
     Raises:
         UserError: for a file that is no such archive, and arrays that are not there or no numbers.
     """
-    with path.open("rb") as content:  # NumPy leaves a file open that is no archive
-        try:
-            archive = np.load(content, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile):
-            raise UserError(
-                f"data.path: {path} is no archive of arrays; write it with numpy.savez"
-            ) from None
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UserError(f"data.path: {path} is one array and no archive; use numpy.savez")
+    with archive_at(path) as archive:
         names = archive.files
         if target not in names:
             raise UserError(
@@ -164,6 +157,27 @@ def read_npz(path: Path, target: str) -> tuple[np.ndarray, np.ndarray, tuple[str
                 f"beside the target it has {', '.join(others) or 'nothing'}"
             )
         return array_of(path, archive, inputs), array_of(path, archive, target), ()
+
+
+def every_array(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an archive, by name; errors as `read_npz` has them."""
+    with archive_at(path) as archive:
+        return {name: array_of(path, archive, name) for name in archive.files}
+
+
+@contextmanager
+def archive_at(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """An archive of arrays, open."""
+    with path.open("rb") as content:  # NumPy leaves a file open that is no archive
+        try:
+            archive = np.load(content, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile):
+            raise UserError(
+                f"data.path: {path} is no archive of arrays; write it with numpy.savez"
+            ) from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"data.path: {path} is one array and no archive; use numpy.savez")
+        yield archive
 
 
 def array_of(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.data import Dataset
-from nnref.data.files import as_numbers, read_table
+from nnref.data.files import as_numbers, every_array, read_table
 from nnref.errors import UserError
 from nnref.logbook.writer import Writer
 from nnref.parts.target_kinds import target_kind
@@ -191,10 +190,9 @@ def rows_in(path: Path, dataset: Dataset) -> Any:
     if path.suffix == ".csv":
         return rows_of_table(path, dataset)
     try:
-        with np.load(path) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, BadZipFile):
-        raise UserError(f"{path}: no archive of arrays; write it with numpy.savez") from None
+        arrays = every_array(path)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("data.path: ")) from None
     if dataset.inputs is not None:
         return arrays
     if "x" not in arrays:

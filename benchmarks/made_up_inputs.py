@@ -138,7 +138,7 @@ def asked(
             max_examples=max(1, round(share * count)),
             deadline=None,
             database=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         )
         return lambda test: seed(number)(how(test))
 

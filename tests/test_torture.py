@@ -7,7 +7,7 @@ from benchmarks import torture
 
 @pytest.mark.parametrize(
     "counts",
-    [{"kills": 1}, {"torn": 6, "damaged": 12, "disks": 3, "inputs": 60}],
+    [{"kills": 1}, {"torn": 3, "damaged": 6, "disks": 2, "inputs": 30}],
     ids=lambda counts: " ".join(counts),
 )
 def test_nothing_is_lost_wrong_without_a_word_or_a_traceback(counts, capsys):

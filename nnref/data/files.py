@@ -182,6 +182,7 @@ def archive_at(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
 
 def array_of(path: Path, archive: np.lib.npyio.NpzFile, name: str) -> np.ndarray:
     """One array of an archive, with an axis of rows."""
+    assert archive.zip is not None, "an archive that is open has one"
     refuse_oversized(path, archive.zip, name)
     try:
         array = archive[name]

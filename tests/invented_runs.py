@@ -127,6 +127,8 @@ def case(
             loss=loss,
             valid=None,
             test=None,
+            inputs=None,
+            column=str,
             restart=None,
             metric=None,
             shuffle=True,

@@ -65,6 +65,12 @@ class Recipe:
         """The state before the first batch of a split."""
         return state if self.restart is None else self.restart(params, state)
 
+    def column(self, number: int) -> str:
+        """What a column of the inputs is called: its number; of several arrays, which one, too."""
+        if self.inputs is None or len(self.inputs.shapes) == 1:
+            return str(number)
+        return self.inputs.columns[number]
+
     def build(self, hyperparameters: Mapping[str, Any]) -> tuple[Functions, Any]:
         """Functions and optimizer as training calls them."""
         if self.setup is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,50 @@ def seeds_in_words(seeds: Sequence[int]) -> str:
     if len(seeds) > 6:
         return f"each of {len(seeds)} seeds"
     return f"each of the seeds {', '.join(map(str, seeds))}"
+
+
+# --- in a notebook ------------------------------------------------------------------------------
+
+POINTS, WIDTH, HEIGHT = 200, 320, 120  # of the picture of the losses
+
+
+def as_html(title: str, records: Sequence[Record], verdict: Verdict) -> str:
+    """How a run ended, as HTML: the verdict, a row for each seed, and the losses of all of them."""
+    name = watched_loss(records[0])
+    head = "".join(f"<th>{each}</th>" for each in ("seed", name, "best", "epochs", "ending"))
+    rows = [
+        (r.seed, f"{r.final(name):.4g}", f"{r.best(name):.4g}", r.epochs, escape(r.ending))
+        for r in records
+    ]
+    cells = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    words = f"<p><b>{escape(title)}</b>: {escape(verdict.sentence)}</p>"
+    return words + table + losses_as_svg(records, name)
+
+
+def losses_as_svg(records: Sequence[Record], name: str) -> str:
+    """The losses over the epochs, a line for each seed, by their logarithm where it exists."""
+    curves = stacked(records)[name]
+    finite = curves[np.isfinite(curves)]
+    if not finite.size:
+        return ""
+    by_logarithm = finite.min() > 0
+    heights = np.log(curves) if by_logarithm else curves
+    ends = heights[np.isfinite(heights)]
+    low, high = ends.min(), ends.max()
+    lines = []
+    for curve in heights:
+        epochs = np.flatnonzero(np.isfinite(curve))
+        epochs = epochs[:: -(-len(epochs) // POINTS) or 1]
+        x = epochs / max(1, curves.shape[1] - 1) * WIDTH
+        y = (high - curve[epochs]) / ((high - low) or 1) * HEIGHT
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+        lines.append(
+            f'<polyline points="{points}" fill="none" stroke="currentColor" opacity=".5"/>'
+        )
+    about = f"{name} from {finite.min():.3g} to {finite.max():.3g}"
+    scale = ", by its logarithm" if by_logarithm else ""
+    return (
+        f'<svg viewBox="-2 -2 {WIDTH + 4} {HEIGHT + 4}" width="{WIDTH}" role="img" '
+        f'aria-label="{about}">{"".join(lines)}</svg><p>{about}{scale}</p>'
+    )

@@ -16,7 +16,7 @@ from nnref.errors import UserError, nearest
 from nnref.experiment.experiment import Experiment, read
 from nnref.experiment.text import experiments_folders, read_text
 from nnref.logbook.pages import Page, page_at, page_in, probe_table, refuse_name
-from nnref.logbook.verdicts import Record, Verdict, judge, stacked, watched_loss
+from nnref.logbook.verdicts import Record, Verdict, as_html, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
@@ -54,6 +54,9 @@ class Run:
     def history(self) -> dict[str, np.ndarray]:
         """Measure -> (seeds, epochs + 1), NaN after the end of a seed."""
         return stacked(self.records)
+
+    def _repr_html_(self) -> str:
+        return as_html(f"{self.name} {self.experiment.identity}", self.records, self.verdict)
 
 
 class Trained(NamedTuple):

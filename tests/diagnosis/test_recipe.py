@@ -7,6 +7,7 @@ import numpy as np
 import optax
 from networks import KEY, X, Y, recipe_of, squared, task
 
+from nnref.data.trees import layout_of
 from nnref.diagnosis.recipe import Recipe, for_any_rows
 
 
@@ -49,3 +50,10 @@ def test_functions_are_those_of_the_recipe_where_no_setup_builds_them():
     penalty = lambda params: 0.5  # noqa: E731
     assert replace(made, penalty=penalty).build({})[0].penalty is penalty
     assert replace(made, setup=lambda numbers: numbers).build({"rate": 1}) == {"rate": 1}
+
+
+def test_a_column_of_several_arrays_is_named_by_its_array():
+    made = recipe_of(task())
+    assert made.column(2) == "2"
+    several = layout_of({"image": X, "age": X[:, :1]}, "x")
+    assert replace(made, inputs=several).column(2) == "image[1]"

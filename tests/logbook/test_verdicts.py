@@ -1,10 +1,12 @@
 """Verdicts: what the records of the seeds say of a claim."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 from small import SPIRALS
 
 from nnref.experiment.experiment import Experiment
-from nnref.logbook.verdicts import Record, judge
+from nnref.logbook.verdicts import Record, as_html, judge, losses_as_svg
 
 
 def record(seed, loss, ending=""):
@@ -57,3 +59,19 @@ def test_a_claim_about_other_seeds_is_not_judged():
 def test_divergence_without_a_claim_is_a_failure():
     gone = record(1, np.nan, "diverged at epoch 1, step 3: the training loss was not finite")
     assert judged([record(0, 0.05), gone]).exit_code == 1
+
+
+def test_a_notebook_shows_the_verdict_each_seed_and_the_losses():
+    records = [record(0, 0.05), record(1, np.nan, "diverged <at> epoch 1")]
+    shown = as_html("a <b>", records, judged(records))
+    tree = ElementTree.fromstring(f"<div>{shown}</div>")
+    assert tree.find("p").text is None
+    assert tree.find("p/b").text == "a <b>"
+    assert [cell.text for cell in tree.findall("table/tr")[1]] == ["0", "0.05", "0.05", "1", None]
+    assert tree.findall("table/tr")[2][4].text == "diverged <at> epoch 1"
+    first, second = tree.iter("polyline")
+    assert first.get("points") == "0.0,0.0 320.0,120.0"
+    assert second.get("points") == "0.0,0.0"
+    assert losses_as_svg([record(0, -1.0)], "valid_loss").count("logarithm") == 0
+    gone = Record(0, {"valid_loss": np.full(2, np.nan)}, "diverged")
+    assert losses_as_svg([gone], "valid_loss") == ""

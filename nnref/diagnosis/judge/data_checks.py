@@ -23,6 +23,7 @@ from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.proof import Proof
+from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
 
 FEW_OF_A_CLASS = 5  # rows: with fewer, their share says nothing
@@ -36,7 +37,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     yield from nonfinite(x, y)
     if not (finite(x) and finite(y)):
         return
-    yield from still_columns(x)
+    yield from still_columns(measured.recipe, x)
     yield from copies(measured, x)
     yield from leak_checks.check(measured)
     yield from constant_targets(measured, y)
@@ -192,12 +193,12 @@ def nonfinite(x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
             )
 
 
-def still_columns(x: np.ndarray) -> Iterator[Finding]:
+def still_columns(recipe: Recipe, x: np.ndarray) -> Iterator[Finding]:
     """Columns that have one value in every row, in a table of which most columns have more."""
     if x.ndim == 2 and 2 < x.shape[1] <= TABLE and len(x) > 2:
         still = np.flatnonzero((x == x[:1]).all(0))
         if 0 < len(still) < x.shape[1] // 2:
-            names = ", ".join(map(str, still[:5]))
+            names = ", ".join(map(recipe.column, still[:5]))
             evidence = f"{len(still)} of {x.shape[1]} columns have one value in every row"
             yield note("no_signal", f"columns {names}", evidence)
 

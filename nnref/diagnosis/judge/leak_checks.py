@@ -37,14 +37,16 @@ def given_away(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
         return
     honest = references(np.delete(flat, columns, 1), target).best[1]
     leaks = bound("signal") < honest < bound("failed")
-    names = ", ".join(map(str, columns[:5]))
+    names = ", ".join(map(measured.recipe.column, columns[:5]))
     yield (fault if leaks else note)(
         "leaked_targets",
         f"column {names} of the inputs",
         f"column {names} is the target itself, or a multiple of it: there is nothing to learn but "
         "to copy it",
         f"simple models reach {honest:.2f} without it",
-        remedy=f"x = np.delete(x, {columns}, axis=1)"
+        remedy=f"leave {names} out"
+        if measured.recipe.inputs is not None
+        else f"x = np.delete(x, {columns}, axis=1)"
         if x.ndim == 2
         else f"x = np.delete(x.reshape(len(x), -1), {columns}, axis=1)",
     )
@@ -99,9 +101,10 @@ def in_groups(
         yield note(
             "repeated_rows",
             f"{name} rows",
-            f"column {shared.column} names groups that stand in training and in {name}: the "
-            f"nearest training row answers with a skill of {shared.nearest:.2f}, the nearest of "
-            f"another group with {shared.nearest_of_others:.2f}",
+            f"column {measured.recipe.column(shared.column)} names groups that stand in training "
+            f"and in {name}: the nearest training row answers with a skill of "
+            f"{shared.nearest:.2f}, the nearest of another group with "
+            f"{shared.nearest_of_others:.2f}",
             f"{shared.shared:.0%} of the {name} rows are of such a group",
             healthy="groups that stand in one split each, where new ones will be asked about",
             remedy="sklearn.model_selection.GroupShuffleSplit by that column, then leave it out",

@@ -68,7 +68,7 @@ def scaled_inputs(
     sizes = columns.deviation if deviation > mean else np.abs(columns.mean)
     return fault(
         cause,
-        f"column {int(sizes.argmax())} of the inputs",
+        f"column {signals.measurements.recipe.column(int(sizes.argmax()))} of the inputs",
         evidence,
         f"mean up to {mean:.4g}, deviation up to {deviation:.4g}",
         confidence=confidence,

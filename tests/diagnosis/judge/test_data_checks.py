@@ -44,7 +44,14 @@ def measured(
         ),
         hardly_predicted=set(never),
         recipe=SimpleNamespace(
-            train=(x, y), valid=valid, test=test, shuffle=shuffle, batch_size=32, metric=metric
+            train=(x, y),
+            valid=valid,
+            test=test,
+            shuffle=shuffle,
+            batch_size=32,
+            metric=metric,
+            inputs=None,
+            column=str,
         ),
         outcome_on=lambda rows: Outcome(0.1, validated),
         trained=Outcome(0.1, trained),

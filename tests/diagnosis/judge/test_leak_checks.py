@@ -26,7 +26,11 @@ NEAREST = np.array([np.argsort(((X[:400] - row) ** 2).sum(1))[2] for row in X[:1
 def said(x, y, held=None):
     measurements = SimpleNamespace(
         recipe=SimpleNamespace(
-            train=(x[:400], y[:400]), valid=(x[400:] if held is None else held, y[400:]), test=None
+            train=(x[:400], y[:400]),
+            valid=(x[400:] if held is None else held, y[400:]),
+            test=None,
+            inputs=None,
+            column=str,
         ),
         skill=SimpleNamespace(target=target_of(y[:400], "regression")),
     )

@@ -64,9 +64,19 @@ def test_a_table_of_rows_is_read_by_the_names_of_its_columns(page, tmp_path):
     path = tmp_path / "new.csv"
     path.write_text("b,a\n1,2\n3,4\n")
     assert kept.rows_in(path, dataset).tolist() == [[2, 1], [4, 3]]
-    path.write_text("b,c\n1,2\n")
-    with pytest.raises(nnref.UserError, match="column a is missing"):
-        kept.rows_in(path, dataset)
+    for text, told in {
+        "b,c\n1,2\n": "column a is missing",
+        "b,a\n1,many\n": 'column a "many" is no number',
+        "b,a\n1,\n": 'column a "" is no number',
+        "b,a\n1\n": "another number of cells",
+        "": "no rows below its header line",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(nnref.UserError, match=told):
+            kept.rows_in(path, dataset)
+    (tmp_path / "bad.npz").write_text("hello")
+    with pytest.raises(nnref.UserError, match="no archive"):
+        kept.rows_in(tmp_path / "bad.npz", dataset)
 
 
 def test_a_large_network_is_not_kept_and_that_is_said(monkeypatch, tmp_path, page):

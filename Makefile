@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 # Images of containers often forbid Python to keep what it compiled; every start would then cost seconds more.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint bench torture clean
+.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint lessons docs bench torture clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -58,6 +58,15 @@ lint: ## Check style, types and the order of the rooms
 	@.venv/bin/ruff format --check .
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports --no-logo
+
+lessons: ## Run every lesson of docs/lessons as a notebook; ARGS=02_one_hidden_layer for one
+	@sh tools/setup.sh dev
+	@.venv/bin/python tools/lessons.py $(ARGS)
+
+docs: ## Build the site from docs/ into build/site, and check its links
+	@sh tools/setup.sh docs
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@echo 'open build/site/index.html'
 
 bench: ## Measure the speed against PyTorch and Keras
 	@sh tools/setup.sh bench

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .venv on first use, or brings it up to date; does nothing, in milliseconds, where it is.
 #
-#   sh tools/setup.sh run      what the command nnref needs (bench: and the benchmarks)
+#   sh tools/setup.sh run      what the command nnref needs (bench, docs: and the benchmarks, the site)
 #   sh tools/setup.sh dev      that, and what the lint and the tests need
 #   sh tools/setup.sh oldest   that of dev, each in the lowest version allowed, in .venv-oldest
 #   sh tools/setup.sh newest   that of dev, each in the newest, in .venv-newest
@@ -14,6 +14,7 @@ names=python3.14:python3.13:python3.12:python3.11:python3:python
 case $what in
     run) wanted='.[data]' ;;
     bench) wanted='.[bench,data]' cost='up to several GB to fetch, several minutes' ;;
+    docs) wanted='.[docs,data]' ;;
     oldest) venv=.venv-oldest names=python3.11:python3.12:python3.13:python3:python ;;
     newest) venv=.venv-newest ;;
 esac
@@ -25,7 +26,7 @@ is_current() { [ "$(cat "$venv/nnref-$1" 2>/dev/null)" = "$recipe" ]; }
 unfinished=$venv/nnref-unfinished log=$venv/log fresh=
 if [ -x $venv/bin/python ] && [ ! -f $unfinished ]; then
     is_current "$what" && exit 0
-    [ "$what" = run ] && { is_current dev || is_current bench; } && exit 0
+    [ "$what" = run ] && { is_current dev || is_current bench || is_current docs; } && exit 0
 fi
 
 # Prints a Python that has the modules $2, or why it is of no use. Only running it tells: shims of pyenv

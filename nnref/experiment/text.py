@@ -55,6 +55,15 @@ def experiments_folders() -> list[Path]:
     return [here] if here.resolve() == brought else [here, brought]
 
 
+def located(path: str | Path) -> Path:
+    """The file of an experiment: the path itself, or by a bare name the one that is found so."""
+    path = Path(path)
+    if path.suffix or path.exists() or path.parent != Path("."):
+        return path
+    files = [folder / f"{path}.json" for folder in experiments_folders()]
+    return next((file for file in files if file.exists()), path)
+
+
 def in_file(path: Path, message: str) -> str:
     """Lines about a file, each with its path."""
     return "\n".join(f"{path}: {line}" for line in message.split("\n"))

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.experiment.experiment import read
+from nnref.experiment.text import located
 from nnref.studies.listeners import SweepListener
 from nnref.studies.statistics import Interval, bootstrap, interquartile_mean
 from nnref.studies.sweep import sweep
@@ -63,7 +64,7 @@ def lr_range(
     """Train an experiment shortly at many rates, at a constant rate each.
 
     Args:
-        path: of the experiment's file.
+        path: of the experiment's file, or its name.
         low: smallest rate.
         high: largest rate.
         count: how many, their logarithms evenly spaced.
@@ -79,6 +80,7 @@ def lr_range(
             f"{count} rates from {low:g} to {high:g} and {seeds} seeds given; allowed are rates "
             f"above 0, the smaller one first, 3 to {MOST_RATES} of them, and two seeds or more"
         )
+    path = located(path)
     base = read(path)
     grid = {"log_grid": [low, high, count]}
     varies = {

@@ -14,7 +14,7 @@ import numpy as np
 from nnref.data import Dataset
 from nnref.errors import UserError, nearest
 from nnref.experiment.experiment import Experiment, read
-from nnref.experiment.text import experiments_folders, read_text
+from nnref.experiment.text import experiments_folders, located, read_text
 from nnref.logbook.pages import Page, page_at, page_in, probe_table, refuse_name
 from nnref.logbook.verdicts import Record, Verdict, as_html, judge, stacked, watched_loss
 from nnref.logbook.writer import Writer, machine_facts, now
@@ -86,7 +86,7 @@ def run(
     """Train an experiment for all its seeds, and write it down.
 
     Args:
-        experiment: an experiment, or the path of its file or of a page.
+        experiment: an experiment, the path of its file or of a page, or a name of `nnref list`.
         settings: keys to set first, by path: `{"optimizer.learning_rate": 0.1}`.
         seeds: instead of those in the file, as are `epochs`.
         logbook: folder of the pages, None for none.
@@ -160,7 +160,7 @@ def source_of(
         changed = experiment.replaced(changes) if changes else experiment
         source = Source("unnamed", changed, None, None)
     else:
-        path = Path(experiment)
+        path = located(experiment)
         text = read_text(path)
         page = page_in(path, text)
         experiment = read(path, changes, text)

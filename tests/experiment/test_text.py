@@ -1,11 +1,13 @@
 """The text of an experiment file: comments, what is no experiment, and keys set by their path."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 import nnref
 from nnref.experiment.experiment import parse, read
+from nnref.experiment.text import located
 
 SMALL = {
     "data": "xor",
@@ -63,6 +65,14 @@ def test_a_missing_file_names_its_neighbours(tmp_path):
     with pytest.raises(nnref.UserError, match='did you mean "xor_small"') as error:
         read(tmp_path / "xor_smal.json")
     assert "experiments in" in str(error.value)
+
+
+def test_an_experiment_is_found_by_its_bare_name_from_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located("xor_small").name == "xor_small.json"
+    assert located("xor_small").exists()
+    assert located("xor_small.json") == Path("xor_small.json")
+    assert located("none") == Path("none")
 
 
 # --- settings -----------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
     "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
+    "faded away": Threshold(
+        0.01, "the same, of the steps after 240 of a loop that has not learned; a cosine has more"
+    ),
     "served": Threshold(
         0.1, "of its first value, to which a penalty falls that outweighs the data; measured: 0.001"
     ),
@@ -251,6 +254,12 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "copied": Threshold(1e-3, "of the way to a network, by which a copy of it may overshoot"),
     "towards": Threshold(0.3, "share of a move that leads elsewhere than to the network followed"),
+    "another scale": Threshold(
+        10, "deviation of the inputs of evaluation over those of training, or the inverse"
+    ),
+    "another place": Threshold(
+        5, "deviations of the training inputs, by which the mean of those of evaluation is off"
+    ),
     "straight": Threshold(1e-3, "the same, of a move that rounding alone bends"),
     "updates a call": Threshold(4, "updates: twice in a call is the delay of TD3, four is none"),
     "slow share": Threshold(0.5, "of the way: a target that moves by more is a copy now and then"),

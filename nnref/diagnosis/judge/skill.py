@@ -10,7 +10,7 @@ import numpy as np
 from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.judge.constant import least_constant_loss
-from nnref.diagnosis.program.expectation import row_by_row
+from nnref.diagnosis.program.expectation import among_rows, row_by_row
 from nnref.diagnosis.program.loss_facts import kind_of, where_least
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import looked_at
@@ -89,6 +89,8 @@ class Skill:
         if self.outputs is None or self.recipe.targets is not None:
             return False
         output, y = self.outputs[0], np.asarray(self.recipe.train[1])
+        if output.size > 1 and among_rows(self.recipe.loss, self.outputs[:16], self.wanted[:16]):
+            return False  # embeddings, of which only the distances count
         if self.kind == "multiclass":
             classes = output.ndim == 1 and output.size >= self.target.classes
             return classes or output.size == 1 or self.row_by_row

@@ -45,7 +45,8 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
             trial=cure,
         )
     cure = cured("targets") or (None if cure else cured("inputs and targets"))
-    if cure:
+    skill = signals.measurements.skill
+    if cure and (skill.outputs is None or skill.row_by_row):  # times and events have no scale
         y = np.asarray(signals.measurements.recipe.train[1], float)
         yield fault(
             "targets_not_scaled",

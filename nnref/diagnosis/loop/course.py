@@ -50,7 +50,15 @@ class Course:
         own = [path for path in self.floating() if path in self.optimizers]
         others = [path for path in self.floating() if path not in self.optimizers]
         shapes = {path: leaf.shape for path, leaf in self.states[0].items()}
-        moved = {path: float(np.nansum(self.moves[path])) for path in others}
+        losses = [program.loss_of(self) for program in self.programs if program]
+        slopes = [slope for found in losses if found for slope in [found[1]]]
+        moved = {
+            path: (
+                any(np.any(slope.get(path, 0)) for slope in slopes),
+                float(np.nansum(self.moves[path])),
+            )
+            for path in others
+        }
         return partners(own, others, shapes, moved)
 
     @cached_property

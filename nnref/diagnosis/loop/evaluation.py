@@ -13,6 +13,7 @@ from nnref.diagnosis.loop.stepping import copied, is_array, numbers, on_host, pa
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.thresholds import bound
 
 EVAL = "model.eval(), train=False, deterministic=True or use_running_average=True in evaluation"
 
@@ -165,6 +166,88 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
             confidence=0.5,
         )
     yield from unused_statistics(loop, seen)
+    if traced is not None:
+        yield from other_weights(loop, seen, traced)
+        yield from other_inputs(loop, seen, traced)
+
+
+def other_weights(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:
+    """An evaluation that reads nothing of the state, or only copies that are never written."""
+    read = [path for path in loop.floating() if seen.reads(path)]
+    moving = any(loop.moves[path].any() for path in loop.of("parameter"))
+    needed = traced.needed(traced.outputs)
+    if not traced.outputs or not moving or any(loop.moves[path].any() for path in read):
+        return
+    if needed.isdisjoint(traced.arguments[0]):
+        yield fault(
+            "metric_mismatch",
+            seen.line,
+            "the evaluation reads nothing of the state that it is given: it evaluates weights "
+            "from elsewhere, such as those of the start",
+            "no way from the state to the result",
+            healthy="the parameters that the last step gave",
+            remedy="evaluate with the parameters of its argument: def evaluate(state): ... "
+            "state.params",
+            confidence=0.9,
+        )
+    programs = [program for program in loop.programs if program]
+    chosen = [p for p in read if any(not program.passed_on(p) for program in programs)]
+    if read and chosen == read and all(path in loop.copies for path in read):
+        yield fault(
+            "metric_mismatch",
+            f"{listed(read)}; {loop.line_of(read[0])}",
+            f"the evaluation reads {listed(read)}, copies of the parameters that the step may "
+            f"overwrite, and in {loop.turns} steps it never did, while the parameters moved",
+            f"moved by 0 in {loop.turns} steps",
+            healthy="the best parameters so far",
+            remedy="look at the comparison that decides: a loss is better when it is smaller",
+            confidence=0.7,
+        )
+
+
+def other_inputs(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:
+    """Rows of evaluation that reach the first layer on another scale than those of training."""
+    program = loop.programs[0]
+    if program is None:
+        return
+    call = program.call
+    arguments = call.before.arrays, parted(call.batch).arrays, call.key
+    here = first_inputs(program.trace, jax.tree.leaves(arguments))
+    there = first_inputs(traced, jax.tree.leaves(seen.state.arrays))
+    for path in here.keys() & there.keys():
+        (mean, deviation), (other, spread) = (
+            (float(values.mean()), float(values.std())) for values in (here[path], there[path])
+        )
+        far = abs(other - mean) > bound("another place") * deviation
+        if deviation > 0 and (
+            far or not 1 / bound("another scale") < spread / deviation < bound("another scale")
+        ):
+            yield fault(
+                "splits_differ",
+                f"the inputs of {path}; {seen.line}",
+                f"what {path} is multiplied by has mean {mean:.3g} and deviation {deviation:.3g} "
+                f"in training, and {other:.3g} and {spread:.3g} in evaluation: its rows are not "
+                "prepared as those of training are",
+                f"deviation {spread / deviation:.3g} times that of training",
+                confidence=0.85,
+            )
+            return
+
+
+def first_inputs(traced: Trace, leaves: list[Any]) -> dict[str, np.ndarray]:
+    """What the kernels are multiplied by that meet data first, by the path of the kernel."""
+    state = traced.arguments[0]
+    moved = traced.reached(state)
+    found = {}
+    for op in traced.operations:
+        if op.name not in ("dot_general", "conv_general_dilated"):
+            continue
+        data = [value for value in op.inputs if value not in moved]
+        kernels = [v for v in state if any(one in traced.reached([v]) for one in op.inputs)]
+        if len(data) == 1 and len(kernels) == 1:
+            found.setdefault(traced.paths[kernels[0]], data[0])
+    values = traced.evaluate(leaves, list(found.values()))
+    return {p: np.asarray(v, float) for p, v in zip(found, values, strict=True) if np.size(v) > 1}
 
 
 def unused_statistics(loop: Loop, seen: Evaluation) -> Iterator[Finding]:

@@ -36,9 +36,11 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "running statistics": evaluation.statistics,
     "the loss against what moves": of_the_loss.of_others,
     "random numbers": of_the_loss.noise,
+    "keys of a batch": of_the_loss.one_key_for_all,
     "dtypes": carried.dtypes,
     "devices against each other": carried.devices,
     "updates against the gradient": movement.ascent,
+    "parameters against each other's gradient": movement.crossed,
     "updates of a batch that stands twice": movement.summed,
     "updates that fade": movement.fading,
     "gradients that pile up": wearing.piling,
@@ -47,6 +49,8 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "a loss that climbs": movement.sizes,
     "the length of the updates": movement.too_short,
     "the batches": movement.same_batch,
+    "classes in a batch": movement.one_class_a_batch,
+    "parts of a batch that are not used": movement.unused_parts,
     "evaluation": evaluation.evaluation,
 }
 

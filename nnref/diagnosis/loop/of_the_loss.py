@@ -14,7 +14,7 @@ from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.blocked import blocked, differentiable
 from nnref.diagnosis.program.broadcasts import broadcasts
-from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.keys import draws, of_one_key
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
@@ -119,6 +119,24 @@ def noise(loop: Loop) -> Iterator[Finding]:
             confidence=0.9,
         )
         return
+
+
+def one_key_for_all(loop: Loop) -> Iterator[Finding]:
+    """Keys of the members of a batch that are all the same."""
+    for place, program in enumerate(loop.programs):
+        same = [] if program is None else of_one_key(program.trace, program.leaves)
+        if same:
+            yield fault(
+                "random_key_reused",
+                same[0].where or loop.line(place),
+                "several keys are drawn from at once, and they are all the same: each member gets "
+                "the same random numbers",
+                "equal keys",
+                healthy="a key for each",
+                remedy="keys = jax.random.split(key, count)",
+                confidence=0.85,
+            )
+            return
 
 
 def changing(loop: Loop, program: Program) -> list[int]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnosis.loop.roles import in_common
 from nnref.diagnosis.loop.stepping import Step, parted, scalars
 from nnref.diagnosis.program.tracing import Operation, is_library, shortened, trace
 from nnref.diagnosis.thresholds import bound
@@ -123,25 +124,26 @@ class Program:
 
     def gradients(self, call: Any) -> list[dict[str, np.ndarray]]:
         """The gradients of all candidates at a call, for the leaves of floating point."""
-        if not self.candidates:
-            return []
         rows = self.slopes(call.before.arrays, parted(call.batch).arrays, call.key)
-        count = len(self.candidates)
-        return [{p: np.asarray(leaf[i]) for p, leaf in rows.items()} for i in range(count)]
+        return [{path: np.asarray(leaf) for path, leaf in row.items()} for row in rows]
 
     @cached_property
     def slopes(self) -> Callable[..., Any]:
-        """The gradients of all candidates at a state, compiled once."""
+        """The gradients of all candidates at a state, compiled once.
+
+        Each is taken alone: what is measured behind an update has infinite slopes, as of Adam's
+        root of 0, which 0 times are NaN.
+        """
 
         def slopes(state: Any, batch: Any, key: Any) -> Any:
             floating = {p: leaf for p, leaf in state.items() if self.is_floating(self.old[p])}
 
-            def values(floating: Any) -> Any:
+            def value(floating: Any, candidate: int) -> Any:
                 leaves = jax.tree.leaves(({**state, **floating}, batch, key))
-                found = self.trace.evaluate(leaves, self.candidates)
-                return jnp.stack([jnp.ravel(value)[0].astype(jnp.float32) for value in found])
+                (found,) = self.trace.evaluate(leaves, [candidate])
+                return jnp.ravel(found)[0].astype(jnp.float32)
 
-            return jax.jacrev(values)(floating)
+            return [jax.grad(value)(floating, candidate) for candidate in self.candidates]
 
         return jax.jit(slopes)
 
@@ -172,9 +174,10 @@ class Program:
         return found
 
     def directions(self, loop: Any) -> Iterator[dict[str, np.ndarray]]:
-        """What is parallel to the gradient in a step: the move of the parameters, and of moments.
+        """What is parallel to the gradient in a step: the move of the parameters, and of others.
 
-        A moment moves by a share of the difference between the gradient and itself.
+        A moment moves by a share of the difference between the gradient and itself; a sum of
+        gradients by the gradient. Both are trees like the parameters, each with a name of its own.
         """
         call = self.call
         before, after = (
@@ -190,18 +193,31 @@ class Program:
             for p, leaf in before.items()
             if p in after and after[p].shape == leaf.shape
         }
-        yield {p: change for p, change in moved.items() if p not in loop.optimizers}
-        for share in (0.1, 1.0):
-            yield {
-                of: after[p] - (1 - share) * before[p]
-                for p, of in loop.moments.items()
-                if p in moved
-            }
+        own = [path for path in moved if path not in loop.optimizers]
+        yield {path: moved[path] for path in own}
+        for pairs in alongside(moved, own).values():
+            for share in (0.0, 0.1, 1.0):
+                yield {of: after[p] - (1 - share) * before[p] for p, of in pairs.items()}
 
     def loss_name(self, loop: Any) -> str | None:
         """The metric that is the loss."""
         found = self.loss_of(loop)
         return next((n for n, v in self.metrics.items() if found and v == found[0]), None)
+
+
+def alongside(
+    leaves: dict[str, np.ndarray], own: list[str]
+) -> dict[tuple[str, str], dict[str, str]]:
+    """The leaves of trees that are like another one, each with its leaf there, by both trees."""
+    trees: dict[tuple[str, str], dict[str, str]] = {}
+    for path, leaf in leaves.items():
+        for other in own:
+            shared = in_common(path, other)
+            if other != path and shared and leaf.shape == leaves[other].shape:
+                names = path.split("."), other.split(".")
+                one, two = (".".join(name[: len(name) - shared]) for name in names)
+                trees.setdefault((one, two), {})[path] = other
+    return trees
 
 
 def follows(direction: dict[str, np.ndarray], gradient: dict[str, np.ndarray]) -> float:

@@ -69,17 +69,19 @@ def in_common(one: str, other: str) -> int:
 
 
 def partners(
-    moments: Iterable[str], others: Iterable[str], shapes: dict[str, Any], moved: dict[str, float]
+    moments: Iterable[str], others: Iterable[str], shapes: dict[str, Any], moved: dict[str, Any]
 ) -> dict[str, str]:
     """The leaf of which each moment is: of the same shape, with the longest end in common.
 
-    Of a network and its slow copy it is the one that has moved further.
+    Of a network and its copy it is the one for which `moved`, what orders them, is larger.
     """
     found = {}
     others = list(others)
     for moment in moments:
         alike = [path for path in others if shapes[path] == shapes[moment]]
-        ranked = sorted(alike, key=lambda path: (-in_common(moment, path), -moved[path]))
+        ranked = sorted(
+            alike, key=lambda path: (in_common(moment, path), moved[path]), reverse=True
+        )
         if ranked and (in_common(moment, ranked[0]) or len(alike) == 1):
             found[moment] = ranked[0]
     return found
@@ -213,8 +215,11 @@ def behaviour(loop: Any, path: str, programs: list[Any], led: set[str]) -> str:
         reached = traced.reached([old], differentiable(traced))
         if loss in reached and not (led and program.passed_on(path)):
             return "parameter"
-        if loss in traced.needed([loss]) and old in traced.needed([loss]):
+        if old in traced.needed([loss]):
             return "other"
+        weights = {program.new.get(other) for other in led or loop.floating()} - {new}
+        if np.ndim(loop.states[0][path]) and weights & traced.reached([old]):
+            return "moment"  # of an optimizer by hand: the parameters move by it, no loss reads it
         if new in traced.reached(program.batch) and np.ndim(loop.states[0][path]):
             return "statistic"
     known = any(program.loss_of(loop) for program in programs)

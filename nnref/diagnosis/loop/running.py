@@ -170,6 +170,11 @@ class Loop(Course):
         except Exception:  # float(loss) within a step, say
             return None
 
+    def moved(self) -> np.ndarray:
+        """How far each turn moves all parameters together, (turns,)."""
+        moves = [self.moves[p] for p in self.of("parameter") if self.moves[p].any()]
+        return np.linalg.norm(moves, axis=0) if moves else np.zeros(self.turns)
+
     def line(self, place: int = 0) -> str:
         """The line where a step begins."""
         return line_of_function(self.steps[place].function)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from nnref.diagnosis.program.keys import is_key
 from nnref.diagnosis.program.tracing import name_of
 from nnref.errors import UserError
 
@@ -27,11 +28,6 @@ class Parted(NamedTuple):
 def is_array(leaf: Any) -> bool:
     """Whether a leaf is an array; numbers of Python are part of the program, as in a jit."""
     return isinstance(leaf, jax.Array | np.ndarray)
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether an array is a typed key."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def has_modules(state: Any) -> bool:

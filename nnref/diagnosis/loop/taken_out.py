@@ -17,8 +17,10 @@ import optax
 
 from nnref.diagnosis.api import diagnose_recipe, recipe_from
 from nnref.diagnosis.findings import Finding, as_note, fault, note
+from nnref.diagnosis.judge import data_checks
 from nnref.diagnosis.judge.judge import fault_even_if_it_learns
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.loop.movement import weight
 from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_key, parted
@@ -264,13 +266,15 @@ def taken_out(loop: Loop) -> TakenOut | None:
     return None if random else TakenOut(loop, program, cut, weights)
 
 
-def further(loop: Loop, steps: int) -> dict[str, Any]:
-    """The arrays of the state after more steps."""
-    state, step = loop.calls[0][-1].after, loop.steps[0]
+def further(loop: Loop, steps: int, weights: list[str]) -> tuple[dict[str, Any], np.ndarray]:
+    """The arrays of the state after more steps, and how far each of these moves the parameters."""
+    state, step, lengths = loop.calls[0][-1].after, loop.steps[0], []
     for number in range(loop.count, loop.count + steps):
         key = jax.random.fold_in(loop.key, number)
-        state = loop.call(step, state, loop.batch(number), key).after
-    return state.arrays
+        before, state = state.arrays, loop.call(step, state, loop.batch(number), key).after
+        moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in weights]
+        lengths.append(np.linalg.norm(np.concatenate(moves)))
+    return state.arrays, np.array(lengths)
 
 
 class Judged(NamedTuple):
@@ -292,15 +296,19 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     measured, x = Measurements(recipe), recipe.train[0]
     if len(x) < bound("few steps") or measured.noise > bound("always noisy"):
         return Judged((), None, {})
-    arrays = further(loop, min(FURTHER, BYTES // max(x[:1].nbytes * recipe.batch_size, 1)))
+    count = min(FURTHER, BYTES // max(x[:1].nbytes * recipe.batch_size, 1))
+    arrays, lengths = further(loop, count, taken.weights)
     theirs = measured.skill.outcome({path: arrays[path] for path in taken.weights}, {}).skill
     simple, best = measured.reference.best
     measures = {"skill of the loop": theirs, f"skill of a simple model ({simple})": best}
+    mistakes: list[str] = []
+    structural = check(recipe, *measured.initial, [], mistakes)
+    if any(finding.cause == "loss_axis_error" for finding in structural):
+        return Judged((), None, measures)  # the rows stand elsewhere, as behind the steps in time
     if best > bound("signal") and theirs >= bound("learned") * best:
-        mistakes: list[str] = []
-        told = of_functions(check(recipe, *measured.initial, [], mistakes))
-        told = [f if fault_even_if_it_learns(f) else as_note(f) for f in told]
-        return Judged(tuple(told), True, measures, tuple(mistakes))
+        of_data = data_checks.check(measured)
+        told = [f if fault_even_if_it_learns(f) else as_note(f) for f in structural]
+        return Judged(tuple(of_functions([*of_data, *told])), True, measures, tuple(mistakes))
     found = diagnose_recipe(recipe, effort)
     told = of_functions(found)
     faults = any(finding.severity == "fault" for finding in told)
@@ -310,7 +318,7 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     )
     measures["skill of the same functions under Adam"] = reached
     if not faults and reached > bound("learnable") and theirs < bound("failed") * reached:
-        told.append(behind(loop, theirs, reached))
+        told.append(behind(loop, theirs, reached, lengths))
     learns = None if faults or not found.learns else theirs >= bound("failed") * reached
     return Judged(tuple(told), False if faults else learns, measures, found.mistakes)
 
@@ -325,16 +333,35 @@ def of_functions(found: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def behind(loop: Loop, theirs: float, reached: float) -> Finding:
+def behind(loop: Loop, theirs: float, reached: float, lengths: np.ndarray) -> Finding:
     """A loop that does not get as far as the same functions in nnref's own."""
-    loss = loop.loss()
+    loss, first = loop.loss(), float(np.max(loop.moved(), initial=0.0))
     falls = loss is not None and np.median(loss[-5:]) < (1 - bound("fallen")) * np.median(loss[:5])
+    end = float(np.median(lengths[-5:])) if len(lengths) else first
+    faded = 0 <= end < bound("faded away") * first
+    short = end < bound("slow step") * max(weight(loop, loop.states[-1]), 1e-30)
+    told = (
+        f"after {loop.count + len(lengths)} steps the network explains {theirs:.2f} of the rows; "
+        f"the same network and loss under Adam at 1e-3 reach {reached:.2f} of them"
+    )
+    place, figures = f"the loop; {loop.line()}", f"{theirs:.2f} against {reached:.2f}"
+    if faded or short:
+        return fault(
+            "learning_rate_too_low",
+            place,
+            f"{told}. The last steps are {end:.2g} long"
+            + (f", and the longest {first:.2g}: a schedule is at its end" if faded else ""),
+            f"{end:.2g}",
+            remedy="the decay_steps of the schedule in steps: epochs * batches an epoch"
+            if faded
+            else "a larger learning rate; a clip behind the unscaling of gradients, not before it",
+            confidence=0.7,
+        )
     return (note if falls else fault)(
         "undertrained" if falls else "wrong_gradient",
-        f"the loop; {loop.line()}",
-        f"after {loop.count + FURTHER} steps the network explains {theirs:.2f} of the rows; the "
-        f"same network and loss under Adam at 1e-3 reach {reached:.2f} of them",
-        f"{theirs:.2f} against {reached:.2f}",
+        place,
+        told,
+        figures,
         healthy="as good as the run that is made here",
         remedy="more steps, or optax.adam(1e-3)",
         confidence=0.5,

@@ -63,7 +63,8 @@ def labels(loaded: Loaded) -> Iterator[Finding]:
 
 def changed(loaded: Loaded, raw: np.ndarray) -> bool:
     """Whether raw rows are known again where they are as they were, and the loader's are not."""
-    return not loaded.places and (origins(raw, raw) >= 0).mean() > bound("mostly")
+    known = float((origins(raw, raw) >= 0).mean())
+    return not loaded.places and known > bound("mostly")
 
 
 def beside_raw(loaded: Loaded, raw: np.ndarray) -> Iterator[Finding]:

@@ -18,13 +18,14 @@ from nnref.diagnosis.program.derivatives import derivatives
 from nnref.diagnosis.program.edges import edges, edges_of_loss
 from nnref.diagnosis.program.effect import without_effect
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
-from nnref.diagnosis.program.keys import random_key, randomness
+from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
 from nnref.diagnosis.program.sequences import future_leakage, given_away, shifted_twice
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
+    labels_below_zero,
     statistics,
     tables,
 )
@@ -98,10 +99,12 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "shapes that fill a matrix": broadcasts,
     "running statistics": statistics,
     "random numbers": randomness,
+    "kernels that start alike": drawn_twice,
     "rows of a batch by themselves": batch_dependence,
     "steps of a sequence by those before them": future_leakage,
     "targets that stand in the inputs": given_away,
     "targets that are moved once": shifted_twice,
+    "labels below zero": labels_below_zero,
     "a loss that does not grow with the batch": batch_scale,
     "the direction of the updates": optimizer,
     "gradients against slopes of the loss": gradients,
@@ -120,6 +123,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "inputs that are looked at": ignored_by_loss,
     "rows of a batch by themselves": order_of_rows,
     "random numbers": random_key,
+    "kernels that start alike": drawn_twice,
     "gradients against slopes of the loss": gradients,
     "slopes of the loss at its edges": edges_of_loss,
     "derivatives in the loss": derivatives,

@@ -169,6 +169,18 @@ def row_by_row(loss: Callable[[Any, Any], Any], outputs: Any, y: Any) -> bool:
     return bool(np.isclose(together, (np.mean(alone), np.sum(alone)), rtol=tolerance).any())
 
 
+def among_rows(loss: Callable[[Any, Any], Any], outputs: Any, y: Any) -> bool:
+    """Whether the loss holds outputs of rows against each other alone, as distances do.
+
+    Then nothing changes when something is added to all of them, or all change their sign.
+    """
+    z, shift = np.random.default_rng(0).normal(size=(2, *np.shape(outputs))).astype(np.float32)
+    asked = jax.jit(loss)
+    value, others = asked(z, y), (asked(z + shift[:1], y), asked(-z, y))
+    same = all(np.allclose(value, other, rtol=1e-4) for other in others)
+    return same and not np.allclose(value, asked(2 * z, y), rtol=1e-4)
+
+
 @dataclass(frozen=True)
 class Expectation:
     """What a loss does with outputs, found by asking it.
@@ -179,6 +191,7 @@ class Expectation:
         pairs: it matters which output stands beside which target.
         softmax: it applies a softmax over the last axis.
         softmax_over_batch: it applies one over the rows of the batch.
+        among_rows: it holds outputs against each other, as distances between rows do.
         margin: it rewards large outputs of the right sign without end, as a logistic loss does.
         logarithm: it takes the logarithm of outputs.
         renormalizes: it divides each row by its sum.
@@ -198,6 +211,7 @@ class Expectation:
     pairs: bool = True
     softmax: bool = False
     softmax_over_batch: bool = False
+    among_rows: bool = False
     margin: bool = False
     logarithm: bool = False
     renormalizes: bool = False
@@ -291,6 +305,7 @@ def outputs_within_range(probe: Probe) -> tuple[np.ndarray, Reader]:
         probe.ask(outputs + spread * random.normal(size=(1, *shape[1:]))) for outputs in drawn
     ]
     mirrored = probe.ask(2 * drawn[0] - drawn[1])
+    negative = [probe.ask(-outputs) for outputs in drawn]
     turned = [probe.ask(np.roll(outputs, 1, 0)) for outputs in drawn]
     positive = [probe.ask(np.abs(outputs)) for outputs in drawn]
     scaled = [probe.ask(2.5 * np.abs(outputs)) for outputs in drawn]
@@ -318,8 +333,9 @@ def outputs_within_range(probe: Probe) -> tuple[np.ndarray, Reader]:
             or np.all(y == y[:1]),
             "pairs": not probe.same(plain, turned) or len(y) < 3,
             "softmax": softmax,
-            # Where all that is added is lost, no softmax runs over the batch.
-            "softmax_over_batch": over_batch and not softmax,
+            # Where all that is added is lost, or a sign, no softmax runs over the batch.
+            "softmax_over_batch": over_batch and not softmax and not probe.same(plain, negative),
+            "among_rows": over_batch and probe.same(plain, negative),
             "renormalizes": wide and not probe.flat and probe.same(positive, scaled),
         }
 

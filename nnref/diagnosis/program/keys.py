@@ -9,9 +9,11 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
+from nnref.diagnosis.program.blocked import differentiable
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
 from nnref.diagnosis.thresholds import bound
 
+LEAST = 16  # numbers of a kernel that no two draws have in common by chance
 DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
 
 
@@ -70,6 +72,57 @@ def random_key(start: AtStart | LossAtStart) -> Iterator[Finding]:
         "another one at every step",
         confidence=0.9 if adds else 0.6,
     )
+
+
+def drawn_twice(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Kernels that start as each other: they were drawn with one key.
+
+    Those that get no gradient, as a copy for a target network, are meant so.
+    """
+    traced, loss = start.training, start.training.outputs[0]
+    leaves = list(zip(traced.arguments[0], jax.tree.leaves(start.arguments[0]), strict=True))
+    trained = [
+        (traced.paths[value], np.asarray(leaf))
+        for value, leaf in leaves
+        if np.ndim(leaf) > 1
+        and np.size(leaf) >= LEAST
+        and np.ptp(leaf) > 0
+        and loss in traced.reached([value], differentiable(traced))
+    ]
+    pairs = [
+        (one, other)
+        for place, (one, leaf) in enumerate(trained)
+        for other, twin in trained[place + 1 :]
+        if leaf.shape == twin.shape and np.array_equal(leaf, twin)
+    ]
+    if pairs:
+        one, other = pairs[0]
+        yield fault(
+            "random_key_reused",
+            f"{one}, {other}",
+            f"{one} and {other} start with the same numbers: they were drawn with one key, and "
+            "where they are used alike they stay the same",
+            f"{len(pairs)} pairs of equal kernels",
+            healthy="other numbers in each",
+            remedy="one, two = jax.random.split(key), a key for each of them",
+            confidence=0.9,
+        )
+
+
+def of_one_key(traced: Trace, leaves: list[Any]) -> list[Operation]:
+    """The draws of several keys that are all the same one."""
+    several = [op for op in draws(traced, traced.outputs) if traced.size(op.inputs[0]) > 1]
+    keys = [op.inputs[0] for op in several if is_key(traced.avals[op.inputs[0]])]
+    if len(keys) < len(several):
+        return []
+    values = [jax.random.key_data(key) for key in traced.evaluate(leaves, keys)]
+    flat = [np.asarray(value).reshape(-1, value.shape[-1]) for value in values]
+    return [op for op, rows in zip(several, flat, strict=True) if (rows == rows[:1]).all()]
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether an array, or what is known of one, is of typed keys."""
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def changing_state(start: AtStart | LossAtStart) -> list[int]:

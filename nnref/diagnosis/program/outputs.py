@@ -52,7 +52,12 @@ def wrong_width(start: AtStart) -> Iterator[Finding]:
             healthy=f"width {classes}",
             remedy=f"a last layer of {classes} units, or targets that start at 0",
         )
-    elif width == 1 < columns and start.kind != "classes" and y.ndim == start.outputs.ndim:
+    elif (
+        width == 1 < columns
+        and start.kind != "classes"
+        and y.ndim == start.outputs.ndim
+        and start.row_by_row  # of a survival, say, the columns are no answers
+    ):
         yield fault(
             "output_width_mismatch",
             start.last,
@@ -118,7 +123,7 @@ def over_batch(start: AtStart) -> Iterator[Finding]:
             "invariant along the batch",
             healthy="invariant along the classes",
             remedy="jax.nn.log_softmax(logits, axis=-1)",
-            confidence=0.5 if ranks else 1.0,
+            confidence=0.4 if ranks else 1.0,
         )
 
 
@@ -139,7 +144,8 @@ def unread(start: AtStart) -> Iterator[Finding]:
         )
         return
     crossed = crossing(start)
-    if not start.expectation.pairs and crossed is not None:
+    # Where outputs are held against each other, their rows meet those of all by intent.
+    if not start.expectation.pairs and crossed is not None and not start.expectation.among_rows:
         first, second = (start.loss.shape(value) for value in crossed.inputs)
         result = start.loss.shape(crossed.outputs[0])
         yield fault(
@@ -151,7 +157,7 @@ def unread(start: AtStart) -> Iterator[Finding]:
             healthy=f"{shape}",
             remedy="outputs[:, 0] - y" if y.ndim == 1 else "y[:, 0]",
         )
-    elif not start.expectation.reads_targets:
+    elif not start.expectation.reads_targets and not start.expectation.among_rows:
         yield note(
             "loss_mismatch",
             start.loss_line,

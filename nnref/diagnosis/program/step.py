@@ -15,6 +15,8 @@ from nnref.diagnosis.program.tracing import Operation
 from nnref.diagnosis.thresholds import bound
 from nnref.internals import last_rows, reduced_axes
 
+SEVERAL = 16  # rows of labels that a loss is asked about
+
 
 def statistics(start: AtStart) -> Iterator[Finding]:
     """Running statistics that evaluation reads and training never writes."""
@@ -76,6 +78,32 @@ def never_measured(start: AtStart, new: list[int]) -> Iterator[Finding]:
                 confidence=0.9,
             )
             return
+
+
+def labels_below_zero(start: AtStart) -> Iterator[Finding]:
+    """Labels such as -1, for what has none, that a loss counts from the end as a class."""
+    rows = np.flatnonzero((start.targets.reshape(len(start.targets), -1) < 0).any(1))[:SEVERAL]
+    y, width = start.targets[rows], start.width
+    if not len(rows) or not np.issubdtype(y.dtype, np.integer) or width < 2 or y.min() < -width:
+        return
+    draw = np.random.default_rng(0).normal(size=(2, len(rows), *start.outputs.shape[1:]))
+    one, other = draw.astype(np.float32)
+    loss = jax.jit(start.recipe.loss)
+    from_the_end = np.where(y < 0, y + width, y)
+    same = np.allclose(loss(one, y), loss(one, from_the_end), rtol=1e-5)
+    counted = not np.allclose(loss(one, y), loss(other, y), rtol=1e-5)
+    if same and counted and not np.array_equal(loss(one, y), loss(one, np.where(y < 0, 0, y))):
+        share = float((start.targets < 0).mean())
+        yield fault(
+            "loss_mismatch",
+            start.loss_line,
+            f"{share:.0%} of the labels are below 0, such as {y.min()}, and the loss counts them "
+            f"from the end, as class {int(from_the_end[y < 0].max())}",
+            f"the same loss with {y.min()} and {int(y.min()) + width}",
+            healthy="labels that are left out",
+            remedy="mask = y >= 0; jnp.sum(each * mask) / mask.sum()",
+            confidence=0.95,
+        )
 
 
 def batch_scale(start: AtStart) -> Iterator[Finding]:

@@ -362,7 +362,7 @@ def intervals_panel(
             if not rows:
                 continue
             x, low, high = np.array([each[:3] for _, each in rows]).T
-            y, bars = [n + below for n, _ in rows], [x - low, high - x]
+            y, bars = [n + below for n, _ in rows], np.array([x - low, high - x])
             axes.errorbar(x, y, xerr=bars, fmt="none", ecolor=style["color"], elinewidth=1.6)
             axes.plot(x, y, linestyle="", markersize=4, label=label, **style)
         axes.set_yticks(range(len(names)), [textwrap.fill(short(name, 40), 20) for name in names])

@@ -25,6 +25,28 @@ def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_th
         assert bool(measured.skill.metric_refused) == (not fits)
 
 
+def test_embeddings_of_which_only_distances_count_answer_no_targets():
+    """As many outputs as classes, and yet no output is the score of a class."""
+
+    def apart(z, y):
+        distance = jnp.sum((z[:, None] - z[None]) ** 2, -1)
+        same = (y[:, None] == y[None]) * 1.0
+        return jnp.mean(same * distance + (1 - same) * jnp.maximum(4 - distance, 0))
+
+    def cross_entropy(z, y):
+        return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+
+    y = np.arange(64) % 3
+    for loss, fits in ((apart, False), (cross_entropy, True)):
+        recipe = Recipe(
+            lambda key: ({"w": jax.random.normal(key, (3, 4))}, {}),
+            lambda params, state, x, key, train: (x @ params["w"], state),
+            loss,
+            train=(X[:64], y),
+        )
+        assert Measurements(recipe).skill.fits == fits
+
+
 def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
     """Balanced accuracy of one row in eight: a constant has a half, not seven eighths."""
     y = (np.arange(64) % 8 == 0).astype(np.float32)[:, None]

@@ -2,11 +2,13 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
 from flax.training import train_state
-from loops import BATCHES, X, faults, first
+from loops import BATCHES, TX, X, begun, faults, first, network, plain, squares
 
 
 class Batched(nn.Module):
@@ -126,3 +128,40 @@ def test_an_evaluation_that_raises_is_told_as_the_users():
     found = first(in_place, modules(), BATCHES, lambda state: state[0].missing)
     assert found.cause == "broken_program"
     assert "test_evaluation.py:" in found.where
+
+
+START = begun()[0]
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "causes"),
+    [
+        (lambda state: network(START, X), ["metric_mismatch"]),
+        (lambda state: network(state[0], 255 * X), ["splits_differ"]),
+        (lambda state: network(state[0], X + 9), ["splits_differ"]),
+        (lambda state: network(state[0], 1.5 * X + 0.5), []),
+    ],
+    ids=["the weights of the start", "raw rows", "rows not centred", "other rows"],
+)
+def test_an_evaluation_of_other_weights_or_other_rows(evaluate, causes):
+    assert faults(plain, begun(), BATCHES, evaluate) == causes
+
+
+@pytest.mark.parametrize(("better", "causes"), [(jnp.greater, ["metric_mismatch"]), (jnp.less, [])])
+def test_the_best_parameters_that_are_kept(better, causes):
+    """A loss is better when it is smaller; with the sign turned round the start stays the best."""
+    held_out = np.concatenate([x for x, _ in BATCHES]), np.concatenate([y for _, y in BATCHES])
+
+    @jax.jit
+    def step(state, batch):
+        params, moments, value = plain(state["params"], state["moments"], *batch)
+        score = squares(params, *held_out)
+        new = better(score, state["score"])
+        best = jax.tree.map(lambda a, b: jnp.where(new, a, b), params, state["best"])
+        score = jnp.where(new, score, state["score"])
+        return {"params": params, "moments": moments, "best": best, "score": score}, value
+
+    params, moments = begun(TX)
+    state = {"params": params, "moments": moments, "best": params}
+    state |= {"score": squares(params, *held_out)}
+    assert faults(step, state, BATCHES, lambda state: network(state["best"], X)) == causes

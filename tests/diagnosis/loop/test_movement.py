@@ -96,3 +96,63 @@ def test_one_batch_again_and_again_is_worth_knowing():
     found = examine(step, state, lambda number: BATCHES[0])
     assert [note.cause for note in found.notes] == ["repeated_rows"]
     assert not np.isnan(found.measures["last loss of the loop"])
+
+
+@pytest.mark.parametrize(("order", "causes"), [((1, 0), ["wrong_gradient"]), ((0, 1), [])])
+def test_gradients_in_another_order_than_the_parameters(order, causes):
+    """Two tables of one shape, whose gradients argnums gives in an order of its own."""
+    draw = np.random.default_rng(0)
+    one, two = (draw.normal(size=(12, 4)).astype(np.float32) for _ in range(2))
+    optimizer = optax.adam(1e-2)
+
+    def loss(a, b, i, j, mark):
+        return jnp.mean((jnp.sum(a[i] * b[j], 1) - mark) ** 2)
+
+    @jax.jit
+    def step(state, batch):
+        (a, b), moments = state
+        gradients = jax.grad(loss, argnums=order)(a, b, *batch)
+        updates, moments = optimizer.update(tuple(gradients), moments)
+        return (optax.apply_updates((a, b), updates), moments), loss(a, b, *batch)
+
+    def batches(number):
+        i, j = np.random.default_rng(number).integers(0, 12, (2, 16))
+        return i, j, np.sum(one[i] * two[j], 1)
+
+    start = tuple(map(jnp.asarray, draw.normal(size=(2, 12, 4)).astype(np.float32)))
+    assert faults(step, (start, optimizer.init(start)), batches) == causes
+
+
+def plain_step():
+    return stepping(optax.adam(1e-2))
+
+
+def test_batches_that_are_one_buffer():
+    x, y = np.array(BATCHES[0][0]), np.array(BATCHES[0][1])
+    assert faults(*plain_step(), [(x, y) for _ in range(5)]) == ["repeated_rows"]
+    assert faults(*plain_step(), [(x, y)] * 5) == []  # one batch on purpose
+    assert faults(*plain_step(), [(x.copy(), y.copy()) for _ in range(5)]) == []
+
+
+def test_batches_of_one_class():
+    marks = (np.arange(128) // 32 % 2).astype(np.float32)[:, None]
+    rows = [(X[i : i + 16], marks[i : i + 16]) for i in range(0, 128, 16)]
+    assert faults(*plain_step(), rows) == ["unshuffled_split"]
+    order = np.random.default_rng(0).permutation(128)
+    mixed = [(X[o], marks[o]) for o in np.split(order, 8)]
+    assert faults(*plain_step(), mixed) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "used", "causes"),
+    [("done", False, ["inputs_ignored"]), ("done", True, []), ("id", False, [])],
+)
+def test_a_part_of_the_batch_that_says_what_counts(name, used, causes):
+    (one, start) = plain_step()
+
+    def step(params, opt_state, batch):
+        x, y = batch["x"], batch["y"] * batch[name] if used else batch["y"]
+        return one(params, opt_state, x, y)
+
+    rows = [{"x": x, "y": y, name: (np.abs(y) < 1) * np.float32(1)} for x, y in BATCHES]
+    assert faults(step, start, rows) == causes

@@ -68,3 +68,36 @@ def test_cosines():
     assert cosine(one, {}) == 0
     apart = {"a": np.ones(2), "b": np.ones(2)}
     assert follows(apart, {"a": np.ones(2), "b": -np.ones(2)}) == pytest.approx(1)
+
+
+def test_a_metric_that_is_measured_behind_the_update_hides_no_loss():
+    """The slope of Adam's root of a moment that is 0 is infinite, and 0 times that is NaN."""
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        params, opt_state, value = plain(params, opt_state, jnp.maximum(x, 0) * 0, y)
+        return params, opt_state, {"held_out": squares(params, x, y), "loss": value}
+
+    loop = looped(step, begun())
+    program = loop.programs[0]
+    assert program is not None
+    assert program.loss_name(loop) == "0.loss"
+
+
+def test_a_loss_whose_gradients_are_added_up_is_found_before_any_update():
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        total = jax.tree.map(jnp.add, state["sum"], gradient)
+        due = (state["n"] + 1) % 4 == 0
+        params = jax.tree.map(lambda p, g: p - due * 0.1 * g, state["params"], total)
+        total = jax.tree.map(lambda g: g * (1 - due), total)
+        return {"params": params, "sum": total, "n": state["n"] + 1}, value
+
+    state = {"params": drawn(), "sum": jax.tree.map(jnp.zeros_like, drawn()), "n": jnp.int32(0)}
+    loop = looped(step, state)
+    program = loop.programs[0]
+    assert program is not None
+    found = program.loss_of(loop)
+    assert found is not None
+    assert np.any(found[1]["params.w1"])

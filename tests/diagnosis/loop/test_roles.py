@@ -48,7 +48,7 @@ def test_roles_of_an_optimizer_that_is_written_by_hand():
     assert found["mean.w1"] == "target"
     assert found["key"] == "key"
     assert found["n"] == "counter"
-    assert found["speed.w1"] != "parameter"
+    assert found["speed.w1"] == "moment"
 
 
 def test_what_belongs_to_an_optimizer():

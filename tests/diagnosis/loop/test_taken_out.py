@@ -9,7 +9,7 @@ from loops import BATCHES, TX, X, Y, begun, drawn, network, squares
 
 import nnref
 from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.taken_out import taken_out
+from nnref.diagnosis.loop.taken_out import behind, taken_out
 
 WEIGHTS = np.random.default_rng(1).normal(size=(2, 5)).astype(np.float32)
 TOKENS = (np.arange(12)[None] * np.arange(1, 5)[:, None]) % 7
@@ -153,3 +153,23 @@ def test_rows_that_cannot_be_learned_are_named_in_a_loop_that_is_right():
     slipped = [(x, rows[i - 1][1]) for i, (x, _) in enumerate(rows)]
     assert [finding.cause for finding in asked(slipped).faults] == ["corrupted_labels"]
     assert asked(slipped, effort=0).learns is None
+
+
+@pytest.mark.parametrize(
+    ("last", "severity", "cause"),
+    [(1e-9, "fault", "learning_rate_too_low"), (0.1, "note", "undertrained")],
+)
+def test_a_loop_that_stays_behind_the_same_functions(last, severity, cause):
+    loop = Loop(
+        [step_of(lambda params, batch: squares(params, *batch))],
+        begun(),
+        BATCHES,
+        None,
+        jax.random.key(0),
+        {},
+        40,
+    )
+    loop.run()
+    finding = behind(loop, 0.2, 0.9, np.full(200, last))
+    assert (finding.severity, finding.cause) == (severity, cause)
+    assert ("a schedule is at its end" in finding.evidence) == (severity == "fault")

@@ -10,7 +10,8 @@ import pytest
 from networks import affine, dense, learns, line_of, recipe
 
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.keys import random_key, randomness
+from nnref.diagnosis.program.keys import drawn_twice, of_one_key, random_key, randomness
+from nnref.diagnosis.program.tracing import trace
 
 HERE = Path(__file__).name
 
@@ -99,3 +100,48 @@ def test_the_key_of_a_bare_loss():
     (finding,) = random_key(LossAtStart(loss(jax.random.key(3)), params, x, False))
     assert (finding.severity, finding.cause) == ("fault", "random_key_reused")
     assert list(random_key(LossAtStart(loss(None), params, x, True))) == []
+
+
+def paired(second, frozen=False):
+    """Two factors of one product, drawn with keys that may be the same."""
+
+    def init(key):
+        left, right = (jax.random.normal(k, (3, 8)) for k in (key, jax.random.split(key)[second]))
+        return {"left": left, "right": left if second else right}, {}
+
+    def apply(params, state, x, key, train):
+        other = jax.lax.stop_gradient(params["right"]) if frozen else params["right"]
+        return jnp.sum((x @ params["left"]) * (x @ other), 1, keepdims=True), state
+
+    return dataclasses.replace(recipe(learns, (3, 5, 1)), init=init, apply=apply)
+
+
+@pytest.mark.parametrize(
+    ("asked", "causes"),
+    [
+        (paired(1), ["random_key_reused"]),
+        (paired(0), []),
+        (paired(1, frozen=True), []),
+        (recipe(learns), []),
+    ],
+    ids=["one key", "two keys", "a frozen copy", "one kernel of each shape"],
+)
+def test_kernels_that_start_alike(asked, causes):
+    assert [finding.cause for finding in drawn_twice(AtStart(asked))] == causes
+
+
+@pytest.mark.parametrize(
+    ("keys", "count"),
+    [
+        (lambda key: jnp.stack([key] * 4), 1),
+        (lambda key: jax.random.split(key, 4), 0),
+        (lambda key: key[None], 0),
+    ],
+    ids=["the same for all", "one each", "one alone"],
+)
+def test_keys_of_a_batch(keys, count):
+    def noise(key):
+        return jax.vmap(lambda one: jax.random.normal(one, (3,)))(keys(key))
+
+    key = jax.random.key(0)
+    assert len(of_one_key(trace(noise, key), [key])) == count

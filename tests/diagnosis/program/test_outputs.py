@@ -35,6 +35,20 @@ def contrastive(distance, same):
     return jnp.mean(same * distance**2 + (1 - same) * apart)
 
 
+def survival(risk, y):
+    """A partial likelihood: the columns are times and events, and rows stand against each other."""
+    order = jnp.argsort(-y[:, 0])
+    risk, seen = risk[order, 0], (y[order, 1] > 0.5) * 1.0
+    return -jnp.sum((risk - jax.lax.cumlogsumexp(risk)) * seen) / jnp.maximum(seen.sum(), 1)
+
+
+def apart(z, y):
+    """Distances between rows, of one class and of others."""
+    distance = jnp.sum((z[:, None] - z[None]) ** 2, -1)
+    same = (y[:, None] == y[None]) * 1.0
+    return jnp.mean(same * distance + (1 - same) * jnp.maximum(1 - distance, 0))
+
+
 def poisson(rate, y):
     return jnp.mean(rate - y * jnp.log(rate))
 
@@ -56,6 +70,7 @@ CLASSES = np.arange(12) % 3
 ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
 FLAGS = RANDOM.integers(0, 2, (12, 3)).astype(np.float32)
 VALUES = np.linspace(-2, 2, 12, dtype=np.float32).reshape(-1, 1)
+TWO = np.random.default_rng(2).normal(size=(12, 2)).astype(np.float32)
 COUNTS = (3 + np.arange(12) % 5).astype(np.float32).reshape(-1, 1)
 PAIRS = RANDOM.normal(size=(12, 5)).astype(np.float32)
 SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
@@ -211,6 +226,11 @@ PROGRAMS = {
         "loss_axis_error",
         ends(lambda z: jax.nn.softmax(z, 1), ONE_HOT, cross_entropy),
     ),
+    "one unit for two targets": (
+        ends(lambda z: z[:, :1], TWO, mean_squared_error),
+        "output_width_mismatch",
+        ends(lambda z: z[:, :1], np.abs(TWO), survival),
+    ),
     "softmax over the batch in the loss": (
         ends(identity, ONE_HOT, lambda z, y: -jnp.mean(jnp.sum(y * jax.nn.log_softmax(z, 0), -1))),
         "loss_axis_error",
@@ -231,6 +251,7 @@ def test_answers_trigger_and_near_miss(name):
     [
         (ends(identity, VALUES, lambda z, y: jnp.mean(z**2)), [("note", "loss_mismatch")]),
         (ends(identity, VALUES, mean_squared_error), []),
+        (ends(identity, np.arange(len(VALUES)) % 3, apart), []),
         (ends(identity, BITS, mean_squared_error), [("note", "loss_mismatch")]),
         (ends(jax.nn.sigmoid, BITS, mean_squared_error), []),
         (ends(jax.nn.softplus, BITS, contrastive), []),
@@ -242,6 +263,7 @@ def test_answers_trigger_and_near_miss(name):
     ids=[
         "no targets",
         "targets",
+        "distances between rows",
         "a distance of raw values",
         "a distance of probabilities",
         "a distance of two codes",

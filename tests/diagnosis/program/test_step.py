@@ -25,6 +25,7 @@ from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
+    labels_below_zero,
     statistics,
     tables,
 )
@@ -111,3 +112,20 @@ def test_indices_beyond_a_table(rows, causes):
     )
     found = list(tables(AtStart(asked)))
     assert [finding.cause for finding in found] == causes
+
+
+LABELS = np.array([0, 1, -1, 2] * 3, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("weights", "causes"),
+    [(lambda y: jnp.ones(y.shape), ["loss_mismatch"]), (lambda y: (y >= 0) * 1.0, [])],
+    ids=["counted", "masked"],
+)
+def test_labels_below_zero_that_a_loss_counts(weights, causes):
+    def loss(logits, y):
+        each = -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)[:, 0]
+        return jnp.sum(each * weights(y)) / jnp.sum(weights(y))
+
+    asked = recipe(learns, (3, 5, 3), y=LABELS, loss=loss)
+    assert [finding.cause for finding in labels_below_zero(AtStart(asked))] == causes

@@ -138,6 +138,7 @@ def case(
             apply=lambda params, state, x, key, train: (x @ params["a"]["kernel"][:4, :1], state),
         ),
         skill=SimpleNamespace(
+            row_by_row=True,
             kind="regression",
             costs=costs,
             fits=fits,

@@ -65,7 +65,7 @@ lessons: ## Run every lesson of docs/lessons as a notebook; ARGS=02_one_hidden_l
 
 docs: ## Build the site from docs/ into build/site, and check its links
 	@sh tools/setup.sh docs
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 	@echo 'open build/site/index.html'
 
 bench: ## Measure the speed against PyTorch and Keras

@@ -108,8 +108,9 @@ def run(
     if folder is not None and len(known) == len(experiment.seeds):
         raise already_run(source, known, task, folder)
     todo = tuple(seed for seed in experiment.seeds if seed not in known)
-    # XLA rounds differently for another number of runs: a page is repeated with its neighbours.
-    together = todo if page is None or page.experiment.seeds != experiment.seeds else page.together
+    together = neighbours(experiment, todo, known.values())
+    if page is not None and page.experiment.seeds == experiment.seeds:
+        together = page.together
     facts["together"] = " ".join(map(str, together))
     listener, began = listener or Listener(), time.perf_counter()
     with ExitStack() as stack:
@@ -131,6 +132,19 @@ def run(
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
+
+
+def neighbours(
+    experiment: Experiment, todo: tuple[int, ...], pages: Iterable[Page]
+) -> tuple[int, ...]:
+    """The seeds to train together, so that some are trained as they were before.
+
+    XLA rounds differently for another number of runs: what pages were trained with is repeated,
+    as long as it holds all that is `todo` and no seed that the experiment does not have.
+    """
+    seeds = set(experiment.seeds)
+    before = (page.together for page in pages)
+    return next((known for known in before if set(todo) <= set(known) <= seeds), todo)
 
 
 class Source(NamedTuple):

@@ -52,6 +52,15 @@ def test_only_missing_seeds_are_trained(file, logbook):
     assert run.history["train_loss"].shape == (2, 7)
 
 
+def test_a_lost_page_is_repeated_with_those_that_it_was_trained_with(file, logbook):
+    run = nnref.run(file, logbook=logbook)
+    pages(logbook)[1].unlink()
+    again = nnref.run(file, logbook=logbook)
+    assert again.trained == (0, 1) and len(pages(logbook)) == 2
+    for name in run.history:
+        np.testing.assert_array_equal(again.history[name], run.history[name])
+
+
 def test_other_data_are_another_run(tmp_path, logbook):
     table = tmp_path / "table.csv"
     file = tmp_path / "own.json"

@@ -56,7 +56,8 @@ def test_a_lost_page_is_repeated_with_those_that_it_was_trained_with(file, logbo
     run = nnref.run(file, logbook=logbook)
     pages(logbook)[1].unlink()
     again = nnref.run(file, logbook=logbook)
-    assert again.trained == (0, 1) and len(pages(logbook)) == 2
+    assert again.trained == (0, 1)
+    assert len(pages(logbook)) == 2
     for name in run.history:
         np.testing.assert_array_equal(again.history[name], run.history[name])
 

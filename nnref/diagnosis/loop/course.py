@@ -51,7 +51,7 @@ class Course:
         others = [path for path in self.floating() if path not in self.optimizers]
         shapes = {path: leaf.shape for path, leaf in self.states[0].items()}
         losses = [program.loss_of(self) for program in self.programs if program]
-        slopes = [slope for found in losses if found for slope in [found[1]]]
+        slopes = [found[1] for found in losses if found]
         moved = {
             path: (
                 any(np.any(slope.get(path, 0)) for slope in slopes),
@@ -89,6 +89,11 @@ class Course:
     def stands(self, path: str) -> bool:
         """Whether a leaf is the same after every step."""
         return not self.moves[path].any()
+
+    def moved(self) -> np.ndarray:
+        """The length by which each turn moves all parameters together, (turns,)."""
+        moves = [self.moves[path] for path in self.of("parameter")]
+        return np.linalg.norm(moves, axis=0) if moves else np.zeros(self.turns)
 
     def floating(self) -> list[str]:
         """The leaves of floating point."""

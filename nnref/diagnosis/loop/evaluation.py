@@ -14,6 +14,7 @@ from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key
 
 EVAL = "model.eval(), train=False, deterministic=True or use_running_average=True in evaluation"
 
@@ -93,10 +94,7 @@ def numeric(result: Any) -> list[Any]:
     """The numbers of a result."""
     leaves = [leaf for leaf in jax.tree.leaves(result) if is_array(leaf) or numbers(leaf)]
     return [
-        jax.random.key_data(leaf)
-        if is_array(leaf) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        else leaf
-        for leaf in leaves
+        jax.random.key_data(leaf) if is_array(leaf) and is_key(leaf) else leaf for leaf in leaves
     ]
 
 

@@ -8,13 +8,15 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.course import Course
 from nnref.diagnosis.loop.program import cosine
 from nnref.diagnosis.loop.running import Loop, Theirs
-from nnref.diagnosis.loop.stepping import is_array, is_key, parted
+from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.run.step_faults import climbing, first_nonfinite
 from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key
 
 REPEATS = 20  # steps on one batch
 SEVERAL = 8  # rows of a batch that would hold several classes if they were shuffled
@@ -56,9 +58,9 @@ def nonfinite(loop: Loop) -> Iterator[Finding]:
     )
 
 
-def weight(loop: Loop, state: dict[str, np.ndarray]) -> float:
+def weight(course: Course, state: dict[str, np.ndarray]) -> float:
     """The length of all parameters together."""
-    squares = [(state[p].astype(np.float64) ** 2).sum() for p in loop.of("parameter")]
+    squares = [(state[p].astype(np.float64) ** 2).sum() for p in course.of("parameter")]
     return float(np.sqrt(sum(squares)))
 
 
@@ -132,14 +134,14 @@ def crossed(loop: Loop) -> Iterator[Finding]:
             if path in gradient and np.size(leaf) >= SEVERAL
         }
         own = [path for path in loop.of("parameter") if path in moved]
+        astray = [p for p in own if agreement(moved[p], gradient[p]) < bound("mostly")]
         pairs = [
-            (path, other, agreement(moved[path], gradient[other]))
-            for path in own
+            (path, other, angle)
+            for path in astray
             for other in own
-            if other != path
-            and moved[path].shape == gradient[other].shape
-            and agreement(moved[path], gradient[other]) > 1 - bound("copied")
-            and agreement(moved[path], gradient[path]) < bound("mostly")
+            if other != path and moved[path].shape == gradient[other].shape
+            for angle in [agreement(moved[path], gradient[other])]
+            if angle > 1 - bound("copied")
         ]
         if pairs:
             path, other, angle = pairs[0]
@@ -233,10 +235,9 @@ def summed(loop: Loop) -> Iterator[Finding]:
 
 def fading(loop: Loop) -> Iterator[Finding]:
     """Updates that become 0 long before the steps are over, as of a schedule that runs too fast."""
-    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
-    if not weights:
+    length = loop.moved()
+    if not length.any():
         return
-    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0))
     moving = np.flatnonzero(length > bound("faded") * np.nanmax(length))
     last = int(moving[-1]) + 1 if len(moving) else 0
     if np.isfinite(length).all() and 1 < last <= len(length) / 2 and not steady(loop):
@@ -279,13 +280,10 @@ def sizes(loop: Loop) -> Iterator[Finding]:
 
 def too_short(loop: Loop) -> Iterator[Finding]:
     """Steps that are a millionth of the weights, while the loss stands."""
-    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
-    loss = loop.loss()
-    if not weights or loss is None or not np.isfinite(loss).all():
+    length, loss = loop.moved(), loop.loss()
+    if not length.any() or loss is None or not np.isfinite(loss).all():
         return
-    size = weight(loop, loop.states[-1])
-    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0))
-    ratio = float(np.max(length[len(length) // 2 :]) / max(size, 1e-30))
+    ratio = float(np.max(length[len(length) // 2 :]) / max(weight(loop, loop.states[-1]), 1e-30))
     parts = np.array_split(loss, 5)
     fallen = float(np.median(parts[0]) - np.median(parts[-1]))
     if ratio < bound("slow step") and fallen < bound("fallen") * abs(float(np.median(parts[0]))):
@@ -390,7 +388,7 @@ def alike(one: Any, other: Any) -> bool:
         np.shape(x) == np.shape(y)
         and is_array(x)
         and x.dtype == y.dtype
-        and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        and not is_key(x)
         and np.array_equal(np.asarray(x), np.asarray(y))
         for x, y in zip(a, b, strict=True)
     )

@@ -17,13 +17,15 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, Findings, fault, note, upstream
 from nnref.diagnosis.loop import carried
 from nnref.diagnosis.loop.course import Course, distance, inexact
+from nnref.diagnosis.loop.movement import weight
 from nnref.diagnosis.loop.roles import refuse
-from nnref.diagnosis.loop.stepping import Parted, copied, is_array, is_key, on_host, paths_of
+from nnref.diagnosis.loop.stepping import Parted, copied, is_array, on_host, paths_of
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.run.history import SHORTEST, History, Steps, diagnosed, history_of, measured
 from nnref.diagnosis.run.step_faults import first_nonfinite
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
+from nnref.training.checkpoint import is_key
 from nnref.training.probes import update_ratio
 
 EVERY = 10  # calls, of which one keeps the state
@@ -250,17 +252,13 @@ def standing(course: Recorded) -> Iterator[Finding]:
 def slow(course: Recorded) -> Iterator[Finding]:
     """Parameters that hardly move, where the loss has not fallen."""
     loss = np.asarray(course.losses, float).ravel()
-    names = course.of("parameter")
-    if not names or len(loss) < SHORTEST or not np.isfinite(loss).all():
+    if len(loss) < SHORTEST or not np.isfinite(loss).all():
         return
     first, *_, last = History(loss).parts
     if first - last > bound("fallen") * abs(first):
         return
-    moved = np.linalg.norm([course.moves[name] for name in names], axis=0)
-    weights = [
-        np.sqrt(sum(np.sum(s[name].astype(float) ** 2) for name in names)) for s, _ in course.pairs
-    ]
-    step = float(np.median(update_ratio(moved, np.array(weights), 1e-30))) / course.every
+    weights = np.array([weight(course, state) for state, _ in course.pairs])
+    step = float(np.median(update_ratio(course.moved(), weights, 1e-30))) / course.every
     if 0 < step < bound("slow step"):
         yield fault(
             "learning_rate_too_low",

@@ -80,10 +80,7 @@ def against_reference(loop: Loop) -> Iterator[Finding]:
         )
     if start <= 0 or end > bound("falls here") * start:
         return
-    weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
-    size = weight(loop, loop.states[-1])
-    length = np.sqrt(np.sum([loop.moves[p] ** 2 for p in weights], axis=0)) if weights else [0.0]
-    ratio = float(np.median(length)) / max(size, 1e-30)
+    ratio = float(np.median(loop.moved())) / max(weight(loop, loop.states[-1]), 1e-30)
     small = ratio < bound("slow step")
     yield (note if small else fault)(
         "learning_rate_too_low" if small else "wrong_gradient",

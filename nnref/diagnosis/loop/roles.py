@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nnref.diagnosis.loop.stepping import is_key
 from nnref.diagnosis.program.blocked import differentiable
 from nnref.diagnosis.program.keys import DRAWS
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
+from nnref.training.checkpoint import is_key
 
 ROLES = ("parameter", "moment", "statistic", "counter", "key", "target", "other")
 

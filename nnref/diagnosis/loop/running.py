@@ -46,6 +46,11 @@ class Call(NamedTuple):
     comes_back: bool
 
 
+def is_drawn(batches: Any) -> bool:
+    """Whether batches are a function of the number of the step."""
+    return callable(batches) and not hasattr(batches, "__iter__")
+
+
 def batches_of(batches: Any, count: int) -> list[Any]:
     """The batches of the first steps; those of an iterable that is shorter are used again.
 
@@ -54,7 +59,7 @@ def batches_of(batches: Any, count: int) -> list[Any]:
     """
     if batches is None:
         return []
-    if callable(batches) and not hasattr(batches, "__iter__"):
+    if is_drawn(batches):
         return [batches(number) for number in range(count)]
     if not isinstance(batches, Iterable) or isinstance(batches, dict | str) or is_array(batches):
         raise UserError(
@@ -86,7 +91,7 @@ class Loop(Course):
         size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
         self.batches = batches_of(batches, self.count)
-        self.drawn = batches if callable(batches) and not hasattr(batches, "__iter__") else None
+        self.drawn = batches if is_drawn(batches) else None
         first = self.batches[0] if self.batches else ()
         self.steps = [Step(step, state, first, batches is not None) for step in steps]
         self.measures: dict[str, Any] = {}  # what questions have measured, for the answer
@@ -169,11 +174,6 @@ class Loop(Course):
             return Program(self.steps[place], calls[min(1, len(calls) - 1)])
         except Exception:  # float(loss) within a step, say
             return None
-
-    def moved(self) -> np.ndarray:
-        """How far each turn moves all parameters together, (turns,)."""
-        moves = [self.moves[p] for p in self.of("parameter") if self.moves[p].any()]
-        return np.linalg.norm(moves, axis=0) if moves else np.zeros(self.turns)
 
     def line(self, place: int = 0) -> str:
         """The line where a step begins."""

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from nnref.diagnosis.program.keys import is_key
 from nnref.diagnosis.program.tracing import name_of
 from nnref.errors import UserError
+from nnref.training import checkpoint
+from nnref.training.checkpoint import is_key
 
 Arrays = dict[str, Any]  # the arrays of a state, by their path
 KEYS = ("key", "rng", "seed")  # parts of the names that people give to the key of a step
@@ -62,10 +63,7 @@ def copied(tree: Any) -> Any:
 
 def on_host(arrays: Arrays) -> dict[str, np.ndarray]:
     """The numbers of arrays; of keys those that they are made of."""
-    return {
-        path: np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-        for path, leaf in arrays.items()
-    }
+    return {path: checkpoint.on_host(leaf) for path, leaf in arrays.items()}
 
 
 # What a step gives back
@@ -83,10 +81,9 @@ def kind_of(leaf: Any) -> str:
     """Floating point, integer, key or something else."""
     if not is_array(leaf):
         return {float: "float", int: "integer", bool: "integer"}.get(type(leaf), "other")
-    dtype = leaf.dtype
-    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         return "key"
-    return "float" if jax.dtypes.issubdtype(dtype, np.inexact) else "integer"
+    return "float" if jax.dtypes.issubdtype(leaf.dtype, np.inexact) else "integer"
 
 
 def paths_of(tree: Any) -> list[str]:

@@ -23,12 +23,15 @@ from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.loop.movement import weight
 from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.stepping import is_key, parted
-from nnref.diagnosis.program.checks import check
+from nnref.diagnosis.loop.stepping import parted
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.checks import CHECKS, asked
 from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.rows import batch_dependence
 from nnref.diagnosis.program.tracing import Trace, trace
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key
 from nnref.training.task import Task
 
 ROWS = 4096  # at most, of all batches together
@@ -161,7 +164,7 @@ class TakenOut:
         self.batch = {p: leaf if is_key(leaf) else jnp.asarray(leaf) for p, leaf in batch.items()}
         self.keys = {path: leaf for path, leaf in self.state.items() if loop.roles[path] == "key"}
         count = len(loop.batches) + (0 if loop.drawn is None else FURTHER)
-        self.batches = [parted(loop.batch(number)).arrays for number in range(count)]
+        self.batches = [loop.batch(number) for number in range(count)]
         self.traces = cache(self.traced)
         self.random = bool(draws(program.trace, [cut.outputs]))
 
@@ -200,7 +203,7 @@ class TakenOut:
         cut, known, whole = self.cut, len(self.program.trace.avals), []
         targets = [cut.inputs if target >= known else target for target in cut.targets]
         for batch in self.batches:
-            leaves = jax.tree.leaves((self.state, batch, self.key))
+            leaves = jax.tree.leaves((self.state, parted(batch).arrays, self.key))
             values = self.program.trace.evaluate(leaves, [cut.inputs, *targets])
             whole.append([np.asarray(value) for value in values])
         parts = [np.concatenate(part)[:ROWS] for part in zip(*whole, strict=True)]
@@ -266,13 +269,16 @@ def taken_out(loop: Loop) -> TakenOut | None:
     return None if random else TakenOut(loop, program, cut, weights)
 
 
-def further(loop: Loop, steps: int, weights: list[str]) -> tuple[dict[str, Any], np.ndarray]:
+def further(loop: Loop, taken: TakenOut, steps: int) -> tuple[dict[str, Any], np.ndarray]:
     """The arrays of the state after more steps, and how far each of these moves the parameters."""
     state, step, lengths = loop.calls[0][-1].after, loop.steps[0], []
     for number in range(loop.count, loop.count + steps):
-        key = jax.random.fold_in(loop.key, number)
-        before, state = state.arrays, loop.call(step, state, loop.batch(number), key).after
-        moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in weights]
+        key, batch = (
+            jax.random.fold_in(loop.key, number),
+            taken.batches[number % len(taken.batches)],
+        )
+        before, state = state.arrays, loop.call(step, state, batch, key).after
+        moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in taken.weights]
         lengths.append(np.linalg.norm(np.concatenate(moves)))
     return state.arrays, np.array(lengths)
 
@@ -297,15 +303,16 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     if len(x) < bound("few steps") or measured.noise > bound("always noisy"):
         return Judged((), None, {})
     count = min(FURTHER, BYTES // max(x[:1].nbytes * recipe.batch_size, 1))
-    arrays, lengths = further(loop, count, taken.weights)
+    arrays, lengths = further(loop, taken, count)
     theirs = measured.skill.outcome({path: arrays[path] for path in taken.weights}, {}).skill
     simple, best = measured.reference.best
     measures = {"skill of the loop": theirs, f"skill of a simple model ({simple})": best}
     mistakes: list[str] = []
-    structural = check(recipe, *measured.initial, [], mistakes)
-    if any(finding.cause == "loss_axis_error" for finding in structural):
+    start, by_row = AtStart(recipe, *measured.initial), {"rows": batch_dependence}
+    if any(finding.cause == "loss_axis_error" for finding in asked(start, by_row, [], mistakes)):
         return Judged((), None, measures)  # the rows stand elsewhere, as behind the steps in time
     if best > bound("signal") and theirs >= bound("learned") * best:
+        structural = asked(start, CHECKS, [], mistakes)
         of_data = data_checks.check(measured)
         told = [f if fault_even_if_it_learns(f) else as_note(f) for f in structural]
         return Judged(tuple(of_functions([*of_data, *told])), True, measures, tuple(mistakes))

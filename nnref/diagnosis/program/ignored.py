@@ -20,6 +20,7 @@ from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.loss_facts import kind_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import on_host
 
 FITTED = 1200  # rows that simple models are fitted to
 # The parameters are drawn around the first ones, then smaller: what saturates hides its inputs.
@@ -373,7 +374,7 @@ def where_lost(traced: Trace, first: list[Any], second: list[Any]) -> Operation 
     changed = {
         value
         for value, a, b in zip(wanted, before, after, strict=True)
-        if not np.array_equal(data_of(a), data_of(b), equal_nan=False)
+        if not np.array_equal(on_host(a), on_host(b), equal_nan=False)
     }
     lost = [
         op
@@ -381,10 +382,3 @@ def where_lost(traced: Trace, first: list[Any], second: list[Any]) -> Operation 
         if op.where and changed & set(op.inputs) and not changed & set(op.outputs)
     ]
     return next((op for op in lost if op.name not in COMPARISONS), lost[0] if lost else None)
-
-
-def data_of(value: Any) -> np.ndarray:
-    """The numbers of an array, or of a key."""
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-        value = jax.random.key_data(value)
-    return np.asarray(value)

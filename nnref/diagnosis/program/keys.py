@@ -12,6 +12,7 @@ from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.blocked import differentiable
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
 from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key, on_host
 
 LEAST = 16  # numbers of a kernel that no two draws have in common by chance
 DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform"}
@@ -115,14 +116,9 @@ def of_one_key(traced: Trace, leaves: list[Any]) -> list[Operation]:
     keys = [op.inputs[0] for op in several if is_key(traced.avals[op.inputs[0]])]
     if len(keys) < len(several):
         return []
-    values = [jax.random.key_data(key) for key in traced.evaluate(leaves, keys)]
-    flat = [np.asarray(value).reshape(-1, value.shape[-1]) for value in values]
+    values = [on_host(key) for key in traced.evaluate(leaves, keys)]
+    flat = [value.reshape(-1, value.shape[-1]) for value in values]
     return [op for op, rows in zip(several, flat, strict=True) if (rows == rows[:1]).all()]
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether an array, or what is known of one, is of typed keys."""
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def changing_state(start: AtStart | LossAtStart) -> list[int]:

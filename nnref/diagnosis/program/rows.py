@@ -17,6 +17,7 @@ from nnref.diagnosis.program.layers import forward
 from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.diagnosis.thresholds import bound
 from nnref.internals import reduced_axes
+from nnref.training.checkpoint import is_key
 
 ROWS = 7  # prime, so that an axis of as many numbers, or a multiple, is that of the rows
 CHANGED = 1  # the row that is exchanged
@@ -140,7 +141,7 @@ class Followed:
 def numbers(value: Any) -> np.ndarray:
     """An array in double precision; keys are left out."""
     value = np.asarray(value) if not hasattr(value, "dtype") else value
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if is_key(value):
         return np.zeros(0)
     return np.asarray(value, np.float64)
 

@@ -11,19 +11,10 @@ import jax
 import numpy as np
 
 from nnref import internals
+from nnref.training.checkpoint import is_key
 
-# Calls whose body is run once, with the call's own arguments: the body stands in their place.
-CALLS = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "remat",
-    "checkpoint",
-    "custom_jvp_call",
-    "custom_vjp_call",
-    "custom_vjp_call_jaxpr",
-}
+# Calls whose body stands in their place; what is done with a batch of it is another body.
+OPENED = internals.CALLS - {"custom_vmap_call"}
 LOOPS = {"scan", "while", "cond"}
 UNROLLED = 32  # layers at most of a loop over stacked parameters whose turns are listed one by one
 PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
@@ -204,7 +195,7 @@ def append(
         name = equation.primitive.name
         inputs = [read(traced, variables, atom) for atom in equation.invars]
         bodies = internals.bodies(equation)
-        if name in CALLS and len(bodies) == 1 and fits(bodies[0], inputs):
+        if name in OPENED and len(bodies) == 1 and fits(bodies[0], inputs):
             (body,) = bodies
             inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
             capture(traced, body, inner)
@@ -237,11 +228,7 @@ def over_layers(traced: Trace, equation: Any, inputs: list[int]) -> bool:
     first, *others = traced.arguments or [[]]
     if scan.length > UNROLLED or len(equation.outvars) != scan.carry:
         return False
-    keys = {
-        value
-        for value in inputs
-        if jax.dtypes.issubdtype(traced.avals[value].dtype, jax.dtypes.prng_key)
-    }
+    keys = {value for value in inputs if is_key(traced.avals[value])}
     stacked = set(inputs[scan.consts + scan.carry :]) - keys
     beside = traced.reached(value for argument in others for value in argument)
     return bool(stacked) and stacked <= traced.reached(first) and stacked.isdisjoint(beside)

@@ -7,6 +7,7 @@ import pytest
 from nnref import UserError
 from nnref.errors import SYNONYMS, letters_of, nearest
 from nnref.experiment.experiment import FAMILIES, Experiment
+from nnref.experiment.schema import schema_arguments
 from nnref.parts.regularizers import Regularization
 
 GIVEN = {
@@ -63,6 +64,7 @@ def test_every_name_with_a_synonym_is_one_of_nnref():
 
     keys = {each.alias or name for name, each in Experiment.model_fields.items()}
     known = keys | {name for family in FAMILIES.values() for name in family} | set(COMMANDS)
+    known |= {parameter.name for parameter in schema_arguments(FAMILIES["data"]["file"])}
     known |= {"--set", "--seed", "--logbook", *Regularization._fields, "hidden", "activation"}
     known |= {"learning_rate", "momentum", "beta1", "beta2", "epsilon"}
     known |= {f"{split}_{measure}" for split in ("train", "valid") for measure in known | {"loss"}}

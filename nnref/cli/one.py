@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 from nnref.cli.arguments import (
     console_of,
@@ -141,12 +142,15 @@ def sample_command(options: argparse.Namespace) -> int:
 def predict_command(options: argparse.Namespace) -> int:
     """What a trained network says of rows: classes by name, or values."""
     page = page_of(options.run, Path(options.logbook))
+    from nnref.data import DataWarning
     from nnref.studies.kept import rows_in
     from nnref.studies.run import load
     from nnref.training.compilation import use_cache
 
     use_cache()
-    network = load(page)
+    with catch_warnings():  # of the training rows, which were told when they were trained on
+        simplefilter("ignore", DataWarning)
+        network = load(page)
     predicted = network.predict(rows_in(Path(options.rows), network.dataset))
     if options.json:
         print(json.dumps({"page": str(page), "predicted": predicted.tolist()}))

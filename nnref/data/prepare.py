@@ -5,12 +5,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from nnref.data.trees import Layout
 from nnref.errors import UserError
+
+if TYPE_CHECKING:
+    from nnref.data.columns import Use
+    from nnref.data.encoding import Encoder
 
 Unit = Literal["characters", "bytes"]
 
@@ -59,6 +63,11 @@ class Dataset:
         inputs: how inputs that are several arrays lie in one; None where they are one.
         targets: likewise.
         scaling: mean and deviation by which inputs were shifted and scaled; None where none were.
+        target_scaling: likewise of targets that are values, (width,) each.
+        weights: of the classes in the training loss; None where all rows count alike.
+        encoder: what has made inputs of a table, and does so with new rows; None where none has.
+        table: what each column of that table is used for.
+        notes: what was decided about the data, in sentences.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -75,6 +84,11 @@ class Dataset:
     inputs: Layout | None = None
     targets: Layout | None = None
     scaling: tuple[np.ndarray, np.ndarray] | None = None
+    target_scaling: tuple[np.ndarray, np.ndarray] | None = None
+    weights: tuple[float, ...] | None = None
+    encoder: "Encoder | None" = None
+    table: "tuple[Use, ...]" = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         check(self)
@@ -351,16 +365,16 @@ def standardize(
     each column on its own. A column that is constant in `train` is only shifted. Nothing about
     validation or test enters, or they would no longer stand for data not yet seen.
     """
-    mean, deviation = mean_and_deviation(train.x, axis)
+    return scaled_by(Parts(train, valid, test), *mean_and_deviation(train.x, axis))
+
+
+def scaled_by(parts: Parts, mean: np.ndarray, deviation: np.ndarray) -> Parts:
+    """Inputs shifted by a mean and divided by a deviation in float64, given back in float32."""
 
     def scaled(split: Split) -> Split:
         return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
 
-    return Parts(
-        scaled(train),
-        None if valid is None else scaled(valid),
-        None if test is None else scaled(test),
-    )
+    return Parts(*(None if part is None else scaled(part) for part in parts))  # type: ignore
 
 
 def mean_and_deviation(x: np.ndarray, axis: tuple[int, ...] | int) -> tuple[np.ndarray, np.ndarray]:

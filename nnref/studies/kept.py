@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data import Dataset
-from nnref.data.files import as_numbers, every_array, read_table
+from nnref.data.archives import every_array
+from nnref.data.prepare import first_five, warn
+from nnref.data.reading import COLUMNAR, TEXTS, read_table
 from nnref.errors import UserError
 from nnref.logbook.writer import Writer
 from nnref.parts.target_kinds import target_kind
@@ -154,7 +156,7 @@ class Loaded:
         if self.dataset.scaling is not None:
             mean, deviation = (np.float32(part) for part in self.dataset.scaling)
             x = (x - mean) / deviation
-        return self.network(x)
+        return self.in_their_unit(self.network(x))
 
     def __call__(self, x: Any) -> Any:
         """The outputs for rows."""
@@ -167,7 +169,14 @@ class Loaded:
         if self.dataset.scaling is not None:
             mean, deviation = self.dataset.scaling
             rows = ((rows - mean) / deviation).astype(np.float32)
-        return self.network(jnp.asarray(rows))
+        return self.in_their_unit(self.network(jnp.asarray(rows)))
+
+    def in_their_unit(self, outputs: Any) -> Any:
+        """Outputs that stand for values, in the unit of the targets, which may have been scaled."""
+        if self.dataset.target_scaling is None:
+            return outputs
+        mean, deviation = (np.float32(part) for part in self.dataset.target_scaling)
+        return outputs * deviation + mean
 
     def predict(self, x: Any) -> np.ndarray:
         """The names of the classes of rows, or the values that are predicted for them."""
@@ -178,18 +187,19 @@ class Loaded:
 
 
 def rows_in(path: Path, dataset: Dataset) -> Any:
-    """The inputs in a .csv with a header line, or a .npz with "x", or an array for each input.
+    """The inputs in a table with a header line, or a .npz with "x", or an array for each input.
 
     Raises:
         UserError: for a file that is not there, or has not the columns of the data.
     """
-    if path.suffix not in (".csv", ".npz") or not path.is_file():
+    tables = (*TEXTS, *(f"{ending}.gz" for ending in TEXTS), *COLUMNAR)
+    if not path.name.lower().endswith((*tables, ".npz")) or not path.is_file():
         raise UserError(
             f"{path}: give a .csv with a header line, or a .npz of arrays, that is here"
         )
-    if path.suffix == ".csv":
-        return rows_of_table(path, dataset)
     try:
+        if path.suffix.lower() != ".npz":
+            return rows_of_table(path, dataset)
         arrays = every_array(path)
     except UserError as error:
         raise UserError(str(error).removeprefix("data.path: ")) from None
@@ -201,24 +211,34 @@ def rows_in(path: Path, dataset: Dataset) -> Any:
 
 
 def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
-    """The inputs in a .csv, by the names of the columns of the data where these have names."""
+    """The inputs in a table, by the names of the columns of the data where these have names.
+
+    A warning tells of gaps that were filled, and of categories that no training row had.
+    """
     if dataset.inputs is not None:
         names = ", ".join(dataset.inputs.names)
         raise UserError(f"{path}: the inputs are several arrays; give a .npz with {names}")
-    try:
-        header, lines = read_table(path)
-    except UserError as error:
-        raise UserError(str(error).removeprefix("data.path: ")) from None
-    columns = []
-    for name in dataset.columns or header:
-        if name not in header:
-            raise UserError(f"{path}: the column {name} is missing; it has {', '.join(header)}")
-        cells = [line[header.index(name)] for line in lines]
-        numbers, text = as_numbers(cells)
-        missing = [cell for cell, isnan in zip(cells, np.isnan(numbers), strict=True) if isnan]
-        if text or missing:
-            raise UserError(f'{path}: in the column {name} "{(text or missing)[0]}" is no number')
-        columns.append(numbers)
+    table = read_table(path)
+    encoder = dataset.encoder
+    wanted = list(dataset.columns or table) if encoder is None else list(encoder.inputs)
+    absent = [name for name in wanted if name not in table]
+    if absent:
+        several = (
+            f"the columns {first_five(absent)} are" if absent[1:] else f"the column {absent[0]} is"
+        )
+        raise UserError(f"{path}: {several} missing; it has {', '.join(table)}")
+    if encoder is not None:
+        for told in encoder.doubts(table):
+            warn(f"{path}: {told}")
+        try:
+            return encoder(table)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+    for name in wanted:
+        cells, missing = table[name].cells, table[name].missing
+        if table[name].kind != "number" or missing.any():
+            bad = "" if missing.any() else next(cell for cell in cells if cell is not None)
+            raise UserError(f'{path}: in the column {name} "{bad}" is no number')
+    rows = np.stack([table[name].cells for name in wanted], axis=1)
     shape = dataset.train.x.shape[1:]
-    rows = np.stack(columns, axis=1)
     return rows.reshape(-1, *shape) if rows.shape[1] == np.prod(shape) else rows

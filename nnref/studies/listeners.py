@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnref.data import Dataset
 from nnref.experiment.experiment import Experiment
 from nnref.training import loop
 
@@ -19,6 +20,9 @@ class Interrupted(KeyboardInterrupt):
 
 class Listener:
     """Hears how a run goes; the terminal is one. Every method may be left as it is."""
+
+    def reads(self, dataset: Dataset) -> None:
+        """The data are read; nothing is trained yet."""
 
     def begins(
         self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str
@@ -37,6 +41,10 @@ class Listeners(Listener):
 
     def __init__(self, *listeners: Listener):
         self.listeners = listeners
+
+    def reads(self, dataset: Dataset) -> None:
+        for listener in self.listeners:
+            listener.reads(dataset)
 
     def begins(self, *arguments: Any, **keywords: Any) -> None:
         for listener in self.listeners:

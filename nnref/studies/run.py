@@ -100,8 +100,7 @@ def run(
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
     name, experiment, page, _ = source = source_of(experiment, settings, seeds, epochs)
-    task, setup, dataset = from_experiment(experiment)
-    check_measures(experiment, task)
+    task, setup, dataset = data_read(experiment, listener := listener or Listener())
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else resuming.finished(folder, experiment, facts["data"])
@@ -112,7 +111,7 @@ def run(
     if page is not None and page.experiment.seeds == experiment.seeds:
         together = page.together
     facts["together"] = " ".join(map(str, together))
-    listener, began = listener or Listener(), time.perf_counter()
+    began = time.perf_counter()
     with ExitStack() as stack:
         writers: dict[int, Writer] = {}
         if folder is not None:
@@ -145,6 +144,18 @@ def neighbours(
     seeds = set(experiment.seeds)
     before = (page.together for page in pages)
     return next((known for known in before if set(todo) <= set(known) <= seeds), todo)
+
+
+def data_read(experiment: Experiment, listener: Listener) -> tuple[Task, Setup, Dataset]:
+    """The task of an experiment whose measures are known, after the listener has heard of its data.
+
+    Raises:
+        UserError: for every mistake in data, parts and measures.
+    """
+    task, setup, dataset = from_experiment(experiment)
+    listener.reads(dataset)
+    check_measures(experiment, task)
+    return task, setup, dataset
 
 
 class Source(NamedTuple):

@@ -21,7 +21,7 @@ from nnref.experiment.schema import Member, Reference
 from nnref.internals import counted_rngs, parameters_of
 from nnref.parts import regularizers
 from nnref.parts.chain import chain
-from nnref.parts.metrics import METRICS, METRICS_OF, Metric
+from nnref.parts.metrics import METRICS, METRICS_OF, Metric, labels_of
 from nnref.parts.optimizers import Optimizer
 from nnref.parts.regularizers import Regularization
 from nnref.parts.target_kinds import target_kind
@@ -82,6 +82,8 @@ class Setup:
     example: Any = field(compare=False, repr=False, default=None)  # two rows of inputs
     rows: Layout | None = None  # how inputs that are several arrays lie in one
     targets: Layout | None = None
+    target_scaling: tuple[tuple[float, ...], ...] | None = None  # see `Dataset`
+    weights: tuple[float, ...] | None = None  # of the classes in the training loss
 
     def __call__(
         self, hyperparameters: Mapping[str, Any]
@@ -118,6 +120,14 @@ class Setup:
         def smoothed_loss(outputs: Array, targets: Array) -> Array:
             return jnp.mean(loss(outputs, targets, smoothing))
 
+        training_loss = None if smoothing is None else smoothed_loss
+        if self.weights is not None and own_loss:
+            raise UserError(
+                f"data.balance: {self.experiment.loss.name} is your own, and gives one number for "
+                "all rows; weigh the classes in it, or leave balance out"
+            )
+        if self.weights is not None:
+            training_loss = weighted(loss, self.weights, smoothing)
         model = SplitModule(new_model)
         goes_on = getattr(self.experiment.model, "streams", None) is not None
         return Functions(
@@ -125,7 +135,7 @@ class Setup:
             apply,
             loss_of(loss) if own_loss else mean_loss,
             self.metrics(),
-            training_loss=None if smoothing is None else smoothed_loss,
+            training_loss=training_loss,
             adapt=model.adapt,
             restart=model.restart if goes_on else None,
             layers=model.layers,
@@ -172,10 +182,14 @@ class Setup:
         else:
             members = {part.name: bound(part, "metrics", {}) for part in chosen}
         answer = target.decide if self.classes else target.predict
-        return {
+        made = {
             name: member(answer, self.classes, target.log_probabilities)
             for name, member in members.items()
         }
+        if self.target_scaling is None:
+            return made
+        mean, deviation = (np.array(part, np.float32) for part in self.target_scaling)
+        return {name: in_unit(metric, mean, deviation) for name, metric in made.items()}
 
     def optimizer(self, hyperparameters: Mapping[str, Any]) -> optax.GradientTransformation:
         """The one chain of a step; a UserError for parts that contradict each other."""
@@ -198,6 +212,34 @@ class Setup:
         )
 
 
+def in_unit(metric: Metric, mean: np.ndarray, deviation: np.ndarray) -> Metric:
+    """A metric of outputs and targets in the unit that they had before they were scaled."""
+
+    def count(outputs: Array, targets: Array) -> Any:
+        return metric.count(outputs * deviation + mean, targets * deviation + mean)
+
+    return metric._replace(count=count)
+
+
+def as_tuples(arrays: tuple[np.ndarray, ...] | None) -> tuple[tuple[float, ...], ...] | None:
+    """Arrays as what can be compared and hashed."""
+    return None if arrays is None else tuple(tuple(array.tolist()) for array in arrays)
+
+
+def weighted(
+    loss: Callable[..., Array], weights: tuple[float, ...], smoothing: Any
+) -> Callable[[Array, Array], Array]:
+    """The mean loss of rows, each weighed by its class: an integer, a 0 or 1, or a one-hot row."""
+    of_class = np.array(weights, np.float32)
+
+    def mean_loss(outputs: Array, targets: Array) -> Array:
+        of_rows = loss(outputs, targets) if smoothing is None else loss(outputs, targets, smoothing)
+        classes = labels_of(targets, jnp.zeros(outputs.shape[:-1], jnp.int32))
+        return jnp.mean(of_rows * jnp.asarray(of_class)[classes])
+
+    return mean_loss
+
+
 # --- from an experiment to a task -----------------------------------------------------------------
 
 
@@ -207,7 +249,9 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     Raises:
         UserError: for data that cannot be loaded, and parts that do not go together.
     """
-    dataset = dataset_of(bind(experiment, "data", {})())
+    load = bind(experiment, "data", {})
+    # What a column is may depend on the loss: 1 to 5 are classes, or ratings.
+    dataset = dataset_of(load(experiment.loss.name) if experiment.data.name == "file" else load())
     classes, encode = len(dataset.classes), target_kind(experiment.loss.name).encode
     splits, outputs = {}, 0
     for name, (x, y) in dataset.splits.items():
@@ -225,6 +269,8 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         example=dataset.train.x[:2],
         rows=dataset.inputs,
         targets=dataset.targets,
+        target_scaling=as_tuples(dataset.target_scaling),
+        weights=dataset.weights,
     )
     refuse_contradictions(experiment, dataset)
     functions = functions_of(setup, tuple(experiment.hyperparameters.items()))

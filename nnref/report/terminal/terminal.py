@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
+from nnref.data import Dataset
 from nnref.errors import printable
 from nnref.experiment.claims import CountClaim
 from nnref.experiment.experiment import Experiment
@@ -21,6 +22,7 @@ from nnref.logbook.index import entries, near, settings_of
 from nnref.logbook.verdicts import medians
 from nnref.parts.metrics import is_loss
 from nnref.report.plain import attributes, plain
+from nnref.report.terminal.data import show_columns
 from nnref.report.terminal.logbook import nearest_attempts, sparkline
 from nnref.studies.listeners import Listener
 from nnref.studies.run import Run
@@ -50,6 +52,10 @@ class TerminalListener(Listener):
         self.seeds: Sequence[int] = ()
         self.losses: list[np.ndarray] = []  # of the chunks, (epochs, seeds)
         self.latest: dict[str, np.ndarray] = {}  # the last value of each measure, (seeds,)
+
+    def reads(self, dataset: Dataset) -> None:
+        """Show what each column of a table is used for."""
+        show_columns(dataset, self.console)
 
     def begins(
         self, experiment: Experiment, seeds: Sequence[int], steps_per_epoch: int, note: str

@@ -1,0 +1,165 @@
+"""Tables: from the columns of a file to targets, the rows of each split, and inputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nnref.data.columns import Inputs, Use, told_left_out, unique_in_words, uses_of
+from nnref.data.encoding import Dates, Encoder, Fill
+from nnref.data.labels import Kind
+from nnref.data.prepare import first_five, warn
+from nnref.data.reading import Column, Table, read_table
+from nnref.data.splitting import Rows, Way, dealt
+from nnref.errors import UserError, nearest
+
+
+class Keys(NamedTuple):
+    """What an experiment file says about a file of data; see `file`."""
+
+    path: str
+    target: str
+    kind: Kind = "auto"
+    valid: float = 0.15
+    test: float = 0.15
+    standardized: bool = True
+    standardized_targets: bool | None = None
+    seed: int = 0
+    inputs: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    dates: Dates = "cyclic"
+    fill: Fill = "median"
+    split: Way = "random"
+    by: str = ""
+    balance: bool = False
+
+
+OF_TABLES = ("inputs", "drop", "categories", "dates", "fill", "split", "by")
+"""The keys that an archive of arrays has no use for."""
+
+
+class Made(NamedTuple):
+    """Inputs of all rows of a file, (rows, ...), and what made them."""
+
+    x: np.ndarray
+    columns: tuple[str, ...] = ()
+    encoder: Encoder | None = None
+    table: tuple[Use, ...] = ()
+
+
+class Source(NamedTuple):
+    """The targets of a file, and what makes its inputs once it is known what is trained on.
+
+    Attributes:
+        y: targets as they stand in the file, (rows, ...).
+        rows: of the splits, where the file or a column decides them; None for chance.
+        inputs: called with the numbers of the training rows.
+    """
+
+    y: np.ndarray
+    rows: Rows | None
+    inputs: Callable[[np.ndarray], Made]
+
+
+def table_source(where: Path, keys: Keys) -> Source:
+    """A table as a source.
+
+    Raises:
+        UserError: for a target or a column that is not there, and what cannot be learned from.
+    """
+    table = read_table(where)
+    if keys.target not in table:
+        names = list(table)
+        raise UserError(
+            f'data.target: {where} has no column "{keys.target}"; its columns are '
+            f"{', '.join(names)}{nearest(keys.target, names)}"
+        )
+    if (keys.split == "random") == bool(keys.by):
+        raise UserError(
+            f'data.split: "{keys.split}" given, and data.by "{keys.by}"; a split by time, by group '
+            'or as given names a column: "split": "time", "by": "date"'
+        )
+    if keys.by and keys.by not in table:
+        raise UserError(
+            f'data.by: {where} has no column "{keys.by}"; its columns are {", ".join(table)}'
+            f"{nearest(keys.by, list(table))}"
+        )
+    table = with_targets(table, keys.target)
+    how = {"inputs": keys.inputs, "drop": keys.drop, "categories": keys.categories}
+    chosen, left = uses_of(table, keys.target, keys.by, **how)
+    told_left_out(table, chosen, left)
+    shares = {"valid": keys.valid, "test": keys.test, "seed": keys.seed}
+    rows = dealt(keys.split, keys.by, table[keys.by], **shares) if keys.by else None
+
+    def inputs(train: np.ndarray) -> Made:
+        encoder = Encoder(chosen, keys.fill, keys.dates)
+        encoder.fit(table, train)
+        told_filled(table, chosen, keys.fill)
+        uses = told_uses(table, keys, chosen, left, encoder)
+        return Made(encoder(table), tuple(encoder.names), encoder, uses)
+
+    return Source(target_cells(keys.target, table[keys.target]), rows, inputs)
+
+
+def with_targets(table: Table, target: str) -> Table:
+    """The rows of a table that have a target; a warning says how many have none.
+
+    Raises:
+        UserError: where none has.
+    """
+    missing = table[target].missing
+    if not missing.any():
+        return table
+    if missing.all():
+        raise UserError(f'data.target: all {len(missing)} cells of "{target}" are missing')
+    warn(
+        f'data: {missing.sum()} of {len(missing)} rows have no "{target}", the first is row '
+        f"{missing.argmax() + 1}; they are left out"
+    )
+    return {name: column._replace(cells=column.cells[~missing]) for name, column in table.items()}
+
+
+def target_cells(name: str, column: Column) -> np.ndarray:
+    """Targets as numbers or as text, (rows,)."""
+    if column.kind == "date":
+        raise UserError(f'data.target: "{name}" holds dates; numbers and text can be predicted')
+    return column.cells if column.kind == "number" else column.cells.astype(str)
+
+
+def told_filled(table: Table, chosen: Inputs, fill: Fill) -> None:
+    """Warn of gaps among the inputs, and say what stands in them."""
+    gaps = {name: int(table[name].missing.sum()) for name in chosen}
+    named = [f"{name}: {count}" for name, count in gaps.items() if count]
+    if named:
+        warn(
+            f"data: cells are missing in {len(named)} columns ({first_five(named)}); of numbers "
+            f"the {fill} of the training rows stands there, and a further column says where; of "
+            'text "missing" is a category'
+        )
+
+
+def told_uses(
+    table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], encoder: Encoder
+) -> tuple[Use, ...]:
+    """A line for each column: its type, its gaps, its different cells, and its use."""
+    uses = []
+    for name, column in table.items():
+        if name == keys.target:
+            use = "target"
+        elif name in left:
+            use = f"left out: {left[name]}"
+        elif name not in chosen:
+            use = f"split: {keys.split}"
+        else:
+            made = [each for each in encoder.names if each.startswith((f"{name}=", f"{name}: "))]
+            told = f"input, {len(made)} columns" if made else "input"
+            use = told + (
+                f", gaps filled: {keys.fill}" if f"{name} missing" in encoder.names else ""
+            )
+        spelled = f", {column.spelling}" if column.spelling else ""
+        kind = "category" if chosen.get(name) == "category" else column.kind
+        missing = int(column.missing.sum())
+        uses.append(Use(name, kind + spelled, missing, unique_in_words(column), use))
+    return tuple(uses)

@@ -1,0 +1,103 @@
+"""Rows of a table as numbers, held against scikit-learn and by hand."""
+
+import numpy as np
+import pytest
+from written import refused
+
+from nnref.data.encoding import MOST, Encoder, parts_of
+from nnref.data.reading import typed
+
+TABLE = {
+    "size": typed(["1", "2", "", "4", "100"]),
+    "colour": typed(["red", "blue", "red", "", "green"]),
+}
+TRAIN = np.array([0, 1, 2, 3])
+
+
+def encoder(table=TABLE, rows=TRAIN, fill="median", dates="cyclic", **inputs):
+    made = Encoder(inputs or {"size": "number", "colour": "category"}, fill, dates)
+    made.fit(table, rows)
+    return made
+
+
+def test_gaps_and_categories_are_those_of_the_training_rows_alone():
+    made = encoder()
+    assert made.names == ["size", "size missing", "colour=blue", "colour=missing", "colour=red"]
+    assert made.scaled.tolist() == [True, False, False, False, False]
+    np.testing.assert_array_equal(
+        made(TABLE),
+        [
+            [1, 0, 0, 0, 1],
+            [2, 0, 1, 0, 0],
+            [2, 1, 0, 0, 1],  # the median of 1, 2 and 4: the 100 is not trained on
+            [4, 0, 0, 1, 0],
+            [100, 0, 0, 0, 0],  # green is unknown
+        ],
+    )
+    assert encoder(fill="mean")(TABLE)[2, 0] == pytest.approx(7 / 3)
+
+
+def test_gaps_are_refused_where_nothing_may_stand_in_them():
+    told = refused(encoder, fill="refuse")
+    assert told == (
+        'data: 1 columns lack numbers (size: 1); write "fill": "median" or "mean", or fill them in '
+        "the file"
+    )
+
+
+def test_new_rows_in_any_order_with_gaps_and_unknown_categories():
+    made = encoder({"size": typed(["1", "2", "9"]), "colour": typed(["a", "b", "b"])}, np.arange(3))
+    new = {"other": typed(["x"]), "colour": typed(["c"]), "size": typed([""])}
+    np.testing.assert_array_equal(made(new), [[2, 0, 0]])
+    assert made.doubts(new) == [
+        "cells are missing in size: 1; filled by the median of training",
+        "colour: c was in no training row, and counts as none that was, or as the rare ones",
+    ]
+    assert made.doubts({"size": typed(["1"]), "colour": typed(["a"])}) == []
+    assert "is no number" in refused(made, {"size": typed(["big"]), "colour": typed(["a"])})
+
+
+def test_numbers_that_name_categories_are_known_again():
+    table = {"kind": typed(["1", "2", "two"])}
+    made = encoder(table, np.arange(3), kind="category")
+    np.testing.assert_array_equal(made({"kind": typed(["2"])}), made(table)[1:2])
+
+
+def test_rare_categories_share_a_column():
+    cells = [f"{i:03}x" for i in range(80) for _ in range(1 + (i < 60))]
+    made = encoder({"a": typed(cells)}, np.arange(len(cells)), a="category")
+    assert len(made.names) == MOST
+    assert made.names[-1] == "a=others"
+    np.testing.assert_array_equal(made({"a": typed(["079x"])})[0], np.eye(MOST)[-1])
+
+
+def test_infinite_numbers_are_refused():
+    table = {"size": typed(["1", "inf", ""])}
+    told = refused(encoder, table, np.arange(2), size="number")
+    assert "1 values that are missing, NaN or infinite, in 1 of 3 rows, the first in row 2" in told
+
+
+def test_parts_of_a_date():
+    cells = np.array(["2024-01-01T06:00", "2024-12-31", "NaT"], "datetime64[us]")  # Monday, Tuesday
+    parts = parts_of(cells, "parts")
+    got = {name: part[:2].tolist() for name, part in parts.items()}
+    assert got == {
+        "days": [19723.25, 20088.0],
+        "year": [2024, 2024],
+        "month": [1, 12],
+        "weekday": [0, 1],
+        "day": [1, 31],
+        "hour": [6, 0],
+    }
+    assert all(np.isnan(part[2]) for part in parts.values())
+    cyclic = parts_of(cells, "cyclic")
+    assert cyclic["day sin"][:2] == pytest.approx([1, 0], abs=1e-12)
+    assert cyclic["week sin"][:2] == pytest.approx([0, np.sin(2 * np.pi / 7)])
+    assert abs(cyclic["year sin"][0] - cyclic["year sin"][1]) < 0.02
+    assert list(parts_of(cells, "number")) == ["days"]
+
+
+def test_parts_that_never_change_are_left_out():
+    days = [f"2024-01-{day:02}" for day in (1, 8, 15)]  # Mondays
+    made = encoder({"day": typed(days)}, np.arange(3), day="date")
+    assert made.names == ["day: days", "day: year sin", "day: year cos"]

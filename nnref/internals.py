@@ -159,6 +159,12 @@ def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
+def place_of(equation: Equation) -> tuple[str, int, int] | None:
+    """File, line and column of the expression that an equation was traced from, None if unknown."""
+    frame = source_info_util.user_frame(equation.source_info.traceback)
+    return None if frame is None else (frame.file_name, frame.start_line, frame.start_column)
+
+
 CALLS = {
     *("jit", "pjit", "closed_call", "checkpoint", "remat2"),
     *("custom_jvp_call", "custom_vjp_call", "custom_vmap_call"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.loss_facts import where_least
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.run.edits import BATCH, untrusted
@@ -263,8 +264,10 @@ def beyond_reach(signals: Signals) -> Iterator[Finding]:
     skill, recipe = signals.measurements.skill, signals.measurements.recipe
     if skill.kind != "regression" or skill.outputs is None or not skill.fits:
         return
-    low, high = reach(signals)
     y = np.asarray(recipe.train[1], float)
+    if where_least(recipe.loss, (2, *skill.outputs.shape[1:]), y) != "target":
+        return  # what the loss asks for is no output that equals its target
+    low, high = reach(signals)
     missing = y - np.clip(y, low, high)
     share = float(np.mean(np.abs(missing) > bound("outside") * max(float(y.std()), 1e-6)))
     if (missing**2).mean() > bound("out of range") * y.var():

@@ -172,17 +172,18 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
 def other_weights(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:
     """An evaluation that reads nothing of the state, or only copies that are never written."""
     read = [path for path in loop.floating() if seen.reads(path)]
-    moving = any(loop.moves[path].any() for path in loop.of("parameter"))
-    needed = traced.needed(traced.outputs)
-    if not traced.outputs or not moving or any(loop.moves[path].any() for path in read):
+    learn = [path for path in loop.of("parameter") if loop.moves[path].any()]
+    weights = [path for path in read if path in learn or loop.roles[path] != "statistic"]
+    if not traced.outputs or not learn or any(loop.moves[path].any() for path in weights):
         return
-    if needed.isdisjoint(traced.arguments[0]):
+    if not weights:
         yield fault(
             "metric_mismatch",
             seen.line,
-            "the evaluation reads nothing of the state that it is given: it evaluates weights "
-            "from elsewhere, such as those of the start",
-            "no way from the state to the result",
+            f"the evaluation reads {listed(read) if read else 'nothing'} of the state that it is "
+            "given, and no parameter: it evaluates weights from elsewhere, such as those of the "
+            "start",
+            "no way from the parameters to the result",
             healthy="the parameters that the last step gave",
             remedy="evaluate with the parameters of its argument: def evaluate(state): ... "
             "state.params",

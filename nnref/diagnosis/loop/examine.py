@@ -8,6 +8,9 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, Findings, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.loop import (
+    batches as of_batches,
+)
+from nnref.diagnosis.loop import (
     carried,
     evaluation,
     movement,
@@ -37,6 +40,8 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "the loss against what moves": of_the_loss.of_others,
     "random numbers": of_the_loss.noise,
     "keys of a batch": of_the_loss.one_key_for_all,
+    "one change of inputs and targets": of_the_loss.changed_apart,
+    "shapes that meet": of_the_loss.shapes,
     "dtypes": carried.dtypes,
     "devices against each other": carried.devices,
     "updates against the gradient": movement.ascent,
@@ -48,9 +53,11 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "updates that are lost in rounding": wearing.rounded_away,
     "a loss that climbs": movement.sizes,
     "the length of the updates": movement.too_short,
-    "the batches": movement.same_batch,
-    "classes in a batch": movement.one_class_a_batch,
-    "parts of a batch that are not used": movement.unused_parts,
+    "batches that make one update": of_batches.lost_batches,
+    "the batches": of_batches.same_batch,
+    "rows of the batches": of_batches.few_rows,
+    "classes in an update": of_batches.one_class_a_batch,
+    "parts of a batch that are not used": of_batches.unused_parts,
     "evaluation": evaluation.evaluation,
 }
 

@@ -16,11 +16,9 @@ from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.run.step_faults import climbing, first_nonfinite
 from nnref.diagnosis.thresholds import bound
-from nnref.training.checkpoint import is_key
 
 REPEATS = 20  # steps on one batch
-SEVERAL = 8  # rows of a batch that would hold several classes if they were shuffled
-WHICH_COUNT = ("mask", "done", "terminal", "valid", "length", "weight", "discount")
+SEVERAL = 8  # numbers of which no two leaves have the signs in common by chance
 UPWARD = ("reward", "return", "elbo", "likelihood", "objective", "score", "gain", "accuracy")
 
 
@@ -297,98 +295,3 @@ def too_short(loop: Loop) -> Iterator[Finding]:
             healthy="about 1e-3",
             confidence=0.6,
         )
-
-
-def same_batch(loop: Loop) -> Iterator[Finding]:
-    """One batch at every step: a fault where it is one buffer that others have been read into."""
-    first, *others = loop.batches or [None]
-    if len(others) > 2 and all(alike(first, other) for other in others):
-        arrays = [id(leaf) for leaf in jax.tree.leaves(first) if is_array(leaf)]
-        buffer = bool(arrays) and all(
-            other is not first and [id(leaf) for leaf in jax.tree.leaves(other)] == arrays
-            for other in others
-        )
-        yield (fault if buffer else note)(
-            "repeated_rows",
-            "batches",
-            f"the {len(loop.batches)} batches are one and the same: "
-            + (
-                "one buffer that a reader fills anew and hands out without a copy"
-                if buffer
-                else "a function of the step's number that does not use it, or an iterator that is "
-                "made anew"
-            ),
-            "the same rows at every step",
-            healthy="other rows at every step",
-            remedy="yield x.copy(), y.copy()"
-            if buffer
-            else "batches=lambda step: rows of step, or one iterator over the shuffled rows",
-            confidence=0.9 if buffer else 0.5,
-        )
-
-
-def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
-    """Batches that hold one value of a part each, while all of them together hold several."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for batch in loop.batches:
-        for path, leaf in parted(batch).arrays.items():
-            if not is_key(leaf) and np.ndim(leaf) and np.size(leaf) == len(leaf):
-                parts.setdefault(path, []).append(np.asarray(leaf).ravel())
-    for path, values in parts.items():
-        kinds = len(np.unique(np.concatenate(values)))
-        long = [value for value in values if len(value) >= SEVERAL]
-        alone = np.mean([np.ptp(value.astype(float)) == 0 for value in long]) if long else 0.0
-        if 1 < kinds <= len(values) / 2 and alone > 1 - bound("failed") / 2:
-            yield fault(
-                "unshuffled_split",
-                f"batches, {path}" if path else "batches",
-                f"{alone:.0%} of the batches hold one value of {path or 'their targets'} alone, of "
-                f"{kinds} that there are: the rows come class by class and are never shuffled, and "
-                "what was learned last is all that stays",
-                f"{alone:.0%} of the batches",
-                healthy="every class in a batch",
-                remedy="order = rng.permutation(len(x)) at the start of every epoch; "
-                "x, y = x[order], y[order]",
-                confidence=0.9,
-            )
-            return
-
-
-def unused_parts(loop: Loop) -> Iterator[Finding]:
-    """Parts of a batch that say which numbers count, and that no step looks at."""
-    if not loop.programs or any(program is None for program in loop.programs):
-        return
-    used: set[str] = set()
-    named: set[str] = set()
-    for program in filter(None, loop.programs):
-        needed = program.trace.needed([*program.new.values(), *program.metrics.values()])
-        paths = {value: program.trace.paths[value] for value in program.batch}
-        used |= {path for value, path in paths.items() if value in needed}
-        named |= set(paths.values())
-    for path in sorted(named - used):
-        name = path.rpartition(".")[2].lower()
-        means = any(word in name for word in WHICH_COUNT)
-        yield (fault if means else note)(
-            "inputs_ignored",
-            f"batch, {path}; {loop.line()}",
-            f"no step looks at {path or 'the batch'}"
-            + (", which says which rows or steps count" if means else ""),
-            "nothing depends on it",
-            remedy=f"multiply by {path} where the loss, or what comes after a step, is added up"
-            if means
-            else "use it, or leave it out of the batch",
-            confidence=0.7 if means else 0.3,
-        )
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two batches hold the same numbers."""
-    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
-    return len(a) == len(b) and all(
-        np.shape(x) == np.shape(y)
-        and is_array(x)
-        and x.dtype == y.dtype
-        and not is_key(x)
-        and np.array_equal(np.asarray(x), np.asarray(y))
-        for x, y in zip(a, b, strict=True)
-    )

@@ -12,8 +12,8 @@ from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.blocked import blocked, differentiable
-from nnref.diagnosis.program.broadcasts import broadcasts
+from nnref.diagnosis.program.blocked import blocked, differentiable, silent_terms
+from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.keys import draws, of_one_key
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
@@ -23,6 +23,7 @@ from nnref.training.checkpoint import on_host
 
 CHECKS = {
     "ways that a gradient does not pass": blocked,
+    "terms that no gradient lowers": silent_terms,
     "shapes that fill a matrix": broadcasts,
     "indices into tables": tables,
     "rows of a batch by themselves": order_of_rows,
@@ -37,7 +38,8 @@ class LossOfStep(LossAtStart):
         program = loop.programs[place]
         assert program is not None, "asked where there is a program"
         state, batch, key = program.arguments
-        weights = {p: leaf for p, leaf in state.items() if loop.roles.get(p) == "parameter"}
+        own = [p for p in loop.of("parameter") if not program.passed_on(p)]  # not another step's
+        weights = {path: state[path] for path in own}
         rest = {p: leaf for p, leaf in state.items() if p not in weights}
         self.program, self.name, self.given = program, name, key
         self.arguments = weights, rest, batch, ()
@@ -120,6 +122,73 @@ def noise(loop: Loop) -> Iterator[Finding]:
             confidence=0.9,
         )
         return
+
+
+def shapes(loop: Loop) -> Iterator[Finding]:
+    """A number for each row against all the others, anywhere in a step, loops within it too."""
+    for program in filter(None, loop.programs):
+        rows = {
+            np.shape(leaf)[0] for leaf in jax.tree.leaves(program.arguments[1]) if np.ndim(leaf)
+        }
+        yield from promotions(trace(program.pure, *program.arguments, loops=True), rows)
+
+
+def changed_apart(loop: Loop) -> Iterator[Finding]:
+    """Inputs and targets that are changed by random numbers of their own, and by as many of them.
+
+    What a draw changes is an input where it meets parameters, and a target where it meets what
+    the network makes of the batch. Noise that is taken off again counts as a target too.
+    """
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if program is None or not found:
+            continue
+        weights = [program.old[p] for p in loop.of("parameter") if p in program.old]
+        of_inputs, of_targets = drawn_for(program, found[0], weights)
+        numbers = program.trace.evaluate(
+            program.leaves, [op.outputs[0] for op in (*of_inputs, *of_targets)]
+        )
+        values = [on_host(number) for number in numbers]
+        for draw, own in zip(of_targets, values[len(of_inputs) :], strict=True):
+            alike = [other for other in values[: len(of_inputs)] if other.shape == own.shape]
+            if alike and not any(np.array_equal(own, other) for other in alike):
+                yield fault(
+                    "corrupted_labels",
+                    " from ".join(draw.frames[:2]) or loop.loss_line(place),
+                    f"the {own.size} random numbers of this line change what the outputs are held "
+                    "against, and as many others change the inputs: what belongs together is "
+                    "changed apart, as where a picture and its mask are mirrored by keys of their "
+                    "own",
+                    "other numbers for the targets than for the inputs",
+                    healthy="the same numbers for both",
+                    remedy="draw once, and change inputs and targets by that; or one key for both",
+                    confidence=0.85,
+                )
+                return
+
+
+def drawn_for(
+    program: Program, loss: int, weights: list[int]
+) -> tuple[list[Operation], list[Operation]]:
+    """The draws that change inputs, and those of the others that change targets."""
+    traced = program.trace
+    learned, data = traced.reached(weights), traced.reached(program.batch)
+    needed = traced.needed([loss])
+    meetings = [
+        op
+        for op in traced.operations
+        if needed & set(op.outputs) and learned & set(op.inputs) and not learned >= set(op.inputs)
+    ]
+    of_inputs, of_targets = [], []
+    for draw in draws(traced, [loss]):
+        alone = traced.reached(draw.outputs, lambda op: learned.isdisjoint(op.outputs))
+        met = [op for op in meetings if alone & set(op.inputs)]
+        changed = [op for op in met if alone & data & set(op.inputs) or op.name == "sub"]
+        if any(not learned & data & set(op.inputs) for op in changed):
+            of_inputs.append(draw)
+        elif changed:
+            of_targets.append(draw)
+    return of_inputs, of_targets
 
 
 def one_key_for_all(loop: Loop) -> Iterator[Finding]:

@@ -154,7 +154,7 @@ def near(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def follows(loop: Any, path: str, other: str) -> bool:
-    """Whether a leaf moves towards another one in most of the turns in which it moves."""
+    """Whether a leaf mostly moves towards another one, or straight away from it."""
     hits = turns = 0
     for before, after in loop.pairs:
         if after[path].shape == before[path].shape and not np.array_equal(
@@ -162,7 +162,8 @@ def follows(loop: Any, path: str, other: str) -> bool:
         ):
             part, left = share(before[path], after[path], after[other])
             turns += 1
-            hits += 0 < part < 1 + bound("copied") and left < bound("towards")
+            away = part < 0 and left < bound("straight") and before[path].size > 1
+            hits += (0 < part < 1 + bound("copied") and left < bound("towards")) or away
     return turns > 0 and hits >= turns / 2
 
 

@@ -12,7 +12,8 @@ from nnref.diagnosis.thresholds import bound
 
 
 def targets(loop: Loop) -> Iterator[Finding]:
-    """Slow copies that the loss reads: too slow, too fast, or standing."""
+    """Slow copies: those that run away, and those that the loss reads: too slow, fast, standing."""
+    yield from running_away(loop)
     read = [path for path in loop.copies if loop.roles[path] == "target" and is_read(loop, path)]
     if not read:
         return
@@ -36,6 +37,27 @@ def targets(loop: Loop) -> Iterator[Finding]:
     yield from once_a_call(loop, moving)
 
 
+def running_away(loop: Loop) -> Iterator[Finding]:
+    """Averages of the parameters that move straight away from them, a little more at every step."""
+    away = []
+    for path, other in loop.copies.items():
+        shares = [share(before[path], after[path], after[other]) for before, after in loop.pairs]
+        turned = np.mean([part < 0 and left < bound("straight") for part, left in shares])
+        away += [path] if turned > 1 - bound("failed") / 2 else []
+    if away:
+        yield fault(
+            "target_stands",
+            f"{listed(away)}; {loop.line_of(away[0])}",
+            f"{listed(away)} should follow the parameters, and at every step "
+            f"{'it moves' if len(away) == 1 else 'they move'} straight away from them: the sign of "
+            "the step is turned",
+            "the distance grows at every step",
+            healthy="a share of the way towards them",
+            remedy="average = average + (1 - decay) * (params - average)",
+            confidence=0.9,
+        )
+
+
 def is_read(loop: Loop, path: str) -> bool:
     """Whether the loss of some step depends on a leaf, or else the new parameters do."""
     for program in loop.programs:
@@ -51,6 +73,21 @@ def is_read(loop: Loop, path: str) -> bool:
 def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
     """Copies that the loss reads and no step moves: a target, or a teacher that is meant so."""
     programs = [program for program in loop.programs if program]
+    for program in programs:
+        own = {p: program.old[p] for p in read if not program.passed_on(p)}
+        sources = program.trace.needed(program.new[p] for p in own)
+        if own and sources.isdisjoint(program.old[loop.copies[p]] for p in own):
+            yield fault(
+                "target_stands",
+                f"{listed(list(own))}; {program.line_of(next(iter(own)))}",
+                f"the step writes {listed(list(own))}, which the loss reads, from these same "
+                "values: nothing of the network that learns comes in",
+                f"moved by 0 in {loop.turns} steps",
+                healthy="a copy or a share of the parameters that learn",
+                remedy="the parameters that learn as the source: jnp.where(due, online, target)",
+                confidence=0.9,
+            )
+            return
     if any(not program.passed_on(p) for program in programs for p in read if p in program.old):
         return  # moved once in a while
     lost = next(filter(None, (program.thrown_away(read) for program in programs)), "")

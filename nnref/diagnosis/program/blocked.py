@@ -10,6 +10,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.layers import SHAPES, products
+from nnref.diagnosis.program.terms import split
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.thresholds import bound
 
@@ -41,7 +42,7 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
     if not stuck:
         return
     if set(stuck) <= set(cut):
-        walls = first_walls(traced, stuck, needed)
+        walls = first_walls(traced, stuck, traced.outputs[0])
     else:  # inside of a loop, or a derivative that was given by hand
         walls = walls_in_loops(start, {traced.paths[value] for value in stuck}) if loops else []
         if not walls and not traced.by_hand:
@@ -65,6 +66,49 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
         "soft + jax.lax.stop_gradient(hard - soft)",
         confidence=0.5 if meant else 0.95 if everything or not stopped else 0.6,
     )
+
+
+def silent_terms(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Terms of a loss that change with the parameters, and have no gradient for any of them."""
+    traced = start.training
+    if traced.by_hand:
+        return
+    parameters, loss = traced.arguments[0], traced.outputs[0]
+    parts = split(traced, loss, [*parameters, *traced.arguments[2]], whole=True)
+    served = traced.reached(parameters, differentiable(traced))
+    for part in parts if len(parts) > 1 else []:
+        walls = first_walls(traced, parameters, part)
+        written_again = any(not set(parts).isdisjoint(op.inputs) for op in walls)
+        if part in served or written_again or not walls:
+            continue
+        changes = [adds(start, part, seed) for seed in range(1, 1 + DRAWS)]
+        if float(np.ptp(changes)) > bound("felt"):
+            by = " or ".join(sorted({op.name for op in walls}))
+            yield fault(
+                "gradient_blocked",
+                next((op.where for op in walls if op.where), start.loss_line),
+                f"a term of the loss changes with the parameters, and the only ways from them to "
+                f"it lead through {by}: it has no gradient for any of them, and training never "
+                "lowers it",
+                f"gradient exactly 0, of a term that is {max(map(abs, changes)):.0%} of the loss",
+                remedy="leave out the stop_gradient in the step that this term is to teach"
+                if by == "stop_gradient"
+                else f"something smooth instead of {by}, or leave the term out of the loss",
+                confidence=0.85,
+            )
+            return
+
+
+def adds(start: AtStart | LossAtStart, part: int, seed: int) -> float:
+    """What a term adds to the loss beside the given parameters, as a share of the whole."""
+    traced = start.training
+    params, *rest = start.arguments
+    leaves = jax.tree.leaves((beside(params, 1.0, seed), *rest, jax.random.key(0)))
+    none = jnp.zeros(traced.shape(part), traced.avals[part].dtype)
+    whole, without = (
+        float(traced.evaluate(leaves, traced.outputs[:1], given)[0]) for given in ({}, {part: none})
+    )
+    return (whole - without) / max(abs(whole), 1e-30)
 
 
 def without_gradient(start: AtStart | LossAtStart, suspects: list[int]) -> tuple[list[int], float]:
@@ -115,17 +159,23 @@ def differentiable(traced: Trace) -> Callable[[Operation], bool]:
     return passes
 
 
-def first_walls(traced: Trace, stuck: list[int], needed: set[int]) -> list[Operation]:
-    """The first operations that a gradient does not pass, on the ways from some parameters."""
-    passes = differentiable(traced)
+def first_walls(traced: Trace, stuck: list[int], goal: int) -> list[Operation]:
+    """The first operations that a gradient does not pass, on the ways from parameters to a value.
+
+    Where it would come through without stopped gradients, these alone.
+    """
+    passes, needed = differentiable(traced), traced.needed([goal])
     reached = traced.reached(stuck, passes)
-    return [
+    walls = [
         op
         for op in traced.operations
         if not passes(op)
         and not needed.isdisjoint(op.outputs)
         and not reached.isdisjoint(op.inputs)
     ]
+    stops = [op for op in walls if op.name == "stop_gradient"]
+    freely = traced.reached(stuck, lambda op: op.name == "stop_gradient" or passes(op))
+    return stops if stops and goal in freely else walls
 
 
 def walls_in_loops(start: AtStart | LossAtStart, names: set[str]) -> list[Operation]:
@@ -151,7 +201,7 @@ def frozen(traced: Trace, stuck: list[int]) -> bool:
     """
     passes = differentiable(traced)
     lookups = traced.reached(stuck, lambda op: op.name in LOOKUPS)
-    walls = first_walls(traced, stuck, traced.needed([traced.outputs[0]]))
+    walls = first_walls(traced, stuck, traced.outputs[0])
     if all(lookups & set(op.inputs) for op in walls):
         return set(stuck) != set(traced.arguments[0])
     clean = traced.reached(traced.arguments[2], passes)

@@ -8,6 +8,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
+from nnref.internals import place_of
 
 MEETINGS = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", *COMPARISONS}
 
@@ -45,6 +46,42 @@ def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
                 confidence=0.95,
             )
             return
+    yield from promotions(traced, rows)
+
+
+def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
+    """A number for each row that meets a column of them, and is spread over it without a word.
+
+    Who means it writes the axis: x[:, None] - x[None, :]. Here one side, (n,), became (1, n) in the
+    very expression in which it meets the other, (n, 1).
+    """
+    made = {out: op for op in traced.operations for out in op.outputs}
+    for op in traced.operations:
+        crossed = axes_of(traced.shape(op.outputs[0]), rows)
+        if op.name not in MEETINGS or crossed is None or len(op.inputs) != 2:
+            continue
+        for row, column in (op.inputs, op.inputs[::-1]):
+            spread, shape = made.get(row), traced.shape(column)
+            if (
+                spread is not None
+                and spread.name == "broadcast_in_dim"
+                and traced.shape(spread.inputs[0]) == traced.shape(op.outputs[0])[crossed[1] :]
+                and len(shape) > crossed[1]
+                and shape[crossed[1]] == 1
+                and place_of(spread.equation) == place_of(op.equation) is not None
+            ):
+                first, second = shape, traced.shape(spread.inputs[0])
+                yield fault(
+                    "loss_broadcast",
+                    op.where,
+                    f"{first} and {second} meet in {op.name} and give "
+                    f"{traced.shape(op.outputs[0])}: each row is held against all the others",
+                    f"{traced.shape(op.outputs[0])}",
+                    healthy=f"{second} and {second}",
+                    remedy=f"both of one shape: one.reshape(other.shape), or one[:, 0] of {first}",
+                    confidence=0.9,
+                )
+                return
 
 
 def axes_of(shape: tuple[int, ...], rows: set[int]) -> tuple[int, int] | None:

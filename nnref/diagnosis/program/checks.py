@@ -12,7 +12,7 @@ import jax
 from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
-from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.blocked import blocked, silent_terms
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
 from nnref.diagnosis.program.edges import edges, edges_of_loss
@@ -92,6 +92,7 @@ def asked(
 CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "terms that no gradient lowers": silent_terms,
     "layers that change the loss": without_effect,
     "inputs that are looked at": ignored,
     "something nonlinear between layers": between_layers,
@@ -117,6 +118,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
 CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
+    "terms that no gradient lowers": silent_terms,
     "shapes that fill a matrix": broadcasts,
     "layers that change the loss": without_effect,
     "indices into tables": tables,

@@ -1,0 +1,198 @@
+"""The batches of a loop: whether they differ, what they hold, and whether all are used."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.stepping import is_array, parted
+from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key, on_host
+
+SEVERAL = 8  # rows of a batch that would hold several classes if they were shuffled
+WHICH_COUNT = ("mask", "done", "terminal", "valid", "length", "weight", "discount")
+
+
+def each_update(loop: Loop) -> int:
+    """How many batches an update of the parameters is made of; 1 where their number changes."""
+    at = np.flatnonzero(loop.moved())
+    gaps = np.unique(np.diff(at, prepend=-1))
+    return int(gaps[0]) if len(loop.steps) == 1 and len(at) > 1 and len(gaps) == 1 else 1
+
+
+def lost_batches(loop: Loop) -> Iterator[Finding]:
+    """Batches whose gradients should add up to one update, of which the last one alone counts."""
+    count = each_update(loop)
+    if count == 1 or not loop.batches:
+        return
+    calls, step = loop.calls[0][:count], loop.steps[0]
+    others = [other for other in loop.batches if not alike(other, calls[0].batch)]
+    if not others:
+        return
+
+    def ended(first: Any) -> dict[str, np.ndarray]:
+        state = calls[0].before
+        for number, call in enumerate(calls):
+            batch = first if number < count - 1 else call.batch
+            state = loop.call(step, state, call.batch if first is None else batch, call.key).after
+        return on_host_of(state.arrays, loop.of("parameter"))
+
+    one, again, other = ended(None), ended(None), ended(others[0])
+    if not equal(one, again) or not equal(one, other):
+        return
+    kept = [
+        path
+        for path in loop.floating()
+        if path not in one and loop.moves[path][: count - 1].any() and loop.states[0][path].ndim
+    ]
+    yield fault(
+        "state_not_carried",
+        f"{listed(kept)}; {loop.line_of(kept[0])}" if kept else loop.line(),
+        f"the parameters move with every {count}th batch, and what the {count - 1} before it held "
+        "has no part in it: their gradients are thrown away",
+        f"1 of {count} batches",
+        healthy="the mean over all of them",
+        remedy="add each gradient to what has been gathered, and set that to 0 behind the update "
+        "alone, or optax.MultiSteps",
+        confidence=0.95,
+    )
+
+
+def on_host_of(arrays: dict[str, Any], paths: list[str]) -> dict[str, np.ndarray]:
+    """The numbers of some arrays."""
+    return {path: on_host(arrays[path]) for path in paths}
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    """Whether arrays are the same to the last bit."""
+    return all(np.array_equal(leaf, other[path], equal_nan=True) for path, leaf in one.items())
+
+
+def few_rows(loop: Loop) -> Iterator[Finding]:
+    """Batches that draw from fewer rows than one of them holds."""
+    rows: set[bytes] = set()
+    counts, fractions = [], False
+    for batch in loop.batches:
+        leaves = [leaf for leaf in jax.tree.leaves(batch) if is_array(leaf) and not is_key(leaf)]
+        sizes = {np.shape(leaf)[:1] for leaf in leaves}
+        if len(sizes) != 1 or sizes == {()}:
+            return
+        parts = [np.asarray(leaf) for leaf in leaves]
+        fractions |= any(p.dtype.kind == "f" and (p != np.round(p)).any() for p in parts)
+        counts.append(len(parts[0]))
+        rows |= {b"".join(p[i].tobytes() for p in parts) for i in range(counts[-1])}
+    if len(counts) > 1 and fractions and len(rows) < min(counts):
+        yield fault(
+            "repeated_rows",
+            "batches",
+            f"{len(counts)} batches of {min(counts)} rows hold {len(rows)} different rows in all: "
+            "each stands several times in every batch, as where what is gathered is one list that "
+            "was emptied and filled again",
+            f"{len(rows)} different rows",
+            healthy=f"at least the {min(counts)} of a batch",
+            remedy="a new list or a copy for each part that is gathered: kept.append(list(rows))",
+            confidence=0.85,
+        )
+
+
+def same_batch(loop: Loop) -> Iterator[Finding]:
+    """One batch at every step: a fault where it is one buffer that others have been read into."""
+    first, *others = loop.batches or [None]
+    if len(others) > 2 and all(alike(first, other) for other in others):
+        arrays = [id(leaf) for leaf in jax.tree.leaves(first) if is_array(leaf)]
+        buffer = bool(arrays) and all(
+            other is not first and [id(leaf) for leaf in jax.tree.leaves(other)] == arrays
+            for other in others
+        )
+        yield (fault if buffer else note)(
+            "repeated_rows",
+            "batches",
+            f"the {len(loop.batches)} batches are one and the same: "
+            + (
+                "one buffer that a reader fills anew and hands out without a copy"
+                if buffer
+                else "a function of the step's number that does not use it, or an iterator that is "
+                "made anew"
+            ),
+            "the same rows at every step",
+            healthy="other rows at every step",
+            remedy="yield x.copy(), y.copy()"
+            if buffer
+            else "batches=lambda step: rows of step, or one iterator over the shuffled rows",
+            confidence=0.9 if buffer else 0.5,
+        )
+
+
+def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
+    """Updates of one value of a part each, while all batches together hold several."""
+    parts: dict[str, list[np.ndarray]] = {}
+    count = each_update(loop)
+    for number, batch in enumerate(loop.batches):
+        for path, leaf in parted(batch).arrays.items():
+            if not is_key(leaf) and np.ndim(leaf) and np.size(leaf) == len(leaf):
+                updates = parts.setdefault(path, [])
+                if number % count == 0:
+                    updates.append(np.empty(0, leaf.dtype))
+                updates[-1] = np.append(updates[-1], np.asarray(leaf))
+    for path, values in parts.items():
+        kinds = len(np.unique(np.concatenate(values)))
+        long = [value for value in values if len(value) >= SEVERAL]
+        alone = np.mean([np.ptp(value.astype(float)) == 0 for value in long]) if long else 0.0
+        if 1 < kinds <= len(values) / 2 and alone > 1 - bound("failed") / 2:
+            yield fault(
+                "unshuffled_split",
+                f"batches, {path}" if path else "batches",
+                f"{alone:.0%} of the batches hold one value of {path or 'their targets'} alone, of "
+                f"{kinds} that there are: the rows come class by class and are never shuffled, and "
+                "what was learned last is all that stays",
+                f"{alone:.0%} of the batches",
+                healthy="every class in a batch",
+                remedy="order = rng.permutation(len(x)) at the start of every epoch; "
+                "x, y = x[order], y[order]",
+                confidence=0.9,
+            )
+            return
+
+
+def unused_parts(loop: Loop) -> Iterator[Finding]:
+    """Parts of a batch that say which numbers count, and that no step looks at."""
+    if not loop.programs or any(program is None for program in loop.programs):
+        return
+    used: set[str] = set()
+    named: set[str] = set()
+    for program in filter(None, loop.programs):
+        needed = program.trace.needed([*program.new.values(), *program.metrics.values()])
+        paths = {value: program.trace.paths[value] for value in program.batch}
+        used |= {path for value, path in paths.items() if value in needed}
+        named |= set(paths.values())
+    for path in sorted(named - used):
+        name = path.rpartition(".")[2].lower()
+        means = any(word in name for word in WHICH_COUNT)
+        yield (fault if means else note)(
+            "inputs_ignored",
+            f"batch, {path}; {loop.line()}",
+            f"no step looks at {path or 'the batch'}"
+            + (", which says which rows or steps count" if means else ""),
+            "nothing depends on it",
+            remedy=f"multiply by {path} where the loss, or what comes after a step, is added up"
+            if means
+            else "use it, or leave it out of the batch",
+            confidence=0.7 if means else 0.3,
+        )
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether two batches hold the same numbers."""
+    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(a) == len(b) and all(
+        np.shape(x) == np.shape(y)
+        and is_array(x)
+        and x.dtype == y.dtype
+        and not is_key(x)
+        and np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(a, b, strict=True)
+    )

@@ -34,6 +34,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.25,
         "of skill, that one change brings a run that learned a part: a quarter of all there is",
     ),
+    "no better": Threshold(
+        0.02, "of a constant answer's loss, by which that of the targets themselves lies below it"
+    ),
     "gap": Threshold(0.1, "of skill: smaller gains are noise of one seed"),
     "growth": Threshold(10.0, "factor by which a diverging loss or weight outgrows its best"),
     "overshoot": Threshold(

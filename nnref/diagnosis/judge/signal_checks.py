@@ -1,17 +1,21 @@
 """Signal and gradient before the first step: through the depth, and through the loop over time."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.loss_facts import where_least
 from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.thresholds import bound
 
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
+ROWS, OTHERS = 128, 9  # rows whose own target is held against those of others
 DEEP = 3  # layers: in more than these signal and gradient are followed through the depth
 
 
@@ -165,7 +169,7 @@ def too_small(signals: Signals, depth: Depth) -> Finding | None:
     """Kernels so small that the signal dies."""
     dies = depth.deep and depth.sizes[-2] < bound("dying signal") * depth.sizes[0]
     weak = len(depth.sizes) > 2 and depth.kernel < bound("weak kernel")
-    if weak and (depth.cure or dies or not signals.any_cure):
+    if weak and (depth.cure or dies):
         return fault(
             "initialization_too_small",
             depth.place,
@@ -187,6 +191,55 @@ def too_large(signals: Signals, depth: Depth) -> Finding | None:
             proof=signals.proof(depth.cure),
         )
     return None
+
+
+def perfect_answer(signals: Signals) -> Iterator[Finding]:
+    """A loss to which the targets themselves are no better an answer than a constant is."""
+    skill, loss = signals.measurements.skill, signals.measurements.recipe.loss
+    outputs, y = skill.outputs, skill.wanted
+    if outputs is None or not skill.fits or outputs.size != y.size or not np.ptp(y):
+        return
+
+    def as_outputs(y: np.ndarray) -> np.ndarray:
+        return y.reshape(outputs.shape).astype(outputs.dtype)
+
+    if where_least(loss, (2, *outputs.shape[1:]), y) != "target":
+        return  # the best outputs are no targets, as those of a cross-entropy of logits are not
+    perfect, constant = float(loss(as_outputs(y), y)), skill.constant_loss
+    endless = constant < perfect - bound("no better") * max(abs(perfect), abs(constant))
+    alike = no_better(loss, as_outputs(y), y)
+    if not endless and alike < bound("mostly"):
+        return
+    yield fault(
+        "output_activation_missing" if endless else "loss_mismatch",
+        signals.exchanges.start.loss_line,
+        f"where the outputs are the targets themselves the loss is {perfect:.4g}, and a constant "
+        f"answer has {constant:.4g}: it falls on and on for outputs outside of [{y.min():.3g}, "
+        f"{y.max():.3g}]"
+        if endless
+        else f"for {alike:.0%} of the rows the right answer costs no less than that of another row "
+        "does: the loss takes these numbers for something else than they are",
+        f"{perfect:.4g} for the right answers, {constant:.4g} for a constant",
+        healthy="least for the right answers",
+        remedy="jax.nn.sigmoid behind the last layer, or inside of the loss"
+        if endless
+        else "outputs and targets in the form that this loss is written for: look at loss(y, y)",
+        confidence=0.9,
+    )
+
+
+def no_better(loss: Any, answers: np.ndarray, y: np.ndarray) -> float:
+    """The share of rows whose own target costs as much as the target of some other row, or more."""
+    answers, y = answers[:ROWS], y[:ROWS]
+    others = answers[np.linspace(0, len(answers) - 1, OTHERS).round().astype(int)]
+    one = jax.vmap(lambda answer, target: loss(answer[None], target[None]))
+    own = np.asarray(jax.jit(one)(answers, y))
+    costs = np.asarray(
+        jax.jit(jax.vmap(lambda a: one(jnp.broadcast_to(a, answers.shape), y)))(others)
+    )
+    apart = np.array([[np.any(answer != other) for answer in answers] for other in others])
+    least = np.where(apart, costs, np.inf).min(0)
+    return float(np.mean(own >= least - bound("felt") * np.abs(least)))
 
 
 def first_loss(signals: Signals) -> Iterator[Finding]:

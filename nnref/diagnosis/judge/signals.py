@@ -194,11 +194,6 @@ class Signals:
         return None if alike else cure
 
     @property
-    def any_cure(self) -> bool:
-        """Whether a run with one thing changed went most of the way."""
-        return any(self.cured(name) for name in self.trials)
-
-    @property
     def program_learns(self) -> bool:
         """Whether the same network, loss and gradient learned all there is from another start."""
         best = max((trial.skill for trial in self.trials.values()), default=0.0)

@@ -78,6 +78,17 @@ class Skill:
         assert self.outputs is not None, "asked of outputs that are one array"
         return row_by_row(self.recipe.loss, self.outputs[:4], self.wanted[:4])
 
+    def as_sets(self) -> bool:
+        """Whether the targets of a row may stand in any order, as those of quantiles do."""
+        assert self.outputs is not None, "asked of outputs that are one array"
+        outputs, y = self.outputs[:16], self.wanted[:16]
+        if y.ndim != 2 or y.shape[1] < 2 or not np.ptp(y, axis=1).any():
+            return False
+        loss = jax.jit(self.recipe.loss)
+        one, other = (float(loss(outputs, rows)) for rows in (y, y[:, ::-1]))
+        outwards = float(loss(outputs, y + np.ptp(y)))
+        return abs(one - other) < bound("felt") * abs(one) < abs(one - outwards)
+
     @cached_property
     def fits(self) -> bool:
         """Whether outputs can be compared with targets: one by one, or by the user's metric.
@@ -97,8 +108,10 @@ class Skill:
         if self.kind == "binary" and output.size == 2:
             return True
         least = where_least(self.recipe.loss, (2, *output.shape), y)
-        if self.kind == "regression" and least == "elsewhere":
-            return False  # no output is to be its target, as where outputs are logarithms of rates
+        if self.kind in ("regression", "binary") and least == "elsewhere":
+            return False  # no output is to be its target: logarithms of rates, distances of pairs
+        if self.kind == "regression" and self.as_sets():
+            return False
         return self.kind == "places" or output.size == y[0].size
 
     @cached_property

@@ -152,7 +152,10 @@ def not_slopes(start: AtStart | LossAtStart, slopes: list[Slope]) -> Iterator[Fi
     turned = all(abs(s.autodiff + s.fine) < tolerance * abs(s.autodiff) for s in wrong)
     off = bound("far off")
     far = not around and not 1 / off < worst.autodiff / worst.fine < off
-    if not (far or around or start.training.by_hand):
+    stopped = any(op.name == "stop_gradient" for op in start.training.operations)
+    if not start.training.by_hand and (
+        not (far or around) or (stopped and isinstance(start, LossAtStart))
+    ):
         return  # a gradient that is stopped on some ways, as that of a target is
     evidence = f"the gradient of {names} is not the slope of the loss"
     if around:

@@ -10,21 +10,22 @@ from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.diagnosis.thresholds import bound
+from nnref.internals import reduced_axes
 
-DRAWS = (
-    1,
-    2,
-)  # seeds of parameters beside the first ones: a kernel of zeros hides what is before it
+DRAWS = (1, 2)  # seeds of parameters beside the first: a kernel of zeros hides what is before it
 # What can make a constant of numbers that change: a value less itself, over itself, times 0. Units
 # that a maximum or a mask has put out are looked for elsewhere.
 CANCELS = ("sub", "div")
 WEIGHS = ("mul",)
+ON_THE_WAY = {"broadcast_in_dim", "reshape", "squeeze", "stop_gradient", "max", "mul", "div"}
 
 
 def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
     """Kernels whose numbers cancel on the way to the loss, as in a softmax over one entry.
 
-    A product with 0, as of a term of the loss that is switched off, may be meant so: a note.
+    What is the same for all of several entries, as the bias of the keys of an attention, moves no
+    softmax, and is no fault. A product with 0, as of a term of the loss that is switched off, may
+    be meant so: a note.
     """
     traced = start.training
     needed = traced.needed([traced.outputs[0]])
@@ -48,6 +49,8 @@ def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
             confidence=0.7,
         )
         return
+    if not over_one_entry(traced, killer):
+        return
     softmax = "exp" in {op.name for op in after(traced, killer)}
     yield fault(
         "softmax_on_single_unit" if softmax else "parameters_not_updated",
@@ -62,6 +65,20 @@ def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
         else "normalize over an axis of several entries",
         confidence=0.95,
     )
+
+
+def over_one_entry(traced: Trace, operation: Operation) -> bool:
+    """Whether an operation takes a number less, or over, a reduction of it along one entry."""
+    makers = {out: op for op in traced.operations for out in op.outputs}
+    for value in operation.inputs:
+        while value in makers and makers[value].name in ON_THE_WAY:
+            value = max(makers[value].inputs, key=lambda v: v if v in makers else -1)
+        maker = makers.get(value)
+        if maker is not None and maker.name.startswith("reduce_"):
+            shape = traced.shape(maker.inputs[0])
+            if all(shape[axis] == 1 for axis in reduced_axes(maker.equation)):
+                return True
+    return False
 
 
 def effect(

@@ -35,6 +35,14 @@ def normalized(params, x):
     return affine(params["dense1"], hidden - hidden.mean(-1, keepdims=True))
 
 
+def attention(params, x):
+    """The bias of a key adds the same to all scores of a query, and moves no softmax over them."""
+    steps = x[:, :, None] * jnp.linspace(1.0, 2.0, 4)
+    query, key = steps @ params["query"], steps @ params["key"] + params["key bias"]
+    weights = jax.nn.softmax(jnp.einsum("nqd,nkd->nqk", query, key), axis=-1)
+    return affine(params["dense1"], (weights @ steps)[..., 0] @ jnp.ones((3, 5)))
+
+
 def weighed_with_nothing(params, x):
     return affine(params["dense1"], x @ jnp.ones((3, 5)) + 0.0 * affine(params["dense0"], x))
 
@@ -68,6 +76,14 @@ def test_what_is_switched_off_may_be_meant_so():
 @pytest.mark.parametrize("network", [learns, softmax_over_several, normalized, dead, rounded])
 def test_layers_with_an_effect_and_units_that_are_dead_are_not_meant(network):
     assert not [*without_effect(AtStart(recipe(network)))]
+
+
+def test_the_bias_of_the_keys_of_an_attention_is_no_fault():
+    made = recipe(attention)
+    draw = lambda shape, seed: jax.random.normal(jax.random.key(seed), shape)  # noqa: E731
+    more = {"query": draw((4, 4), 1), "key": draw((4, 4), 2), "key bias": draw((1, 4), 3)}
+    start = AtStart(made, {"dense1": made.init(jax.random.key(0))[0]["dense1"]} | more, {})
+    assert not [*without_effect(start)]
 
 
 def test_an_adapter_of_zeros_has_an_effect_once_it_moves():

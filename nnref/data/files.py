@@ -6,6 +6,7 @@ import numpy as np
 
 from nnref.bounds import Index, Probability
 from nnref.data.archives import read_npz
+from nnref.data.doubts import imbalance, odd_values, scaled_by_their_own
 from nnref.data.encoding import Dates, Fill
 from nnref.data.labels import (
     DISTANCES,
@@ -25,6 +26,7 @@ from nnref.data.prepare import (
     mean_and_deviation,
     refuse_nonfinite,
     scaled_by,
+    warn,
 )
 from nnref.data.reading import COLUMNAR, TEXTS
 from nnref.data.splitting import Rows, Way, dealt_by_chance, lacking, shares_in_words
@@ -99,7 +101,8 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         rows = dealt_by_chance(y, test=keys.test, **chance)
     else:
         rows = lacking(source.rows, y, **chance)
-    made = source.inputs(rows["train"])
+    made = source.inputs(rows)
+    del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
     # Before any statistics: one NaN would spread over its column and hide where it was.
     refuse_nonfinite(where.name, "inputs", x, columns)
@@ -109,9 +112,15 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         y, target_scaling = scaled_targets(where.name, y, rows, keys, loss)
     train, *others = (Split(x[rows[s]], y[rows[s]]) if s in rows else None for s in Parts._fields)
     assert train is not None, "there is a split without training rows"
+    if not keys.standardized:
+        warn_coarse(where.name, "inputs", x, columns)
+    made, x = made._replace(x=x[:1]), None
     warn_constant(where.name, train.x, columns)
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
-    parts, scaling = scaled_inputs(where.name, Parts(train, *others), made, keys.standardized)
+    parts, scaling = scaled_inputs(Parts(train, *others), made, keys.standardized)
+    odd = imbalance(train.y, classes, keys.balance) if classes else odd_values(keys.target, train.y)
+    for told in odd:
+        warn(told)
     return Dataset(
         *parts,
         classes=classes,
@@ -174,6 +183,8 @@ def array_source(where: Path, keys: Keys) -> Source:
                 f"data.path: rows of {of}{keys.path} have the shapes {shapes[2]} and {shapes[3]}, "
                 f"those of train {shapes[0]} and {shapes[1]}"
             )
+    for told in scaled_by_their_own({name: split.x for name, split in splits.items()}):
+        warn(told)
     if len(splits) == 1:
         (x, y), rows = splits["train"], None
     else:
@@ -181,7 +192,7 @@ def array_source(where: Path, keys: Keys) -> Source:
         ends = np.cumsum([len(split.x) for split in splits.values()])
         rows = dict(zip(splits, np.split(np.arange(len(x)), ends[:-1]), strict=True))
     x = x[:, None] if x.ndim == 1 else x
-    return Source(y, rows, lambda train: Made(x))
+    return Source(y, rows, lambda rows: Made(x))
 
 
 def scaled_targets(
@@ -198,11 +209,10 @@ def scaled_targets(
 
 
 def scaled_inputs(
-    name: str, parts: Parts, made: Made, standardized: bool
+    parts: Parts, made: Made, standardized: bool
 ) -> tuple[Parts, tuple[np.ndarray, np.ndarray] | None]:
     """Inputs in float32, standardized where that is asked, and by what."""
     if not standardized:
-        warn_coarse(name, "inputs", made.x, made.columns)
         every = (part and part._replace(x=part.x.astype(np.float32)) for part in parts)
         return parts._make(every), None
     mean, deviation = mean_and_deviation(parts.train.x, averaged(made.x))

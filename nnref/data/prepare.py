@@ -372,18 +372,20 @@ def scaled_by(parts: Parts, mean: np.ndarray, deviation: np.ndarray) -> Parts:
     """Inputs shifted by a mean and divided by a deviation in float64, given back in float32."""
 
     def scaled(split: Split) -> Split:
-        return Split(((split.x - mean) / deviation).astype(np.float32), split.y)
+        x = split.x - mean
+        x /= deviation  # in place: of a large table there is no room for many copies
+        return Split(x.astype(np.float32), split.y)
 
     return Parts(*(None if part is None else scaled(part) for part in parts))  # type: ignore
 
 
 def mean_and_deviation(x: np.ndarray, axis: tuple[int, ...] | int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over some axes, which are kept; of a constant column, itself and 1."""
-    x = x.astype(np.float64)
-    mean = x.mean(axis=axis, keepdims=True)
+    x = x.astype(np.float64, copy=False)
+    mean, high = x.mean(axis=axis, keepdims=True), x.max(axis=axis, keepdims=True)
     # Compared as numbers: rounding leaves a constant column a deviation of 1e-17 of its size.
-    constant = x.max(axis=axis, keepdims=True) == x.min(axis=axis, keepdims=True)
-    mean = np.where(constant, x.max(axis=axis, keepdims=True), mean)
+    constant = high == x.min(axis=axis, keepdims=True)
+    mean = np.where(constant, high, mean)
     return mean, np.where(constant, 1.0, x.std(axis=axis, keepdims=True))
 
 

@@ -47,6 +47,7 @@ FORMATS = {  # of dates beside ISO 8601, and how they are told
     "%B %d, %Y": "",
     "%d %B %Y": "",
 }
+QUARTER = re.compile(r"(\d{4})[ :-]?[Qq]([1-4])")
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?")
 COMMA = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+)?,\d*([eE][-+]?\d+)?")
 
@@ -136,7 +137,7 @@ def header_of(path: Path, lines: io.TextIOBase) -> tuple[list[str], str]:
     if separator not in first and " " in first.strip():
         separator = " "
     row = next(csv.reader(lines, delimiter=separator, strict=True), [])
-    names = [name.strip() or f"column {place}" for place, name in enumerate(row, 1)]
+    names = [unquoted(name) or f"column {place}" for place, name in enumerate(row, 1)]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f'data.path: {path} has {names.count(name)} columns called "{name}"')
@@ -258,7 +259,7 @@ def typed(cells: Sequence[str | None], separator: str = "") -> Column:
 
     A separator other than the comma says that a comma may be a decimal point.
     """
-    stripped = {cell: (cell or "").strip() for cell in dict.fromkeys(cells)}
+    stripped = {cell: unquoted(cell or "") for cell in dict.fromkeys(cells)}
     words = [word for word in dict.fromkeys(stripped.values()) if word.lower() not in MISSING]
     for reading, nothing in ((as_numbers, np.nan), (as_dates, np.datetime64("NaT", "us"))):
         known = reading(words, separator)
@@ -273,6 +274,14 @@ def typed(cells: Sequence[str | None], separator: str = "") -> Column:
     text = np.empty(len(cells), object)
     text[:] = [each[cell] for cell in cells]
     return Column(text)
+
+
+def unquoted(cell: str) -> str:
+    """A cell without spaces around it, and without quotes that stood behind them."""
+    word = cell.strip()
+    return (
+        word[1:-1].strip() if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"" else word
+    )
 
 
 def as_numbers(words: Sequence[str], separator: str) -> tuple[dict[str, float], str] | None:
@@ -317,7 +326,10 @@ def as_dates(words: Sequence[str], separator: str) -> tuple[dict[str, Any], str]
 
 
 def iso(word: str) -> datetime:
-    """A date and time of ISO 8601, in universal time where it says its zone."""
+    """A date and time of ISO 8601, in universal time where it says its zone; or a quarter."""
+    quarter = QUARTER.fullmatch(word)
+    if quarter:
+        return datetime(int(quarter[1]), 3 * int(quarter[2]) - 2, 1)
     if len(word) < 8:
         raise ValueError(word)
     moment = datetime.fromisoformat(word)

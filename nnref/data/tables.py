@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnref.data.columns import Inputs, Use, told_left_out, unique_in_words, uses_of
+from nnref.data.doubts import copies_of_the_target, groups_in_two_splits, time_order
 from nnref.data.encoding import Dates, Encoder, Fill
 from nnref.data.labels import Kind
 from nnref.data.prepare import first_five, warn
@@ -55,12 +56,12 @@ class Source(NamedTuple):
     Attributes:
         y: targets as they stand in the file, (rows, ...).
         rows: of the splits, where the file or a column decides them; None for chance.
-        inputs: called with the numbers of the training rows.
+        inputs: called with the rows of the splits.
     """
 
     y: np.ndarray
     rows: Rows | None
-    inputs: Callable[[np.ndarray], Made]
+    inputs: Callable[[Rows], Made]
 
 
 def table_source(where: Path, keys: Keys) -> Source:
@@ -93,10 +94,11 @@ def table_source(where: Path, keys: Keys) -> Source:
     shares = {"valid": keys.valid, "test": keys.test, "seed": keys.seed}
     rows = dealt(keys.split, keys.by, table[keys.by], **shares) if keys.by else None
 
-    def inputs(train: np.ndarray) -> Made:
+    def inputs(rows_dealt: Rows) -> Made:
         encoder = Encoder(chosen, keys.fill, keys.dates)
-        encoder.fit(table, train)
+        encoder.fit(table, rows_dealt["train"])
         told_filled(table, chosen, keys.fill)
+        told_doubts(table, keys, chosen, left, rows_dealt)
         uses = told_uses(table, keys, chosen, left, encoder)
         return Made(encoder(table), tuple(encoder.names), encoder, uses)
 
@@ -130,14 +132,32 @@ def target_cells(name: str, column: Column) -> np.ndarray:
 
 def told_filled(table: Table, chosen: Inputs, fill: Fill) -> None:
     """Warn of gaps among the inputs, and say what stands in them."""
-    gaps = {name: int(table[name].missing.sum()) for name in chosen}
-    named = [f"{name}: {count}" for name, count in gaps.items() if count]
-    if named:
+    numbers, texts = [], []
+    for name, kind in chosen.items():
+        count = int(table[name].missing.sum())
+        if count:
+            (texts if kind == "category" else numbers).append(f"{name}: {count}")
+    if numbers:
         warn(
-            f"data: cells are missing in {len(named)} columns ({first_five(named)}); of numbers "
-            f"the {fill} of the training rows stands there, and a further column says where; of "
-            'text "missing" is a category'
+            f"data: numbers are missing in {len(numbers)} columns ({first_five(numbers)}); the "
+            f"{fill} of the training rows stands there, and a further column says where"
         )
+    if texts:
+        warn(
+            f"data: text is missing in {len(texts)} columns ({first_five(texts)}); "
+            '"missing" is a category of its own'
+        )
+
+
+def told_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], rows: Rows) -> None:
+    """Warn of what makes the figures of a table too good."""
+    for told in copies_of_the_target(table, keys.target, list(chosen)):
+        warn(told)
+    if keys.split == "random":
+        ids = [name for name, why in left.items() if why.startswith("an id")]
+        dates = [name for name, kind in chosen.items() if kind == "date"]
+        for told in (*groups_in_two_splits(table, ids, rows), *time_order(table, dates, rows)):
+            warn(told)
 
 
 def told_uses(

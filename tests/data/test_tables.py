@@ -84,8 +84,10 @@ def test_what_is_decided_is_told(tmp_path):
         'data: 1 of 120 rows have no "mass", the first is row 4; they are left out',
         "data: 1 columns are left out: rowid (every row has its own); to learn from them all the "
         'same, name the columns in "inputs"',
-        "data: cells are missing in 1 columns (size: 6); of numbers the median of the training "
-        'rows stands there, and a further column says where; of text "missing" is a category',
+        "data: numbers are missing in 1 columns (size: 6); the median of the training rows stands "
+        "there, and a further column says where",
+        'data: 18 of 18 rows of valid are earlier, by "day", than rows of train; where later rows '
+        'are to be predicted, write "split": "time", "by": "day"',
     ]
     with pytest.warns(DataWarning):
         made = DATA["file"]("squared_error", path=path, target="mass")

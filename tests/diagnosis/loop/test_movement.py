@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from loops import BATCHES, X, Y, begun, drawn, faults, first, network, squares
+from loops import X, Y, begun, drawn, faults, first, network, squares
 
 
 def stepping(optimizer, loss=squares, sign=1.0, name=None):
@@ -89,15 +89,6 @@ def test_steps_that_are_too_short(rate, cause):
     assert faults(*stepping(optax.sgd(rate))) == cause
 
 
-def test_one_batch_again_and_again_is_worth_knowing():
-    from nnref import examine
-
-    step, state = stepping(optax.adam(1e-2))
-    found = examine(step, state, lambda number: BATCHES[0])
-    assert [note.cause for note in found.notes] == ["repeated_rows"]
-    assert not np.isnan(found.measures["last loss of the loop"])
-
-
 @pytest.mark.parametrize(("order", "causes"), [((1, 0), ["wrong_gradient"]), ((0, 1), [])])
 def test_gradients_in_another_order_than_the_parameters(order, causes):
     """Two tables of one shape, whose gradients argnums gives in an order of its own."""
@@ -121,38 +112,3 @@ def test_gradients_in_another_order_than_the_parameters(order, causes):
 
     start = tuple(map(jnp.asarray, draw.normal(size=(2, 12, 4)).astype(np.float32)))
     assert faults(step, (start, optimizer.init(start)), batches) == causes
-
-
-def plain_step():
-    return stepping(optax.adam(1e-2))
-
-
-def test_batches_that_are_one_buffer():
-    x, y = np.array(BATCHES[0][0]), np.array(BATCHES[0][1])
-    assert faults(*plain_step(), [(x, y) for _ in range(5)]) == ["repeated_rows"]
-    assert faults(*plain_step(), [(x, y)] * 5) == []  # one batch on purpose
-    assert faults(*plain_step(), [(x.copy(), y.copy()) for _ in range(5)]) == []
-
-
-def test_batches_of_one_class():
-    marks = (np.arange(128) // 32 % 2).astype(np.float32)[:, None]
-    rows = [(X[i : i + 16], marks[i : i + 16]) for i in range(0, 128, 16)]
-    assert faults(*plain_step(), rows) == ["unshuffled_split"]
-    order = np.random.default_rng(0).permutation(128)
-    mixed = [(X[o], marks[o]) for o in np.split(order, 8)]
-    assert faults(*plain_step(), mixed) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "used", "causes"),
-    [("done", False, ["inputs_ignored"]), ("done", True, []), ("id", False, [])],
-)
-def test_a_part_of_the_batch_that_says_what_counts(name, used, causes):
-    (one, start) = plain_step()
-
-    def step(params, opt_state, batch):
-        x, y = batch["x"], batch["y"] * batch[name] if used else batch["y"]
-        return one(params, opt_state, x, y)
-
-    rows = [{"x": x, "y": y, name: (np.abs(y) < 1) * np.float32(1)} for x, y in BATCHES]
-    assert faults(step, start, rows) == causes

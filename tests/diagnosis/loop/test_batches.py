@@ -1,0 +1,159 @@
+"""The batches of a loop: whether they differ, what they hold, and whether all are used."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loops import BATCHES, TX, X, begun, faults, first, plain, squares
+from networks import line_of
+
+import nnref
+
+HERE = Path(__file__).name
+SMALL = [(x[i : i + 4], y[i : i + 4]) for x, y in BATCHES[:4] for i in range(0, 16, 4)]
+
+
+def gathering(kept):
+    """Adam's step with every fourth batch, of the gradients gathered; `kept` of those before."""
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        sums = jax.tree.map(lambda s, g: kept * s + g, state["sums"], gradient)
+        due = (state["count"] + 1) % 4 == 0
+
+        def choose(one, other):
+            return jax.tree.map(lambda a, b: jnp.where(due, a, b), one, other)
+
+        mean = jax.tree.map(lambda s: s / 4, sums)
+        updates, moments = TX.update(mean, state["moments"])
+        params = choose(optax.apply_updates(state["params"], updates), state["params"])
+        moments = choose(moments, state["moments"])
+        sums = jax.tree.map(lambda s: s * (1 - due), sums)  # sums that go on
+        new = {"params": params, "moments": moments, "sums": sums, "count": state["count"] + 1}
+        return new, value
+
+    params, moments = begun()
+    sums = jax.tree.map(jnp.zeros_like, params)
+    return step, {"params": params, "moments": moments, "sums": sums, "count": jnp.int32(0)}
+
+
+def test_gathered_gradients_that_are_set_to_0_before_every_batch():
+    found = first(*gathering(0.0), SMALL)
+    assert (found.cause, found.severity) == ("state_not_carried", "fault")
+    assert found.where.startswith("4 leaves: sums.b1, ")
+    assert found.where.endswith(f"{HERE}:{line_of(__file__, 'sums that go on')}")
+    assert "every 4th batch" in found.evidence
+
+
+def by_optax():
+    optimizer = optax.MultiSteps(TX, 4)
+
+    @jax.jit
+    def step(params, moments, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, moments = optimizer.update(gradient, moments, params)
+        return optax.apply_updates(params, updates), moments, value
+
+    return step, begun(optimizer)
+
+
+@pytest.mark.parametrize("loop", [gathering(1.0), by_optax()], ids=["by hand", "by optax"])
+def test_gradients_that_are_gathered_as_they_should_be(loop):
+    assert faults(*loop, SMALL) == []
+
+
+def test_batches_of_fewer_rows_than_one_holds():
+    """A list that is emptied and filled again: what was gathered before is what it holds last."""
+    rows = np.tile(X[:4], (4, 1))
+    marks = rows[:, :1] * rows[:, 1:]
+    order = [np.random.default_rng(seed).permutation(16) for seed in range(5)]
+    found = first(plain, begun(), [(rows[o], marks[o]) for o in order])
+    assert (found.cause, found.severity, found.where) == ("repeated_rows", "fault", "batches")
+    assert "5 batches of 16 rows hold 4 different rows" in found.evidence
+
+
+def shuffled(x, y, size):
+    """Batches without replacement, five times through all rows."""
+    orders = [np.random.default_rng(seed).permutation(len(x)) for seed in range(5)]
+    return [(x[at], y[at]) for o in orders for at in np.split(o, len(x) // size)]
+
+
+XOR = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
+XOR_Y = (XOR.sum(1, keepdims=True) == 1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        shuffled(XOR, XOR_Y, 4),
+        shuffled(np.tile(XOR, (8, 1)), np.tile(XOR_Y, (8, 1)), 16),
+        shuffled(X[:16], X[:16, :1], 16),
+        shuffled(X[:16], X[:16, :1], 4),
+    ],
+    ids=["all of XOR", "XOR drawn anew", "all rows of a small table", "a small table in batches"],
+)
+def test_few_rows_that_are_all_there_are(batches):
+    assert faults(plain, begun(), batches) == []
+
+
+def test_tokens_that_repeat_are_no_rows_that_repeat():
+    @jax.jit
+    def step(table, words):
+        value, gradient = jax.value_and_grad(lambda t: jnp.mean((t[words] - 1) ** 2))(table)
+        return table - gradient, value
+
+    draw = np.random.default_rng(0)
+    words = [draw.integers(0, 5, (32, 1)) for _ in range(5)]
+    assert faults(step, jax.random.normal(jax.random.key(0), (5, 3)), words) == []
+
+
+def test_one_batch_again_and_again_is_worth_knowing():
+    found = nnref.examine(plain, begun(), lambda number: BATCHES[0])
+    assert [note.cause for note in found.notes] == ["repeated_rows"]
+    assert not np.isnan(found.measures["last loss of the loop"])
+
+
+def test_batches_that_are_one_buffer():
+    x, y = np.array(BATCHES[0][0]), np.array(BATCHES[0][1])
+    assert faults(plain, begun(), [(x, y) for _ in range(5)]) == ["repeated_rows"]
+    assert faults(plain, begun(), [(x, y)] * 5) == []  # one batch on purpose
+    assert faults(plain, begun(), [(x.copy(), y.copy()) for _ in range(5)]) == []
+
+
+def test_batches_of_one_class():
+    marks = (np.arange(128) // 32 % 2).astype(np.float32)[:, None]
+    rows = [(X[i : i + 16], marks[i : i + 16]) for i in range(0, 128, 16)]
+    assert faults(plain, begun(), rows) == ["unshuffled_split"]
+    order = np.random.default_rng(0).permutation(128)
+    mixed = [(X[o], marks[o]) for o in np.split(order, 8)]
+    assert faults(plain, begun(), mixed) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "used", "causes"),
+    [("done", False, ["inputs_ignored"]), ("done", True, []), ("id", False, [])],
+)
+def test_a_part_of_the_batch_that_says_what_counts(name, used, causes):
+    def step(params, opt_state, batch):
+        x, y = batch["x"], batch["y"] * batch[name] if used else batch["y"]
+        return plain(params, opt_state, x, y)
+
+    rows = [{"x": x, "y": y, name: (np.abs(y) < 1) * np.float32(1)} for x, y in BATCHES]
+    assert faults(step, begun(), rows) == causes
+
+
+@pytest.mark.parametrize(
+    ("loop", "causes"),
+    [((plain, begun()), ["unshuffled_split"]), (gathering(1.0), [])],
+    ids=["an update each", "one update of four"],
+)
+def test_batches_of_one_class_each_that_make_one_update(loop, causes):
+    """As where each class gives a quarter of what an update is made of."""
+    order = np.argsort(X[:, 0])
+    parts = enumerate(np.split(order, 8))
+    rows = [(X[at], np.full((16, 1), number % 4, np.float32)) for number, at in parts]
+    assert faults(*loop, rows) == causes

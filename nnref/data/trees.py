@@ -63,6 +63,14 @@ class Layout(NamedTuple):
                 )
         return np.concatenate([leaf.reshape(len(leaf), -1).astype(dtype) for leaf in leaves], 1)
 
+    def joined(self, rows: Tree) -> Any:
+        """The same of a tree of JAX's arrays, while a program is traced."""
+        leaves = jax.tree.leaves(rows)
+        if len(leaves) == 1:
+            return leaves[0]
+        dtype = jnp.float32 if self.fractions else jnp.int32
+        return jnp.concatenate([leaf.reshape(len(leaf), -1).astype(dtype) for leaf in leaves], 1)
+
     def unpack(self, packed: Any) -> Tree:
         """The tree of some rows."""
         if len(self.shapes) == 1:

@@ -417,13 +417,15 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
 
 def diagnose_own_loss(task: Task, optimizer: Any) -> Findings:
     """The same of a task whose loss calls the network itself, on its training rows."""
-    functions = task.functions
+    functions, layout = task.functions, task.inputs
     params, state = functions.init(KEY)
 
     def value(params: Any, batch: Any, key: Any = KEY) -> Any:
-        return functions.apply(params, state, batch, key, True)[0]
+        rows = batch if layout is None else layout.joined(batch)
+        return functions.apply(params, state, rows, key, True)[0]
 
-    rows = jax.tree.map(jnp.asarray, task.train.x)
+    rows = jnp.asarray(task.train.x)
+    rows = rows if layout is None else layout.unpack(rows)
     optimizer = task.training.get("optimizer") if optimizer is None else optimizer
     return look_at_loss(LossAtStart(value, params, rows, functions.random), optimizer)
 
@@ -440,9 +442,9 @@ def look_at_loss(look: LossAtStart, optimizer: Any) -> Findings:
     refused: list[str] = []
     mistakes: list[str] = []
     optimizer = optax_of(DEFAULTS["optimizer"] if optimizer is None else optimizer)
-    steps = bare_loss.steps_of(look, optimizer)
+    steps, end = bare_loss.steps_of(look, optimizer)
     found = program.check_loss(look, refused, mistakes)
-    found += bare_loss.check(look, optimizer, steps, {finding.cause for finding in found})
+    found += bare_loss.check(look, optimizer, steps, end, {f.cause for f in found})
     checked = (*program.CHECKS_OF_A_LOSS, f"{bare_loss.STEPS} steps on the one batch")
     impossible = (
         *refused,

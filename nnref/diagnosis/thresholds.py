@@ -34,6 +34,11 @@ THRESHOLDS: dict[str, Threshold] = {
         0.25,
         "of skill, that one change brings a run that learned a part: a quarter of all there is",
     ),
+    "alike steps": Threshold(
+        0.5,
+        "of what two neighbouring outputs see, counted from their own step; one of a stride "
+        "of 4 has 0.6 in common with the next",
+    ),
     "no better": Threshold(
         0.02, "of a constant answer's loss, by which that of the targets themselves lies below it"
     ),

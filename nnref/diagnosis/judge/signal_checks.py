@@ -232,7 +232,8 @@ def no_better(loss: Any, answers: np.ndarray, y: np.ndarray) -> float:
     """The share of rows whose own target costs as much as the target of some other row, or more."""
     answers, y = answers[:ROWS], y[:ROWS]
     others = answers[np.linspace(0, len(answers) - 1, OTHERS).round().astype(int)]
-    one = jax.vmap(lambda answer, target: loss(answer[None], target[None]))
+    pair = lambda row: jnp.stack([row, row])  # noqa: E731 -- some losses take no single row
+    one = jax.vmap(lambda answer, target: loss(pair(answer), pair(target)))
     own = np.asarray(jax.jit(one)(answers, y))
     costs = np.asarray(
         jax.jit(jax.vmap(lambda a: one(jnp.broadcast_to(a, answers.shape), y)))(others)

@@ -9,12 +9,12 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
+from nnref.diagnosis.program.ignored import WHICH_COUNT
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 from nnref.training.checkpoint import is_key, on_host
 
 SEVERAL = 8  # rows of a batch that would hold several classes if they were shuffled
-WHICH_COUNT = ("mask", "done", "terminal", "valid", "length", "weight", "discount")
 
 
 def each_update(loop: Loop) -> int:

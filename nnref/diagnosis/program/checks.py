@@ -21,7 +21,13 @@ from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
-from nnref.diagnosis.program.sequences import future_leakage, given_away, shifted_twice
+from nnref.diagnosis.program.sequences import (
+    future_leakage,
+    given_away,
+    order_of_steps,
+    scattered_steps,
+    shifted_twice,
+)
 from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
@@ -102,7 +108,10 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "random numbers": randomness,
     "kernels that start alike": drawn_twice,
     "rows of a batch by themselves": batch_dependence,
+    "rows in any order": order_of_rows,
     "steps of a sequence by those before them": future_leakage,
+    "the order of the steps": order_of_steps,
+    "steps that stay together": scattered_steps,
     "targets that stand in the inputs": given_away,
     "targets that are moved once": shifted_twice,
     "labels below zero": labels_below_zero,

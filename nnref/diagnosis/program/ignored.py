@@ -27,6 +27,8 @@ FITTED = 1200  # rows that simple models are fitted to
 SCALES = (1.0, 1.0, 0.1, 0.01)
 PLACES = 512  # of a row, at most, that are exchanged one by one; a gradient sees more at once
 TOKENS = 1024  # different ones, at most, that are held against each other
+# Parts of names of what says which rows or steps count.
+WHICH_COUNT = ("mask", "done", "terminal", "valid", "length", "weight", "discount")
 TABLE = 4000  # columns of one-hot tokens, at most, for the simple models
 
 Outputs = Callable[[Any, Any], list[Any]]  # of parameters and rows: the leaves of the outputs
@@ -285,14 +287,19 @@ def ignored_by_loss(start: LossAtStart) -> Iterator[Finding]:
             return [start.objective(params, {}, whole, (), jax.random.key(0))[0]]
 
         look = looked(outputs, params, data, data)
+        name = start.training.paths[start.training.arguments[2][place]] or "batch"
+        means = look.share == 1 and any(word in name.lower() for word in WHICH_COUNT)
         if look.share >= bound("much ignored"):
-            yield note(
+            yield (fault if means else note)(
                 "inputs_ignored",
-                start.training.paths[start.training.arguments[2][place]] or "batch",
+                f"{name}; {start.loss_line}" if means else name,
                 f"{described(look, data)} change no loss when they change, whatever the "
-                "parameters are",
+                "parameters are" + (f"; {name} says which rows or steps count" if means else ""),
                 f"{look.share:.0%} of the places of a row are not looked at",
-                confidence=0.5,
+                remedy=f"multiply by {name}, or by 1 - {name}, where a step or a row counts no more"
+                if means
+                else "",
+                confidence=0.7 if means else 0.5,
             )
 
 

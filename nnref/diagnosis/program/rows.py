@@ -52,7 +52,7 @@ def suspicious(start: AtStart, params: Any, train: bool) -> bool:
     before = outputs(x)
     for other, holds in (
         (exchanged(x), one_row_moves(len(x))),
-        (np.roll(x, 1, 0), rows_move(len(x))),
+        (np.roll(x, 1, 0), rows_move(np.roll(np.arange(len(x)), 1))),
     ):
         if not all(map(holds, before, outputs(other))):
             return True
@@ -89,16 +89,13 @@ def in_mode(start: AtStart, params: Any, train: bool) -> Iterator[Finding]:
 class Followed:
     """The values of a traced network for some rows, and for others in their place."""
 
-    def __init__(
-        self, traced: Trace, params: Any, state: Any, x: np.ndarray, results: list[int]
-    ) -> None:
+    def __init__(self, traced: Trace, params: Any, state: Any, x: Any, results: list[int]) -> None:
         self.traced, self.x, self.results = traced, x, results
-        moving = traced.reached(traced.arguments[2]) & traced.needed(results)
+        rows = [value for argument in traced.arguments[2:-1] for value in argument]
+        moving = traced.reached(rows) & traced.needed(results)
         self.operations = [op for op in traced.operations if moving & set(op.outputs)]
         self.wanted = list(
-            dict.fromkeys(
-                [*traced.arguments[2], *(v for op in self.operations for v in op.outputs)]
-            )
+            dict.fromkeys([*rows, *(v for op in self.operations for v in op.outputs)])
         )
         evaluate = jax.jit(
             lambda x: traced.evaluate(
@@ -177,14 +174,15 @@ def one_row_moves(rows: int) -> Holds:
     return holds
 
 
-def rows_move(rows: int) -> Holds:
+def rows_move(order: np.ndarray) -> Holds:
     """Whether a value moves with the rows, or is the same for any order of them."""
+    rows = len(order)
 
     def holds(before: np.ndarray, after: np.ndarray) -> bool:
         if alike(before, after).all():
             return True
         pairs = zip(arranged(before, rows), arranged(after, rows), strict=True)
-        return any(alike(np.roll(a, 1, axis=0), b).all() for a, b in pairs)
+        return any(alike(a[order], b).all() for a, b in pairs)
 
     return holds
 
@@ -222,7 +220,8 @@ def of_others(followed: Followed, start: AtStart, train: bool) -> Iterator[Findi
 def of_place(followed: Followed, train: bool) -> Iterator[Finding]:
     """Outputs that change with the place of their row in the batch."""
     rows = len(followed.x)
-    broken = followed.broken(np.roll(followed.x, 1, axis=0), rows_move(rows))
+    order = np.roll(np.arange(rows), 1)
+    broken = followed.broken(followed.x[order], rows_move(order))
     if broken is None:
         return
     operation, size = broken
@@ -260,9 +259,13 @@ def softmax_over_rows(traced: Trace, rows: int) -> Operation | None:
     return None
 
 
-def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
-    """A bare loss that changes with the order of its rows, by what is added to them in order."""
-    params, state, batch, _ = start.arguments
+def order_of_rows(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """A loss that changes with the order of its rows.
+
+    In a bare loss by what is added to them in order; in any loss by a sum that runs from row to
+    row, as over those at risk, while nothing in the batch is sorted.
+    """
+    params, state, *batch = start.arguments
     leaves, tree = jax.tree.flatten(batch)
     rows = np.shape(leaves[0])[0] if leaves and np.ndim(leaves[0]) else 0
     arrays = [np.asarray(leaf) for leaf in leaves]
@@ -270,14 +273,30 @@ def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
         return
     traced = start.training
     loss = traced.outputs[:1]
-    if draws(traced, loss):
+    running = any(op.name.startswith("cum") for op in traced.operations)
+    if draws(traced, loss) or not (running or isinstance(start, LossAtStart)):
         return
-    moved = jax.tree.unflatten(tree, [np.roll(leaf, 1, axis=0) for leaf in arrays])
+    order = np.arange(rows)[::-1]
     followed = Followed(traced, beside(params, 1.0, 0), state, batch, loss)
-    broken = followed.broken(moved, rows_move(rows))
+    backwards = jax.tree.unflatten(tree, [leaf[order] for leaf in arrays])
+    broken = followed.broken(backwards, rows_move(order))
     operation = broken[0] if broken else None
-    if broken and operation and operation.name in ("add", "sub", "mul"):
-        shapes = " and ".join(str(traced.shape(value)) for value in operation.inputs)
+    if not broken or operation is None:
+        return
+    shapes = " and ".join(str(traced.shape(value)) for value in operation.inputs)
+    if operation.name.startswith("cum") and not any(map(is_sorted, arrays)):
+        yield fault(
+            "loss_axis_error",
+            operation.where,
+            f"{operation.name} of {shapes} runs from row to row in the order in which they come, "
+            "and nothing in the batch is sorted: with each order the loss is another one",
+            f"by {broken[1]:.2g} of the loss",
+            healthy="0",
+            remedy="sort the rows first by what the sum runs along, as times: "
+            "order = jnp.argsort(-time)",
+            confidence=0.85,
+        )
+    elif operation.name in ("add", "sub", "mul") and isinstance(start, LossAtStart):
         yield note(
             "loss_axis_error",
             operation.where,
@@ -288,3 +307,9 @@ def order_of_rows(start: LossAtStart) -> Iterator[Finding]:
             remedy="what differs from step to step goes along the steps, not along the rows",
             confidence=0.5,
         )
+
+
+def is_sorted(rows: np.ndarray) -> bool:
+    """Whether a column rises or falls from row to row, and not by being the same everywhere."""
+    steps = np.diff(rows.reshape(len(rows), -1).astype(np.float64), axis=0)
+    return bool(((np.all(steps >= 0, 0) | np.all(steps <= 0, 0)) & np.any(steps, 0)).any())

@@ -1,5 +1,6 @@
 """Steps of a sequence: which step of the targets an output is held against, and what it may see."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data.targets import is_one_hot
-from nnref.diagnosis.findings import Finding, fault
-from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.program.at_start import AtStart, beside
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
 
 FEWEST = 4  # steps of what is called a sequence
 ROWS = 8  # that a loss is asked with
+KEY = jax.random.key(0)
 
 
 def lag_of_loss(recipe: Recipe, outputs: tuple[int, ...]) -> int | None:
@@ -200,4 +202,82 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
             remedy="a causal mask, jnp.tril(jnp.ones((steps, steps))), one direction, or padding "
             "on the left alone",
             confidence=0.95,
+        )
+
+
+def order_of_steps(start: AtStart) -> Iterator[Finding]:
+    """A note where the steps of a sequence may stand in any order, and the answer stays the same.
+
+    It is the fault where nothing else is found and simple models find more, as behind an attention
+    without positions.
+    """
+    x, params = np.asarray(start.sample.x), beside(start.params, 1.0, 0)
+    if x.ndim < 2 or x.shape[1] < FEWEST or (x.ndim == 2 and x.dtype.kind == "f"):
+        return
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        (leaf,) = jax.tree.leaves(start.network(params, start.state, x, KEY, False)[0])
+        return np.asarray(leaf, np.float64)
+
+    before, random = outputs(x), np.random.default_rng(0)
+    size = np.abs(before).max(initial=1e-30)
+    if np.ptp(before, axis=0).max(initial=0) < bound("batch dependence") * size:
+        return  # the same answer to all rows
+    for _ in range(3):
+        order = random.permutation(x.shape[1])
+        after = outputs(x[:, order])
+        along = before.ndim > 1 and before.shape[1] == x.shape[1]
+        for same in (before, before[:, order] if along else before):
+            if np.abs(after - same).max() < bound("batch dependence") * size:
+                break
+        else:
+            return
+    yield note(
+        "inputs_ignored",
+        start.last,
+        "the steps of the inputs may stand in any order, and the answer stays the same: nothing "
+        "tells the network where a step stands",
+        "0 in three orders",
+        healthy="another answer",
+        remedy="add what tells the places to the embeddings: x + positions[:steps], or read the "
+        "steps in order",
+        confidence=0.5,
+    )
+
+
+def scattered_steps(start: AtStart) -> Iterator[Finding]:
+    """Outputs of neighbouring steps that see parts of the inputs that are no neighbours.
+
+    So it is behind a reshape that should have been preceded by an exchange of axes: (bands, steps)
+    cut into steps are pieces of bands.
+    """
+    x, outputs = np.asarray(start.sample.x), start.outputs
+    steps = outputs.shape[1] if outputs.ndim > 1 else 0
+    axes = [axis for axis, size in enumerate(x.shape) if axis and size == steps]
+    if steps < 2 * FEWEST or len(axes) != 1 or x.dtype.kind != "f" or x.ndim < 3:
+        return
+    params, first = beside(start.params, 1.0, 0), steps // 2 - FEWEST // 2
+
+    def of_step(x: Any, step: int) -> Any:
+        (leaf,) = jax.tree.leaves(start.network(params, start.state, x, KEY, False)[0])
+        return jnp.sum(jnp.take(leaf, step, axis=1))
+
+    slopes = jax.jit(jax.grad(of_step))
+    seen = []
+    for step in range(first, first + FEWEST):
+        moved = np.any(np.asarray(slopes(x, step)) != 0, axis=0)
+        seen.append(np.roll(np.moveaxis(moved, axes[0] - 1, 0), steps // 2 - step, axis=0))
+    alike = [(a & b).sum() / max((a | b).sum(), 1) for a, b in itertools.pairwise(seen)]
+    if max(alike) < bound("alike steps"):
+        yield fault(
+            "inputs_misread",
+            start.last,
+            f"outputs of neighbouring steps look at parts of the inputs that have {max(alike):.0%} "
+            f"in common, counted from their own step: the steps, axis {axes[0]}, were cut into "
+            "pieces on the way",
+            f"{max(alike):.0%} in common",
+            healthy="the same places before and behind its own step for each",
+            remedy="exchange the axes before the reshape: jnp.moveaxis(x, "
+            f"{axes[0]}, 1).reshape(len(x), {steps}, -1), or keras.layers.Permute",
+            confidence=0.9,
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
-from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.diagnosis.thresholds import bound
 
@@ -26,15 +26,19 @@ class Term(NamedTuple):
     of_targets: bool  # whether targets have a part in it: a penalty has none
 
 
-def terms(start: AtStart, params: Any, state: Any) -> list[Term]:
+def terms(start: AtStart | LossAtStart, params: Any, state: Any) -> list[Term]:
     """The terms of the loss in training at some parameters, fewer than two where it is no sum.
 
     A sum counts where each side was reduced before, over units or rows: what is added number by
     number, as within a cross-entropy, is one term.
     """
     traced = start.training
-    results = len(jax.tree.leaves(start.sample.tree))
-    parts = split(traced, traced.outputs[0], traced.outputs[1 : 1 + results], whole=True)
+    if isinstance(start, LossAtStart):
+        sources, targets = traced.arguments[0], meetings(traced)
+    else:
+        results = len(jax.tree.leaves(start.sample.tree))
+        sources, targets = traced.outputs[1 : 1 + results], traced.reached(traced.arguments[3])
+    parts = split(traced, traced.outputs[0], sources, whole=True)
     _, _, x, y = start.arguments
     key = jax.random.key(0)
     zeros = {part: jnp.zeros(traced.shape(part), traced.avals[part].dtype) for part in parts}
@@ -48,7 +52,6 @@ def terms(start: AtStart, params: Any, state: Any) -> list[Term]:
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
-    targets = traced.reached(traced.arguments[3])
     summands = []
     for part in parts if len(parts) > 1 else []:
         value, gradient = alone(part)
@@ -56,6 +59,17 @@ def terms(start: AtStart, params: Any, state: Any) -> list[Term]:
         where = line_of(traced, part)
         summands.append(Term(where, float(value), float(np.sqrt(sum(squares))), part in targets))
     return summands
+
+
+def meetings(traced: Trace) -> set[int]:
+    """All that comes of operations where the batch meets what the network has made of it."""
+    learned, data = traced.reached(traced.arguments[0]), traced.reached(traced.arguments[2])
+    met = [
+        op
+        for op in traced.operations
+        if learned & data & set(op.inputs) and (data - learned) & set(op.inputs)
+    ]
+    return traced.reached(out for op in met for out in op.outputs)
 
 
 def outweighed(first: list[Term], last: list[Term]) -> Finding | None:

@@ -11,6 +11,7 @@ import optax
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.births import birth
+from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
 from nnref.diagnosis.run.trials import Step, by_leaf
@@ -22,8 +23,8 @@ from nnref.training.train import TrainState, train_step
 STEPS = 200
 
 
-def steps_of(look: LossAtStart, optimizer: Any) -> Step:
-    """The measures of the first steps on the one batch, (steps, ...).
+def steps_of(look: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
+    """The measures of the first steps on the one batch, (steps, ...), and where they lead.
 
     Args:
         look: the loss, its parameters and its batch.
@@ -42,12 +43,13 @@ def steps_of(look: LossAtStart, optimizer: Any) -> Step:
         state, sums = train_step(functions, optimizer, state, batch, no_targets, key, by_leaf)
         return state, sums["probes"]
 
-    def steps(params: Any) -> Step:
+    def steps(params: Any) -> tuple[Step, Any]:
         key, goes_on = jax.random.key(0), jnp.bool_(True)
         begun = TrainState(
             params, none, optimizer.init(params), key, goes_on, jnp.float32(0), jnp.int32(0), None
         )
-        return jax.lax.scan(step, begun, jax.random.split(key, STEPS))[1]
+        state, measures = jax.lax.scan(step, begun, jax.random.split(key, STEPS))
+        return measures, state.params
 
     return jax.device_get(jax.jit(steps)(params))
 
@@ -81,8 +83,10 @@ def line_of_birth(look: LossAtStart, optimizer: Any, at: int) -> str:
     return ""
 
 
-def check(look: LossAtStart, optimizer: Any, steps: Step, known: set[str]) -> Iterator[Finding]:
-    """The faults that these steps show, beside the causes that are known."""
+def check(
+    look: LossAtStart, optimizer: Any, steps: Step, end: Any, known: set[str]
+) -> Iterator[Finding]:
+    """The faults that these steps to an end show, beside the causes that are known."""
     loss, params = steps.loss, look.arguments[0]
     if not steps.finite.all():
         at = int(np.flatnonzero(~steps.finite.all(1))[0])
@@ -118,3 +122,8 @@ def check(look: LossAtStart, optimizer: Any, steps: Step, known: set[str]) -> It
             healthy="a loss that falls on a batch that is seen again and again",
             confidence=0.7,
         )
+    else:
+        first, last = (terms(look, point, look.arguments[1]) for point in (params, end))
+        before, after = (sum(t.value for t in each if t.of_targets) for each in (first, last))
+        found = outweighed(first, last) if after > bound("cure") * before else None
+        yield from [found] if found else []

@@ -112,7 +112,7 @@ def test_the_line_of_a_bare_loss_that_gives_nan():
 
 def test_the_steps_are_those_of_a_loop_written_out():
     params, optimizer = init(KEY), optax.adam(0.01)
-    steps = bare_loss.steps_of(LossAtStart(bare, params, (X, Y), False), optimizer)
+    steps, _ = bare_loss.steps_of(LossAtStart(bare, params, (X, Y), False), optimizer)
     opt_state = optimizer.init(params)
     for step in range(5):
         loss, gradient = jax.value_and_grad(bare)(params, (X, Y))

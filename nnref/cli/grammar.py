@@ -228,6 +228,9 @@ RUN_AGAIN = flag("--again", "train what the logbook already has")
 SWEEP_AGAIN = flag("--again", "run what the logbook already has")
 DATASET = argument("dataset", help="its name, like mnist")
 RAW = argument("--manual-dir", type=Path, metavar="DIR", help="folder of its raw files")
+LOOKED_AT = argument("file", help="experiment, or a table or archive with --target")
+TARGET = argument("--target", metavar="COLUMN", help="what is to be predicted")
+LOOK = argument("-o", "--output", metavar="PATH", help="write a page as well, a .html file")
 OWN_FILE = argument("-o", "--output", metavar="PATH", help="else its name, in this folder")
 SHELL = argument("shell", choices=("bash", "zsh"), help="bash or zsh")
 NAMES = argument("names", nargs="*", help="these alone")
@@ -256,8 +259,9 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "schema": (shown.schema_command,),
     "parts": (shown.parts_command,),
     "plot-schedule": (shown.plot_schedule_command, FILE, picture("NAME-schedule")),
-    "data": ("prepare data sets of the TensorFlow Datasets catalogue, list them",),
+    "data": ("look at data, prepare data sets of the TensorFlow Datasets catalogue, list them",),
     "data prepare": (shown.data_prepare_command, DATASET, RAW, DATA_DIR),
+    "data look": (shown.data_look_command, LOOKED_AT, TARGET, LOOK, JSON),
     "data list": (shown.data_list_command, DATA_DIR),
     "diagnose": (one.diagnose_command, *DIAGNOSIS),
     "unit-tests": (one.unit_tests_command, *UNIT_TESTS),

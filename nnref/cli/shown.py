@@ -5,6 +5,7 @@ import json
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,47 @@ def data_prepare_command(options: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     print(f"{options.dataset}: {splits_in_words(folder)}; in {folder} ({seconds:.1f} s)")
     return 0
+
+
+def data_look_command(options: argparse.Namespace) -> int:
+    """Columns, splits, and what makes their figures doubtful, before anything is trained."""
+    output = output_path(options.output, (".html",)) if options.output else None
+    from nnref.checks.data import look
+    from nnref.data import DATA, DataWarning
+    from nnref.data.files import ENDINGS
+    from nnref.report.page.about_data import report_of_look
+    from nnref.report.page.document import write
+    from nnref.report.terminal.data import look_as_json, show_look
+
+    path = Path(options.file)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", DataWarning)
+        if path.name.lower().endswith(ENDINGS):
+            if not options.target:
+                raise UserError(f"--target: what is to be predicted? {', '.join(names_in(path))}")
+            dataset = DATA["file"](path=str(path), target=options.target)
+        else:
+            from nnref.experiment.experiment import read
+            from nnref.training.setup import data_of
+
+            dataset = data_of(read(experiment_path(options.file)))
+    seen = look(dataset, tuple(str(each.message).removeprefix("data: ") for each in told))
+    if options.json:
+        print(json.dumps(look_as_json(seen)))
+    else:
+        show_look(seen, console_of())
+    if output is not None:
+        page = write(report_of_look(seen, path.stem), output)
+        print(f"page     {page}", file=sys.stderr if options.json else sys.stdout)
+    return 0
+
+
+def names_in(path: Path) -> list[str]:
+    """The names of the columns of a table, or of the arrays of an archive."""
+    from nnref.data.archives import every_array
+    from nnref.data.reading import read_table
+
+    return list(every_array(path) if path.suffix.lower() == ".npz" else read_table(path))
 
 
 def data_list_command(options: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ from nnref.data.splitting import Rows, Way, dealt_by_chance, lacking, shares_in_
 from nnref.data.tables import OF_TABLES, Keys, Made, Source, table_source
 from nnref.errors import UserError
 
-PACKED = tuple(f"{ending}.gz" for ending in TEXTS)
+ENDINGS = (*TEXTS, *(f"{ending}.gz" for ending in TEXTS), *COLUMNAR, ".npz")
 
 
 def file(
@@ -101,7 +101,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         rows = dealt_by_chance(y, test=keys.test, **chance)
     else:
         rows = lacking(source.rows, y, **chance)
-    made = source.inputs(rows)
+    made, places = source.inputs(rows), source.places
     del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
     # Before any statistics: one NaN would spread over its column and hide where it was.
@@ -131,6 +131,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         encoder=made.encoder,
         table=made.table,
         notes=notes_of(classes, target_scaling, rows, keys),
+        places={name: places[numbers] for name, numbers in rows.items()},
     )
 
 
@@ -140,9 +141,8 @@ def source_of(where: Path, keys: Keys) -> Source:
     Raises:
         UserError: for a file that is not there or of another kind, and keys that mean nothing.
     """
-    endings = (*TEXTS, *PACKED, *COLUMNAR, ".npz")
-    if not where.name.lower().endswith(endings):
-        raise UserError(f"data.path: {keys.path} ends in none of {', '.join(endings)}")
+    if not where.name.lower().endswith(ENDINGS):
+        raise UserError(f"data.path: {keys.path} ends in none of {', '.join(ENDINGS)}")
     if not where.is_file():
         raise UserError(f"data.path: there is no file {where.resolve()}")
     try:
@@ -192,7 +192,7 @@ def array_source(where: Path, keys: Keys) -> Source:
         ends = np.cumsum([len(split.x) for split in splits.values()])
         rows = dict(zip(splits, np.split(np.arange(len(x)), ends[:-1]), strict=True))
     x = x[:, None] if x.ndim == 1 else x
-    return Source(y, rows, lambda rows: Made(x))
+    return Source(y, rows, lambda rows: Made(x), 1 + np.arange(len(y)))
 
 
 def scaled_targets(

@@ -2,8 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -68,6 +68,7 @@ class Dataset:
         encoder: what has made inputs of a table, and does so with new rows; None where none has.
         table: what each column of that table is used for.
         notes: what was decided about the data, in sentences.
+        places: numbers of the rows of each split in their file, from 1; empty where there is none.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -89,6 +90,7 @@ class Dataset:
     encoder: "Encoder | None" = None
     table: "tuple[Use, ...]" = ()
     notes: tuple[str, ...] = ()
+    places: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self):
         check(self)

@@ -57,11 +57,13 @@ class Source(NamedTuple):
         y: targets as they stand in the file, (rows, ...).
         rows: of the splits, where the file or a column decides them; None for chance.
         inputs: called with the rows of the splits.
+        places: numbers of the rows in the file, from 1, (rows,).
     """
 
     y: np.ndarray
     rows: Rows | None
     inputs: Callable[[Rows], Made]
+    places: np.ndarray
 
 
 def table_source(where: Path, keys: Keys) -> Source:
@@ -87,6 +89,7 @@ def table_source(where: Path, keys: Keys) -> Source:
             f'data.by: {where} has no column "{keys.by}"; its columns are {", ".join(table)}'
             f"{nearest(keys.by, list(table))}"
         )
+    places = 1 + np.flatnonzero(~table[keys.target].missing)
     table = with_targets(table, keys.target)
     how = {"inputs": keys.inputs, "drop": keys.drop, "categories": keys.categories}
     chosen, left = uses_of(table, keys.target, keys.by, **how)
@@ -102,7 +105,7 @@ def table_source(where: Path, keys: Keys) -> Source:
         uses = told_uses(table, keys, chosen, left, encoder)
         return Made(encoder(table), tuple(encoder.names), encoder, uses)
 
-    return Source(target_cells(keys.target, table[keys.target]), rows, inputs)
+    return Source(target_cells(keys.target, table[keys.target]), rows, inputs, places)
 
 
 def with_targets(table: Table, target: str) -> Table:

@@ -13,8 +13,9 @@ import numpy as np
 
 from nnref.data import Dataset
 from nnref.data.archives import every_array
+from nnref.data.files import ENDINGS
 from nnref.data.prepare import first_five, warn
-from nnref.data.reading import COLUMNAR, TEXTS, read_table
+from nnref.data.reading import read_table
 from nnref.errors import UserError
 from nnref.logbook.writer import Writer
 from nnref.parts.target_kinds import target_kind
@@ -192,8 +193,7 @@ def rows_in(path: Path, dataset: Dataset) -> Any:
     Raises:
         UserError: for a file that is not there, or has not the columns of the data.
     """
-    tables = (*TEXTS, *(f"{ending}.gz" for ending in TEXTS), *COLUMNAR)
-    if not path.name.lower().endswith((*tables, ".npz")) or not path.is_file():
+    if not path.name.lower().endswith(ENDINGS) or not path.is_file():
         raise UserError(
             f"{path}: give a .csv with a header line, or a .npz of arrays, that is here"
         )

@@ -243,15 +243,24 @@ def weighted(
 # --- from an experiment to a task -----------------------------------------------------------------
 
 
+def data_of(experiment: Experiment) -> Dataset:
+    """The data of an experiment file.
+
+    Raises:
+        UserError: for data that cannot be loaded.
+    """
+    load = bind(experiment, "data", {})
+    # What a column is may depend on the loss: 1 to 5 are classes, or ratings.
+    return dataset_of(load(experiment.loss.name) if experiment.data.name == "file" else load())
+
+
 def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
     """The task of an experiment file, the setup that its programs are built from, and its data.
 
     Raises:
         UserError: for data that cannot be loaded, and parts that do not go together.
     """
-    load = bind(experiment, "data", {})
-    # What a column is may depend on the loss: 1 to 5 are classes, or ratings.
-    dataset = dataset_of(load(experiment.loss.name) if experiment.data.name == "file" else load())
+    dataset = data_of(experiment)
     classes, encode = len(dataset.classes), target_kind(experiment.loss.name).encode
     splits, outputs = {}, 0
     for name, (x, y) in dataset.splits.items():

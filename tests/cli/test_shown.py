@@ -61,3 +61,22 @@ def test_a_remark_is_text_and_neither_markup_nor_commands_to_the_terminal(folder
     code, out, _ = call(capsys, "log")
     assert code == 0
     assert "a [/x] [bold]b�[31m" in out
+
+
+def test_data_are_looked_at_before_anything_is_trained(folder, capsys):
+    rows = [f"{i},{'' if i % 9 == 0 else i % 7 + i / 999},{'ab'[i % 7 > 2]}" for i in range(300)]
+    (folder / "rows.csv").write_text("\n".join(["id,size,kind", *rows]))
+    write(folder, "rows", data={"name": "file", "path": "rows.csv", "target": "kind"})
+    for words in (["rows", "-o", "rows.html"], ["rows.csv", "--target", "kind"]):
+        code, out, _ = call(capsys, "data", "look", *words)
+        assert code == 0
+        assert "left out: numbers the rows" in out
+        assert "numbers are missing in 1 columns (size: 34)" in out
+        assert "skill of simple models" in out
+    assert "numbers the rows" in (folder / "rows.html").read_text()
+    _, out, _ = call(capsys, "data", "look", "rows.csv", "--target", "kind", "--json")
+    seen = json.loads(out)
+    assert [column["column"] for column in seen["columns"]] == ["id", "size", "kind"]
+    code, _, err = call(capsys, "data", "look", "rows.csv")
+    assert code == 2
+    assert "what is to be predicted? id, size, kind" in err

@@ -1,0 +1,296 @@
+"""A look at data before anything is trained: what neighbours and simple models say of the rows."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnref.data import Dataset
+from nnref.data.prepare import column_name, first_five
+from nnref.diagnosis.data.edits import cures
+from nnref.diagnosis.data.leaks import interleaved, neighbours
+from nnref.diagnosis.data.references import FEW_ROWS
+from nnref.diagnosis.data.splits import Numbers, Splits, own_statistics, told_apart
+from nnref.diagnosis.thresholds import bound
+
+ROWS = 2000  # training rows that are looked at
+COLUMNS = 200
+NEAR = 10  # neighbours of a row
+ALONE = 0.98  # skill of one column beyond which it tells the target too well
+APART = 0.5  # deviations between the means of two splits, of a column that is named
+NOISE = 0.01  # share of labels that are doubtful where classes only touch each other
+SHOWN = 10  # rows that are named
+
+
+class Doubt(NamedTuple):
+    """Something about the rows that makes a figure mean less than it seems to.
+
+    Attributes:
+        what: in a few words.
+        sentence: what was seen, with counts.
+        rows: the first rows of it, by their numbers in the file, from 1.
+        remedy: what to do.
+    """
+
+    what: str
+    sentence: str
+    rows: tuple[int, ...]
+    remedy: str
+
+
+class Look(NamedTuple):
+    """What a look at data has found.
+
+    Attributes:
+        dataset: the data.
+        warnings: what reading them has told.
+        doubts: what neighbours and simple models tell.
+        numbers: of each other split, the skill of simple models inside training, from training to
+            it, and inside it; None where too few rows, or nothing to learn, allow none.
+    """
+
+    dataset: Dataset
+    warnings: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+    numbers: dict[str, Numbers | None]
+
+
+def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
+    """Look at a data set; `warnings` are those that reading it has given."""
+    doubts = [*doubtful_labels(dataset), *telling_columns(dataset), *conflicts(dataset)]
+    numbers: dict[str, Numbers | None] = {}
+    x, y = dataset.train
+    for name, held in dataset.splits.items():
+        if name == "train":
+            continue
+        doubts += [*copies(dataset, name), *near_rows(dataset, name)]
+        splits = Splits((x, y), (held.x, held.y), kind_of(dataset))
+        numbers[name] = splits.numbers
+        doubts += [*own_scale(dataset, splits, name), *meaning(splits, name)]
+        doubts += drift(dataset, splits, name)
+    return Look(dataset, warnings, tuple(doubts), numbers)
+
+
+def kind_of(dataset: Dataset) -> str:
+    """The kind of task, as the diagnosis calls it."""
+    if not dataset.classes:
+        return "regression"
+    if dataset.train.y.ndim > 1:
+        return "places"
+    return "binary" if len(dataset.classes) == 2 else "multiclass"
+
+
+def rows_in_file(dataset: Dataset, split: str, numbers: Any) -> tuple[int, ...]:
+    """The first of some rows of a split, by their numbers in the file; in the split without one."""
+    places = dataset.places.get(split)
+    return tuple(int(n) + 1 if places is None else int(places[n]) for n in numbers[:SHOWN])
+
+
+def sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of some training rows, their inputs in columns, and their targets."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train.x))[:ROWS])
+    x, y = dataset.train.x[rows], dataset.train.y[rows]
+    return rows, x.reshape(len(x), -1).astype(np.float64), y
+
+
+def named(dataset: Dataset, column: int) -> str:
+    """A column of the flat inputs by its name."""
+    return f'"{column_name(column, dataset.train.x.shape[1:], dataset.columns)}"'
+
+
+# --- the training rows ----------------------------------------------------------------------------
+
+
+def doubtful_labels(dataset: Dataset) -> Iterator[Doubt]:
+    """Labels that nearly all of the nearest rows speak against, where these are right as a rule."""
+    from sklearn.neighbors import NearestNeighbors
+
+    if not dataset.classes or dataset.train.y.ndim > 1 or len(dataset.train.x) < 5 * FEW_ROWS:
+        return
+    rows, x, y = sample(dataset)
+    order = NearestNeighbors(n_neighbors=NEAR + 1).fit(x).kneighbors(x, return_distance=False)
+    around = y[order[:, 1:]]
+    votes = np.stack([(around == k).sum(1) for k in range(len(dataset.classes))], axis=1)
+    usual = (votes.argmax(1) == y).mean()
+    if len(np.unique(x, axis=0)) < bound("copies") * len(x):
+        return  # of a few different rows the nearest are the same one, under other labels
+    bad = np.flatnonzero((votes.max(1) >= 0.9 * NEAR) & (votes.argmax(1) != y))
+    if usual > 0.8 and len(bad) > NOISE * len(x):
+        first = bad[0]
+        yield Doubt(
+            "label noise",
+            f"{len(bad)} of {len(x)} training rows have another class than nearly all of the "
+            f"{NEAR} rows around them, which are right for {usual:.0%} of the rows; the first is "
+            f"{dataset.classes[y[first]]} among {dataset.classes[votes[first].argmax()]}",
+            rows_in_file(dataset, "train", rows[bad]),
+            "look at these rows; correct the labels that are wrong",
+        )
+
+
+def telling_columns(dataset: Dataset) -> Iterator[Doubt]:
+    """Columns by each of which alone a small tree tells the target."""
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    _, x, y = sample(dataset)
+    if y[:1].size != 1 or not 1 < x.shape[1] <= COLUMNS or len(x) < 5 * FEW_ROWS:
+        return
+    y = y.reshape(len(y))
+    classes = bool(dataset.classes)
+    tree = DecisionTreeClassifier if classes else DecisionTreeRegressor
+    constant = np.bincount(y).max() / len(y) if classes else 0.0
+    if classes and np.bincount(y)[np.unique(y)].min() < 3:
+        return
+    found = []
+    for column in range(x.shape[1]):
+        model = tree(max_depth=4 if classes else 6, random_state=0)
+        predicted = cross_val_predict(model, x[:, column : column + 1], y, cv=3)
+        wrong = predicted != y if classes else (predicted - y) ** 2 / y.var()
+        error = float(np.mean(wrong))
+        if 1 - error / (1 - constant) > ALONE:
+            found.append(named(dataset, column))
+    if found:
+        yield Doubt(
+            "tells too much",
+            f"{first_five(found)} alone {'tells' if len(found) == 1 else 'tell'} the target to "
+            f"{ALONE:.0%} or better in {len(x)} training rows",
+            (),
+            f'if that is not known before the target is, write "drop": [{found[0]}]',
+        )
+
+
+def conflicts(dataset: Dataset) -> Iterator[Doubt]:
+    """Rows with the same inputs and different classes."""
+    if not dataset.classes or dataset.train.y.ndim > 1:
+        return
+    rows, x, y = sample(dataset)
+    _, which = np.unique(x, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    known = np.zeros((which.max() + 1, len(dataset.classes)), bool)
+    known[which, y] = True
+    bad = np.flatnonzero(known.sum(1)[which] > 1)
+    if len(bad):
+        yield Doubt(
+            "conflicts",
+            f"{len(bad)} of {len(x)} training rows have the same inputs as one of another class: "
+            "no network tells them apart",
+            rows_in_file(dataset, "train", rows[bad]),
+            "add the column that tells them apart, or take the share for what cannot be learned",
+        )
+
+
+# --- two splits -----------------------------------------------------------------------------------
+
+
+def copies(dataset: Dataset, name: str) -> Iterator[Doubt]:
+    """Rows of a split, with their targets, that stand in training, too."""
+    trained = {pair_of(dataset.train, row): row for row in range(len(dataset.train.x))}
+    split = dataset.splits[name]
+    pairs = [(row, trained.get(pair_of(split, row))) for row in range(len(split.x))]
+    same = [(row, twin) for row, twin in pairs if twin is not None]
+    # Tables of a few values repeat some rows, and that is no fault of the split.
+    if same and len(trained) > bound("copies") * len(dataset.train.x):
+        first, twin = same[0]
+        theirs = rows_in_file(dataset, "train", [twin])[0]
+        ours = rows_in_file(dataset, name, [first])[0]
+        yield Doubt(
+            "equal rows",
+            f"{len(same)} of {len(split.x)} rows of {name} are also in train, targets and all: row "
+            f"{ours} is row {theirs}",
+            rows_in_file(dataset, name, [row for row, _ in same]),
+            "leave out the twins before the rows are split, or split by what they have in common",
+        )
+
+
+def pair_of(split: Any, row: int) -> bytes:
+    """The bytes of a row and of its target."""
+    return (split.x[row] + 0).tobytes() + (split.y[row] + 0).tobytes()
+
+
+def near_rows(dataset: Dataset, name: str) -> Iterator[Doubt]:
+    """Rows between training rows, or hardly beside one; and windows of a series that overlap."""
+    train, held = dataset.train.x, dataset.splits[name].x
+    around = neighbours(train, held)
+    if around is not None:
+        for which, words, remedy in (
+            (around.between, "lie on the line between two training rows", "over-sample"),
+            (around.dust, "are training rows with a trace of noise", "augment"),
+        ):
+            if which.mean() > bound("leak"):
+                yield Doubt(
+                    "interpolated rows" if remedy == "over-sample" else "near copies",
+                    f"{which.sum()} of {len(which)} rows of {name} {words}",
+                    rows_in_file(dataset, name, around.held[which]),
+                    f"{remedy} after the split, and only the training rows",
+                )
+    share = interleaved(train, held)
+    if share > bound("leak"):
+        yield Doubt(
+            "overlapping windows",
+            f"{share:.0%} of the rows of {name} are windows that stand between training windows",
+            (),
+            "cut the series in time before windows are made",
+        )
+
+
+def own_scale(dataset: Dataset, splits: Splits, name: str) -> Iterator[Doubt]:
+    """A split that has mean 0 and deviation 1 by itself, as training has."""
+    both = (dataset.train.x, dataset.splits[name].x)
+    if all(map(own_statistics, both)):
+        numbers = f"; {in_words(splits.numbers, name)}" if splits.numbers else ""
+        yield Doubt(
+            "own statistics",
+            f"all {len(both[0])} rows of train have mean 0 and deviation 1, and so have the "
+            f"{len(both[1])} rows of {name} by themselves{numbers}",
+            (),
+            f"scale {name} by the mean and deviation of train",
+        )
+
+
+def meaning(splits: Splits, name: str) -> Iterator[Doubt]:
+    """A split that simple models learn by itself, and that those of training do not know."""
+    numbers = splits.numbers
+    if numbers is None or numbers.carries is not False:
+        return
+    goal = max(numbers.across, 0) + bound("cure") * (numbers.inside - max(numbers.across, 0))
+    edits = [edit for edit in cures(splits) if edit.skill > goal]
+    differs = f": {edits[0].differs}" if edits else ""
+    if not edits and not numbers.both:
+        return
+    yield Doubt(
+        "another meaning",
+        f"train and {name} do not mean the same{differs}; {in_words(numbers, name)}",
+        (),
+        edits[0].remedy if edits else "hold the way in which both were made against each other",
+    )
+
+
+def in_words(numbers: Numbers, name: str) -> str:
+    """The three numbers."""
+    return (
+        f"simple models reach {numbers.inside:.2f} inside training, {numbers.across:.2f} from "
+        f"training to {name}, and {numbers.within:.2f} inside {name}"
+    )
+
+
+def drift(dataset: Dataset, splits: Splits, name: str) -> Iterator[Doubt]:
+    """Inputs by which a linear model tells the splits apart."""
+    if not splits.comparable or not splits.shaped:
+        return
+    skill, columns = told_apart(splits)
+    if skill < bound("told apart"):
+        return
+    flat = [part.reshape(len(part), -1).astype(np.float64) for part in (splits.x, splits.held_x)]
+    moved = []
+    for column in columns[:5]:
+        ours, theirs = (part[:, column] for part in flat)
+        shift = float((theirs.mean() - ours.mean()) / (ours.std() or 1))
+        if abs(shift) > APART:
+            moved.append(f"{named(dataset, int(column))} by {shift:+.1f} deviations")
+    yield Doubt(
+        "drift",
+        f"a linear model tells the inputs of {name} from those of train with a skill of "
+        f"{skill:.2f}" + (f"; their means differ most in {', '.join(moved)}" if moved else ""),
+        (),
+        "expect less of new rows than of these; leave out what only tells when a row was taken",
+    )

@@ -1,0 +1,135 @@
+"""The page of a look at data: what each column is, how the target lies, and what is doubtful."""
+
+from functools import partial
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from nnref.checks.data import Look
+from nnref.data import Dataset
+from nnref.report.page.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Headline,
+    Panel,
+    Pictures,
+    Report,
+    Section,
+    Table,
+)
+from nnref.report.terminal.data import target_in_figures
+
+DRAWN = 24  # columns that have a picture each
+SMALL = (2.2, 1.5)  # inches
+
+
+def report_of_look(seen: Look, name: str) -> Report:
+    """A look as a report."""
+    sections = [doubts_section(seen), target_section(seen.dataset), columns_section(seen.dataset)]
+    return Report(f"Data: {name}", [headline_of(seen, name)], [s for s in sections if s.blocks])
+
+
+def headline_of(seen: Look, name: str) -> Headline:
+    """How many doubts there are, with the numbers of rows and columns."""
+    count = len(seen.doubts) + len(seen.warnings)
+    splits = {name: f"{len(split.x):,}" for name, split in seen.dataset.splits.items()}
+    width = int(np.prod(seen.dataset.train.x.shape[1:]))
+    facts = [*splits.items(), ("numbers a row", f"{width:,}")]
+    sentence = f"{count} things are told of these data." if count else "Nothing is doubtful."
+    tone = "bad" if seen.doubts else "plain" if count else "good"
+    about = " ".join(f"{note}." for note in seen.dataset.notes)
+    return Headline(tone, "look" if count else "clear", name, sentence, about, facts)
+
+
+def doubts_section(seen: Look) -> Section:
+    """Each doubt with its rows and its remedy, what reading has told, and the three numbers."""
+    blocks: list[Block] = []
+    rows = [
+        [doubt.what, doubt.sentence, ", ".join(map(str, doubt.rows)), doubt.remedy]
+        for doubt in seen.doubts
+    ]
+    if rows:
+        heads = ["what", "how it is seen", "first rows", "what to do"]
+        blocks.append(Table("doubts", heads, rows, numbers=False))
+    if seen.warnings:
+        told = [["", warning] for warning in seen.warnings]
+        blocks.append(Table("told while reading", ["", ""], told, numbers=False, headless=True))
+    for name, numbers in seen.numbers.items():
+        if numbers is not None:
+            bars = [
+                Bar("inside train", numbers.inside),
+                Bar(f"from train to {name}", numbers.across, 1),
+                Bar(f"inside {name}", numbers.within, 2),
+            ]
+            note = "0 is the best constant answer, 1 is perfect; a low one between two high ones "
+            note += "says that the splits do not mean the same"
+            blocks.append(Bars(f"skill of simple models, train and {name}", bars, note))
+    return Section("doubts", "What is told", blocks)
+
+
+def target_section(dataset: Dataset) -> Section:
+    """The distribution of the target."""
+    rows = [[name, told] for name, told in target_in_figures(dataset)]
+    alt = "how the targets of the training rows are distributed"
+    panel = Panel("target of the training rows", alt, partial(draw_target, dataset))
+    table = Table("training rows", ["", ""], rows, headless=True)
+    return Section("target", "Target", [Pictures([panel]), table])
+
+
+def draw_target(dataset: Dataset, axes: Axes) -> None:
+    """Counts of classes, or of values in bins."""
+    y = dataset.train.y.astype(np.float64)
+    if dataset.classes:
+        counts = np.bincount(dataset.train.y.ravel(), minlength=len(dataset.classes))
+        axes.bar(np.arange(len(counts)), counts)
+        if len(counts) <= 12:
+            axes.set_xticks(np.arange(len(counts)), [name[:12] for name in dataset.classes])
+            axes.tick_params(axis="x", rotation=40 if len(counts) > 4 else 0)
+    else:
+        if dataset.target_scaling is not None:
+            mean, deviation = dataset.target_scaling
+            y = y.reshape(len(y), -1) * deviation + mean
+        axes.hist(y.ravel(), bins=40)
+    axes.set_ylabel("rows")
+
+
+def columns_section(dataset: Dataset) -> Section:
+    """The table of the columns, and how the inputs of each split are distributed."""
+    blocks: list[Block] = []
+    if dataset.table:
+        rows = [[u.column, u.type, str(u.missing or ""), u.unique, u.use] for u in dataset.table]
+        heads = ["column", "type", "missing", "different", "use"]
+        blocks.append(Table("columns of the file", heads, rows, numbers=False))
+    if dataset.columns and dataset.train.x.ndim == 2:
+        panels = [
+            Panel(name, f"{name} in each split", partial(draw_column, dataset, place), SMALL)
+            for place, name in enumerate(dataset.columns[:DRAWN])
+        ]
+        blocks.append(Pictures(panels, small=True))
+    about = "Each picture shows the share of the rows of each split; they should lie over another."
+    return Section("columns", "Columns", blocks, about if dataset.columns else "")
+
+
+def draw_column(dataset: Dataset, place: int, axes: Axes) -> None:
+    """A column of the inputs, by split, in its own unit where it was standardized."""
+    columns = {name: split.x[:, place] for name, split in dataset.splits.items()}
+    if dataset.scaling is not None:
+        mean, deviation = (part[0, place] for part in dataset.scaling)
+        columns = {name: values * deviation + mean for name, values in columns.items()}
+    low, high = bounds(columns)
+    for name, values in columns.items():
+        bins = np.linspace(low, high, 21)
+        shares = np.histogram(values, bins)[0] / len(values)
+        axes.stairs(shares, bins, label=name)
+    axes.set_title(dataset.columns[place][:28])
+    axes.set_yticks([])
+    if place == 0:
+        axes.legend(fontsize=7)
+
+
+def bounds(columns: dict[str, np.ndarray]) -> tuple[float, float]:
+    """The smallest and the largest value, a little apart where they are the same."""
+    low = float(min(values.min() for values in columns.values()))
+    high = float(max(values.max() for values in columns.values()))
+    return low, high if high > low else low + 1

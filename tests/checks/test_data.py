@@ -1,0 +1,113 @@
+"""A look at data: each doubt where it is planted, none in what is healthy."""
+
+import numpy as np
+import pytest
+
+from nnref.checks.data import look
+from nnref.data import DATA, Dataset, DataWarning, Split
+
+rng = np.random.default_rng(0)
+ROWS = 600
+WEIGHTS = rng.normal(size=6)
+
+
+def rows_of(count, generator=rng):
+    x = generator.normal(size=(count, 6))
+    return x, (x @ WEIGHTS > 0).astype(np.int32)
+
+
+X, Y = rows_of(ROWS)
+
+
+def seen(x=X, y=Y, held=None, **keys):
+    held = held or rows_of(200)
+    splits = (Split(a.astype(np.float32), b) for a, b in ((x, y), held))
+    return look(Dataset(*splits, classes=("no", "yes"), **keys))
+
+
+def whats(looked):
+    return [doubt.what for doubt in looked.doubts]
+
+
+def test_nothing_is_said_of_healthy_rows():
+    looked = seen()
+    assert whats(looked) == []
+    assert min(looked.numbers["valid"][:3]) > 0.8
+
+
+def test_labels_against_their_neighbours_are_told_with_their_rows():
+    x = np.concatenate([rng.normal(size=(300, 3)), rng.normal(6, 1, size=(300, 3))])
+    y = np.repeat([0, 1], 300).astype(np.int32)
+    wrong = rng.permutation(600)[:30]
+    noisy = y.copy()
+    noisy[wrong] = 1 - y[wrong]
+    held = (x + rng.normal(size=x.shape), y)
+    assert "label noise" not in whats(seen(x, y, held))
+    (doubt,) = [d for d in seen(x, noisy, held).doubts if d.what == "label noise"]
+    count = int(doubt.sentence.split()[0])  # some have a second one beside them
+    assert 25 <= count <= 30
+    assert set(doubt.rows) <= set(wrong + 1)
+
+
+def test_a_column_that_tells_the_target_alone():
+    x = np.c_[X, 3 * Y + 0.1 * rng.normal(size=ROWS)]
+    held, y = rows_of(200)
+    looked = seen(x, Y, (np.c_[held, 3 * y + 0.1 * rng.normal(size=200)], y))
+    (doubt,) = [d for d in looked.doubts if d.what == "tells too much"]
+    assert doubt.sentence.startswith('"6" alone tells the target to 98% or better in 600')
+
+
+def test_rows_that_no_network_tells_apart():
+    x, y = X.copy(), Y.copy()
+    x[:40], y[:40] = x[40:80], 1 - y[40:80]
+    (doubt,) = [d for d in seen(x, y).doubts if d.what == "conflicts"]
+    assert doubt.sentence.startswith("80 of 600 training rows have the same inputs")
+
+
+def test_equal_rows_and_rows_between_training_rows():
+    held, y = rows_of(200)
+    held[:50], y[:50] = X[:50], Y[:50]
+    with pytest.warns(DataWarning, match="50 of 200 rows of valid"):
+        looked = seen(held=(held, y))
+    (doubt,) = [d for d in looked.doubts if d.what == "equal rows"]
+    assert "50 of 200 rows of valid are also in train, targets and all: row 1 is row 1" in (
+        doubt.sentence
+    )
+    assert doubt.rows == tuple(range(1, 11))
+    nearest = np.argsort(((X[:100, None] - X[None]) ** 2).sum(-1), 1)[:, 1]
+    share = rng.random((100, 1))
+    between = X[:100] + share * (X[nearest] - X[:100])
+    assert "interpolated rows" in whats(seen(held=(between, Y[:100])))
+    assert "near copies" in whats(seen(held=(X[:100] + 1e-5 * rng.normal(size=(100, 6)), Y[:100])))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda x, y: (x, 1 - y), "another meaning"),
+        (lambda x, y: (x[:, ::-1], y), "another meaning"),
+        (lambda x, y: (x + 2, y), "drift"),
+    ],
+)
+def test_splits_that_do_not_mean_the_same(spoil, what):
+    looked = seen(held=spoil(*rows_of(200)))
+    assert what in whats(looked)
+    if what == "another meaning":
+        inside, across, within = looked.numbers["valid"][:3]
+        assert min(inside, within) > 0.8 > across
+
+
+def test_splits_scaled_each_by_itself():
+    x, y = rows_of(200)
+    own = [(part - part.mean(0)) / part.std(0) for part in (X, x)]
+    assert "own statistics" in whats(seen(own[0], Y, (own[1], y)))
+    assert "own statistics" not in whats(seen(own[0], Y, ((x - X.mean(0)) / X.std(0), y)))
+
+
+def test_values_and_places_are_looked_at_too():
+    x = rng.normal(size=(300, 4))
+    y = (x[:, :1] + 0.1 * rng.normal(size=(300, 1))).astype(np.float32)
+    looked = look(Dataset(Split(x[:200], y[:200]), Split(x[200:], y[200:] * 50 + 7)))
+    assert whats(looked)[-1:] == ["another meaning"]
+    assert look(DATA["temporal_parity"]()).numbers is not None
+    assert look(DATA["xor"]()).doubts is not None

@@ -232,7 +232,7 @@ def data_prepare_command(options: argparse.Namespace) -> int:
 
 def data_look_command(options: argparse.Namespace) -> int:
     """Columns, splits, and what makes their figures doubtful, before anything is trained."""
-    output = output_path(options.output, (".html",)) if options.output else None
+    output = output_path(options.html, (".html",)) if options.html else None
     from nnref.checks.data import look
     from nnref.data import DATA, DataWarning
     from nnref.data.files import ENDINGS

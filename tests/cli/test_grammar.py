@@ -40,7 +40,7 @@ def test_every_command_tells_its_arguments_and_calls_a_function(capsys, words):
 def test_a_group_without_a_command_of_its_own_needs_a_second_word(capsys):
     code, _, err = call(capsys, "data")
     assert code == 2
-    assert "required: prepare | list" in err
+    assert "required: prepare | look | list" in err
     assert parser().parse_args(["log"]).command is COMMANDS["log"][0]
 
 

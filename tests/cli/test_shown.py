@@ -67,7 +67,7 @@ def test_data_are_looked_at_before_anything_is_trained(folder, capsys):
     rows = [f"{i},{'' if i % 9 == 0 else i % 7 + i / 999},{'ab'[i % 7 > 2]}" for i in range(300)]
     (folder / "rows.csv").write_text("\n".join(["id,size,kind", *rows]))
     write(folder, "rows", data={"name": "file", "path": "rows.csv", "target": "kind"})
-    for words in (["rows", "-o", "rows.html"], ["rows.csv", "--target", "kind"]):
+    for words in (["rows", "--html", "rows.html"], ["rows.csv", "--target", "kind"]):
         code, out, _ = call(capsys, "data", "look", *words)
         assert code == 0
         assert "left out: numbers the rows" in out

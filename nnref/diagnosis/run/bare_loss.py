@@ -124,6 +124,6 @@ def check(
         )
     else:
         first, last = (terms(look, point, look.arguments[1]) for point in (params, end))
-        before, after = (sum(t.value for t in each if t.of_targets) for each in (first, last))
-        found = outweighed(first, last) if after > bound("cure") * before else None
+        data, others = (sum(t.value for t in last if t.of_targets == of) for of in (True, False))
+        found = outweighed(first, last) if abs(others) < bound("served") * data else None
         yield from [found] if found else []

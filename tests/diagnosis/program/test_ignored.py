@@ -156,3 +156,13 @@ def test_a_part_of_the_batch_of_a_bare_loss():
 
     assert [(f.severity, f.cause) for f in asked(1)] == [("note", "inputs_ignored")]
     assert asked(2) == []
+
+
+@pytest.mark.parametrize(("name", "severity"), [("done", "fault"), ("place", "note")])
+def test_what_says_which_rows_count_is_a_fault_to_leave_out(name, severity):
+    x = RANDOM.normal(size=(20, 2)).astype(np.float32)
+    batch = {"x": x, name: RANDOM.integers(0, 2, 20).astype(np.float32)}
+    start = LossAtStart(lambda p, b: jnp.mean((b["x"] @ p) ** 2), jnp.ones((2, 2)), batch, False)
+    (finding,) = ignored_by_loss(start)
+    assert (finding.severity, finding.cause) == (severity, "inputs_ignored")
+    assert finding.where.startswith(name)

@@ -142,3 +142,30 @@ def test_a_bare_loss_that_numbers_its_rows(network, causes):
     found = list(order_of_rows(LossAtStart(loss, params, (X, Y), False)))
     assert [f.cause for f in found] == ["loss_axis_error"] * causes
     assert all(f.where.endswith(f"{HERE}:{line_of(__file__, 'along the rows')}") for f in found)
+
+
+def risk(order):
+    """The partial likelihood of Cox: the risk sets are sums over those who come first."""
+
+    def loss(params, batch):
+        x, time = batch
+        rows = jnp.argsort(-time) if order == "sorted here" else jnp.arange(len(time))
+        hazard = (x @ params)[rows, 0]
+        return -jnp.mean(hazard - jnp.log(jnp.cumsum(jnp.exp(hazard))))  # at risk
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("order", "causes"), [("none", ["loss_axis_error"]), ("sorted here", []), ("before", [])]
+)
+def test_sums_from_row_to_row_ask_for_sorted_rows(order, causes):
+    random = np.random.default_rng(1)
+    x, time = random.normal(size=(40, 3)), random.random(40).astype(np.float32)
+    time = np.sort(time)[::-1] if order == "before" else time
+    start = LossAtStart(risk(order), jnp.ones((3, 1)), (x, time), False)
+    found = list(order_of_rows(start))
+    assert [finding.cause for finding in found] == causes
+    for finding in found:
+        assert finding.severity == "fault"
+        assert finding.where.endswith(f":{line_of(__file__, 'at risk')}")

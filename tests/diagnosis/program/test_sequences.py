@@ -17,6 +17,8 @@ from nnref.diagnosis.program.sequences import (
     given_away,
     lag_of_data,
     lag_of_loss,
+    order_of_steps,
+    scattered_steps,
     shifted_twice,
 )
 from nnref.diagnosis.recipe import Recipe
@@ -145,3 +147,77 @@ def test_an_autoencoder_is_given_nothing_away():
         train=(x, x),
     )
     assert list(given_away(AtStart(asked))) == []
+
+
+# Where steps stand
+
+
+def attention(params, x, places):
+    h = params["w"][x] + places * params["places"][: x.shape[1]]
+    weights = jax.nn.softmax(jnp.einsum("ntd,nsd->nts", h, h), axis=-1)
+    return jnp.tanh(jnp.einsum("nts,nsd->ntd", weights, h)).mean(1)
+
+
+def of_tokens(network):
+    def init(key):
+        return {"w": jax.random.normal(key, (5, 4)), "places": jax.random.normal(key, (12, 4))}, {}
+
+    return Recipe(
+        init,
+        lambda params, state, x, key, train: (network(params, x), state),
+        lambda outputs, y: jnp.mean((outputs[:, 0] - y) ** 2),
+        train=(NOW, NOW[:, 0].astype(np.float32)),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+def test_an_attention_without_positions_takes_steps_in_any_order():
+    (finding,) = order_of_steps(AtStart(of_tokens(lambda p, x: attention(p, x, 0.0))))
+    assert (finding.severity, finding.cause) == ("note", "inputs_ignored")
+    assert not [*order_of_steps(AtStart(of_tokens(lambda p, x: attention(p, x, 1.0))))]
+    constant = AtStart(of_tokens(lambda p, x: p["w"][0] + 0 * x[:, :1]))
+    assert not [*order_of_steps(constant)]
+
+
+BANDS = np.random.default_rng(0).normal(size=(16, 6, 20)).astype(np.float32)
+
+
+def of_bands(network):
+    return Recipe(
+        lambda key: (
+            {"w": jax.random.normal(key, (6, 1))},
+            {},
+        ),
+        lambda params, state, x, key, train: (network(params, x), state),
+        lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(BANDS, BANDS.sum(1)[..., None]),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+def cut(params, x):
+    return x.reshape(len(x), 20, 6) @ params["w"]
+
+
+def exchanged_axes(params, x):
+    return jnp.swapaxes(x, 1, 2) @ params["w"]
+
+
+def running(params, x):
+    return jnp.cumsum(exchanged_axes(params, x), axis=1)
+
+
+def pooled(params, x):
+    """Four steps become one, and that one four again."""
+    steps = exchanged_axes(params, x).reshape(len(x), 5, 4).mean(-1)
+    return jnp.repeat(jnp.tanh(steps), 4, axis=1)[..., None]
+
+
+def test_a_reshape_that_cuts_steps_into_pieces_is_told():
+    (finding,) = scattered_steps(AtStart(of_bands(cut)))
+    assert (finding.severity, finding.cause) == ("fault", "inputs_misread")
+
+
+@pytest.mark.parametrize("network", [exchanged_axes, running, pooled])
+def test_steps_that_stay_together_are_no_fault(network):
+    assert not [*scattered_steps(AtStart(of_bands(network)))]

@@ -124,3 +124,42 @@ def test_the_steps_are_those_of_a_loop_written_out():
         np.testing.assert_allclose(steps.update[step, 0], np.linalg.norm(updates["w"]), rtol=1e-5)
         params = optax.apply_updates(params, updates)
     assert len(steps.loss) == bare_loss.STEPS
+
+
+def code_of(reduce):
+    """A variational code of 40 columns: the divergence is a sum, the error is reduced."""
+
+    def loss(params, batch, key):
+        mean, spread = jnp.split(batch @ params["in"], 2, -1)
+        z = mean + jnp.exp(spread / 2) * jax.random.normal(key, mean.shape)
+        error = reduce((z @ params["out"] - batch) ** 2, -1).mean()
+        divergence = 0.5 * jnp.sum(mean**2 + jnp.exp(spread) - 1 - spread, -1).mean()  # a sum
+        return error + divergence
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("reduce", "causes"), [(jnp.mean, ["excessive_regularization"]), (jnp.sum, [])]
+)
+def test_a_term_that_the_steps_serve_alone(reduce, causes):
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(200, 2)) / 2 @ random.normal(size=(2, 40))
+    params = {"in": 0.3 * random.normal(size=(40, 8)), "out": 0.3 * random.normal(size=(4, 40))}
+    batch, params = jax.tree.map(jnp.float32, (rows, params))
+    found = nnref.diagnose(
+        loss=code_of(reduce), params=params, batch=batch, optimizer=optax.adam(1e-2)
+    )
+    assert [finding.cause for finding in found.faults] == causes
+    for finding in found.faults:
+        assert finding.where.endswith(f":{line_of(__file__, 'a sum')}")
+
+
+def test_a_task_with_a_bare_loss_keeps_the_names_of_its_arrays():
+    batch = {"x": X, "done": (Y[:, 0] > 0).astype(np.float32)}
+    task = nnref.Task(
+        init=init,
+        loss=lambda params, batch: bare(params, (batch[0]["x"], batch[1])),
+        train=(batch, Y),
+    )
+    assert [finding.where.split(";")[0] for finding in nnref.diagnose(task).faults] == ["0.done"]

@@ -137,13 +137,15 @@ def changed_apart(loop: Loop) -> Iterator[Finding]:
     """Inputs and targets that are changed by random numbers of their own, and by as many of them.
 
     What a draw changes is an input where it meets parameters, and a target where it meets what
-    the network makes of the batch. Noise that is taken off again counts as a target too.
+    the network makes of the batch. Noise that is taken off again counts as a target too. What a
+    slow copy of the network is given, as a teacher's view of the same rows, is an input.
     """
     for place, program in enumerate(loop.programs):
         found = program and program.loss_of(loop)
         if program is None or not found:
             continue
-        weights = [program.old[p] for p in loop.of("parameter") if p in program.old]
+        networks = loop.of("parameter") + loop.of("target")
+        weights = [program.old[p] for p in networks if p in program.old]
         of_inputs, of_targets = drawn_for(program, found[0], weights)
         numbers = program.trace.evaluate(
             program.leaves, [op.outputs[0] for op in (*of_inputs, *of_targets)]

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
-from loops import BATCHES, TX, X, Y, begun, faults, first, network, squares
+from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, squares
 from networks import line_of
 
 
@@ -123,3 +124,172 @@ def test_a_loss_of_other_parameters_than_those_that_move(weights, found):
     params, opt_state = begun()
     state = {"params": params, "opt_state": opt_state, "judged": jax.tree.map(jnp.copy, params)}
     assert faults(step, state) == found
+
+
+def in_epochs(surrogate):
+    """Three epochs over each batch within a call, as in PPO, of a loss of outputs and targets."""
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        def epoch(carry, _):
+            loss = lambda params: surrogate(network(params, x), y)  # noqa: E731
+            value, gradient = jax.value_and_grad(loss)(carry[0])
+            updates, opt_state = TX.update(gradient, carry[1])
+            return (optax.apply_updates(carry[0], updates), opt_state), value
+
+        (params, opt_state), values = jax.lax.scan(epoch, (params, opt_state), None, length=3)
+        return params, opt_state, values[-1]
+
+    return step
+
+
+def spread(outputs, y):
+    return jnp.mean((outputs[:, 0] - y) ** 2)  # spreads
+
+
+def ranked(outputs, y):
+    """Pairs of rows, as a loss of ranks has them."""
+    one, wanted = outputs[:, 0], y[:, 0]
+    return jnp.mean((one[:, None] - one[None, :] - (wanted[:, None] - wanted[None, :])) ** 2)
+
+
+def test_a_number_for_each_row_against_a_column_within_a_loop():
+    found = first(in_epochs(spread), begun())
+    assert (found.cause, found.severity) == ("loss_broadcast", "fault")
+    assert found.where.endswith(f"test_of_the_loss.py:{line_of(__file__, 'spreads')}")
+    assert "(16, 16)" in found.evidence
+
+
+@pytest.mark.parametrize(
+    "surrogate", [ranked, lambda outputs, y: -jnp.mean(outputs * y) + 0.1 * jnp.mean(outputs**2)]
+)
+def test_pairs_of_rows_that_are_meant_and_columns_that_fit(surrogate):
+    assert "loss_broadcast" not in faults(in_epochs(surrogate), begun())
+
+
+PICTURES = np.random.default_rng(1).normal(size=(64, 8)).astype(np.float32)
+MASKS = (np.cumsum(PICTURES, 1) > 0).astype(np.float32)
+SEGMENTED = [(PICTURES[i : i + 16], MASKS[i : i + 16]) for i in range(0, 64, 16)]
+
+
+def segmenting(change):
+    """A network that marks the points of a line; `change` makes rows of rows, masks and a key."""
+
+    def loss(params, x, y, key):
+        x, y, hidden = change(x, y, key)
+        logits = hidden(jnp.tanh(x @ params["w1"])) @ params["w2"]
+        return optax.sigmoid_binary_cross_entropy(logits, y).mean()
+
+    @jax.jit
+    def step(params, opt_state, x, y, key):
+        value, gradient = jax.value_and_grad(loss)(params, x, y, key)
+        updates, opt_state = TX.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    w1, w2 = jax.random.normal(jax.random.key(0), (2, 8, 8)) / 3
+    params = {"w1": w1, "w2": w2}
+    return step, (params, TX.init(params))
+
+
+def mirrored(key, x):
+    return jnp.where(jax.random.bernoulli(key, 0.5, (len(x), 1)), x[:, ::-1], x)  # mirrors
+
+
+def as_it_is(hidden):
+    return hidden
+
+
+def by_two_keys(x, y, key):
+    one, other = jax.random.split(key)
+    return mirrored(one, x), mirrored(other, y), as_it_is  # apart
+
+
+def by_one_key(x, y, key):
+    return mirrored(key, x), mirrored(key, y), as_it_is
+
+
+def with_noise_and_dropout(x, y, key):
+    one, other = jax.random.split(key)
+    kept = jax.random.bernoulli(other, 0.8, (16, 8))
+    noise = 0.1 * jax.random.normal(one, x.shape)
+    return x + noise, y, lambda hidden: hidden * kept / 0.8
+
+
+def with_noise(x, y, key):
+    one, other = jax.random.split(key)
+    return mirrored(one, x) + 0.1 * jax.random.normal(other, x.shape), mirrored(one, y), as_it_is
+
+
+def with_labels_turned(x, y, key):
+    one, other = jax.random.split(key)
+    turned = jax.random.bernoulli(other, 0.05, y.shape)
+    return mirrored(one, x), jnp.abs(mirrored(one, y) - turned), as_it_is
+
+
+def test_inputs_and_targets_that_are_changed_apart():
+    found = first(*segmenting(by_two_keys), SEGMENTED)
+    assert (found.cause, found.severity) == ("corrupted_labels", "fault")
+    assert f"test_of_the_loss.py:{line_of(__file__, 'mirrors')} from " in found.where
+    assert found.where.endswith(f"test_of_the_loss.py:{line_of(__file__, 'apart')}")
+
+
+@pytest.mark.parametrize(
+    "change", [by_one_key, with_noise_and_dropout, with_noise, with_labels_turned]
+)
+def test_inputs_and_targets_that_are_changed_as_they_should_be(change):
+    assert "corrupted_labels" not in faults(*segmenting(change), SEGMENTED)
+
+
+def test_a_teacher_may_see_other_changes_of_the_same_rows():
+    """As in BYOL or a mean teacher: what it sees is an input too, though the loss is held to it."""
+
+    @jax.jit
+    def step(state, batch, key):
+        one, other = jax.random.split(key)
+
+        def loss(params):
+            wanted = network(state["mean"], mirrored(other, batch[0]))
+            return squares(params, mirrored(one, batch[0]), jax.lax.stop_gradient(wanted))
+
+        value, gradient = jax.value_and_grad(loss)(state["params"])
+        updates, opt_state = TX.update(gradient, state["opt_state"])
+        params = optax.apply_updates(state["params"], updates)
+        mean = optax.incremental_update(params, state["mean"], 0.1)
+        return {"params": params, "opt_state": opt_state, "mean": mean}, value
+
+    params, opt_state = begun()
+    mean = jax.tree.map(lambda p: 0.9 * p, params)
+    assert faults(step, {"params": params, "opt_state": opt_state, "mean": mean}) == []
+
+
+def test_what_another_step_moves_is_not_asked_of_the_loss_of_this_one():
+    """The judge of a GAN is shown bits, and its generator learns from their probabilities."""
+
+    def stepping(loss, own):
+        @jax.jit
+        def step(state, batch):
+            def of(params):
+                return loss({**state, own: params}, *batch)
+
+            value, gradient = jax.value_and_grad(of)(state[own])
+            updates, moments = TX.update(gradient, state["moments"][own])
+            params = optax.apply_updates(state[own], updates)
+            return state | {own: params, "moments": state["moments"] | {own: moments}}, value
+
+        return step
+
+    def score(state, x, bits):
+        return network(state["judge"], jnp.concatenate([x[:, :1], bits], 1))
+
+    def judges(state, x, y):
+        fake = network(state["generator"], x) > 0
+        scores = score(state, x, y > 0), score(state, x, fake)
+        return jnp.mean(jax.nn.softplus(-scores[0]) + jax.nn.softplus(scores[1]))
+
+    def generates(state, x, y):
+        fake = jax.nn.sigmoid(network(state["generator"], x))
+        return jnp.mean(jax.nn.softplus(-score(state, x, fake)))
+
+    state = {"judge": drawn(0), "generator": drawn(1)}
+    state |= {"moments": {name: TX.init(params) for name, params in state.items()}}
+    assert faults([stepping(judges, "judge"), stepping(generates, "generator")], state) == []

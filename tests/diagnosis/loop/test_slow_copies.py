@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from loops import TX, X, Y, drawn, faults, first, network
+from loops import TX, X, Y, drawn, faults, first, network, squares
+from networks import line_of
 
 import nnref
 
@@ -88,3 +89,49 @@ def test_a_copy_every_few_steps_is_healthy():
         return None, optax.periodic_update(params, target, count, 5)
 
     assert faults(*step_of(now_and_then)) == []
+
+
+def averaging(move):
+    """An average of the parameters, which the loss does not read."""
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        updates, moments = TX.update(gradient, state["moments"])
+        params = optax.apply_updates(state["params"], updates)
+        mean = jax.tree.map(lambda m, p: m + move(p - m), state["mean"], params)  # the average
+        return {"params": params, "moments": moments, "mean": mean}, value
+
+    return step, {"params": drawn(), "moments": TX.init(drawn()), "mean": drawn()}
+
+
+def test_an_average_that_runs_away_from_the_parameters():
+    found = first(*averaging(lambda way: -0.1 * way))
+    assert (found.cause, found.severity) == ("target_stands", "fault")
+    assert found.where.startswith("4 leaves: mean.b1, ")
+    assert found.where.endswith(f"test_slow_copies.py:{line_of(__file__, 'the average')}")
+    assert "straight away" in found.evidence
+
+
+@pytest.mark.parametrize("share", [0.1, 0.001, 1.0])
+def test_an_average_that_follows(share):
+    assert faults(*averaging(lambda way: share * way)) == []
+
+
+def test_a_target_that_is_written_from_itself():
+    def itself(params, target, count):
+        due = count % 5 == 0
+        return None, jax.tree.map(lambda t: jnp.where(due, t, t), target)  # moves nothing
+
+    found = first(*step_of(itself))
+    assert (found.cause, found.severity) == ("target_stands", "fault")
+    assert found.where.endswith(f"test_slow_copies.py:{line_of(__file__, 'moves nothing')}")
+    assert "from these same values" in found.evidence
+
+
+def test_a_copy_that_is_first_made_beyond_the_steps_looked_at_is_healthy():
+    def later(params, target, count):
+        due = count % 1000 == 0
+        return None, jax.tree.map(lambda p, t: jnp.where(due, p, t), params, target)
+
+    assert faults(*step_of(later)) == []

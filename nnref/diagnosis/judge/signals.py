@@ -151,15 +151,20 @@ class Signals:
         return max((t.skill for t in trials if not self.memorizes(t)), default=0.0)
 
     def memorizes(self, trial: Trial) -> bool:
-        """Whether a trial loses on validation rows at least half of what it gains on its own.
+        """Whether what a trial gains on its own rows is no learning.
 
-        Asked where no simple model says what can be learned: then such a gain is no learning.
+        So it is where a network that has learned its rows by heart stays as bad on validation rows;
+        where no simple model says what can be learned, where the trial is worse there than a
+        constant, or loses half of its gain.
         """
         validated = self.measurements.validated
-        if self.known or validated is None or trial.valid is None:
+        if validated is None or trial.valid is None:
             return False
+        if self.known:
+            by_heart = self.collapsed and self.share >= bound("failed")
+            return by_heart and trial.valid < bound("collapse") * self.reference
         gain = trial.skill - max(self.reached, 0.0)
-        return gain > 0 and trial.valid < validated.skill - gain / 2
+        return gain > 0 and trial.valid < max(validated.skill - gain / 2, 0.0)
 
     @property
     def attainable(self) -> float:
@@ -202,8 +207,9 @@ class Signals:
     def helped(self, name: str) -> Trial | None:
         """A trial that is better than the run by more than the noise of one seed."""
         trial = self.trials.get(name)
-        better = trial is not None and trial.skill > max(self.reached, 0.0) + bound("gap")
-        return trial if better else None
+        if trial is None or self.memorizes(trial):
+            return None
+        return trial if trial.skill > max(self.reached, 0.0) + bound("gap") else None
 
     def proof(self, trial: Trial | None) -> Proof | None:
         """What a trial changed, and how far the run and the trial went; None for no trial."""

@@ -218,19 +218,25 @@ class Exchanges:
         return made if len(made) == len(seeds) else []
 
     def trial(self, name: str, recipe: Recipe, change: Change, end: End) -> Trial:
-        """How well a trial of an edited recipe ended on its training rows."""
-        return Trial(name, change, self.scored(recipe, end.network), None, end.losses)
+        """How well a trial of an edited recipe ended on its training rows, and on validation rows.
 
-    def scored(self, recipe: Recipe, end: tuple[Any, Any]) -> float:
-        """The skill of an edited recipe on its training rows."""
+        Of rows that are scaled otherwise these are not asked, see `Interventions.trial`.
+        """
+        valid = None
+        if recipe.valid is not None and recipe.train is self.recipe.train:
+            valid = self.scored(recipe, end.network, recipe.valid)
+        return Trial(name, change, self.scored(recipe, end.network, recipe.train), valid, end.losses)
+
+    def scored(self, recipe: Recipe, end: tuple[Any, Any], rows: tuple[Any, Any]) -> float:
+        """The skill of an edited recipe on some rows."""
         measured = self.measurements
         if recipe.apply is self.recipe.apply and recipe.loss is self.recipe.loss:
-            return measured.skill.outcome(*end, recipe.train).skill
+            return measured.skill.outcome(*end, rows).skill
         x = recipe.train[0][looked_at(recipe)]
         outputs = jax.jit(lambda p, s, x: recipe.apply(p, s, x, None, False)[0])(*end, x)
         skill = Skill(replace(recipe, metric=None), jax.tree.map(np.asarray, outputs))
         skill.kind = measured.skill.kind
-        return skill.outcome(*end).skill
+        return skill.outcome(*end, rows).skill
 
 
 def with_loss(recipe: Recipe, loss: Any) -> Recipe:

@@ -183,7 +183,8 @@ def case(
     signals = Signals(measurements, interventions)
     start = SimpleNamespace(range=None, kind="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
-    none = dict.fromkeys(("head", "activation", "batch", "optimizer", "everything"), {})
+    names = ("head", "opposite", "activation", "batch", "optimizer", "everything")
+    none = dict.fromkeys(names, {})
     made = {**none, "width": width, "outweighed": None}
     signals.exchanges = SimpleNamespace(start=start, **made)
     signals.mistakes = Strict()

@@ -320,6 +320,7 @@ EDITS: dict[str, str] = {
     "outputs": "with the raw outputs of the last layer",
     "loss": "with the loss that fits the targets",
     "outputs and loss": "with raw outputs and the loss that fits the targets",
+    "opposite": "with the two targets exchanged",
     "activation": "with ReLU in the hidden layers",
     "batch": "with batches of 32 rows",
     "everything": "with everything but the layers exchanged",

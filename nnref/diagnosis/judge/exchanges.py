@@ -85,6 +85,21 @@ class Exchanges:
         return self.tried("batch", recipe, self.recipe.train, {"": Change()})
 
     @cached_property
+    def opposite(self) -> dict[str, Trial]:
+        """With each of two targets in the place of the other; {} where there are more.
+
+        To a classifier of rows both are alike; to a distance, or outputs on one side of 0, not.
+        """
+        values = np.unique(self.recipe.train[1])
+        if len(values) != 2:
+            return {}
+        train, valid = (
+            rows and (rows[0], (values.sum() - np.asarray(rows[1])).astype(values.dtype))
+            for rows in (self.recipe.train, self.recipe.valid)
+        )
+        return self.tried("opposite", replace(self.recipe, valid=valid), train, {"": Change()})
+
+    @cached_property
     def tail_is_identity(self) -> bool:
         """Whether the outputs are what the last layer gives, with nothing behind it."""
         tail = self.start.sample.tail
@@ -223,9 +238,12 @@ class Exchanges:
         Of rows that are scaled otherwise these are not asked, see `Interventions.trial`.
         """
         valid = None
-        if recipe.valid is not None and recipe.train is self.recipe.train:
+        same_scale = recipe.train is self.recipe.train or recipe.valid is not self.recipe.valid
+        if recipe.valid is not None and same_scale:
             valid = self.scored(recipe, end.network, recipe.valid)
-        return Trial(name, change, self.scored(recipe, end.network, recipe.train), valid, end.losses)
+        return Trial(
+            name, change, self.scored(recipe, end.network, recipe.train), valid, end.losses
+        )
 
     def scored(self, recipe: Recipe, end: tuple[Any, Any], rows: tuple[Any, Any]) -> float:
         """The skill of an edited recipe on some rows."""

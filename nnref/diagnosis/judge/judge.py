@@ -62,6 +62,7 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (trial_checks.beyond_reach, "last"),
     (trial_checks.another_start, "last"),
     (trial_checks.head, "last"),
+    (run_checks.opposite, "last"),
     (trial_checks.activation, "last"),
     (trial_checks.trusted_optimizer, "last"),
     (trial_checks.capacity, "last"),
@@ -298,7 +299,7 @@ def all_trials(signals: Signals) -> list[Trial]:
     """Every further run that was made."""
     of_run = vars(signals.interventions)
     exchanged = vars(signals.exchanges) if "exchanges" in vars(signals) else {}
-    names = ("head", "activation", "batch", "optimizer", "everything", "width")
+    names = ("head", "opposite", "activation", "batch", "optimizer", "everything", "width")
     trials = [of_run.get("trials", {}), *(exchanged.get(name, {}) for name in names)]
     quiet = [of_run["quiet"]] if of_run.get("quiet") else []
     return [*(trial for each in trials for trial in each.values()), *quiet]

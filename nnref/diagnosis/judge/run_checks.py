@@ -325,3 +325,20 @@ def no_signal(signals: Signals) -> Iterator[Finding]:
             f"{max(best, signals.reference):.2f} of the way from a constant to perfect",
             healthy=f"above {bound('signal'):g}",
         )
+
+
+def opposite(signals: Signals) -> Iterator[Finding]:
+    """Two targets that mean the opposite of what the loss takes them for."""
+    cure = signals.cured("opposite") if signals.exchanges.opposite else None
+    if cure is not None:
+        low, high = (f"{value:g}" for value in np.unique(signals.measurements.recipe.train[1]))
+        yield fault(
+            "loss_mismatch",
+            signals.exchanges.start.loss_line,
+            f"with {low} and {high} exchanged in the targets the same training learns: the loss "
+            "takes the one for the other, as a distance of pairs may",
+            f"{cure.skill:.2f} with the targets exchanged",
+            remedy=f"exchange {high} and {low} in the targets, or in the loss",
+            confidence=0.8,
+            proof=signals.proof(cure),
+        )

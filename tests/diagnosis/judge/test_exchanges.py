@@ -85,3 +85,34 @@ def test_a_wider_network_is_tried_where_a_layer_is_narrow(units, narrow):
 def test_nothing_is_exchanged_that_the_work_does_not_allow():
     none = Exchanges(Interventions(Measurements(made(), effort=1e-6)))
     assert none.optimizer == none.everything == {}
+
+
+def pair(params, x):
+    """How far a network maps the two halves of a row apart; it learns which pairs are alike."""
+    ends = [jnp.tanh(x[:, part] @ params["dense0"]["kernel"]) for part in (slice(3), slice(3, 6))]
+    return jnp.sqrt(jnp.sum((ends[0] - ends[1]) ** 2, -1) + 1e-6)
+
+
+def contrastive(far):
+    """The loss of Hadsell et al. 2006, where pairs of this target are to be far apart."""
+
+    def loss(distance, y):
+        apart = jnp.maximum(0, 1 - distance) ** 2
+        return jnp.mean(jnp.where(y == far, apart, distance**2))
+
+    return loss
+
+
+@pytest.mark.parametrize("far", [0.0, 1.0])
+def test_targets_that_mean_the_opposite(far):
+    random = np.random.default_rng(0)
+    alike = (np.arange(200) % 2).astype(np.float32)
+    one, other = random.normal(size=(2, 200, 3))
+    other = np.where(alike[:, None] == 1, one, other) + 0.1 * random.normal(size=(200, 3))
+    asked = recipe(pair, (3, 8), y=alike, loss=contrastive(far), optimizer=optax.adam(0.02))
+    asked = replace(asked, train=(np.concatenate([one, other], 1).astype(np.float32), alike))
+    asked = replace(asked, epochs=40, batch_size=20)
+    tried = exchanges(asked).opposite["opposite"].skill
+    own = Measurements(asked).trained.skill
+    assert (tried > own + 0.5) == (far == 1.0), (tried, own)
+    assert exchanges(made()).opposite == {}  # more than two targets

@@ -19,7 +19,7 @@ CAMEL_ID = re.compile(r"[a-z]I[dD]$")
 UNNAMED = re.compile(r"column \d+|Unnamed: \d+|__index_level_\d+__")
 FEW = 20  # different texts: of so many even a small table may have categories
 WORDS = 6  # of a cell on average, beyond which it is prose
-LOOKED_AT = 2000  # rows in which different numbers are counted, before all are
+LOOKED_AT = 500  # rows in which different numbers are counted, before all are
 
 Kind = Literal["number", "date", "category"]
 Inputs = dict[str, Kind]

@@ -43,8 +43,11 @@ class Encoder:
         """The columns that are read as one kind."""
         return [name for name, each in self.inputs.items() if each == kind]
 
-    def fit(self, table: Table, rows: np.ndarray) -> None:
+    def fit(self, table: Table, rows: np.ndarray) -> np.ndarray:
         """Learn from the training rows what fills gaps, which categories there are, what varies.
+
+        Returns:
+            All rows of the table as inputs, as a call gives them.
 
         Raises:
             UserError: for a number that is missing where none may be.
@@ -79,6 +82,7 @@ class Encoder:
             made = [f"{n}={each}" for n, known in self.known().items() for each in known]
             self.names += made
             self.scaled = np.concatenate([self.scaled, np.zeros(len(made), bool)])
+        return self.encoded(table, numbers)
 
     def known(self) -> dict[str, list[str]]:
         """The categories of each column that have a column of their own, and one for the rest."""
@@ -121,8 +125,11 @@ class Encoder:
 
     def __call__(self, table: Table) -> np.ndarray:
         """Rows as inputs, float64 (rows, columns), before they are scaled; errors of `numbers`."""
-        numbers, names = self.numbers(table), self.number_names()
-        gaps = np.isnan(numbers)
+        return self.encoded(table, self.numbers(table))
+
+    def encoded(self, table: Table, numbers: np.ndarray) -> np.ndarray:
+        """Numbers without gaps, and beside them the categories."""
+        gaps, names = np.isnan(numbers), self.number_names()
         if gaps.any() and self.imputer is None:
             missing = [names[c] for c in np.flatnonzero(gaps.any(axis=0))]
             raise UserError(

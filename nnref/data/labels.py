@@ -101,7 +101,7 @@ def class_name(value: np.generic) -> str:
 
 def refuse_large(name: str, part: str, array: np.ndarray, columns: Sequence[str]) -> None:
     """Raise for numbers that float32 turns into infinity."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or max(array.max(), -array.min()) <= np.finfo(np.float32).max:
         return
     bad = np.abs(array.reshape(len(array), -1)) > np.finfo(np.float32).max
     if bad.any():

@@ -99,11 +99,11 @@ def table_source(where: Path, keys: Keys) -> Source:
 
     def inputs(rows_dealt: Rows) -> Made:
         encoder = Encoder(chosen, keys.fill, keys.dates)
-        encoder.fit(table, rows_dealt["train"])
+        x = encoder.fit(table, rows_dealt["train"])
         told_filled(table, chosen, keys.fill)
         told_doubts(table, keys, chosen, left, rows_dealt)
         uses = told_uses(table, keys, chosen, left, encoder)
-        return Made(encoder(table), tuple(encoder.names), encoder, uses)
+        return Made(x, tuple(encoder.names), encoder, uses)
 
     return Source(target_cells(keys.target, table[keys.target]), rows, inputs, places)
 

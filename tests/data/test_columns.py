@@ -87,4 +87,4 @@ def test_different_cells_are_counted_exactly_where_they_are_few():
     assert unique_in_words(typed(["a", "b", "", "a"])) == "2"
     assert unique_in_words(typed(["1", "2", "", "1", ""])) == "2"
     assert unique_in_words(Column(np.arange(5000) % 3.0)) == "3"
-    assert unique_in_words(Column(np.arange(5000) * 1.0)) == ">2000"
+    assert unique_in_words(Column(np.arange(5000) * 1.0)) == ">500"

@@ -16,6 +16,7 @@ NOTHING = "missing"  # the category of cells that hold nothing
 
 Fill = Literal["median", "mean", "refuse"]
 Dates = Literal["cyclic", "parts", "number"]
+PLAIN = ("inputs", "fill", "dates", "parts", "names")  # fields that JSON holds as they are
 DAY, YEAR = 86_400.0, 365.2425  # seconds, days
 
 
@@ -144,6 +145,45 @@ class Encoder:
         with warnings.catch_warnings():  # of unknown categories: `told` says it with their names
             warnings.simplefilter("ignore", UserWarning)
             return np.column_stack([numbers, self.one_hot.transform(self.texts(table))])
+
+    def to_json(self) -> dict[str, Any]:
+        """All that is known of the training rows, as plain values."""
+        known = {
+            name: getattr(self, name) for name in ("inputs", "fill", "dates", "parts", "names")
+        }
+        if self.imputer is not None:
+            known["filled"] = self.imputer.statistics_.tolist()
+            known["gaps"] = self.imputer.indicator_.features_.tolist()
+        if self.one_hot is not None:
+            rare = self.one_hot.infrequent_categories_
+            known["categories"] = [each.tolist() for each in self.one_hot.categories_]
+            known["rare"] = [[] if each is None else each.tolist() for each in rare]
+        return known | {"scaled": self.scaled.tolist()}
+
+    @classmethod
+    def from_json(cls, known: dict[str, Any]) -> "Encoder":
+        """The encoder of `to_json`: fitted to a few rows that say the same as those of training."""
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import OneHotEncoder
+
+        made = cls(**{name: known[name] for name in PLAIN}, scaled=np.array(known["scaled"], bool))
+        if "filled" in known:
+            rows = np.array([known["filled"]] * 2, np.float64)
+            rows[1, known["gaps"]] = np.nan
+            filler = SimpleImputer(strategy=made.fill, add_indicator=True, keep_empty_features=True)
+            made.imputer = filler.fit(rows)
+        if "categories" in known:
+            columns = [
+                [each for each in every for _ in range(1 if each in rare else 2)]
+                for every, rare in zip(known["categories"], known["rare"], strict=True)
+            ]
+            most = max(map(len, columns))
+            often = [next(each for each in column if column.count(each) > 1) for column in columns]
+            full = [c + [each] * (most - len(c)) for c, each in zip(columns, often, strict=True)]
+            made.one_hot = OneHotEncoder(
+                handle_unknown="infrequent_if_exist", min_frequency=2, sparse_output=False
+            ).fit(np.array(full, object).T)
+        return made
 
     def doubts(self, table: Table) -> list[str]:
         """What is strange about new rows: gaps, and categories that no training row had."""

@@ -19,6 +19,7 @@ from nnref.data.reading import read_table
 from nnref.errors import UserError
 from nnref.logbook.writer import Writer
 from nnref.parts.target_kinds import target_kind
+from nnref.studies.described import keep_columns
 from nnref.training import checkpoint, train
 from nnref.training.setup import Setup
 from nnref.training.task import Functions
@@ -33,9 +34,11 @@ def network_path(page: Path, final: bool = False) -> Path:
 
 
 def keep_networks(
-    seeds: Sequence[int], writers: Mapping[int, Writer], states: train.TrainState
+    seeds: Sequence[int], writers: Mapping[int, Writer], states: train.TrainState, dataset: Dataset
 ) -> None:
     """Write the network of each page beside it, and that of the last epoch where it is another one.
+
+    Of a table, what is known of its columns is written, too.
 
     A page says why its network is not kept, where it is not.
 
@@ -43,7 +46,9 @@ def keep_networks(
         seeds: of the runs, in their order.
         writers: of their pages, by seed.
         states: after training, (runs, ...).
+        dataset: what was trained on.
     """
+    keep_columns(writers, dataset)
     best = jax.device_get(train.networks(states))
     last = jax.device_get(train.networks(states._replace(kept=None)))
     for run, seed in enumerate(seeds):

@@ -20,12 +20,13 @@ from nnref.logbook.verdicts import Record, Verdict, as_html, judge, stacked, wat
 from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
+from nnref.studies.described import kept_columns
 from nnref.studies.kept import Loaded, keep_networks, kept_network
 from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
 from nnref.training.compilation import usual_settings
-from nnref.training.setup import Setup, from_experiment
+from nnref.training.setup import Setup, from_experiment, functions_of
 from nnref.training.task import Task
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
@@ -127,7 +128,7 @@ def run(
         seconds = time.perf_counter() - began
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
         verdict = verdict_of(source, ordered)
-        keep_networks(together, writers if keep else {}, states)
+        keep_networks(together, writers if keep else {}, states, dataset)
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
@@ -429,9 +430,18 @@ def trained(path: str | Path, listener: Listener | None = None, again: bool = Tr
 def load(page: str | Path) -> Loaded:
     """The trained network of a page, to be called with rows.
 
+    Of a table its columns are kept beside the page, so that its file need not be there any more.
+
     Raises:
         UserError: for a page of a run that has not ended, or whose data have changed since.
     """
+    known = page_at(Path(page))
+    if known is not None and known.complete:
+        kept = kept_columns(known.path, known.experiment)
+        functions = kept and functions_of(kept[0], tuple(known.experiment.hyperparameters.items()))
+        network = functions and kept_network(known.path, functions)
+        if kept and network:
+            return Loaded(*kept, *network)
     network = trained(page)
     return Loaded(network.setup, network.dataset, network.params, network.model_state)
 

@@ -261,8 +261,31 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         UserError: for data that cannot be loaded, and parts that do not go together.
     """
     dataset = data_of(experiment)
+    setup, splits = setup_of(experiment, dataset)
+    refuse_contradictions(experiment, dataset)
+    functions = functions_of(setup, tuple(experiment.hyperparameters.items()))
+    stored, encode = dataset.stored, target_kind(experiment.loss.name).encode
+
+    def read(rows: np.ndarray) -> Split:
+        assert stored is not None, "only what is stored is read"
+        x, y = stored.read(rows)
+        return Split(x, encode(y, setup.classes)[0])
+
+    encoded = None if stored is None else stored._replace(read=read)
+    task = Task(functions, **splits, stored=encoded)
+    task.inputs, task.targets = dataset.inputs, dataset.targets
+    return task, setup, dataset
+
+
+def setup_of(experiment: Experiment, dataset: Dataset) -> tuple[Setup, dict[str, Any]]:
+    """The setup of an experiment on some data, and their splits with targets as the loss has them.
+
+    Raises:
+        UserError: for targets that the loss cannot mean.
+    """
     classes, encode = len(dataset.classes), target_kind(experiment.loss.name).encode
-    splits, outputs = {}, 0
+    splits: dict[str, Any] = {}
+    outputs = 0
     for name, (x, y) in dataset.splits.items():
         targets, outputs = encode(y, classes)
         splits[name] = Split(x, targets)
@@ -281,19 +304,7 @@ def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
         target_scaling=as_tuples(dataset.target_scaling),
         weights=dataset.weights,
     )
-    refuse_contradictions(experiment, dataset)
-    functions = functions_of(setup, tuple(experiment.hyperparameters.items()))
-    stored = dataset.stored
-
-    def read(rows: np.ndarray) -> Split:
-        assert stored is not None, "only what is stored is read"
-        x, y = stored.read(rows)
-        return Split(x, encode(y, classes)[0])
-
-    encoded = None if stored is None else stored._replace(read=read)
-    task = Task(functions, **splits, stored=encoded)
-    task.inputs, task.targets = dataset.inputs, dataset.targets
-    return task, setup, dataset
+    return setup, splits
 
 
 @lru_cache(maxsize=64)

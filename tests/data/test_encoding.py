@@ -1,5 +1,7 @@
 """Rows of a table as numbers, held against scikit-learn and by hand."""
 
+import json
+
 import numpy as np
 import pytest
 from written import refused
@@ -101,3 +103,33 @@ def test_parts_that_never_change_are_left_out():
     days = [f"2024-01-{day:02}" for day in (1, 8, 15)]  # Mondays
     made = encoder({"day": typed(days)}, np.arange(3), day="date")
     assert made.names == ["day: days", "day: year sin", "day: year cos"]
+
+
+@pytest.mark.parametrize("fill", ["median", "mean"])
+def test_an_encoder_comes_back_from_plain_values_to_the_bit(fill):
+    sizes = [
+        repr(v) if i % 7 else ""
+        for i, v in enumerate(np.random.default_rng(0).normal(size=150).tolist())
+    ]
+    table = {
+        "size": typed(sizes),
+        "full": typed([str(i / 3) for i in range(150)]),
+        "kind": typed([f"{i % 61}k" for i in range(150)]),
+        "few": typed(["a", "b", ""] * 50),
+        "day": typed([f"2024-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(150)]),
+    }
+    kinds = {
+        "size": "number",
+        "full": "number",
+        "kind": "category",
+        "few": "category",
+        "day": "date",
+    }
+    made = encoder(table, np.arange(0, 150, 2), fill=fill, **kinds)
+    again = Encoder.from_json(json.loads(json.dumps(made.to_json())))
+    assert "kind=others" in made.names
+    new = {**table, "full": typed([""] * 150), "few": typed(["new"] * 150)}
+    for rows in (table, new):
+        np.testing.assert_array_equal(again(rows), made(rows))
+        assert again.doubts(rows) == made.doubts(rows)
+    assert (again.names, again.scaled.tolist()) == (made.names, made.scaled.tolist())

@@ -78,6 +78,43 @@ def test_new_rows_are_read_as_the_training_rows_were(page, tmp_path):
     )
 
 
+def test_the_old_rows_need_not_be_there_any_more(page, tmp_path):
+    path = tmp_path / "new.csv"
+    path.write_text("day,group,sex,size\n2020-02-01,3,male,50\n2020-02-01,3,female,42\n")
+    network = nnref.load(page)
+    before = network.predict(kept.rows_in(path, network.dataset))
+    (tmp_path / "penguins.csv").unlink()
+    network = nnref.load(page)
+    np.testing.assert_array_equal(network.predict(kept.rows_in(path, network.dataset)), before)
+    page.with_suffix(".columns").unlink()
+    assert "there is no file" in refused(nnref.load, page)
+    page.with_suffix(".columns").write_text("{")
+    assert "it is damaged" in refused(nnref.load, page)
+
+
+def test_files_of_before_keep_identity_and_bits(tmp_path, monkeypatch):
+    """Both were written down with the version that knew none of the newer keys."""
+    monkeypatch.chdir(tmp_path)
+    content = {"model": {"name": "mlp", "hidden": [4]}, "loss": "softmax_cross_entropy"}
+    content |= {"optimizer": {"name": "adam", "learning_rate": 0.01}, "batch_size": 8, "epochs": 2}
+    data = {"name": "file", "path": "table.csv", "target": "y"}
+    assert nnref.Experiment(**content, data=data).identity == "5f0cb6924b"
+    data |= {"valid": 0.2, "kind": "classes", "standardized": False, "seed": 3}
+    assert nnref.Experiment(**content, data=data).identity == "4bfc6544f9"
+    old = np.random.default_rng(0)
+    x = old.normal(size=(300, 5)) * [1, 10, 1e3, 1e-3, 1]
+    rows = zip(x.tolist(), old.integers(0, 3, 300).tolist(), strict=True)
+    lines = ["a,b,c,d,e,y", *(",".join(map(repr, [*row, k])) for row, k in rows)]
+    path = csv_file(tmp_path, "\n".join(lines))
+    assert DATA["file"](path=path, target="y").fingerprint == "a3f613316453"
+    keys = {"target": "y", "standardized": False, "valid": 0.3}
+    assert DATA["file"](path=path, **keys).fingerprint == "f786ee219278"
+    images = old.integers(0, 255, (100, 8, 8, 3)).astype(np.uint8)
+    path = npz_file(tmp_path, x=images, y=np.arange(100) % 4)
+    assert DATA["file"](path=path, target="y").fingerprint == "79bb7a0754ba"
+    assert DATA["file"](path=path, **keys).fingerprint == "a41c6fc7571e"
+
+
 def test_what_is_decided_is_told(tmp_path):
     path = penguins(tmp_path)
     assert told_of(path=path, target="mass") == [

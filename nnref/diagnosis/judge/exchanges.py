@@ -93,11 +93,13 @@ class Exchanges:
         values = np.unique(self.recipe.train[1])
         if len(values) != 2:
             return {}
-        train, valid = (
-            rows and (rows[0], (values.sum() - np.asarray(rows[1])).astype(values.dtype))
-            for rows in (self.recipe.train, self.recipe.valid)
-        )
-        return self.tried("opposite", replace(self.recipe, valid=valid), train, {"": Change()})
+
+        def turned(rows: tuple[Any, Any]) -> tuple[Any, Any]:
+            return rows[0], (values.sum() - np.asarray(rows[1])).astype(values.dtype)
+
+        valid = None if self.recipe.valid is None else turned(self.recipe.valid)
+        recipe = replace(self.recipe, valid=valid)
+        return self.tried("opposite", recipe, turned(self.recipe.train), {"": Change()})
 
     @cached_property
     def tail_is_identity(self) -> bool:

@@ -159,10 +159,16 @@ def evaluate(equation: Equation, values: list[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
-def place_of(equation: Equation) -> tuple[str, int, int] | None:
-    """File, line and column of the expression that an equation was traced from, None if unknown."""
+def place_of(equation: Equation) -> tuple[str, int, int, int, int] | None:
+    """File, first line, last line and columns of the expression that an equation was traced from.
+
+    None where it is unknown.
+    """
     frame = source_info_util.user_frame(equation.source_info.traceback)
-    return None if frame is None else (frame.file_name, frame.start_line, frame.start_column)
+    if frame is None:
+        return None
+    columns = frame.start_column, frame.end_column
+    return frame.file_name, frame.start_line, frame.end_line, *columns
 
 
 CALLS = {

@@ -162,6 +162,24 @@ def test_equations_know_the_line_that_made_them():
     assert (__file__, line) in list(internals.frames(sine)), f"source_info.traceback, {SEEN}"
 
 
+def test_equations_of_one_expression_have_one_place():
+    """A row that is spread over a column has the place of their product; a written axis its own."""
+
+    def spread(column, row):
+        return column * row
+
+    def written(column, row):
+        return row[None, :] * column
+
+    changed = f"source_info_util.user_frame, or the lines and columns of what it gives, {SEEN}"
+    for function in (spread, written):
+        named = equations(function, jnp.ones((3, 1)), jnp.ones(3))
+        first, product = (internals.place_of(named[n][0]) for n in ("broadcast_in_dim", "mul"))
+        line = function.__code__.co_firstlineno + 1
+        assert product[:3] == (__file__, line, line), changed
+        assert (first == product) == (function is spread), changed
+
+
 def test_equations_of_a_derivative_are_known():
     plain = equations(jnp.sin, 1.0)["sin"]
     derived = equations(jax.grad(jnp.sin), 1.0)["cos"]

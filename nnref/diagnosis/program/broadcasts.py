@@ -11,6 +11,7 @@ from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
 from nnref.internals import place_of
 
 MEETINGS = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", *COMPARISONS}
+SPREADS = {"broadcast_in_dim", "reshape"}
 
 
 def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
@@ -52,8 +53,9 @@ def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
 def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
     """A number for each row that meets a column of them, and is spread over it without a word.
 
-    Who means it writes the axis: x[:, None] - x[None, :]. Here one side, (n,), became (1, n) in the
-    very expression in which it meets the other, (n, 1).
+    Who means it writes an axis: x[:, None] - x[None, :], or x[:, None] - x. Here one side, (n,),
+    became (1, n) in the very expression in which it meets the other, (n, 1), and that was a column
+    before.
     """
     made = {out: op for op in traced.operations for out in op.outputs}
     for op in traced.operations:
@@ -69,6 +71,7 @@ def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
                 and len(shape) > crossed[1]
                 and shape[crossed[1]] == 1
                 and place_of(spread.equation) == place_of(op.equation) is not None
+                and not is_written(made, op, spread.inputs[0], column)
             ):
                 first, second = shape, traced.shape(spread.inputs[0])
                 yield fault(
@@ -82,6 +85,15 @@ def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
                     confidence=0.9,
                 )
                 return
+
+
+def is_written(made: dict[int, Operation], op: Operation, row: int, column: int) -> bool:
+    """Whether a column was made of the row that it meets, or of another one on the same line."""
+    maker = made.get(column)
+    if maker is None or maker.name not in SPREADS:
+        return False
+    (_, line, *_), (_, other, *_) = (place_of(each.equation) or ("", 0) for each in (maker, op))
+    return line == other or before(made, column) == before(made, row)
 
 
 def axes_of(shape: tuple[int, ...], rows: set[int]) -> tuple[int, int] | None:
@@ -111,7 +123,12 @@ def crosses(
 
 def shape_before(traced: Trace, value: int) -> tuple[int, ...]:
     """The shape of a value before it was spread or given further axes."""
-    makers = {out: op for op in traced.operations for out in op.outputs}
-    while value in makers and makers[value].name in ("broadcast_in_dim", "reshape"):
-        value = makers[value].inputs[0]
-    return traced.shape(value)
+    made = {out: op for op in traced.operations for out in op.outputs}
+    return traced.shape(before(made, value))
+
+
+def before(made: dict[int, Operation], value: int) -> int:
+    """A value before it was spread or given further axes."""
+    while value in made and made[value].name in SPREADS:
+        value = made[value].inputs[0]
+    return value

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from nnref.diagnosis.program.arithmetic import gradients, integers, measured
-from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.recipe import Recipe
 
 HERE = Path(__file__).name
@@ -93,6 +93,24 @@ def test_gradients_are_held_against_slopes(activation, found):
     told = found_by(gradients, started(activation))
     assert [(finding.cause, finding.severity) for finding in told] == found
     assert all(HERE in finding.where for finding in told)
+
+
+def bare(activation, target):
+    """A bare loss of temporal differences; `target` hands on what is held against the values."""
+
+    def loss(params, x):
+        values = (activation(x @ params["w"]) @ params["v"])[:, 0]
+        return jnp.mean((values[:-1] - x[1:, 0] - 0.9 * target(values[1:])) ** 2)
+
+    return LossAtStart(loss, init(jax.random.key(0))[0], X, False)
+
+
+def test_a_target_of_a_bare_loss_is_stopped_on_purpose():
+    """Half of what the loss depends on is held: its gradient is no slope, and is no mistake."""
+    assert found_by(gradients, bare(jnp.tanh, jax.lax.stop_gradient)) == []
+    assert found_by(gradients, bare(jnp.tanh, lambda values: values)) == []
+    (found,) = found_by(gradients, bare(by_hand(lambda z: 1 - z**2), jax.lax.stop_gradient))
+    assert (found.cause, found.severity) == ("wrong_gradient", "fault")
 
 
 def test_a_wrong_derivative_is_told_with_its_line_and_not_that_of_a_librarys():

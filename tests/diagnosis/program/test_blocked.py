@@ -10,7 +10,7 @@ import pytest
 from networks import affine, dense, learns, line_of, recipe
 
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.blocked import blocked
+from nnref.diagnosis.program.blocked import blocked, silent_terms
 
 HERE = Path(__file__).name
 stop = jax.lax.stop_gradient
@@ -158,3 +158,96 @@ def test_a_bare_loss():
     (finding,) = blocked(LossAtStart(loss(signs), params, x, False))
     assert (finding.severity, finding.cause) == ("fault", "gradient_blocked")
     assert list(blocked(LossAtStart(loss(learns), params, x, False))) == []
+
+
+def test_a_stopped_gradient_is_named_and_not_what_stands_beside_it():
+    """A leaky ReLU compares numbers with 0, and lets a gradient pass."""
+
+    def leaky(params, x):
+        hidden = jax.nn.leaky_relu(affine(params["dense0"], x))
+        return affine(params["dense1"], stop(hidden))  # stops
+
+    (finding,) = blocked(AtStart(recipe(leaky)))
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'stops')}")
+    assert "lead through stop_gradient:" in finding.evidence
+
+
+ROWS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+CODES = jax.random.normal(jax.random.key(1), (4, 5))
+
+
+def of_terms(loss):
+    """What is said of a bare loss of a network and a table of codes."""
+    params = dense(jax.random.key(0), 3, 5, 2) | {"codes": CODES}
+    return list(silent_terms(LossAtStart(loss, params, ROWS, False)))
+
+
+def errors(params, x):
+    return jnp.mean((learns(params, x) - x[:, :2]) ** 2)
+
+
+def right(params, x):
+    return jnp.mean((learns(params, x) > 0) == (x[:, :2] > 0))
+
+
+def consistent(params, x, cut):
+    """The term of a world model by which predictions and what is seen become alike."""
+    seen, told = hidden(params, x), jnp.tanh(x @ params["codes"][:3])
+    return errors(params, x) + jnp.mean((stop(told) - cut(seen)) ** 2)  # are alike
+
+
+def penalty_of_steps(params, x):
+    return errors(params, x) + 0.1 * jnp.mean(jnp.sign(learns(params, x)))
+
+
+@pytest.mark.parametrize(
+    ("loss", "by"),
+    [
+        (lambda p, x: consistent(p, x, stop), "stop_gradient"),
+        (lambda p, x: errors(p, x) + (1 - right(p, x)), "gt"),
+        (penalty_of_steps, "sign"),
+    ],
+    ids=["stopped on both sides", "accuracy", "signs"],
+)
+def test_a_term_of_the_loss_without_a_gradient(loss, by):
+    (finding,) = of_terms(loss)
+    assert (finding.severity, finding.cause) == ("fault", "gradient_blocked")
+    assert HERE in finding.where
+    assert f"through {by}:" in finding.evidence
+
+
+def test_the_line_of_a_term_is_the_one_that_cuts():
+    (finding,) = of_terms(lambda p, x: consistent(p, x, stop))
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'are alike')}")
+
+
+def quantized(params, x):
+    """As in a VQ-VAE: the codes move to what is seen, and what is seen to the codes."""
+    seen = hidden(params, x)
+    nearest = jnp.argmin(jnp.sum((seen[:, None] - params["codes"]) ** 2, -1), -1)
+    code = params["codes"][nearest]
+    outputs = affine(params["dense1"], seen + stop(code - seen))
+    fit = jnp.mean((outputs - x[:, :2]) ** 2)
+    return fit + jnp.mean((stop(seen) - code) ** 2) + 0.25 * jnp.mean((seen - stop(code)) ** 2)
+
+
+def of_two_values(params, x):
+    """A value of each row, held against reward and value of the next; beside another error."""
+    values = learns(params, x)[:, 0]
+    wanted = x[:-1, 0] + 0.9 * stop(values[1:])
+    return errors(params, x) + jnp.mean((values[:-1] - wanted) ** 2)
+
+
+def shown(params, x):
+    """The gradient of one loss, and the number of another."""
+    loss = errors(params, x)
+    return loss - stop(loss) + right(params, x)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [quantized, of_two_values, shown, errors, lambda p, x: consistent(p, x, lambda seen: seen)],
+    ids=["a VQ-VAE", "temporal differences", "another number", "one term", "stopped on one side"],
+)
+def test_terms_that_have_a_gradient_or_are_meant_to_have_none(loss):
+    assert of_terms(loss) == []

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from networks import affine, dense, line_of
 
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.births import birth
-from nnref.diagnosis.program.broadcasts import broadcasts
+from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.step import tables
 
 HERE = Path(__file__).name
@@ -30,8 +31,6 @@ def contrastive(params, batch):
 
 
 def started(loss, y):
-    import jax
-
     return LossAtStart(loss, dense(jax.random.key(0), 3, 1)["dense0"], (X, y), False)
 
 
@@ -47,6 +46,60 @@ def test_targets_along_another_axis(y):
 @pytest.mark.parametrize(("loss", "y"), [(loss_of, Y), (contrastive, Y), (contrastive, Y > 0)])
 def test_rows_beside_their_targets_and_pairs_of_rows(loss, y):
     assert list(broadcasts(started(loss, y))) == []
+
+
+def weighed(weights):
+    """Squared errors of columns, each times its weight; `weights` of the column of all weights."""
+
+    def loss(params, batch):
+        x, y = batch
+        outputs = affine(params, x)
+        errors = (outputs - y) ** 2
+        return jnp.mean(errors * weights(jax.nn.sigmoid(outputs)))  # the weights
+
+    return started(loss, Y)
+
+
+def test_weights_without_the_axis_of_the_errors_that_they_belong_to():
+    """Both sides come of the network, so no data are held against the output of another row."""
+    (finding,) = broadcasts(weighed(lambda weights: weights[:, 0]))
+    assert (finding.severity, finding.cause) == ("fault", "loss_broadcast")
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'the weights')}")
+    assert "(30, 1) and (30,) meet in mul and give (30, 30)" in finding.evidence
+
+
+def pairs(difference):
+    """A loss of all pairs of rows, whose outputs are one number each."""
+
+    def loss(params, batch):
+        x, y = batch
+        return jnp.mean((difference(affine(params, x)[:, 0]) - difference(y[:, 0])) ** 2)
+
+    return started(loss, Y)
+
+
+def by_name(a):
+    column = a.reshape(-1, 1)
+    return column - a
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        weighed(lambda weights: weights),
+        weighed(lambda weights: weights.T),
+        weighed(lambda weights: weights[:, 0][None]),
+        pairs(lambda a: a[:, None] - a[None, :]),
+        pairs(lambda a: a[None, :] - a[:, None]),
+        pairs(lambda a: a[:, None] - a),
+        pairs(lambda a: a - a[:, None]),
+        pairs(by_name),
+        pairs(lambda a: a[:, None] * jnp.tanh(a)),
+        pairs(lambda a: jnp.outer(a, jnp.tanh(a))),
+    ],
+)
+def test_weights_of_one_shape_and_pairs_of_rows_that_are_written(start):
+    assert list(promotions(start.training, {30})) == []
 
 
 @pytest.mark.parametrize(("words", "causes"), [(9, ["inputs_ignored"]), (5, [])])

@@ -185,7 +185,11 @@ def by_polars(path: Path) -> Table:
             if packed is not None:
                 packed.seek(0)
             source: Any = packed or path
-            how = {"separator": separator, "new_columns": names, "infer_schema_length": 1000}
+            how: dict[str, Any] = {
+                "separator": separator,
+                "new_columns": names,
+                "infer_schema_length": 1000,
+            }
             try:
                 frame = polars.read_csv(source, **how)
             except polars.exceptions.ComputeError:  # a cell further down is no number

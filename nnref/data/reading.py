@@ -195,7 +195,8 @@ def by_polars(path: Path) -> Table:
             except polars.exceptions.ComputeError:  # a cell further down is no number
                 if packed is not None:
                     packed.seek(0)
-                frame = polars.read_csv(source, **how | {"infer_schema_length": 0})
+                how["infer_schema_length"] = 0
+                frame = polars.read_csv(source, **how)
     except (UnicodeDecodeError, csv.Error, polars.exceptions.PolarsError):
         return by_csv(path)  # which says what is wrong, and where
     # Of a row that is too short polars makes one with gaps at its end, and quotes may be unequal.

@@ -1,12 +1,15 @@
 """What the documents name is there."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import nnref
+from nnref.data import DATA
+from nnref.experiment.schema import schema_arguments
 
 ROOT = Path(__file__).parents[1]
 WALK = (ROOT / "docs" / "xor_small.md").read_text(encoding="utf-8")
@@ -113,3 +116,12 @@ def test_every_page_leads_to_files_that_are_there():
         if not (page.parent / target).exists()
     ]
     assert linked == []
+
+
+def test_what_the_page_about_tables_writes_is_an_experiment():
+    page = (ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    whole, *parts = map(json.loads, re.findall(r"^```json\n(.*?)^```", page, re.M | re.S))
+    for data in (whole["data"], *parts):
+        assert nnref.Experiment(**whole | {"data": data}).data.name == "file"
+    known = {parameter.name for parameter in schema_arguments(DATA["file"])}
+    assert set(re.findall(r'`"(\w+)": ', page)) <= known

@@ -160,8 +160,8 @@ def refuse_mixed(name: str, column: Column) -> None:
         row = int(np.flatnonzero(column.cells == words[0])[0]) + 1
         raise UserError(
             f'data: "{name}" holds {rows - bad} numbers and {bad} cells that are none, the first '
-            f'in row {row}: "{words[0]}"; correct them in the file, or write "drop": ["{name}"] '
-            f'or "categories": ["{name}"]'
+            f'in row {row}: "{words[0]}"; correct them in the file, or write '
+            f'"missing": ["{words[0]}"], "drop": ["{name}"] or "categories": ["{name}"]'
         )
 
 

@@ -16,7 +16,14 @@ NOTHING = "missing"  # the category of cells that hold nothing
 
 Fill = Literal["median", "mean", "refuse"]
 Dates = Literal["cyclic", "parts", "number"]
-PLAIN = ("inputs", "fill", "dates", "parts", "names")  # fields that JSON holds as they are
+PLAIN = (
+    "inputs",
+    "fill",
+    "dates",
+    "missing",
+    "parts",
+    "names",
+)  # JSON holds them as they are
 DAY, YEAR = 86_400.0, 365.2425  # seconds, days
 
 
@@ -29,11 +36,13 @@ class Encoder:
         fill: what stands for a number that is missing; "refuse" for nothing.
         dates: how a date is told: as days and its places in the year, the week and the day, each
             by sine and cosine; as days and year, month, ...; or as days alone.
+        missing: the words that stand for a cell that holds nothing, beside the usual ones.
     """
 
     inputs: Inputs
     fill: Fill
     dates: Dates
+    missing: tuple[str, ...] = ()
     parts: dict[str, list[str]] = field(default_factory=dict)  # of each date, those that vary
     imputer: Any = None  # of scikit-learn
     one_hot: Any = None
@@ -148,9 +157,7 @@ class Encoder:
 
     def to_json(self) -> dict[str, Any]:
         """All that is known of the training rows, as plain values."""
-        known = {
-            name: getattr(self, name) for name in ("inputs", "fill", "dates", "parts", "names")
-        }
+        known = {name: getattr(self, name) for name in PLAIN}
         if self.imputer is not None:
             known["filled"] = self.imputer.statistics_.tolist()
             known["gaps"] = self.imputer.indicator_.features_.tolist()

@@ -51,6 +51,7 @@ def file(
     categories: tuple[str, ...] = (),
     dates: Dates = "cyclic",
     fill: Fill = "median",
+    missing: tuple[str, ...] = (),
     standardized_targets: bool | None = None,
     split: Way = "random",
     by: str = "",
@@ -81,6 +82,7 @@ def file(
         dates: what a date becomes: days and its place in year, week and day as sine and cosine
             ("cyclic"); days, year, month, weekday, day and hour ("parts"); or days ("number").
         fill: what stands for a missing number, of the training rows: "median", "mean", or "refuse".
+        missing: words or numbers that stand for a missing cell, like "-999", beside the usual ones.
         standardized_targets: likewise shift and scale targets; predictions and metrics keep their
             unit. null for yes where inputs are, and the loss is of distances, like squared_error.
         split: "random", by "time" or by "group" of the column `by`, or as "given" in it.

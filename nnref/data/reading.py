@@ -80,8 +80,12 @@ class Column(NamedTuple):
 Table = dict[str, Column]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, missing: Sequence[str] = ()) -> Table:
     """The columns of a table by name, without rows that hold nothing.
+
+    Args:
+        path: the file.
+        missing: further words, or numbers, that stand for a cell that holds nothing.
 
     Raises:
         UserError: for a file that is no table with a header line.
@@ -90,6 +94,8 @@ def read_table(path: Path) -> Table:
         table = columnar(path)
     else:
         table = by_polars(path) if has_polars() else by_csv(path)
+    if missing:
+        table = {name: without(column, missing) for name, column in table.items()}
     full = np.ones(len(next(iter(table.values())).cells), bool)
     blank = ~full
     for number, column in enumerate(table.values()):
@@ -103,6 +109,17 @@ def read_table(path: Path) -> Table:
     if not len(next(iter(table.values())).cells):
         raise UserError(f"data.path: {path} has no rows below its header line")
     return table
+
+
+def without(column: Column, words: Sequence[str]) -> Column:
+    """A column whose cells with one of these words hold nothing."""
+    if column.kind == "number":
+        numbers = as_numbers([word for word in words if as_numbers([word], "")], "")
+        found = np.isin(column.cells, list(numbers[0].values()) if numbers else [])
+        return column._replace(cells=np.where(found, np.nan, column.cells))
+    if column.kind == "text":
+        return typed([None if cell in words else cell for cell in column.cells])
+    return column
 
 
 def has_polars() -> bool:

@@ -32,12 +32,13 @@ class Keys(NamedTuple):
     categories: tuple[str, ...] = ()
     dates: Dates = "cyclic"
     fill: Fill = "median"
+    missing: tuple[str, ...] = ()
     split: Way = "random"
     by: str = ""
     balance: bool = False
 
 
-OF_TABLES = ("inputs", "drop", "categories", "dates", "fill", "split", "by")
+OF_TABLES = ("inputs", "drop", "categories", "dates", "fill", "missing", "split", "by")
 """The keys that an archive of arrays has no use for."""
 
 
@@ -72,7 +73,7 @@ def table_source(where: Path, keys: Keys) -> Source:
     Raises:
         UserError: for a target or a column that is not there, and what cannot be learned from.
     """
-    table = read_table(where)
+    table = read_table(where, keys.missing)
     if keys.target not in table:
         names = list(table)
         raise UserError(
@@ -98,7 +99,7 @@ def table_source(where: Path, keys: Keys) -> Source:
     rows = dealt(keys.split, keys.by, table[keys.by], **shares) if keys.by else None
 
     def inputs(rows_dealt: Rows) -> Made:
-        encoder = Encoder(chosen, keys.fill, keys.dates)
+        encoder = Encoder(chosen, keys.fill, keys.dates, keys.missing)
         x = encoder.fit(table, rows_dealt["train"])
         told_filled(table, chosen, keys.fill)
         told_doubts(table, keys, chosen, left, rows_dealt)

@@ -223,8 +223,8 @@ def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
     if dataset.inputs is not None:
         names = ", ".join(dataset.inputs.names)
         raise UserError(f"{path}: the inputs are several arrays; give a .npz with {names}")
-    table = read_table(path)
     encoder = dataset.encoder
+    table = read_table(path, () if encoder is None else encoder.missing)
     wanted = list(dataset.columns or table) if encoder is None else list(encoder.inputs)
     absent = [name for name in wanted if name not in table]
     if absent:

@@ -39,6 +39,12 @@ def test_gaps_and_categories_are_those_of_the_training_rows_alone():
     assert encoder(fill="mean")(TABLE)[2, 0] == pytest.approx(7 / 3)
 
 
+def test_a_gap_that_no_training_row_has_makes_no_column():
+    made = encoder(rows=np.array([0, 1, 3]), size="number")
+    assert made.names == ["size"]
+    np.testing.assert_array_equal(made(TABLE)[:, 0], [1, 2, 2, 4, 100])
+
+
 def test_gaps_are_refused_where_nothing_may_stand_in_them():
     told = refused(encoder, fill="refuse")
     assert told == (

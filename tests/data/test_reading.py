@@ -4,6 +4,7 @@ import gzip
 import os
 from datetime import datetime
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,16 @@ def test_cells_are_numbers_or_dates_or_text(cells, values, spelling):
 def test_a_comma_is_decimal_where_it_separates_no_cells():
     assert listed(reading.typed(["1,234", "5,678"], ";")) == [1.234, 5.678]
     assert listed(reading.typed(["1,234", "5,678"], ",")) == [1234, 5678]
+
+
+def test_further_words_for_nothing(tmp_path):
+    path = csv_file(tmp_path, "a,b,c\n1,-999,x\nnil,5,nil\n3,-999.0,y\n")
+    table = reading.read_table(Path(path), ("nil", "-999"))
+    assert [listed(column) for column in table.values()] == [
+        [1, None, 3],
+        [None, 5, None],
+        ["x", None, "y"],
+    ]
 
 
 SAME = {"a": [1.5, 2.25], "b": ["x", "y"]}
@@ -178,8 +189,6 @@ def test_both_readers_give_the_same_bits(tmp_path):
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(50, 3)) * 10.0 ** rng.integers(-9, 9, size=(50, 3))
     text = "a,b,c\n" + "".join(",".join(map(repr, row)) + "\n" for row in rows.tolist())
-    from pathlib import Path
-
     table = reading.by_csv(Path(csv_file(tmp_path, text)))
     np.testing.assert_array_equal(np.stack([c.cells for c in table.values()], 1), rows)
     if "polars" in READERS:

@@ -245,17 +245,18 @@ def value_blocks(net: Trained, answers: inspection.Answers, asked: str) -> list[
     predicted = inspection.predictions(net, answers)
     if predicted is None:
         return [Words(f"The targets of {net.experiment.loss.name} are no values to be met.")]
-    residuals = (predicted - answers.targets).ravel()
+    wanted, predicted = (inspection.in_unit(net, part) for part in (answers.targets, predicted))
+    residuals = (predicted - wanted).ravel()
     deviation = float(np.sqrt(np.mean(np.square(residuals))))
-    spread = float(np.std(answers.targets))
+    spread = float(np.std(wanted))
     summary = (
         f"Over {asked} the answers are off by {deviation:.4g} (root of the mean square), on "
         f"average by {np.mean(residuals):+.4g}; the targets themselves vary by {spread:.4g}."
     )
     alt = f"answers and residuals: {summary}"
-    panels = residual_panels(answers.targets, predicted, alt)
+    panels = residual_panels(wanted, predicted, alt)
     rows = np.argsort(-np.abs(residuals))[:8]
-    targets, values = answers.targets.ravel(), predicted.ravel()
+    targets, values = wanted.ravel(), predicted.ravel()
     worst = []
     for r in rows.tolist():
         figures = [figure(float(column[r])) for column in (targets, values, residuals)]

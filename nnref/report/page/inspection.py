@@ -206,6 +206,14 @@ def predictions(trained: Trained, answers: Answers) -> np.ndarray | None:
     return values
 
 
+def in_unit(trained: Trained, values: np.ndarray) -> np.ndarray:
+    """Values in the unit that the targets had before they were scaled, (rows, ...)."""
+    if trained.dataset.target_scaling is None:
+        return values
+    mean, deviation = trained.dataset.target_scaling
+    return values * deviation + mean
+
+
 def as_images(trained: Trained, mistakes: Sequence[Mistake]) -> list[np.ndarray] | None:
     """Examples as images, (rows, columns) or (rows, columns, 3) of 0 to 255; None for others.
 

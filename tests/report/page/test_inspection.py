@@ -86,3 +86,12 @@ def test_a_language_model_shows_what_it_writes(tmp_path):
     kernels = inspection.kernels(net.params, outputs)
     assert kernels["layers.0"].size == 3 * 12 + 4 * 12, "both kernels of the cell"
     assert set(kernels) == {"embedding", "layers.0", "head"}
+
+
+def test_values_are_shown_in_the_unit_of_the_targets():
+    from types import SimpleNamespace
+
+    values = np.array([[1.0], [-1.0]])
+    for scaling, told in ((None, [1, -1]), ((np.array([5.0]), np.array([2.0])), [7, 3])):
+        net = SimpleNamespace(dataset=SimpleNamespace(target_scaling=scaling))
+        assert inspection.in_unit(net, values).ravel().tolist() == told

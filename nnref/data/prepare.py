@@ -261,6 +261,7 @@ def row_hashes(x: np.ndarray) -> np.ndarray:
     Different rows share one by chance alone, which for random odd r is about one in 2^63.
     """
     rows = np.ascontiguousarray(x.reshape(len(x), -1))
+    rows = rows.view(np.uint8) if rows.dtype == bool else rows
     word = np.uint32 if rows.itemsize % 4 == 0 else np.uint8
     width = rows[:1].nbytes // np.dtype(word).itemsize
     factors = np.random.default_rng(0).integers(0, 2**63, width, np.uint64) | np.uint64(1)

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nnref.data import Dataset, DataWarning, Split
-from nnref.data.prepare import split_rows, standardize, stratified
+from nnref.data.prepare import row_hashes, split_rows, standardize, stratified
 from nnref.errors import UserError
 
 rng = np.random.default_rng(0)
@@ -313,3 +313,17 @@ def test_the_fingerprint_knows_shape_dtype_and_split():
         Dataset(Split(x, y[::-1]), classes=AB),
     ]
     assert len({each.fingerprint for each in prints}) == len(prints)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.float16, np.float32, np.float64])
+def test_equal_rows_and_only_they_have_the_same_hash(dtype):
+    x = np.random.default_rng(0).integers(0, 2, (400, 3, 3)).astype(dtype)
+    hashes = row_hashes(x)
+    assert len(np.unique(hashes)) == len(np.unique(x.reshape(400, 9), axis=0))
+    _, first = np.unique(hashes, return_inverse=True)
+    _, second = np.unique(x.reshape(400, 9), axis=0, return_inverse=True)
+    assert (
+        len(set(zip(first.tolist(), second.reshape(-1).tolist(), strict=True))) == first.max() + 1
+    )
+    if x.dtype.kind == "f":
+        np.testing.assert_array_equal(row_hashes(-x * 0), row_hashes(x * 0))

@@ -136,6 +136,11 @@ def test_what_is_decided_is_told(tmp_path):
         ("group", "number", 0, "input"),
         ("mass", "number", 0, "target"),
     ]
+    places = np.concatenate(list(made.places.values()))
+    assert sorted(places) == [row for row in range(1, 121) if row != 4]
+    mean, deviation = made.target_scaling
+    first = made.train.y[0] * deviation + mean
+    assert first == pytest.approx(round(MASS[made.places["train"][0] - 1]), rel=1e-5)
     assert made.notes[0].startswith("mass: values; the loss counts deviations of ")
     assert made.notes[1] == "rows: train 83, valid 18, test 18, at random"
 

@@ -58,6 +58,7 @@ class Recipe:
     rows: int | None = None
     inputs: Layout | None = None
     targets: Layout | None = None
+    replayed: bool = False
     setup: Callable[[Mapping[str, Any]], tuple[Functions, Any]] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 

@@ -34,6 +34,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.25,
         "of skill, that one change brings a run that learned a part: a quarter of all there is",
     ),
+    "stands still": Threshold(
+        0.1, "of its first value, or of what is missing to 1, by which an evaluation must move"
+    ),
     "alike steps": Threshold(
         0.5,
         "of what two neighbouring outputs see, counted from their own step; one of a stride "

@@ -256,3 +256,27 @@ def spread(leaf: Any, copies: int = 0) -> float | None:
         return None
     size = float(np.abs(parts).max(initial=0))
     return float(np.abs(parts - parts[:1]).max(initial=0)) / max(size, 1e-30)
+
+
+def returned(loop: Course) -> Iterator[Finding]:
+    """Parameters that have moved, and are then what they were some turns before."""
+    weights = [path for path in loop.of("parameter") if loop.moves[path].any()]
+    seen: dict[bytes, int] = {}
+    for number, state in enumerate(loop.states):
+        key = b"".join(np.asarray(state[path]).tobytes() for path in weights)
+        before = seen.get(key, number)
+        seen[key] = number
+        if weights and before < number - 1:
+            yield fault(
+                "state_not_carried",
+                f"{listed(weights)}; {loop.line_of(weights[0])}",
+                f"after step {number} all parameters are what they were after step {before}: what "
+                "was learned between is thrown away, as where a copy that never follows, or a "
+                "checkpoint, is loaded over them",
+                f"equal to the last bit after {number - before} steps",
+                healthy="parameters that no step has had before",
+                remedy="update the copy at every step before it is put back: ema = decay * ema + "
+                "(1 - decay) * params",
+                confidence=0.95,
+            )
+            return

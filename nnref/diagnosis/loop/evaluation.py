@@ -9,7 +9,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.program import line_of_function
 from nnref.diagnosis.loop.running import Loop, Theirs
-from nnref.diagnosis.loop.stepping import copied, is_array, numbers, on_host, parted
+from nnref.diagnosis.loop.stepping import Parted, copied, is_array, numbers, on_host, parted
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
@@ -72,6 +72,17 @@ class Evaluation:
             )
         except Exception:  # float(...) in an evaluation, say
             self.trace = None
+
+    def of(self, state: Parted) -> list[Any]:
+        """The numbers of the evaluation of another state.
+
+        Raises:
+            Theirs: what the user's function raises.
+        """
+        try:
+            return numeric(self.function(state.rebuild(copied(state.arrays))))
+        except Exception as error:
+            raise Theirs(error) from error
 
     @property
     def differs(self) -> bool:
@@ -164,9 +175,38 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
             confidence=0.5,
         )
     yield from unused_statistics(loop, seen)
+    yield from stands_still(loop, seen)
     if traced is not None:
         yield from other_weights(loop, seen, traced)
         yield from other_inputs(loop, seen, traced)
+
+
+def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
+    """An evaluation that stays what it was before training, while the loss falls to a part."""
+    loss, numbers = loop.loss(), jax.tree.leaves(seen.first)
+    if loss is None or len(numbers) != 1 or np.size(numbers[0]) != 1:
+        return
+    losses = np.concatenate([loss, loop.further.losses])
+    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    if not 0 < last < bound("falls here") * first:
+        return
+    ends = (loop.start, loop.further.state)
+    before, after = (float(np.ravel(seen.of(state)[0])[0]) for state in ends)
+    scale = min(before, 1 - before) if 0 <= before <= 1 else abs(before)
+    one, other = (float(np.ravel(each)[0]) for each in (seen.first[0], seen.second[0]))
+    if abs(after - before) < max(bound("stands still") * scale, 3 * abs(one - other)):
+        yield fault(
+            "metric_mismatch",
+            seen.line,
+            f"the evaluation gives {before:.4g} before the first step and {after:.4g} after "
+            f"{len(losses)} steps, in which the loss fell from {first:.3g} to {last:.3g}: what it "
+            "measures is not what is learned",
+            f"{after:.4g}",
+            healthy="better than before",
+            remedy="predictions in the unit of the targets (the inverse of their scaling); rows "
+            "and labels in one order, nothing shuffled between; inputs prepared as in training",
+            confidence=0.7,
+        )
 
 
 def other_weights(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:

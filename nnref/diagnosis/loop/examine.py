@@ -42,6 +42,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "keys of a batch": of_the_loss.one_key_for_all,
     "one change of inputs and targets": of_the_loss.changed_apart,
     "shapes that meet": of_the_loss.shapes,
+    "parameters that come back": carried.returned,
     "dtypes": carried.dtypes,
     "devices against each other": carried.devices,
     "updates against the gradient": movement.ascent,

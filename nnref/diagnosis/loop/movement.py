@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.batches import each_update
 from nnref.diagnosis.loop.course import Course
 from nnref.diagnosis.loop.program import cosine
 from nnref.diagnosis.loop.running import Loop, Theirs
@@ -18,6 +19,7 @@ from nnref.diagnosis.run.step_faults import climbing, first_nonfinite
 from nnref.diagnosis.thresholds import bound
 
 REPEATS = 20  # steps on one batch
+FADED = 4  # times the longest stand before, for which nothing has moved at the end
 SEVERAL = 8  # numbers of which no two leaves have the signs in common by chance
 UPWARD = ("reward", "return", "elbo", "likelihood", "objective", "score", "gain", "accuracy")
 
@@ -80,7 +82,7 @@ def ascent(loop: Loop) -> Iterator[Finding]:
             gradients = program.gradients(call)
         except Exception:  # a start whose leaves are not those of later steps
             continue
-        gradient = gradients[program.candidates.index(found[0])]
+        gradient = gradients.pop(program.candidates.index(found[0]))
         change = {
             p: np.asarray(call.after.arrays[p], float) - np.asarray(call.before.arrays[p], float)
             for p in moved
@@ -92,6 +94,9 @@ def ascent(loop: Loop) -> Iterator[Finding]:
             if np.any(change[p]) and np.any(gradient[p])
         }
         up = [p for p, angle in angles.items() if angle > bound("climbs")]
+        # What descends a loss of its own, as a generator beside its judge, may climb this one.
+        own = [other for other in gradients for p in up if np.any(other.get(p, 0))]
+        up = [p for p in up if all(cosine({p: change[p]}, g) > -bound("climbs") for g in own)]
         down = [p for p, angle in angles.items() if angle < -bound("climbs")]
         if not up or warm(loop):
             continue
@@ -234,11 +239,16 @@ def summed(loop: Loop) -> Iterator[Finding]:
 def fading(loop: Loop) -> Iterator[Finding]:
     """Updates that become 0 long before the steps are over, as of a schedule that runs too fast."""
     length = loop.moved()
+    if each_update(loop) > 1:  # then the batches of so few turns make only some updates
+        length = np.concatenate([length, loop.further.lengths])
     if not length.any():
         return
     moving = np.flatnonzero(length > bound("faded") * np.nanmax(length))
     last = int(moving[-1]) + 1 if len(moving) else 0
-    if np.isfinite(length).all() and 1 < last <= len(length) / 2 and not steady(loop):
+    rest = len(length) - last
+    stand = int(np.max(np.diff(moving, prepend=-1), initial=REPEATS // FADED))
+    ended = last <= len(length) / 2 or rest > FADED * stand
+    if np.isfinite(length).all() and last > 1 and ended and not steady(loop):
         yield fault(
             "learning_rate_too_low",
             loop.line(),
@@ -276,6 +286,12 @@ def sizes(loop: Loop) -> Iterator[Finding]:
             return
 
 
+def warming(length: np.ndarray) -> bool:
+    """Whether steps become longer all the time, as those of a schedule at its beginning."""
+    first, second = (float(np.median(part)) for part in np.array_split(length, 2))
+    return second > 2 * first
+
+
 def too_short(loop: Loop) -> Iterator[Finding]:
     """Steps that are a millionth of the weights, while the loss stands."""
     length, loss = loop.moved(), loop.loss()
@@ -285,7 +301,7 @@ def too_short(loop: Loop) -> Iterator[Finding]:
     parts = np.array_split(loss, 5)
     fallen = float(np.median(parts[0]) - np.median(parts[-1]))
     if ratio < bound("slow step") and fallen < bound("fallen") * abs(float(np.median(parts[0]))):
-        tiny = ratio < bound("slow step") * bound("slow step")
+        tiny = ratio < bound("slow step") / 100 and not warming(length)
         yield (fault if tiny and len(loss) >= REPEATS else note)(
             "learning_rate_too_low",
             loop.line(),

@@ -97,8 +97,12 @@ def noise(loop: Loop) -> Iterator[Finding]:
         weights = [program.new[p] for p in loop.of("parameter") if p in program.new]
         results = [found[0]] if found else weights
         fresh = traced.reached([*program.key, *changing(loop, program)])
-        stale = [op for op in draws(traced, results) if not fresh & set(op.inputs)]
-        stale = grows(loop, place, program, stale)
+        drawn = draws(traced, results)
+        handed = loop.steps[place].way.keyed
+        unread = handed and traced.needed(results).isdisjoint(program.key)
+        stale = [op for op in drawn if not fresh & set(op.inputs)]
+        # Where a key is handed in and not used, also what is the same for all rows was to change.
+        stale = stale if unread else grows(loop, place, program, stale)
         if not stale:
             continue
         seeds = traced.needed(v for op in stale for v in op.inputs)

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.loop.movement import weight
+from nnref.diagnosis.loop.movement import warming, weight
+from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import parted
 from nnref.diagnosis.thresholds import bound
@@ -24,6 +25,8 @@ def losses(loop: Loop) -> np.ndarray | None:
     program = loop.programs[0]
     found = program and program.loss_of(loop)
     if len(loop.steps) > 1 or not program or not found:
+        return None
+    if several_losses(loop, program, found[1]):
         return None
     traced, loss = program.trace, found[0]
     arrays = loop.calls[0][0].before.arrays
@@ -51,6 +54,21 @@ def losses(loop: Loop) -> np.ndarray | None:
         weights, rest, moments, first = step(weights, rest, moments, batch, call.key)
         found_losses.append(float(first))
     return np.array(found_losses)
+
+
+def several_losses(loop: Loop, program: Program, slopes: dict[str, np.ndarray]) -> bool:
+    """Whether some parameters climb this loss and descend another one, as in a game of two."""
+    before, after = program.call.before.arrays, program.call.after.arrays
+    moves = {
+        p: np.asarray(after[p], float) - np.asarray(before[p], float) for p in loop.of("parameter")
+    }
+    others = program.gradients(program.call)
+    return any(
+        cosine({path: move}, slopes) > -bound("climbs")
+        and cosine({path: move}, g) < -bound("climbs")
+        for path, move in moves.items()
+        for g in others
+    )
 
 
 def against_reference(loop: Loop) -> Iterator[Finding]:
@@ -82,7 +100,7 @@ def against_reference(loop: Loop) -> Iterator[Finding]:
         return
     ratio = float(np.median(loop.moved())) / max(weight(loop, loop.states[-1]), 1e-30)
     small = ratio < bound("slow step")
-    yield (note if small else fault)(
+    yield (note if small and warming(loop.moved()) else fault)(
         "learning_rate_too_low" if small else "wrong_gradient",
         f"the loop; {loop.line()}",
         f"over {len(ours)} steps of these batches the loss goes from {begun:.3g} to {ended:.3g}; "
@@ -90,7 +108,7 @@ def against_reference(loop: Loop) -> Iterator[Finding]:
         "the loop, not the network",
         f"{ended:.3g} against {end:.3g}",
         healthy="a loss that falls as in a plain loop",
-        remedy="a larger learning rate"
+        remedy="a larger learning rate; a clip of gradients behind their unscaling, not before it"
         if small
         else "gradients of the loss that is returned, optax.adam(1e-3), and nothing between",
         confidence=0.6,

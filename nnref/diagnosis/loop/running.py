@@ -1,6 +1,7 @@
 """A loop as it runs: some steps on copies of the state, and what each call was given and gave."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ from nnref.diagnosis.program.tracing import name_of
 from nnref.errors import UserError
 
 KEPT = 2**28  # bytes of states that are kept: with a large one fewer steps are made
+FURTHER = 200  # turns that are made beyond those that were looked at
+BYTES = 2**28  # of batches, that these take at most
 FEWEST = 6  # steps that are made of any state
 
 
@@ -72,6 +75,14 @@ def batches_of(batches: Any, count: int) -> list[Any]:
     return taken
 
 
+class Further(NamedTuple):
+    """The state after further turns, the length of all parameters' move in each, and the losses."""
+
+    state: Parted
+    lengths: np.ndarray
+    losses: np.ndarray
+
+
 class Loop(Course):
     """A user's loop: its steps in turn, the calls that were made of them, and their programs."""
 
@@ -92,6 +103,7 @@ class Loop(Course):
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
         self.batches = batches_of(batches, self.count)
         self.drawn = batches if is_drawn(batches) else None
+        self.later: dict[int, Any] = {}  # batches that were drawn beyond those
         first = self.batches[0] if self.batches else ()
         self.steps = [Step(step, state, first, batches is not None) for step in steps]
         self.measures: dict[str, Any] = {}  # what questions have measured, for the answer
@@ -100,7 +112,9 @@ class Loop(Course):
     def batch(self, number: int) -> Any:
         """The batch of a step; beyond those that were looked at it is drawn, or they come again."""
         if self.drawn is not None and number >= len(self.batches):
-            return self.drawn(number)
+            if number not in self.later:
+                self.later[number] = self.drawn(number)
+            return self.later[number]
         return self.batches[number % len(self.batches)] if self.batches else ()
 
     def run(self) -> None:
@@ -161,6 +175,24 @@ class Loop(Course):
         kept = Parted({**state.arrays, **outcome.state.arrays}, outcome.state.rebuild)
         return Call(state, kept, batch, key, metrics, outcome.missing, outcome.comes_back)
 
+    @cached_property
+    def further(self) -> Further:
+        """More turns: where they lead, how far each moves the parameters, and the losses."""
+        state, lengths, losses = self.calls[-1][-1].after, [], []
+        name, weights = self.loss_name(), self.of("parameter")
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.batch(0)) if is_array(leaf))
+        for number in range(self.count, self.count + min(FURTHER, BYTES // max(size, 1))):
+            before = state.arrays
+            for place, step in enumerate(self.steps):
+                key = jax.random.fold_in(self.key, number * len(self.steps) + place)
+                call = self.call(step, state, self.batch(number), key)
+                state = call.after
+                if name is not None and not place:
+                    losses.append(call.metrics.get(name, np.nan))
+            moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in weights]
+            lengths.append(float(np.linalg.norm(np.concatenate(moves))) if moves else 0.0)
+        return Further(state, np.array(lengths), np.array(losses))
+
     def again(self, place: int, number: int = 0, batch: Any = None) -> Call:
         """A call that was made, made again, or the same with another batch."""
         made = self.calls[place][number]
@@ -189,15 +221,20 @@ class Loop(Course):
                     return operation.where
         return self.line(place)
 
-    def loss(self, place: int = 0) -> np.ndarray | None:
-        """The loss of each call of a step as its metrics tell it, None where they do not."""
+    def loss_name(self, place: int = 0) -> str | None:
+        """What the loss of a step is called among its metrics, None where none is known."""
         program = self.programs[place]
         names = list(self.calls[place][0].metrics)
         name = program.loss_name(self) if program else None
         if name is None:
             named = [n for n in names if "loss" in n.lower()]
             name = named[0] if named else names[0] if len(names) == 1 else None
-        if name is None or name not in names:
+        return name if name in names else None
+
+    def loss(self, place: int = 0) -> np.ndarray | None:
+        """The loss of each call of a step as its metrics tell it, None where they do not."""
+        name = self.loss_name(place)
+        if name is None:
             return None
         return np.array([call.metrics.get(name, np.nan) for call in self.calls[place]])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.loop.roles import share
+from nnref.diagnosis.loop.roles import but_for_one, share
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -14,6 +14,10 @@ from nnref.diagnosis.thresholds import bound
 def targets(loop: Loop) -> Iterator[Finding]:
     """Slow copies: those that run away, and those that the loss reads: too slow, fast, standing."""
     yield from running_away(loop)
+    itself = list(from_themselves(loop))
+    if itself:
+        yield from itself
+        return
     read = [path for path in loop.copies if loop.roles[path] == "target" and is_read(loop, path)]
     if not read:
         return
@@ -35,6 +39,36 @@ def targets(loop: Loop) -> Iterator[Finding]:
         )
         return
     yield from once_a_call(loop, moving)
+
+
+def from_themselves(loop: Loop) -> Iterator[Finding]:
+    """Arrays that the loss reads and the step writes, from nothing but themselves."""
+    learning = [path for path in loop.of("parameter") if loop.moves[path].any()]
+    shapes = {path: loop.states[0][path].shape for path in loop.floating()}
+
+    def has_twin(path: str) -> bool:
+        return any(shapes[path] == shapes[p] and but_for_one(path, p) for p in learning)
+
+    for program in filter(None, loop.programs):
+        written = [
+            path
+            for path in shapes
+            if path in program.new and not program.passed_on(path) and loop.stands(path)
+            if path not in loop.optimizers and has_twin(path) and is_read(loop, path)
+        ]
+        sources = program.trace.needed(program.new[path] for path in written)
+        if written and sources.isdisjoint(program.old[p] for p in learning if p in program.old):
+            yield fault(
+                "target_stands",
+                f"{listed(written)}; {program.line_of(written[0])}",
+                f"the step writes {listed(written)}, which the loss reads, from these same values: "
+                "nothing of the network that learns comes in",
+                f"moved by 0 in {loop.turns} steps",
+                healthy="a copy or a share of the parameters that learn",
+                remedy="the parameters that learn as the source: jnp.where(due, online, target)",
+                confidence=0.9,
+            )
+            return
 
 
 def running_away(loop: Loop) -> Iterator[Finding]:
@@ -73,21 +107,6 @@ def is_read(loop: Loop, path: str) -> bool:
 def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
     """Copies that the loss reads and no step moves: a target, or a teacher that is meant so."""
     programs = [program for program in loop.programs if program]
-    for program in programs:
-        own = {p: program.old[p] for p in read if not program.passed_on(p)}
-        sources = program.trace.needed(program.new[p] for p in own)
-        if own and sources.isdisjoint(program.old[loop.copies[p]] for p in own):
-            yield fault(
-                "target_stands",
-                f"{listed(list(own))}; {program.line_of(next(iter(own)))}",
-                f"the step writes {listed(list(own))}, which the loss reads, from these same "
-                "values: nothing of the network that learns comes in",
-                f"moved by 0 in {loop.turns} steps",
-                healthy="a copy or a share of the parameters that learn",
-                remedy="the parameters that learn as the source: jnp.where(due, online, target)",
-                confidence=0.9,
-            )
-            return
     if any(not program.passed_on(p) for program in programs for p in read if p in program.old):
         return  # moved once in a while
     lost = next(filter(None, (program.thrown_away(read) for program in programs)), "")

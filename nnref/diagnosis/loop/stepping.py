@@ -79,6 +79,7 @@ def outline(tree: Any) -> list[tuple[Any, ...]]:
 
 def kind_of(leaf: Any) -> str:
     """Floating point, integer, key or something else."""
+    leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
     if not is_array(leaf):
         return {float: "float", int: "integer", bool: "integer"}.get(type(leaf), "other")
     if is_key(leaf):

@@ -22,7 +22,7 @@ from nnref.diagnosis.judge.judge import fault_even_if_it_learns
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.loop.movement import weight
 from nnref.diagnosis.loop.program import Program, cosine
-from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.running import FURTHER, Loop
 from nnref.diagnosis.loop.stepping import parted
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.checks import CHECKS, asked
@@ -35,8 +35,6 @@ from nnref.training.checkpoint import is_key
 from nnref.training.task import Task
 
 ROWS = 4096  # at most, of all batches together
-FURTHER = 200  # steps that are made beyond those that were looked at
-BYTES = 2**28  # of inputs, that these take at most
 # What the functions alone do not show: modes, keys and statistics live in the state of the loop.
 OF_THE_STATE = {
     "batch_statistics_not_updated",
@@ -240,7 +238,8 @@ class TakenOut:
         called = apply_with_key if self.random else apply
         task = Task(init=init, apply=called, loss=loss, train=(x, tuple(y) if len(y) > 1 else y[0]))
         training = {"optimizer": optax.adam(1e-3), "batch_size": size}
-        return recipe_from(task, training | {"penalty": penalty if cut.penalties else None})
+        training |= {"penalty": penalty if cut.penalties else None}
+        return replace(recipe_from(task, training), replayed=True)
 
 
 def as_this(leaf: Any, key: Any) -> Any:
@@ -269,20 +268,6 @@ def taken_out(loop: Loop) -> TakenOut | None:
     return None if random else TakenOut(loop, program, cut, weights)
 
 
-def further(loop: Loop, taken: TakenOut, steps: int) -> tuple[dict[str, Any], np.ndarray]:
-    """The arrays of the state after more steps, and how far each of these moves the parameters."""
-    state, step, lengths = loop.calls[0][-1].after, loop.steps[0], []
-    for number in range(loop.count, loop.count + steps):
-        key, batch = (
-            jax.random.fold_in(loop.key, number),
-            taken.batches[number % len(taken.batches)],
-        )
-        before, state = state.arrays, loop.call(step, state, batch, key).after
-        moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in taken.weights]
-        lengths.append(np.linalg.norm(np.concatenate(moves)))
-    return state.arrays, np.array(lengths)
-
-
 class Judged(NamedTuple):
     """What the functions and the rows say, whether the loop learns them, and what was measured."""
 
@@ -302,8 +287,7 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     measured, x = Measurements(recipe), recipe.train[0]
     if len(x) < bound("few steps") or measured.noise > bound("always noisy"):
         return Judged((), None, {})
-    count = min(FURTHER, BYTES // max(x[:1].nbytes * recipe.batch_size, 1))
-    arrays, lengths = further(loop, taken, count)
+    arrays, lengths = loop.further.state.arrays, loop.further.lengths
     theirs = measured.skill.outcome({path: arrays[path] for path in taken.weights}, {}).skill
     simple, best = measured.reference.best
     measures = {"skill of the loop": theirs, f"skill of a simple model ({simple})": best}
@@ -324,9 +308,13 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
         + [finding.effect or 0.0 for finding in found if finding.cause in OF_THE_STATE]
     )
     measures["skill of the same functions under Adam"] = reached
-    if not faults and reached > bound("learnable") and theirs < bound("failed") * reached:
+    # Targets that another network makes move with it: how far a loop gets is then no measure.
+    moving = bool(loop.of("target"))
+    behind_it = theirs < bound("failed") * reached and not moving
+    if not faults and reached > bound("learnable") and behind_it:
         told.append(behind(loop, theirs, reached, lengths))
-    learns = None if faults or not found.learns else theirs >= bound("failed") * reached
+    unknown = faults or not found.learns or moving
+    learns = None if unknown else theirs >= bound("failed") * reached
     return Judged(tuple(told), False if faults else learns, measures, found.mistakes)
 
 

@@ -19,6 +19,8 @@ def derivatives(start: AtStart | LossAtStart) -> Iterator[Finding]:
     A network of straight pieces has no second derivative: the residual of an equation of second
     order then teaches nothing.
     """
+    if isinstance(start, AtStart) and start.recipe.replayed:
+        return  # its operations were traced within a derivative, all of them
     traced = start.training
     derived = [op for op in traced.operations if is_derivative(op.equation)]
     if not any(op.name in BROKEN for op in derived):

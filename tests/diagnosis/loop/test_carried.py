@@ -163,3 +163,19 @@ def test_parameters_that_come_back_in_half_the_bits():
     assert "precision_lost" in faults(step, begun())
     assert faults(mixed, begun()) == []
     assert len(BATCHES) == 8
+
+
+@pytest.mark.parametrize(("follows", "causes"), [(0.0, ["state_not_carried"]), (0.1, [])])
+def test_parameters_over_which_an_old_copy_is_loaded(follows, causes):
+    @jax.jit
+    def step(state, batch):
+        params, moments, value = plain(state["params"], state["moments"], *batch)
+        mean = jax.tree.map(lambda m, p: m + follows * (p - m), state["mean"], params)
+        ends = (state["count"] + 1) % 7 == 0
+        params = jax.tree.map(lambda p, m: jnp.where(ends, m, p), params, mean)
+        state = {"params": params, "moments": moments, "mean": mean, "count": state["count"] + 1}
+        return state, value
+
+    params, moments = begun()
+    state = {"params": params, "moments": moments, "mean": params, "count": jnp.int32(0)}
+    assert faults(step, state) == causes

@@ -165,3 +165,45 @@ def test_the_best_parameters_that_are_kept(better, causes):
     state = {"params": params, "moments": moments, "best": params}
     state |= {"score": squares(params, *held_out)}
     assert faults(step, state, BATCHES, lambda state: network(state["best"], X)) == causes
+
+
+TARGETS = np.concatenate([y for _, y in BATCHES])
+STORED = np.arange(len(X))
+ALL = [(X, TARGETS)]
+
+
+def error_in(unit):
+    """The root of the squared error of predictions, against targets that were divided by 100."""
+
+    def evaluate(state):
+        predicted = unit * np.asarray(network(state[0], X))
+        return float(np.sqrt(np.mean((predicted - 100.0 * TARGETS) ** 2)))
+
+    return evaluate
+
+
+def signs_in(order):
+    """How many signs are right of targets that stand in an order."""
+    return lambda state: np.mean(np.sign(network(state[0], X)) == np.sign(TARGETS[order]))
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "causes"),
+    [
+        (error_in(1.0), ["metric_mismatch"]),
+        (error_in(100.0), []),
+        (signs_in(STORED[::-1]), ["metric_mismatch"]),
+        (signs_in(STORED), []),
+    ],
+    ids=["never unscaled", "unscaled", "in another order", "as learned"],
+)
+def test_an_evaluation_that_stands_while_the_loss_falls(evaluate, causes):
+    tx = optax.adam(3e-2)
+
+    @jax.jit
+    def step(params, moments, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, moments = tx.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments, value
+
+    assert faults(step, begun(tx), ALL, evaluate) == causes

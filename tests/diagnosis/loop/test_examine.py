@@ -237,6 +237,36 @@ def two_networks_in_turn():
 
 
 @healthy
+def two_networks_in_one_step():
+    """A GAN whose step moves both: the generator climbs the loss of its judge."""
+
+    def generated(generator, rows):
+        return jnp.concatenate([network(generator, rows), network(generator, -rows)], 1)
+
+    def d_loss(d, fake, rows):
+        real, other = network(d, rows), network(d, fake)
+        return jnp.mean(jax.nn.softplus(-real) + jax.nn.softplus(other))
+
+    def g_loss(g, d, rows):
+        return jnp.mean(jax.nn.softplus(-network(d, generated(g, rows))))
+
+    @jax.jit
+    def step(state, batch):
+        of_d, slope = jax.value_and_grad(d_loss)(
+            state["d"], generated(state["g"], batch[0]), batch[0]
+        )
+        updates, opt_d = TX.update(slope, state["opt_d"])
+        d = optax.apply_updates(state["d"], updates)
+        of_g, slope = jax.value_and_grad(g_loss)(state["g"], d, batch[0])
+        updates, opt_g = TX.update(slope, state["opt_g"])
+        g = optax.apply_updates(state["g"], updates)
+        return {"d": d, "g": g, "opt_d": opt_d, "opt_g": opt_g}, {"of_d": of_d, "of_g": of_g}
+
+    d, g = drawn(0), drawn(1)
+    return step, {"d": d, "g": g, "opt_d": TX.init(d), "opt_g": TX.init(g)}, BATCHES
+
+
+@healthy
 def a_policy_that_climbs_its_reward():
     @jax.jit
     def step(params, batch, key):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from loops import X, Y, begun, drawn, faults, first, network, squares
+from loops import BATCHES, X, Y, begun, drawn, faults, first, network, squares
 
 
 def stepping(optimizer, loss=squares, sign=1.0, name=None):
@@ -112,3 +112,24 @@ def test_gradients_in_another_order_than_the_parameters(order, causes):
 
     start = tuple(map(jnp.asarray, draw.normal(size=(2, 12, 4)).astype(np.float32)))
     assert faults(step, (start, optimizer.init(start)), batches) == causes
+
+
+@pytest.mark.parametrize(
+    ("counts", "causes"), [("batches", ["learning_rate_too_low"]), ("updates", [])]
+)
+def test_a_schedule_in_updates_whose_counter_counts_batches(counts, causes):
+    """Eight batches make an update; the schedule is over after 25 updates, or 25 batches."""
+    schedule = optax.linear_schedule(1e-2, 1e-2 if counts == "updates" else 0.0, 120)
+    inner = optax.inject_hyperparams(optax.sgd)(learning_rate=0.0)
+    optimizer = optax.MultiSteps(inner, every_k_schedule=8)
+
+    @jax.jit
+    def step(state, batch):
+        params, moments, count = state
+        value, gradient = jax.value_and_grad(squares)(params, *batch)
+        moments.inner_opt_state.hyperparams["learning_rate"] = schedule(count)
+        updates, moments = optimizer.update(gradient, moments, params)
+        return (optax.apply_updates(params, updates), moments, count + 1), value
+
+    state = drawn(), optimizer.init(drawn()), jnp.int32(0)
+    assert faults(step, state, BATCHES) == causes

@@ -293,3 +293,18 @@ def test_what_another_step_moves_is_not_asked_of_the_loss_of_this_one():
     state = {"judge": drawn(0), "generator": drawn(1)}
     state |= {"moments": {name: TX.init(params) for name, params in state.items()}}
     assert faults([stepping(judges, "judge"), stepping(generates, "generator")], state) == []
+
+
+@pytest.mark.parametrize(("reads", "causes"), [(False, ["random_key_reused"]), (True, [])])
+def test_a_key_that_is_handed_in_and_not_used(reads, causes):
+    """What is drawn is the same for all rows: which column is hidden."""
+
+    @jax.jit
+    def step(params, opt_state, x, y, key):
+        one = key if reads else jax.random.key(0)
+        hidden = jax.random.bernoulli(one, 0.5, (2,))
+        value, gradient = jax.value_and_grad(squares)(params, jnp.where(hidden, 0, x), y)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    assert faults(step, begun()) == causes

@@ -135,3 +135,11 @@ def test_a_copy_that_is_first_made_beyond_the_steps_looked_at_is_healthy():
         return None, jax.tree.map(lambda p, t: jnp.where(due, p, t), params, target)
 
     assert faults(*step_of(later)) == []
+
+
+def test_a_target_of_its_own_start_that_is_written_from_itself():
+    def itself(params, target, count):
+        return None, jax.tree.map(lambda t: jnp.where(count % 5 == 0, t, 1.0 * t), target)
+
+    step, (params, _, moments), batches = step_of(itself)
+    assert faults(step, (params, drawn(1), moments), batches) == ["target_stands"]

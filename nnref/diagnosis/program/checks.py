@@ -20,7 +20,7 @@ from nnref.diagnosis.program.effect import without_effect
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
-from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
+from nnref.diagnosis.program.rows import batch_dependence, order_of_rows, uncounted
 from nnref.diagnosis.program.sequences import (
     future_leakage,
     given_away,
@@ -109,6 +109,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "kernels that start alike": drawn_twice,
     "rows of a batch by themselves": batch_dependence,
     "rows in any order": order_of_rows,
+    "rows that count": uncounted,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,
     "steps that stay together": scattered_steps,

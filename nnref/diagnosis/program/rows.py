@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
@@ -313,3 +314,32 @@ def is_sorted(rows: np.ndarray) -> bool:
     """Whether a column rises or falls from row to row, and not by being the same everywhere."""
     steps = np.diff(rows.reshape(len(rows), -1).astype(np.float64), axis=0)
     return bool(((np.all(steps >= 0, 0) | np.all(steps <= 0, 0)) & np.any(steps, 0)).any())
+
+
+def uncounted(start: AtStart) -> Iterator[Finding]:
+    """Rows of every batch whose outputs the loss does not look at, whatever their targets are.
+
+    Rows that their targets leave out, as those without a label, move with these.
+    """
+    outputs, y = start.outputs, np.asarray(start.sample.y)
+    if len(outputs) <= ROWS or len(y) != len(outputs):
+        return
+    slopes = jax.jit(jax.grad(lambda o, y: jnp.asarray(start.recipe.loss(o, y)).sum()))
+    draws = np.random.default_rng(0).normal(size=(2, *outputs.shape)).astype(np.float32)
+
+    def silent(y: np.ndarray) -> np.ndarray:
+        return ~np.any([np.asarray(slopes(o, y)).reshape(len(o), -1) for o in draws], axis=(0, 2))
+
+    rows = silent(y)
+    if rows.mean() > bound("mostly") and np.array_equal(rows, silent(np.roll(y, len(y) // 2, 0))):
+        yield fault(
+            "rows_dropped",
+            start.loss_line,
+            f"of {len(rows)} rows the loss looks at {np.sum(~rows)}, at the same places of every "
+            "batch: the others may answer what they will, as where a column of 0 and 1 is taken "
+            "for the numbers of rows",
+            f"gradient exactly 0 for {rows.mean():.0%} of the rows",
+            healthy="every row, or those that the targets leave",
+            remedy="a mask: jnp.where(event == 1, term, 0), or term * event, not term[event]",
+            confidence=0.9,
+        )

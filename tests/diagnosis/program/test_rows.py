@@ -11,7 +11,7 @@ from networks import affine, learns, line_of, recipe, recipe_of
 
 import nnref
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.rows import batch_dependence, order_of_rows
+from nnref.diagnosis.program.rows import batch_dependence, order_of_rows, uncounted
 
 HERE = Path(__file__).name
 X = np.random.default_rng(0).normal(size=(24, 5, 4)).astype(np.float32)
@@ -169,3 +169,24 @@ def test_sums_from_row_to_row_ask_for_sorted_rows(order, causes):
     for finding in found:
         assert finding.severity == "fault"
         assert finding.where.endswith(f":{line_of(__file__, 'at risk')}")
+
+
+def squared(outputs, y):
+    return (outputs[:, 0] - y[:, 0]) ** 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "causes"),
+    [
+        (lambda o, y: squared(o, y)[y[:, 1].astype(int)].mean(), ["rows_dropped"]),
+        (lambda o, y: (squared(o, y) * y[:, 1]).mean(), []),
+        (lambda o, y: squared(o, y).mean(), []),
+    ],
+    ids=["a mask as numbers of rows", "a mask", "all rows"],
+)
+def test_rows_that_no_loss_looks_at(loss, causes):
+    """One row in four counts, as its targets say."""
+    counts = np.arange(16) % 4 == 0
+    y = np.stack([np.linspace(-1, 1, 16), counts], 1).astype(np.float32)
+    found = uncounted(AtStart(recipe(learns, y=y, loss=loss, rows=16)))
+    assert [finding.cause for finding in found] == causes

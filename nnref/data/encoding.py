@@ -69,8 +69,7 @@ class Encoder:
             every = parts_of(table[name].cells[rows], self.dates)
             moving = [part for part, v in every.items() if np.nanmax(v) > np.nanmin(v)]
             self.parts[name] = [p for p in every if p in moving or p == "days"]
-        numbers, names = self.numbers(table), self.number_names()
-        gaps = np.isnan(numbers)
+        (numbers, gaps), names = self.numbers(table), self.number_names()
         if gaps.any() and self.fill == "refuse":
             told = [f"{names[c]}: {gaps[:, c].sum()}" for c in np.flatnonzero(gaps.any(axis=0))]
             raise UserError(
@@ -92,7 +91,7 @@ class Encoder:
             made = [f"{n}={each}" for n, known in self.known().items() for each in known]
             self.names += made
             self.scaled = np.concatenate([self.scaled, np.zeros(len(made), bool)])
-        return self.encoded(table, numbers)
+        return self.encoded(table, numbers, gaps)
 
     def known(self) -> dict[str, list[str]]:
         """The categories of each column that have a column of their own, and one for the rest."""
@@ -109,8 +108,10 @@ class Encoder:
         dates = [f"{name}: {part}" for name, parts in self.parts.items() for part in parts]
         return self.named("number") + dates
 
-    def numbers(self, table: Table) -> np.ndarray:
-        """Numbers and parts of dates with NaN where they are missing, (rows, columns).
+    def numbers(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and parts of dates, (rows, columns), and which are missing and NaN.
+
+        Where none is, the second has no rows.
 
         Raises:
             UserError: for infinite numbers, and for text among numbers.
@@ -124,10 +125,11 @@ class Encoder:
             columns += [every[part] for part in parts]
         rows = len(next(iter(table.values())).cells)
         numbers = np.column_stack(columns) if columns else np.zeros((rows, 0))
-        if np.isinf(numbers).any():
-            known = np.where(np.isnan(numbers), 0, numbers)
-            refuse_nonfinite("the table", "inputs", known, self.number_names())
-        return numbers
+        if np.isfinite(numbers).all():  # one pass: each takes a twentieth of the time of reading
+            return numbers, np.zeros((0, numbers.shape[1]), bool)
+        gaps = np.isnan(numbers)
+        refuse_nonfinite("the table", "inputs", np.where(gaps, 0, numbers), self.number_names())
+        return numbers, gaps
 
     def texts(self, table: Table) -> np.ndarray:
         """Categories as text, (rows, columns)."""
@@ -135,11 +137,11 @@ class Encoder:
 
     def __call__(self, table: Table) -> np.ndarray:
         """Rows as inputs, float64 (rows, columns), before they are scaled; errors of `numbers`."""
-        return self.encoded(table, self.numbers(table))
+        return self.encoded(table, *self.numbers(table))
 
-    def encoded(self, table: Table, numbers: np.ndarray) -> np.ndarray:
-        """Numbers without gaps, and beside them the categories."""
-        gaps, names = np.isnan(numbers), self.number_names()
+    def encoded(self, table: Table, numbers: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+        """Numbers with their gaps filled, and beside them the categories."""
+        names = self.number_names()
         if gaps.any() and self.imputer is None:
             missing = [names[c] for c in np.flatnonzero(gaps.any(axis=0))]
             raise UserError(

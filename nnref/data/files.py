@@ -106,8 +106,9 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     made, places = source.inputs(rows), source.places
     del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
-    # Before any statistics: one NaN would spread over its column and hide where it was.
-    refuse_nonfinite(where.name, "inputs", x, columns)
+    if made.encoder is None:
+        # Before any statistics: one NaN would spread over its column and hide where it was.
+        refuse_nonfinite(where.name, "inputs", x, columns)
     refuse_large(where.name, "inputs", x, columns)
     target_scaling = None
     if not classes:
@@ -116,7 +117,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     assert train is not None, "there is a split without training rows"
     if not keys.standardized:
         warn_coarse(where.name, "inputs", x, columns)
-    made, x = made._replace(x=x[:1]), None
+    made, x = made._replace(x=x[:1].copy()), None
     warn_constant(where.name, train.x, columns)
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
     parts, scaling = scaled_inputs(Parts(train, *others), made, keys.standardized)

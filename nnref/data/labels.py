@@ -12,6 +12,7 @@ from nnref.errors import UserError
 Kind = Literal["auto", "classes", "values"]
 DISTANCES = ("squared_error", "absolute_error", "huber", "log_cosh")
 """Losses of values, which are least where the output is the target."""
+HEAD = 100  # rows in which most columns differ already
 MANY = 1000  # classes at most, where the loss takes classes alone
 
 
@@ -128,7 +129,7 @@ def warn_coarse(name: str, part: str, array: np.ndarray, columns: Sequence[str])
 
 def warn_constant(name: str, x: np.ndarray, columns: Sequence[str]) -> None:
     """Warn of the columns of a table that are the same in every training row."""
-    if x.ndim != 2:
+    if x.ndim != 2 or (x[:HEAD] != x[:1]).any(axis=0).all():
         return  # images have borders
     constant = np.flatnonzero((x == x[:1]).all(axis=0))
     if len(constant):

@@ -399,7 +399,10 @@ def scaled_by(parts: Parts, mean: np.ndarray, deviation: np.ndarray) -> Parts:
 def mean_and_deviation(x: np.ndarray, axis: tuple[int, ...] | int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over some axes, which are kept; of a constant column, itself and 1."""
     x = x.astype(np.float64, copy=False)
-    mean, high = x.mean(axis=axis, keepdims=True), x.max(axis=axis, keepdims=True)
+    mean = x.mean(axis=axis, keepdims=True)
+    if x.ndim == 2 and (x[:100] != x[:1]).any(axis=0).all():  # the first rows tell it of most
+        return mean, x.std(axis=axis, keepdims=True)
+    high = x.max(axis=axis, keepdims=True)
     # Compared as numbers: rounding leaves a constant column a deviation of 1e-17 of its size.
     constant = high == x.min(axis=axis, keepdims=True)
     mean = np.where(constant, high, mean)

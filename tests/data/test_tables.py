@@ -164,6 +164,18 @@ def test_gaps_are_filled_and_columns_scaled_by_the_training_rows_alone(tmp_path)
     assert raw[train[:, 2] == 1][0] == pytest.approx(np.median(present), rel=1e-5)
 
 
+def test_words_for_nothing_are_those_of_training_in_new_rows(tmp_path):
+    path = csv_file(tmp_path, table_of(a=["nil", *MASS[1:]], b=MASS, y=SEX))
+    with pytest.warns(DataWarning, match="numbers are missing in 1 columns"):
+        made = DATA["file"](path=path, target="y", missing=("nil",))
+    new = tmp_path / "new.csv"
+    new.write_text("b,a\n1,nil\n")
+    with pytest.warns(DataWarning, match="cells are missing in a: 1"):
+        rows = kept.rows_in(new, made)
+    assert rows[0, 2] == 1
+    assert made.columns[2] == "a missing"
+
+
 def test_splits_by_a_column(tmp_path):
     path = csv_file(tmp_path, table_of(a=MASS, day=DAYS, group=GROUP, y=SEX))
     made = DATA["file"](path=path, target="y", split="time", by="day")

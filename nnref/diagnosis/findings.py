@@ -234,8 +234,12 @@ class Findings:
         if not self.faults and self.mistakes and self.learns is None:
             return "nnref could not look at this network, by a mistake of its own."
         if not self.faults:
-            learns = "It learns: nothing" if self.learns else "Nothing"
-            return f"{learns} was found that keeps this network from learning."
+            if self.learns:
+                return "It learns: nothing was found that keeps this network from learning."
+            return (
+                "Nothing was found that keeps this network from learning; whether it learns was "
+                "not measured."
+            )
         first = self.faults[0]
         rest = len(self.faults) - 1
         more = f", and {rest} more fault{'s' * (rest > 1)}" if rest else ""

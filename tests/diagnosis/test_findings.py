@@ -53,7 +53,7 @@ def test_a_report_reads_at_80_columns_and_hangs_symptoms_under_their_cause():
     ("found", "learns", "words", "code"),
     [
         ((), True, "It learns", 0),
-        ((), None, "Nothing was found", 0),
+        ((), None, "whether it learns was not measured", 0),
         ((), False, "does not learn as it could, and the cause was not found", 1),
         ((NOTE,), False, "the cause was not found", 1),
         (

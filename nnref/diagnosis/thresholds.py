@@ -34,6 +34,12 @@ THRESHOLDS: dict[str, Threshold] = {
         0.25,
         "of skill, that one change brings a run that learned a part: a quarter of all there is",
     ),
+    "measured": Threshold(
+        0.9, "of the different rows, that a column of measured numbers has values: cells have few"
+    ),
+    "goes round": Threshold(
+        0.5, "distance of neighbours' targets with the ends joined, over that on a line"
+    ),
     "stands still": Threshold(
         0.1, "of its first value, or of what is missing to 1, by which an evaluation must move"
     ),

@@ -28,6 +28,7 @@ from nnref.diagnosis.thresholds import bound
 
 FEW_OF_A_CLASS = 5  # rows: with fewer, their share says nothing
 COMPARED = 5000  # rows that are compared with each other
+FEW_ENDS, BIN = 200, 0.05  # rows at least, and the share of the range that is an end of it
 TABLE = 32  # columns: what has more is an image, where columns at the border say nothing
 
 
@@ -48,12 +49,51 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from balance(measured)
     if target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
+    yield from wrapped(measured, x, y)
     yield from echo(measured)
     yield from misread(measured, x)
     yield from mirrored(measured, x, y)
     yield from split_checks.check(measured)
     if not measured.recipe.shuffle:
         yield from sorted_rows(measured)
+
+
+def wrapped(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+    """Targets that go round, as angles do: rows that are alike stand at both ends of their range.
+
+    Neighbours are far closer once the two ends are joined, and the ends are about as crowded as
+    what is beside them: two levels have nothing beside, or, with noise, their tails at the ends.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    values = y.reshape(len(y), -1).astype(np.float64)
+    if measured.skill.target.kind != "regression" or values.shape[1] != 1 or len(y) < FEW_ENDS:
+        return
+    share = (values[:, 0] - values.min()) / max(float(np.ptp(values)), 1e-30)
+    for end in (share, 1 - share):
+        crowd, beside = np.sum(end < BIN), np.sum((end >= BIN) & (end < 2 * BIN))
+        if crowd < FEW_ENDS / 20 or not 0.2 * crowd < beside < 1.4 * crowd:
+            return
+    rows = np.random.default_rng(0).permutation(len(x))[:COMPARED]
+    columns, share = x[rows].reshape(len(rows), -1).astype(np.float64), share[rows]
+    columns = (columns - columns.mean(0)) / np.maximum(columns.std(0), 1e-9)
+    nearest = NearestNeighbors(n_neighbors=2).fit(columns).kneighbors(return_distance=False)
+    apart = np.abs(share - share[nearest[:, 0]])
+    joined = np.minimum(apart, 1 - apart)
+    straight, around = (float(np.sqrt(np.mean(part**2))) for part in (apart, joined))
+    if around < bound("goes round") * straight:
+        yield fault(
+            "loss_mismatch",
+            "training targets",
+            f"rows that are alike have targets at both ends of their range, "
+            f"{values.min():.4g} and {values.max():.4g}: they go round, as an angle or an hour "
+            "does, and a distance between numbers takes the ends for far apart",
+            f"neighbours are {straight:.2f} of the range apart, {around:.2f} with the ends joined",
+            healthy="neighbours with targets that are alike",
+            remedy="two targets, the sine and the cosine of the angle, and jnp.arctan2 of the "
+            "outputs; or the loss 1 - cos(predicted - true)",
+            confidence=0.8,
+        )
 
 
 def echo(measured: Measurements) -> Iterator[Finding]:

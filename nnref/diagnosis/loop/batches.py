@@ -73,19 +73,27 @@ def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 
 def few_rows(loop: Loop) -> Iterator[Finding]:
-    """Batches that draw from fewer rows than one of them holds."""
+    """Batches that draw from fewer rows than one of them holds, of measured numbers.
+
+    Of a world of a few cells the rows repeat, too; but there no column has a number for each.
+    """
     rows: set[bytes] = set()
-    counts, fractions = [], False
+    counts: list[int] = []
+    columns: list[np.ndarray] = []
     for batch in loop.batches:
         leaves = [leaf for leaf in jax.tree.leaves(batch) if is_array(leaf) and not is_key(leaf)]
         sizes = {np.shape(leaf)[:1] for leaf in leaves}
         if len(sizes) != 1 or sizes == {()}:
             return
         parts = [np.asarray(leaf) for leaf in leaves]
-        fractions |= any(p.dtype.kind == "f" and (p != np.round(p)).any() for p in parts)
+        fractions = [p.reshape(len(p), -1) for p in parts if p.dtype.kind == "f" and p.size]
+        columns.append(np.concatenate([np.zeros((len(parts[0]), 1)), *fractions], 1))
         counts.append(len(parts[0]))
         rows |= {b"".join(p[i].tobytes() for p in parts) for i in range(counts[-1])}
-    if len(counts) > 1 and fractions and len(rows) < min(counts):
+    if len(counts) < 2 or len(rows) >= min(counts):
+        return
+    values = max(len(np.unique(column)) for column in np.concatenate(columns).T)
+    if values > bound("measured") * len(rows):
         yield fault(
             "repeated_rows",
             "batches",
@@ -171,7 +179,8 @@ def unused_parts(loop: Loop) -> Iterator[Finding]:
         named |= set(paths.values())
     for path in sorted(named - used):
         name = path.rpartition(".")[2].lower()
-        means = any(word in name for word in WHICH_COUNT)
+        # A part of a tuple has no name; one that holds 0 and 1 says yes or no to each row.
+        means = any(word in name for word in WHICH_COUNT) or (name.isdigit() and flags(loop, path))
         yield (fault if means else note)(
             "inputs_ignored",
             f"batch, {path}; {loop.line()}",
@@ -183,6 +192,13 @@ def unused_parts(loop: Loop) -> Iterator[Finding]:
             else "use it, or leave it out of the batch",
             confidence=0.7 if means else 0.3,
         )
+
+
+def flags(loop: Loop, path: str) -> bool:
+    """Whether a part of the batches holds 0 and 1, both of them."""
+    parts = [parted(batch).arrays.get(path) for batch in loop.batches]
+    values = [np.ravel(np.asarray(part)) for part in parts if part is not None and not is_key(part)]
+    return bool(values) and set(np.unique(np.concatenate(values)).tolist()) == {0, 1}
 
 
 def alike(one: Any, other: Any) -> bool:

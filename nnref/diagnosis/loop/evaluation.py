@@ -192,21 +192,39 @@ def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
         return
     ends = (loop.start, loop.further.state)
     before, after = (float(np.ravel(seen.of(state)[0])[0]) for state in ends)
-    scale = min(before, 1 - before) if 0 <= before <= 1 else abs(before)
     one, other = (float(np.ravel(each)[0]) for each in (seen.first[0], seen.second[0]))
-    if abs(after - before) < max(bound("stands still") * scale, 3 * abs(one - other)):
+    moved, still = abs(after - before), bound("stands still")
+    perfect = 0 <= before <= 1 and moved > 2 * still * (1 - before)  # a share that was high before
+    if perfect or moved > max(still * abs(before), 3 * abs(one - other)):
+        return
+    told = (
+        f"the evaluation gives {before:.4g} before the first step and {after:.4g} after "
+        f"{len(losses)} steps, in which the loss fell from {first:.3g} to {last:.3g}"
+    )
+    slow = [path for path in loop.floating() if path in loop.copies and seen.reads(path)]
+    if slow:
         yield fault(
-            "metric_mismatch",
-            seen.line,
-            f"the evaluation gives {before:.4g} before the first step and {after:.4g} after "
-            f"{len(losses)} steps, in which the loss fell from {first:.3g} to {last:.3g}: what it "
-            "measures is not what is learned",
+            "target_stands",
+            f"{listed(slow)}; {loop.line_of(slow[0])}",
+            f"{told}: it reads {listed(slow)}, which follow the parameters so slowly that they are "
+            "still those of the start",
             f"{after:.4g}",
             healthy="better than before",
-            remedy="predictions in the unit of the targets (the inverse of their scaling); rows "
-            "and labels in one order, nothing shuffled between; inputs prepared as in training",
+            remedy="a decay that begins low: min(decay, (1 + step) / (10 + step)), or a smaller "
+            "one",
             confidence=0.7,
         )
+        return
+    yield fault(
+        "metric_mismatch",
+        seen.line,
+        f"{told}: what it measures is not what is learned",
+        f"{after:.4g}",
+        healthy="better than before",
+        remedy="predictions in the unit of the targets (the inverse of their scaling); rows and "
+        "labels in one order, nothing shuffled between; inputs prepared as in training",
+        confidence=0.7,
+    )
 
 
 def other_weights(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:

@@ -334,7 +334,8 @@ def behind(loop: Loop, theirs: float, reached: float, lengths: np.ndarray) -> Fi
     falls = loss is not None and np.median(loss[-5:]) < (1 - bound("fallen")) * np.median(loss[:5])
     end = float(np.median(lengths[-5:])) if len(lengths) else first
     faded = 0 <= end < bound("faded away") * first
-    short = end < bound("slow step") * max(weight(loop, loop.states[-1]), 1e-30)
+    # It goes the right way, or another question had said so: what is left is how far.
+    short = end < 10 * bound("slow step") * max(weight(loop, loop.states[-1]), 1e-30)
     told = (
         f"after {loop.count + len(lengths)} steps the network explains {theirs:.2f} of the rows; "
         f"the same network and loss under Adam at 1e-3 reach {reached:.2f} of them"

@@ -8,7 +8,7 @@ import pytest
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
-from nnref.diagnosis.judge.data_checks import check, mirrored
+from nnref.diagnosis.judge.data_checks import check, mirrored, wrapped
 from nnref.diagnosis.judge.skill import Outcome
 
 RANDOM = np.random.default_rng(0)
@@ -341,3 +341,41 @@ def test_mirror_images_that_contradict_are_found_though_they_are_learned_by_hear
     rows = {"x": BOTH, "y": UNNAMED, "valid": (BOTH + 0.01, UNNAMED), "kind": "regression"}
     findings = list(mirrored(measured(**rows, trained=0.95, validated=validated), BOTH, UNNAMED))
     assert ["[1, 0]" in finding.remedy for finding in findings] == [True] * count
+
+
+def compass(centre, spread):
+    """What six antennas hear of a signal, and the angle that it comes from, as part of a turn."""
+    random = np.random.default_rng(0)
+    angle = 2 * np.pi * (centre + spread * random.normal(size=800))
+    heard = np.cos(angle[:, None] - np.arange(6)) + 0.1 * random.normal(size=(800, 6))
+    return heard.astype(np.float32), (angle / 2 / np.pi % 1).astype(np.float32)[:, None]
+
+
+def levels(noise):
+    """Two levels with noise, one on either side of a threshold."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(800, 2)).astype(np.float32)
+    return x, ((x[:, :1] > 0) + noise * random.normal(size=(800, 1))).astype(np.float32)
+
+
+def line():
+    x = np.random.default_rng(0).uniform(size=(800, 2)).astype(np.float32)
+    return x, x[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "causes"),
+    [
+        (compass(0.0, 0.1), ["loss_mismatch"]),
+        (compass(0.0, 9.0), ["loss_mismatch"]),
+        (compass(0.5, 0.1), []),
+        (levels(0.05), []),
+        (levels(0.001), []),
+        (line(), []),
+    ],
+    ids=["north", "all around", "south", "two levels", "two exact levels", "a line"],
+)
+def test_targets_that_go_round(rows, causes):
+    x, y = rows
+    told = [finding.cause for finding in wrapped(measured(x=x, y=y, kind="regression"), x, y)]
+    assert told == causes

@@ -82,6 +82,7 @@ def shuffled(x, y, size):
     return [(x[at], y[at]) for o in orders for at in np.split(o, len(x) // size)]
 
 
+CELLS = np.float32([[i, j] for i in range(3) for j in range(3)]) / 2
 XOR = np.float32([[0, 0], [0, 1], [1, 0], [1, 1]])
 XOR_Y = (XOR.sum(1, keepdims=True) == 1).astype(np.float32)
 
@@ -93,8 +94,18 @@ XOR_Y = (XOR.sum(1, keepdims=True) == 1).astype(np.float32)
         shuffled(np.tile(XOR, (8, 1)), np.tile(XOR_Y, (8, 1)), 16),
         shuffled(X[:16], X[:16, :1], 16),
         shuffled(X[:16], X[:16, :1], 4),
+        [
+            (CELLS[at], 0.3 * CELLS[at][:, :1])
+            for at in np.random.default_rng(0).integers(0, 9, (5, 32))
+        ],
     ],
-    ids=["all of XOR", "XOR drawn anew", "all rows of a small table", "a small table in batches"],
+    ids=[
+        "all of XOR",
+        "XOR drawn anew",
+        "all rows of a small table",
+        "a small table in batches",
+        "a world of cells",
+    ],
 )
 def test_few_rows_that_are_all_there_are(batches):
     assert faults(plain, begun(), batches) == []
@@ -157,3 +168,14 @@ def test_batches_of_one_class_each_that_make_one_update(loop, causes):
     parts = enumerate(np.split(order, 8))
     rows = [(X[at], np.full((16, 1), number % 4, np.float32)) for number, at in parts]
     assert faults(*loop, rows) == causes
+
+
+@pytest.mark.parametrize(("values", "causes"), [(2, ["inputs_ignored"]), (5, [])])
+def test_a_part_of_yes_and_no_that_no_step_looks_at(values, causes):
+    @jax.jit
+    def step(params, moments, batch):
+        x, y, _ = batch
+        return plain(params, moments, x, y)
+
+    batches = [(x, y, (np.arange(len(x)) % values).astype(np.float32)) for x, y in BATCHES]
+    assert faults(step, begun(), batches) == causes

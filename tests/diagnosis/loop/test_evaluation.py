@@ -207,3 +207,20 @@ def test_an_evaluation_that_stands_while_the_loss_falls(evaluate, causes):
         return optax.apply_updates(params, updates), moments, value
 
     assert faults(step, begun(tx), ALL, evaluate) == causes
+
+
+@pytest.mark.parametrize(("decay", "causes"), [(0.9999, ["target_stands"]), (0.9, [])])
+def test_an_average_that_is_evaluated_and_hardly_moves(decay, causes):
+    tx = optax.adam(3e-2)
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        updates, moments = tx.update(gradient, state["moments"])
+        params = optax.apply_updates(state["params"], updates)
+        mean = optax.incremental_update(params, state["mean"], 1 - decay)
+        return {"params": params, "moments": moments, "mean": mean}, value
+
+    params, moments = begun(tx)
+    state = {"params": params, "moments": moments, "mean": params}
+    assert faults(step, state, ALL, lambda state: squares(state["mean"], *ALL[0])) == causes

@@ -16,6 +16,7 @@ from nnref.diagnosis.thresholds import bound
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
 ROWS, OTHERS = 128, 9  # rows whose own target is held against those of others
+SURE = (1, 3, 10, 30, -1, -3, -10, -30)  # logits of right answers, of either sign
 DEEP = 3  # layers: in more than these signal and gradient are followed through the depth
 
 
@@ -200,14 +201,19 @@ def perfect_answer(signals: Signals) -> Iterator[Finding]:
     if outputs is None or not skill.fits or outputs.size != y.size or not np.ptp(y):
         return
 
-    def as_outputs(y: np.ndarray) -> np.ndarray:
-        return y.reshape(outputs.shape).astype(outputs.dtype)
+    def cost(answers: np.ndarray) -> float:
+        return float(loss(jnp.asarray(as_outputs(answers)), y))
 
-    if where_least(loss, (2, *outputs.shape[1:]), y) != "target":
-        return  # the best outputs are no targets, as those of a cross-entropy of logits are not
-    perfect, constant = float(loss(as_outputs(y), y)), skill.constant_loss
-    endless = constant < perfect - bound("no better") * max(abs(perfect), abs(constant))
-    alike = no_better(loss, as_outputs(y), y)
+    def as_outputs(answers: np.ndarray) -> np.ndarray:
+        return answers.reshape(outputs.shape).astype(outputs.dtype)
+
+    perfect, constant, alike, endless = cost(y), skill.constant_loss, 0.0, False
+    if where_least(loss, (2, *outputs.shape[1:]), y) == "target":
+        alike = no_better(loss, as_outputs(y), y)
+    elif set(np.unique(y)) == {0, 1} and (outputs.min() < 0 or outputs.max() > 1):
+        # What is written for logits is least where these are right and sure, this for a constant.
+        best = min(perfect, *(cost(size * (2.0 * y - 1)) for size in SURE))
+        endless = constant < best - bound("no better") * max(abs(best), abs(constant))
     if not endless and alike < bound("mostly"):
         return
     yield fault(

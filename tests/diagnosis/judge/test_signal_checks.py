@@ -1,11 +1,19 @@
 """Signal and gradient before a step: measurements that name each cause, and near misses."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 from invented_runs import FADING, LEVEL, STILL, TANH, WEAK, case, faults, layer, look
+from networks import binary_cross_entropy, ends, identity, mean_squared_error
 
 from nnref.diagnosis.judge.judge import decide
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.signal_checks import perfect_answer
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -45,6 +53,11 @@ TABLE = {
         {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01)), "initialization": 0.9},
         {"start": look(kernels=(0.35, 0.35, 0.35)), "initialization": 0.9},
     ),
+    "initialization_too_small, of a signal that dies": (
+        "initialization_too_small",
+        {"start": look(levels=WEAK, kernels=(0.01, 0.01, 0.01))},
+        {"start": look(kernels=(0.01, 0.01, 0.01))},  # it does not die, nor does another start help
+    ),
     "initialization_too_large": (
         "initialization_too_large",
         {"start": look(kernels=(5.0, 5.0, 5.0)), "initialization": 0.9},
@@ -77,3 +90,82 @@ def test_one_hidden_layer_may_start_too_large(deviation, found):
     made.measurements.end = look((LEVEL,) * 2)
     causes = [f.cause for f in decide(made, []) if f.severity == "fault"]
     assert [cause for cause in causes if cause == "initialization_too_large"] == found
+
+
+RANDOM = np.random.default_rng(0)
+LOW = RANDOM.uniform(0, 0.5, (64, 2))
+BOXES = np.concatenate([LOW, RANDOM.uniform(0.1, 0.4, (64, 2))], 1).astype(np.float32)
+MASKS = (RANDOM.uniform(size=(64, 6)) < 0.2).astype(np.float32)
+SHARES = RANDOM.uniform(0.05, 0.95, (64, 1)).astype(np.float32)
+
+
+def overlap(one, other):
+    """1 less the generalized IoU of boxes that are given by two corners, by Rezatofighi (2019)."""
+
+    def area(low, high):
+        return jnp.prod(jnp.maximum(high - low, 0), -1)
+
+    (a, b), (c, d) = (jnp.split(box, 2, -1) for box in (one, other))
+    both = area(jnp.maximum(a, c), jnp.minimum(b, d))
+    either = area(a, b) + area(c, d) - both
+    hull = area(jnp.minimum(a, c), jnp.maximum(b, d))
+    return jnp.mean(1 - both / (either + 1e-6) + (hull - either) / (hull + 1e-6))
+
+
+def corners(boxes):
+    middle, size = jnp.split(boxes, 2, -1)
+    return jnp.concatenate([middle - size / 2, middle + size / 2], -1)
+
+
+def dice(outputs, y):
+    return jnp.mean(1 - (2 * (outputs * y).sum(1) + 1) / ((outputs + y).sum(1) + 1))
+
+
+def of_logits(outputs, y):
+    return optax.sigmoid_binary_cross_entropy(outputs, y).mean()
+
+
+def right_answers(loss, y, activation=identity):
+    """What is said of the right answers to the loss of a network that was never trained."""
+    x = np.random.default_rng(1).normal(size=(len(y), 3)).astype(np.float32)
+    made = replace(ends(activation, y, loss), train=(x, y))
+    skill = Measurements(made).skill
+    start = SimpleNamespace(loss_line="net.py:9")
+    return perfect_answer(
+        SimpleNamespace(
+            measurements=SimpleNamespace(skill=skill, recipe=made),
+            exchanges=SimpleNamespace(start=start),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "cause"),
+    [(overlap, BOXES, "loss_mismatch"), (dice, MASKS, "output_activation_missing")],
+    ids=["corners of centers and sizes", "Dice of logits"],
+)
+def test_a_loss_that_the_right_answers_do_not_lower(loss, y, cause):
+    (found,) = right_answers(loss, y)
+    assert (found.cause, found.severity, found.where) == (cause, "fault", "net.py:9")
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "activation"),
+    [
+        (lambda o, y: overlap(corners(o), corners(y)), BOXES, identity),
+        (mean_squared_error, BOXES, identity),
+        (lambda o, y: dice(jax.nn.sigmoid(o), y), MASKS, identity),
+        (dice, MASKS, jax.nn.sigmoid),
+        (binary_cross_entropy, MASKS, jax.nn.sigmoid),
+        (binary_cross_entropy, SHARES, jax.nn.sigmoid),
+        (lambda o, y: optax.sigmoid_binary_cross_entropy(o, y).mean(), MASKS, identity),
+        (
+            lambda o, y: optax.sigmoid_binary_cross_entropy(o, 0.9 * y + 0.05).mean(),
+            MASKS,
+            identity,
+        ),
+        (lambda o, y: optax.sigmoid_binary_cross_entropy(o, y).mean(), SHARES, identity),
+    ],
+)
+def test_losses_that_are_least_for_the_right_answers_or_for_sure_ones(loss, y, activation):
+    assert [*right_answers(loss, y, activation)] == []

@@ -116,3 +116,42 @@ def test_a_metric_of_a_tree_of_outputs_is_held_against_the_mean_of_each():
     assert Measurements(recipe).trained.skill > 0.95
     still = replace(recipe, optimizer=optax.sgd(0.0))
     assert Measurements(still).trained.skill < 0.5
+
+
+def fits(loss, y, width):
+    """Whether outputs of so many units count as answers to targets."""
+    recipe = Recipe(
+        lambda key: ({"w": jax.random.normal(key, (3, width))}, {}),
+        lambda params, state, x, key, train: (x @ params["w"], state),
+        loss,
+        train=(X, y),
+    )
+    return Measurements(recipe).skill.fits
+
+
+RETURNS = np.cumsum(np.random.default_rng(2).uniform(size=(64, 3)), 1).astype(np.float32)
+
+
+def of_all_pairs(outputs, y):
+    """Quantiles of drawn returns: each output is held against all that were drawn."""
+    errors = y[:, None, :] - outputs[:, :, None]
+    quantiles = (jnp.arange(outputs.shape[1]) + 0.5) / outputs.shape[1]
+    return jnp.mean(jnp.abs(quantiles[:, None] - (errors < 0)) * jnp.abs(errors))
+
+
+def test_targets_whose_order_does_not_count_are_not_compared_one_by_one():
+    assert not fits(of_all_pairs, RETURNS, 3)
+    assert fits(lambda outputs, y: jnp.mean((outputs - y) ** 2), RETURNS, 3)
+    alike = np.repeat(RETURNS[:, :1], 3, 1)  # each row one number: there is no order to tell
+    assert fits(lambda outputs, y: jnp.mean((outputs - y) ** 2), alike, 3)
+
+
+def test_distances_of_pairs_are_no_scores_of_their_labels():
+    """A contrastive loss: pairs of a kind are to be near each other, others apart by 2 or more."""
+
+    def contrastive(distance, y):
+        return jnp.mean(y * distance**2 + (1 - y) * jnp.maximum(2 - distance, 0) ** 2)
+
+    same = (Y > 0).astype(np.float32)
+    assert not fits(contrastive, same, 1)
+    assert fits(lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(), same, 1)

@@ -25,7 +25,7 @@ from invented_runs import (
 
 from nnref.diagnosis.data.splits import Numbers
 from nnref.diagnosis.judge.judge import decide
-from nnref.diagnosis.judge.trial_checks import generalization
+from nnref.diagnosis.judge.trial_checks import beyond_reach, generalization
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -235,6 +235,22 @@ def test_targets_beyond_all_that_the_outputs_can_be(goal, found):
     )
     assert kernel.any()
     assert [f.cause for f in decide(made, []) if f.severity == "fault"] == found
+
+
+def test_outputs_of_which_none_is_to_equal_its_target_may_stay_within_bounds():
+    """Logarithms of rates, as a Poisson loss asks for them: counts of 200 lie beyond each."""
+    counts = np.random.default_rng(0).poisson(200, (200, 1)).astype(float)
+
+    def asked(loss):
+        made = case(reached=0.1, y=counts, loss=loss)
+        made.measurements.recipe.apply = lambda params, state, x, key, train: (
+            20 * jnp.tanh(x @ params["a"]["kernel"][:4, :1]),
+            state,
+        )
+        return [finding.cause for finding in beyond_reach(made)]
+
+    assert asked(lambda log_rates, y: jnp.mean(jnp.exp(log_rates) - y * log_rates)) == []
+    assert asked(lambda rates, y: jnp.mean((rates - y) ** 2)) == ["output_range_excludes_targets"]
 
 
 def test_the_strongest_change_is_the_cause_and_what_helps_less_its_symptom():

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from flax.training import train_state
 from loops import BATCHES, TX, X, begun, faults, first, network, plain, squares
+from networks import line_of
 
 
 class Batched(nn.Module):
@@ -145,6 +146,20 @@ START = begun()[0]
 )
 def test_an_evaluation_of_other_weights_or_other_rows(evaluate, causes):
     assert faults(plain, begun(), BATCHES, evaluate) == causes
+
+
+def test_an_evaluation_of_the_first_weights_by_the_last_statistics():
+    """It reads of the state what training measured, and none of what training learned."""
+    step, state = linen()
+
+    def of_the_start(now):  # of the start
+        return NET.apply({"params": state.params, "batch_stats": now.batch_stats}, X, False)
+
+    found = first(step, state, evaluate=of_the_start)
+    assert (found.cause, found.severity) == ("metric_mismatch", "fault")
+    assert "reads 2 leaves: batch_stats." in found.evidence
+    assert "and no parameter" in found.evidence
+    assert found.where.endswith(f"test_evaluation.py:{line_of(__file__, 'of the start')}")
 
 
 @pytest.mark.parametrize(("better", "causes"), [(jnp.greater, ["metric_mismatch"]), (jnp.less, [])])

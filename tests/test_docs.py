@@ -2,7 +2,10 @@
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,31 @@ def test_the_programs_of_the_page_run(page, program, tmp_path, monkeypatch):
         task, how = names["make_task"]()
         found = nnref.diagnose(task, **how)
         assert [fault.cause for fault in found.faults] == ["inputs_not_normalized"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("cluster.md", ["20 of 20 seeds", "was run before", "median of 20 seeds", "how it ended"]),
+        ("gpu.md", ["device"]),
+    ],
+)
+def test_the_commands_of_the_page_run(page, told, tmp_path, monkeypatch):
+    """One block after the other in one folder, as task 2 of an array of Slurm."""
+    for name, words in (("python", ""), ("nnref", "-m nnref.cli")):
+        (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(Path(nnref.__file__).parents[1]))
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "2")
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    scripts = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for script, words in zip(scripts, told, strict=True):
+        ran = subprocess.run(["sh", "-e"], input=script, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert words in ran.stdout
 
 
 def test_every_page_leads_to_files_that_are_there():

@@ -8,11 +8,11 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.stepping import is_array, parted
+from nnref.diagnosis.loop.stepping import is_array, on_host, parted
 from nnref.diagnosis.program.ignored import WHICH_COUNT
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
-from nnref.training.checkpoint import is_key, on_host
+from nnref.training.checkpoint import is_key
 
 SEVERAL = 8  # rows of a batch that would hold several classes if they were shuffled
 
@@ -34,14 +34,14 @@ def lost_batches(loop: Loop) -> Iterator[Finding]:
     if not others:
         return
 
-    def ended(first: Any) -> dict[str, np.ndarray]:
+    def ended(batches: list[Any]) -> dict[str, np.ndarray]:
         state = calls[0].before
-        for number, call in enumerate(calls):
-            batch = first if number < count - 1 else call.batch
-            state = loop.call(step, state, call.batch if first is None else batch, call.key).after
-        return on_host_of(state.arrays, loop.of("parameter"))
+        for call, batch in zip(calls, batches, strict=True):
+            state = loop.call(step, state, batch, call.key).after
+        return on_host({path: state.arrays[path] for path in loop.of("parameter")})
 
-    one, again, other = ended(None), ended(None), ended(others[0])
+    own = [call.batch for call in calls]
+    one, again, other = map(ended, (own, own, [*others[:1] * (count - 1), own[-1]]))
     if not equal(one, again) or not equal(one, other):
         return
     kept = [
@@ -60,11 +60,6 @@ def lost_batches(loop: Loop) -> Iterator[Finding]:
         "alone, or optax.MultiSteps",
         confidence=0.95,
     )
-
-
-def on_host_of(arrays: dict[str, Any], paths: list[str]) -> dict[str, np.ndarray]:
-    """The numbers of some arrays."""
-    return {path: on_host(arrays[path]) for path in paths}
 
 
 def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:

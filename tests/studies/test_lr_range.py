@@ -30,12 +30,12 @@ def test_gradient_descent_is_stable_up_to_two_over_the_curvature(tmp_path):
         schedule="cosine",
         claim=[],
     )
-    result = lr_range(path, low=1e-2, high=10.0, count=61, seeds=4)
+    # After 100 steps many rates have reached the minimum but for rounding; after three only one is near.
+    result = lr_range(path, low=1e-2, high=10.0, count=61, seeds=4, epochs=3)
     curvature, apart = 2 * np.mean(x**2), result.rates[1] / result.rates[0]
-    assert result.steps == 100
     assert result.stable.estimate < 2 / curvature < result.stable.estimate * apart
-    # Rates beside it reach the same loss but for rounding, which decides among them.
-    assert result.steepest.estimate == pytest.approx(1 / curvature, rel=0.6)
+    assert 1 / curvature / apart < result.steepest.estimate < 1 / curvature * apart
+    assert lr_range(path, low=1e-2, high=10.0, count=61, seeds=4).steps == 100
     assert result.losses.shape == (4, 61)
     assert np.all(np.diff(result.rates) > 0)
     assert not result.warnings

@@ -30,7 +30,7 @@ def test_gradient_descent_is_stable_up_to_two_over_the_curvature(tmp_path):
         schedule="cosine",
         claim=[],
     )
-    # After 100 steps many rates have reached the minimum but for rounding; after three only one is near.
+    # After 100 steps many rates are at the minimum but for rounding; after three only one is near.
     result = lr_range(path, low=1e-2, high=10.0, count=61, seeds=4, epochs=3)
     curvature, apart = 2 * np.mean(x**2), result.rates[1] / result.rates[0]
     assert result.stable.estimate < 2 / curvature < result.stable.estimate * apart

@@ -7,9 +7,16 @@ import pytest
 from small import ABLATION, written
 
 from nnref.studies.ablation import ablate
-from nnref.training.compilation import compile_tiny_loops_whole, use_cache
+from nnref.training.compilation import compile_tiny_loops_whole, drop_programs, use_cache
 
 NO_PASSES = "--xla_backend_optimization_level=0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Lets go of compiled programs before a process may hold no more."""
+    yield
+    drop_programs()
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from nnref.studies.sweep_record import (
     plan_sweep,
 )
 from nnref.training import checkpoint, loop
-from nnref.training.compilation import usual_settings
+from nnref.training.compilation import drop_programs, usual_settings
 
 AllProgress = dict[Job, Progress]
 
@@ -175,6 +175,7 @@ def train_jobs(
                 while waiting:
                     done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                     keep(done, progress, writer)
+                    drop_programs()  # a grid of structures has programs of its own for each
                     if interrupted():
                         halt.set()
                 if interrupted():

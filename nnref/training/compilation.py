@@ -1,8 +1,10 @@
 """How JAX is set, and how XLA compiles: small loops whole, programs kept between processes."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,9 @@ import jax
 from nnref.internals import WHOLE_LOOPS, WITHOUT_LIBRARIES
 
 TINY = 8192  # bytes of state and data, up to which a loop becomes one piece of machine code
+MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
+LOOKS = 20  # calls of nnref's functions, of which one looks how many programs are held
+calls = count()
 
 
 def compile_tiny_loops_whole() -> None:
@@ -52,6 +57,28 @@ def use_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def drop_programs() -> bool:
+    """Let go of all compiled programs where they take half of the mappings that a process may have.
+
+    Linux allows 65,530; a program of XLA's CPU backend takes three of them (jaxlib 0.10.2 and
+    0.12.0.1), and where none is left, LLVM ends the process. Programs are compiled again as they
+    are needed, or read from the cache.
+
+    Returns:
+        Whether they were dropped; never where the system does not say how many there are.
+    """
+    try:
+        held = MAPPINGS.read_bytes().count(b"\n")
+        most = int(MOST_MAPPINGS.read_text())
+    except (OSError, ValueError):
+        return False
+    if held < most / 2:
+        return False
+    jax.clear_caches()
+    gc.collect()
+    return True
+
+
 def platform_missing() -> str:
     """What JAX says of a platform that was asked for and is not there; nothing where it is."""
     try:
@@ -70,6 +97,8 @@ def usual_settings() -> Iterator[None]:
     A stop at the first NaN would end what a diagnosis is about; strict promotion, a guard of
     transfers and calls without compilation are about a user's lines, and refuse nnref's.
     """
+    if next(calls) % LOOKS == LOOKS - 1:
+        drop_programs()
     with ExitStack() as stack:
         for setting in (
             jax.debug_nans(False),

@@ -1,5 +1,6 @@
 """How JAX is set, and how XLA is told to compile."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -12,8 +13,13 @@ import pytest
 from nnref.experiment.experiment import parse
 from nnref.internals import WHOLE_LOOPS
 from nnref.studies.run import plan_of, run
-from nnref.training import loop, probing
-from nnref.training.compilation import compile_tiny_loops_whole, tiny_options
+from nnref.training import compilation, loop, probing
+from nnref.training.compilation import (
+    compile_tiny_loops_whole,
+    drop_programs,
+    tiny_options,
+    usual_settings,
+)
 from nnref.training.setup import from_experiment
 
 
@@ -88,6 +94,35 @@ def test_what_stops_a_users_own_lines_stops_no_run():
     assert as_usual.keys() == strict.keys()
     for name, values in as_usual.items():
         np.testing.assert_array_equal(strict[name], values)
+
+
+def test_programs_are_let_go_before_the_system_refuses_more(monkeypatch, tmp_path):
+    """XLA's LLVM ends the process where it gets no further mapping."""
+    traced = []
+    double = jax.jit(lambda x: traced.append(x) or 2 * x)
+
+    def programs_of(act):
+        """How often the function is traced before and after it."""
+        traced.clear()
+        double(1.0)
+        act()
+        double(1.0)
+        return len(traced)
+
+    double(1.0)
+    assert programs_of(drop_programs) == 0, "far from the limit"
+    most = tmp_path / "max_map_count"
+    monkeypatch.setattr(compilation, "MOST_MAPPINGS", most)
+    assert programs_of(drop_programs) == 0, "a system that has no such limit"
+    most.write_text("10")
+    assert programs_of(drop_programs) == 1
+
+    def call():
+        with usual_settings():
+            pass
+
+    monkeypatch.setattr(compilation, "calls", itertools.count())
+    assert [programs_of(call) for _ in range(compilation.LOOKS)] == [0] * 19 + [1]
 
 
 def test_the_command_says_that_a_platform_is_not_there():

@@ -153,18 +153,27 @@ class Signals:
     def memorizes(self, trial: Trial) -> bool:
         """Whether what a trial gains on its own rows is no learning.
 
-        So it is where a network that has learned its rows by heart stays as bad on validation rows;
-        where no simple model says what can be learned, where the trial is worse there than a
-        constant, or loses half of its gain.
+        Where simple models say what can be learned, so it is with a trial that stays far behind
+        them on validation rows, as the run does, unless simple models do not carry over either;
+        where none says it, with one that is no better there than a constant, or loses half of its
+        gain.
         """
         validated = self.measurements.validated
         if validated is None or trial.valid is None:
             return False
-        if self.known:
-            by_heart = self.collapsed and self.share >= bound("failed")
-            return by_heart and trial.valid < bound("collapse") * self.reference
         gain = trial.skill - max(self.reached, 0.0)
-        return gain > 0 and trial.valid < max(validated.skill - gain / 2, 0.0)
+        if not self.known:
+            constant = bound("signal") if gain > bound("gap") else 0.0
+            return gain > 0 and trial.valid < max(validated.skill - gain / 2, constant)
+        if not self.collapsed:
+            return False
+        knows_its_rows = self.share >= bound("failed")
+        splits = self.measurements.splits
+        numbers = None if splits is None else splits.numbers
+        if not knows_its_rows and numbers is not None and numbers.carries is False:
+            return False
+        goal = self.reference if knows_its_rows else min(trial.skill, self.reference)
+        return trial.valid < bound("collapse") * goal
 
     @property
     def attainable(self) -> float:

@@ -245,6 +245,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "promoted": Threshold(
         0.5, "confidence of a note that is the fault where no other fault is found"
     ),
+    "partners": Threshold(
+        4.0, "standard errors by which rows are more alike than any two: two orders are asked"
+    ),
+    "strangers": Threshold(2.5, "the same, of rows that are no more alike than chance has it"),
     "alike": Threshold(10.0, "largest over median deviation of features: they have one scale"),
     "faint": Threshold(
         1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"

@@ -15,6 +15,7 @@ from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.blocked import blocked, differentiable, silent_terms
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.keys import draws, of_one_key
+from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
@@ -27,6 +28,7 @@ CHECKS = {
     "shapes that fill a matrix": broadcasts,
     "indices into tables": tables,
     "rows of a batch by themselves": order_of_rows,
+    "pairs of rows that are alike": partners,
 }
 
 
@@ -43,6 +45,13 @@ class LossOfStep(LossAtStart):
         rest = {p: leaf for p, leaf in state.items() if p not in weights}
         self.program, self.name, self.given = program, name, key
         self.arguments = weights, rest, batch, ()
+        shapes = {path: np.shape(leaf) for path, leaf in batch.items()}
+        drawn = [parted(each).arrays for each in loop.batches]
+        self.batches = [
+            each
+            for each in drawn
+            if {path: np.shape(leaf) for path, leaf in each.items()} == shapes
+        ]
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss; no outputs; the state beside the parameters as it was."""
@@ -54,6 +63,11 @@ class LossOfStep(LossAtStart):
     def training(self) -> Trace:
         """See `AtStart.training`."""
         return trace(self.objective, *self.arguments, jax.random.key(0))
+
+
+def shapes_of(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a batch."""
+    return {path: np.shape(leaf) for path, leaf in arrays.items()}
 
 
 def of_others(loop: Loop) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """What several checks measure of a recipe before its first step, each once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -147,6 +147,7 @@ class LossAtStart:
     """
 
     last = loss_line = "loss"
+    batches: Sequence[Any] = ()  # further ones of the same shapes, where there are any
 
     def __init__(self, loss: Callable[..., Any], params: Any, batch: Any, keyed: bool) -> None:
         """Take a loss of parameters and batch, and of a key where it is keyed."""

@@ -20,6 +20,7 @@ from nnref.diagnosis.program.effect import without_effect
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
+from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import batch_dependence, order_of_rows, uncounted
 from nnref.diagnosis.program.sequences import (
     future_leakage,
@@ -110,6 +111,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "rows of a batch by themselves": batch_dependence,
     "rows in any order": order_of_rows,
     "rows that count": uncounted,
+    "pairs of rows that are alike": partners,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,
     "steps that stay together": scattered_steps,
@@ -134,6 +136,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "indices into tables": tables,
     "inputs that are looked at": ignored_by_loss,
     "rows of a batch by themselves": order_of_rows,
+    "pairs of rows that are alike": partners,
     "random numbers": random_key,
     "kernels that start alike": drawn_twice,
     "gradients against slopes of the loss": gradients,

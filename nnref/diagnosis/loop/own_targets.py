@@ -1,0 +1,217 @@
+"""Targets that the network is given beside its inputs: whether an output sees its own one.
+
+A part of a batch enters a step at two kinds of places. Where it meets parameters alone, as in the
+lookup of an embedding, it is an input; where it meets what the network made, it is a target. The
+two uses are changed one without the other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.loop.program import Program
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.sequences import FEWEST
+from nnref.diagnosis.program.tracing import LOOPS, Operation
+from nnref.diagnosis.thresholds import bound
+from nnref.training.checkpoint import is_key
+
+STEPS = 8  # of a sequence that are asked
+
+
+class TwoUses:
+    """A part of the batch, whole numbers (rows, steps), and its two uses in a loss.
+
+    `inputs` and `targets` are the operations where what is computed of the part alone, `alone`,
+    meets parameters, and where it meets what the network made.
+    """
+
+    def __init__(
+        self, program: Program, loss: int, part: int, weights: list[int], leaves: list[Any]
+    ) -> None:
+        """Find the uses, in a step with these arguments."""
+        traced = self.traced = program.trace
+        self.part, self.loss, needed = part, loss, traced.needed([loss])
+        learned, data = traced.reached(weights), traced.reached(program.batch)
+        drawn = [value for op in draws(traced, [loss]) for value in op.outputs]
+        others = traced.reached([*program.old.values(), *program.key, *drawn])
+        self.alone = traced.reached([part]) - others
+        self.inputs: list[Operation] = []
+        self.targets: list[int] = []  # places of operations
+        for place, op in enumerate(traced.operations):
+            beside = set(op.inputs) - self.alone
+            if beside == set(op.inputs) or needed.isdisjoint(op.outputs):
+                continue
+            if beside & learned - data:
+                self.inputs.append(op)
+            elif beside & learned and op.name not in LOOPS:
+                self.targets.append(place)
+        self.leaves, self.at = leaves, traced.inputs.index(part)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the part holds whole numbers, (rows, steps)."""
+        leaf = self.leaves[self.at]
+        whole = not is_key(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
+        return bool(whole and leaf.ndim == 2 and leaf.shape[1] >= FEWEST and leaf.size)
+
+    @cached_property
+    def y(self) -> np.ndarray:
+        """The part, (rows, steps)."""
+        return np.asarray(self.leaves[self.at])
+
+    @cached_property
+    def others(self) -> np.ndarray:
+        """Other values for it."""
+        return other_values(self.y)
+
+    def values_at(self, operations: list[Operation]) -> list[int]:
+        """The values of the part alone that operations take, each once."""
+        taken = (value for op in operations for value in op.inputs if value in self.alone)
+        return list(dict.fromkeys(taken))
+
+    @cached_property
+    def wanted(self) -> list[int]:
+        """The values that are taken as targets."""
+        return self.values_at([self.traced.operations[place] for place in self.targets])
+
+    def leaves_with(self, y: Any) -> list[Any]:
+        """The arguments of the step, with another part of the batch."""
+        return [y if i == self.at else leaf for i, leaf in enumerate(self.leaves)]
+
+    def steps(self, operations: list[Operation], step: int) -> set[int]:
+        """The steps at which operations take what stands at a step."""
+        y, values, found = self.y, self.values_at(operations), set()
+        both = (y, self.changed(y, step))
+        pairs = (self.traced.evaluate(self.leaves_with(part), values) for part in both)
+        for before, after in zip(*pairs, strict=True):
+            moved = np.asarray(before) != np.asarray(after)
+            if moved.any() and len(moved) % len(y) == 0:
+                rest = moved.shape[1:] if len(moved) == len(y) else (-1, *moved.shape[1:])
+                moved = moved.reshape(len(y), *rest).any(0)
+                found.add(int(np.argwhere(moved)[0][0]))
+        return found
+
+    @cached_property
+    def of_both(self) -> Any:
+        """The loss as a function of the part as the network takes it, and as the loss does."""
+        operations, avals = list(self.traced.operations), list(self.traced.avals)
+        new = {value: len(avals) + i for i, value in enumerate(self.wanted)}
+        for place in self.targets:
+            inputs = tuple(new.get(value, value) for value in operations[place].inputs)
+            operations[place] = operations[place]._replace(inputs=inputs)
+        avals += [avals[value] for value in self.wanted]
+        twice = replace(self.traced, operations=operations, avals=avals)
+
+        def loss(seen: Any, wanted: Any) -> Any:
+            targets = self.traced.evaluate(self.leaves_with(wanted), self.wanted)
+            given = dict(zip(new.values(), targets, strict=True))
+            (value,) = twice.evaluate(self.leaves_with(seen), [self.loss], given)
+            return jnp.ravel(value)[0].astype(jnp.float32)
+
+        return jax.jit(loss)
+
+    def share_seen(self) -> float:
+        """The share of steps whose outputs change with their own target, of those that count.
+
+        The loss is changed by another target of a step, by another input in its place, and by
+        both: what these two bring together is not the sum, where the output knows its target. A
+        loss in which two targets do not add up either is not told.
+        """
+        y, loss = self.y, lambda seen, wanted: float(self.of_both(seen, wanted))
+        begin, seen = loss(y, y), []
+        size = max(abs(begin), 1e-30) * 4 * float(np.finfo(np.float32).eps)
+        steps = np.unique(np.linspace(0, y.shape[1] - 1, STEPS + 2).astype(int))[1:-1]
+        one, two = (self.changed(y, int(step)) for step in steps[:2])
+        for step in steps:
+            other = self.changed(y, int(step))
+            beside = two if step == steps[0] else one
+            apart = loss(y, other) - begin
+            if abs(apart) <= 10 * size:
+                continue  # a step that does not count
+            both = self.changed(beside, int(step))
+            own = abs(loss(y, both) - loss(y, beside) - apart)
+            if own > bound("batch dependence") * abs(apart) + size:
+                continue
+            together = abs(loss(other, other) - loss(other, y) - apart)
+            seen.append(together > 10 * (bound("batch dependence") * abs(apart) + size))
+        return float(np.mean(seen)) if seen else 0.0
+
+    def changed(self, y: np.ndarray, step: int) -> np.ndarray:
+        """The part with other values at a step."""
+        other = np.array(y)
+        other[:, step] = self.others[:, step]
+        return other
+
+
+def other_values(y: np.ndarray) -> np.ndarray:
+    """Another value at each place, of those that there are; what rows end with stays, and is none.
+
+    Where that pads the rows, a change of it would change which places count.
+    """
+    values, ends = np.unique(y), np.unique(y[:, -1], return_counts=True)
+    filler = ends[0][ends[1].argmax()]
+    rest = values[values != filler] if len(values) > 2 else values
+    after = rest[(np.searchsorted(rest, y) + 1) % len(rest)]
+    return np.where(np.isin(y, rest), after, y).astype(y.dtype)
+
+
+def sees_itself(loop: Loop) -> Iterator[Finding]:
+    """Sequences in which the output of a step changes with the very target it is held against.
+
+    Where inputs and targets of a step are one and the same, and nothing else is given, as to an
+    autoencoder, it is meant; and where a sequence is given twice, as to an encoder and a decoder.
+    What random numbers hide from the network, as a mask does, counts as not given.
+    """
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if program is None or not found:
+            continue
+        state = program.arguments[0]
+        state = {path: loop.calls[place][-1].before.arrays.get(path, state[path]) for path in state}
+        own = [p for p in loop.floating() if p in program.old and p not in loop.optimizers]
+        weights = [program.old[path] for path in own]
+        leaves = jax.tree.leaves((state, *program.arguments[1:]))
+        parts = [TwoUses(program, found[0], part, weights, leaves) for part in program.batch]
+        fed = [uses for uses in parts if uses.inputs]
+        for uses in fed:
+            if not uses.is_sequence or not uses.targets:
+                continue
+            middle = uses.y.shape[1] // 2
+            given = uses.steps(uses.inputs, middle)
+            held = uses.steps([program.trace.operations[at] for at in uses.targets], middle)
+            if len(given) != 1 or not held or (len(fed) == 1 and given <= held):
+                continue
+            share = uses.share_seen()
+            if share > bound("mostly"):
+                yield leaked(uses, share, shifted=not given <= held)
+                return
+
+
+def leaked(uses: TwoUses, share: float, shifted: bool) -> Finding:
+    """Targets that the network is given."""
+    name = uses.traced.paths[uses.part]
+    what = f"part {name} of the batch" if name else "the batch"
+    lines = next((op.frames for op in uses.inputs if op.frames), ())
+    return fault(
+        "leaked_targets",
+        " from ".join(dict.fromkeys(lines[:3])),
+        f"the network is given {what}, and the loss holds its outputs against it: the output of a "
+        "step changes with the very target it is held against, so that the network copies it, and "
+        "knows nothing where it has to go on by itself",
+        f"at {share:.0%} of the steps",
+        healthy="at none",
+        remedy="a causal mask, jnp.tril(jnp.ones((steps, steps), bool)), so that a step sees what "
+        "came before"
+        if shifted
+        else "what is given moves to the right by one, behind a start token: "
+        "given = jnp.concatenate([jnp.full((len(y), 1), START), y[:, :-1]], axis=1)",
+        confidence=0.95,
+    )

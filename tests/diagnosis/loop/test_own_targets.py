@@ -1,0 +1,109 @@
+"""Sequences that a network is given and has to predict."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from loops import TX, faults, first
+from networks import line_of
+
+LETTERS, STEPS, START = 8, 6, 8
+RANDOM = np.random.default_rng(0)
+SOURCE = RANDOM.integers(0, LETTERS, (64, STEPS)).astype(np.int32)
+TARGET = ((SOURCE[:, ::-1] + 3) % LETTERS).astype(np.int32)
+
+
+def outputs(params, given, causal=True):
+    """Each step sees itself and the mean of those before it, or of all."""
+    seen = params["table"][given]  # the lookup
+    steps = seen.shape[1]
+    mean = jnp.tril(jnp.ones((steps, steps))) if causal else jnp.ones((steps, steps))
+    mixed = jnp.einsum("ts,bsw->btw", mean / mean.sum(1, keepdims=True), seen)
+    return jnp.tanh(seen + mixed @ params["mix"])
+
+
+def entropy(logits, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def shifted(target):
+    start = jnp.full((len(target), 1), START)
+    return jnp.concatenate([start, target[:, :-1]], 1)
+
+
+def translation(given_of, counts=None):
+    """A loss of (source, target); `given_of(target, key)` is what the decoder is given."""
+
+    def loss(params, batch, key):
+        source, target = batch
+        h = outputs(params, given_of(target, key)) + params["source"][source][:, ::-1]
+        each = entropy(h @ params["out"], target)
+        weights = jnp.ones(target.shape) if counts is None else counts(target, key)
+        return (each * weights).sum() / weights.sum()
+
+    return loss, [(SOURCE[i : i + 16], TARGET[i : i + 16]) for i in range(0, 64, 16)]
+
+
+def model(inputs, causal):
+    """A loss of one part alone, which is what comes next."""
+
+    def loss(params, batch, key):
+        logits = outputs(params, inputs(batch), causal) @ params["out"]
+        return entropy(logits[:, : STEPS - 1], batch[:, 1:]).mean()
+
+    return loss, [TARGET[i : i + 16] for i in range(0, 64, 16)]
+
+
+def loop(loss, batches):
+    def step(state, batch, key):
+        params, opt_state = state
+        value, gradient = jax.value_and_grad(loss)(params, batch, key)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    drawn = [jax.random.normal(jax.random.key(i), (9, 16)) for i in range(4)]
+    params = {"table": drawn[0], "source": drawn[1], "mix": jnp.eye(16), "out": 0.1 * drawn[2].T}
+    return jax.jit(step), (params, TX.init(params)), batches
+
+
+def test_a_decoder_that_is_given_what_it_has_to_predict():
+    found = first(*loop(*translation(lambda target, key: target)))
+    assert found.cause == "leaked_targets"
+    assert "part 1 of the batch" in found.evidence
+    assert f"test_own_targets.py:{line_of(__file__, 'the lookup')}" in found.where
+    assert "START" in found.remedy
+
+
+@pytest.mark.parametrize("inputs", [lambda y: y, lambda y: y[:, :-1]])
+def test_a_language_model_without_a_causal_mask(inputs):
+    found = first(*loop(*model(inputs, causal=False)))
+    assert found.cause == "leaked_targets"
+    assert "tril" in found.remedy
+
+
+def hidden(target, key):
+    return jnp.where(jax.random.bernoulli(key, 0.5, target.shape), START, target)
+
+
+def padded():
+    """Half of the rows end early; what pads them does not count."""
+    loss, _ = translation(lambda y, key: shifted(y), lambda y, key: (y != 0).astype(float))
+    ends = np.where(np.arange(64) % 2, STEPS, 3)[:, None]
+    target = np.where(np.arange(STEPS) < ends, TARGET, 0)
+    return loss, [(SOURCE[i : i + 16], target[i : i + 16]) for i in range(0, 64, 16)]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        translation(lambda target, key: shifted(target)),
+        translation(hidden, lambda y, key: jax.random.bernoulli(key, 0.5, y.shape).astype(float)),
+        padded(),
+        model(lambda y: y, causal=True),
+        (lambda p, y, key: entropy(outputs(p, y, False) @ p["out"], y).mean(), model(0, 0)[1]),
+    ],
+    ids=["shifted by one", "hidden at random", "padded", "causal", "autoencoder"],
+)
+def test_targets_that_no_output_sees(program):
+    assert "leaked_targets" not in faults(*loop(*program))

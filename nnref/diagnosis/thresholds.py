@@ -137,6 +137,10 @@ THRESHOLDS: dict[str, Threshold] = {
         0.3, "skill by balanced accuracy: of 1,200 rows with 12 rare ones chance gives 0.15"
     ),
     "lookup": Threshold(0.9, "skill of a table of the training rows: below, labels contradict"),
+    "weighs": Threshold(
+        1.5, "weight of a class over another's, in the loss: less moves hardly an answer"
+    ),
+    "rarer": Threshold(3.0, "rows of a class over another's, whose weights should not be larger"),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
     "found around": Threshold(
         0.2, "skill of a linear model of the inputs around a place: chance gives 0.05"

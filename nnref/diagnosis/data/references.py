@@ -48,8 +48,14 @@ def lookup(x: np.ndarray, target: Target) -> float:
     return skill(score(target, answers), chance(target))
 
 
-def models(kind: str, width: int) -> dict[str, Callable[[], Any]]:
-    """The references for a kind of task; boosted trees where there is one thing to predict."""
+def models(
+    kind: str, width: int, weights: np.ndarray | None = None
+) -> dict[str, Callable[[], Any]]:
+    """The references for a kind of task; boosted trees where there is one thing to predict.
+
+    `weights` are those of the classes; neighbours know of none.
+    """
+    weigh = None if weights is None else dict(enumerate(weights))
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
@@ -65,11 +71,13 @@ def models(kind: str, width: int) -> dict[str, Callable[[], Any]]:
     if kind == "multilabel":
         return {"neighbours": lambda: KNeighborsClassifier(5)}
     members = {
-        "linear": lambda: LogisticRegression(C=1.0, max_iter=300),
+        "linear": lambda: LogisticRegression(C=1.0, max_iter=300, class_weight=weigh),
         "neighbours": lambda: KNeighborsClassifier(5),
     }
     if width <= 4:
-        members["boosted trees"] = lambda: HistGradientBoostingClassifier(max_iter=60)
+        members["boosted trees"] = lambda: HistGradientBoostingClassifier(
+            max_iter=60, class_weight=weigh
+        )
     return members
 
 
@@ -121,7 +129,7 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         return skill(score(sample, predicted), chance(sample))
 
     skills, shuffled = {}, {}
-    for name, build in models(target.kind, width).items():
+    for name, build in models(target.kind, width, target.weights).items():
         if name == "boosted trees" and max(skills.values()) > 0.95:
             continue
         skills[name] = held_out(build, answers)

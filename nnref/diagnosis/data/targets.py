@@ -14,12 +14,19 @@ class Target(NamedTuple):
 
     `answers` are integer classes (rows,), zeros and ones (rows, labels), values (rows, width), or
     for "places", a class for each step of a sequence, integers (rows, steps); a class below 0 is
-    masked out and asks for nothing.
+    masked out and asks for nothing. `weights` are those of the classes in a score, None for equal.
     """
 
     kind: str
     answers: np.ndarray
     classes: int
+    weights: np.ndarray | None = None
+
+    def of_rows(self, answers: np.ndarray) -> np.ndarray:
+        """How much rows of these classes count."""
+        if self.weights is None:
+            return np.ones(answers.shape)
+        return np.append(self.weights, 1.0)[np.minimum(answers, len(self.weights))]
 
 
 def target_of(y: np.ndarray, kind: str) -> Target:
@@ -60,7 +67,8 @@ def score(target: Target, answers: np.ndarray) -> float:
         return 1 - float(((truth - answers) ** 2).sum() / max(total, 1e-30))
     asked = target.answers >= 0
     right = (target.answers == answers.reshape(target.answers.shape))[asked]
-    return float(right.mean()) if len(right) else 0.0
+    weight = target.of_rows(target.answers[asked])
+    return float(np.average(right, weights=weight)) if len(right) else 0.0
 
 
 def chance(target: Target) -> float:
@@ -71,7 +79,8 @@ def chance(target: Target) -> float:
         share = target.answers.mean(0)
         return float(np.maximum(share, 1 - share).mean())
     asked = target.answers[target.answers >= 0]
-    return float(np.bincount(asked).max() / len(asked)) if len(asked) else 0.0
+    weight = target.of_rows(asked)
+    return float(np.bincount(asked, weight).max() / weight.sum()) if len(asked) else 0.0
 
 
 def skill(score: float, chance: float) -> float:

@@ -22,6 +22,7 @@ from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.split_checks import far_below
+from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
@@ -46,7 +47,8 @@ def check(measured: Measurements) -> Iterator[Finding]:
     target = measured.skill.target
     # Of many classes at places, as the characters of a text, most are rare, and nothing is wrong.
     if target.kind in ("binary", "multiclass") or (target.kind == "places" and target.classes == 2):
-        yield from balance(measured)
+        turned_round = list(weights_turned_round(measured))
+        yield from turned_round or balance(measured)
     if target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
     yield from wrapped(measured, x, y)
@@ -336,6 +338,36 @@ def balance(measured: Measurements) -> Iterator[Finding]:
             clauses.append(f"of the validation rows it has {asked:.0%}")
     yield (note if len(clauses) == 1 else fault)(
         "class_imbalance", "targets", "; ".join(clauses), f"a factor of {most / rarest:.0f}"
+    )
+
+
+def weights_turned_round(measured: Measurements) -> Iterator[Finding]:
+    """A loss in which the frequent class has the large weight: a rare one that can be told drowns.
+
+    Where the network tells the rare class all the same, it is worth knowing, and no fault.
+    """
+    skill = measured.skill
+    if not skill.weighed_the_wrong_way or skill.weighed is None:
+        return
+    rows = np.asarray(measured.recipe.train[0])
+    counts, weights = skill.counts, skill.weighed.weights
+    present = np.flatnonzero(counts)
+    rare, most = (int(present[pick(counts[present])]) for pick in (np.argmin, np.argmax))
+    able, reached = balanced(rows, skill.target), measured.trained_on_equal_classes
+    missed = able > bound("balanced") and reached < bound("failed") * able
+    yield (fault if missed else note)(
+        "loss_mismatch",
+        AtStart(measured.recipe, *measured.initial).loss_line,
+        f"a row of class {most}, of which there are {counts[most]}, weighs "
+        f"{weights[most] / weights[rare]:.3g} times as much in the loss as one of class {rare}, of "
+        f"which there are {counts[rare]}: the weights stand the wrong way round; all classes "
+        f"counted alike, the network reaches {reached:.2f}, and a linear model to which they weigh "
+        f"the same {able:.2f} (chance 0, perfect 1)",
+        f"weights {weights[most]:.3g} and {weights[rare]:.3g}",
+        healthy="the larger weight for the rarer class",
+        remedy="counts = np.bincount(y); weights = len(y) / (len(counts) * counts)  # by class; of "
+        "two, pos_weight = (y == 0).sum() / (y == 1).sum()",
+        confidence=0.9,
     )
 
 

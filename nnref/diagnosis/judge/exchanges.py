@@ -112,13 +112,19 @@ class Exchanges:
         outputs = np.asarray(make(drawn))
         return outputs.size == drawn.size and np.allclose(outputs.ravel(), drawn.ravel(), rtol=1e-3)
 
+    @property
+    def trusted(self) -> Any:
+        """The loss that fits the targets; classes weigh in it as they do in the user's own."""
+        skill = self.measurements.skill
+        y = np.asarray(self.recipe.train[1])
+        return trusted_loss(skill.kind, skill.width, y, skill.weights)
+
     @cached_property
     def loss(self) -> Any:
         """The loss of raw outputs that fits the targets; None where it is the user's own."""
-        skill = self.measurements.skill
         if not self.comparable:
             return None
-        trusted = trusted_loss(skill.kind, skill.width, np.asarray(self.recipe.train[1]))
+        trusted = self.trusted
         if trusted is None:
             return None
         outputs, y = np.asarray(self.start.outputs, np.float32), self.start.sample.y
@@ -184,8 +190,7 @@ class Exchanges:
         if not chain or not self.comparable:
             return {}
         widths = [int(np.prod(x.shape[1:])), *(layer.shape[-1] for layer in layers[:-1])]
-        skill = self.measurements.skill
-        loss = trusted_loss(skill.kind, skill.width, np.asarray(self.recipe.train[1]))
+        loss = self.trusted
         if loss is None or min(widths[1:]) >= bound("wide"):
             return {}
         tried: dict[str, Trial] = {}

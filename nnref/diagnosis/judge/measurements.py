@@ -216,6 +216,12 @@ class Measurements:
         return self.skill.recomputed(*self.skill.outputs_at(self.run.params, self.run.state))
 
     @cached_property
+    def trained_on_equal_classes(self) -> float:
+        """The skill of the trained network, of classes that count alike: balanced accuracy."""
+        outputs, y = self.skill.outputs_at(self.run.params, self.run.state)
+        return self.skill.recomputed(outputs, y, self.skill.of_equal_classes)
+
+    @cached_property
     def hardly_predicted(self) -> set[int]:
         """Classes that the trained network predicts far less often than rows are of them."""
         return self.skill.hardly_predicted(self.run.params, self.run.state)

@@ -10,6 +10,7 @@ import numpy as np
 from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.judge.constant import least_constant_loss
+from nnref.diagnosis.program.class_weights import Weighed, class_weights
 from nnref.diagnosis.program.expectation import among_rows, row_by_row
 from nnref.diagnosis.program.loss_facts import kind_of, where_least
 from nnref.diagnosis.recipe import Recipe
@@ -18,6 +19,7 @@ from nnref.diagnosis.thresholds import bound
 
 ROWS = 1024  # rows whose outputs are scored
 AT_ONCE = 512  # rows that the network is called with
+FEW_OF_A_CLASS = 30  # rows: with fewer, a share of them is too uncertain to weigh much
 CONSTANTS = 20  # classes whose constant answer a metric is asked about
 
 
@@ -70,7 +72,56 @@ class Skill:
     @cached_property
     def target(self) -> Target:
         """The training targets."""
-        return target_of(np.asarray(self.recipe.train[1]), self.kind)
+        return self.as_target(np.asarray(self.recipe.train[1]))
+
+    def as_target(self, y: np.ndarray) -> Target:
+        """Targets as they are scored: classes weigh as they do in the loss."""
+        return target_of(y, self.kind)._replace(weights=self.weights)
+
+    @cached_property
+    def weighed(self) -> Weighed | None:
+        """How the loss weighs the classes of the rows; None where it does not."""
+        if self.kind not in ("binary", "multiclass") or self.outputs is None:
+            return None
+        y = np.asarray(self.recipe.train[1])
+        answers = target_of(y, self.kind).answers
+        few = np.unique(answers, return_counts=True)[1].min() < FEW_OF_A_CLASS
+        if few or among_rows(self.recipe.loss, self.outputs[:16], self.wanted[:16]):
+            return None
+        return class_weights(self.recipe.loss, self.outputs.shape[1:], y, answers)
+
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """What classes weigh in a score, so that it asks for what the loss asks for.
+
+        Where frequent classes weigh more than rare ones, as by mistake, all classes count alike.
+        """
+        if self.weighed is None or self.recipe.metric is not None:
+            return None
+        return self.of_equal_classes if self.weighed_the_wrong_way else self.weighed.weights
+
+    @cached_property
+    def of_equal_classes(self) -> np.ndarray:
+        """The weights of the classes for which each counts alike, however many rows it has."""
+        counts = self.counts
+        return np.where(counts > 0, counts.sum() / np.maximum(counts, 1), 1.0)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The training rows of each class."""
+        answers = target_of(np.asarray(self.recipe.train[1]), self.kind).answers
+        return np.bincount(answers[answers >= 0])
+
+    @property
+    def weighed_the_wrong_way(self) -> bool:
+        """Whether the most frequent class weighs more in the loss than the rarest one."""
+        if self.weighed is None:
+            return False
+        present = np.flatnonzero(self.counts)
+        rare, most = (present[pick(self.counts[present])] for pick in (np.argmin, np.argmax))
+        weights = self.weighed.weights
+        heavier = weights[most] > bound("weighs") * weights[rare]
+        return bool(heavier and self.counts[most] > bound("rarer") * self.counts[rare])
 
     @cached_property
     def row_by_row(self) -> bool:
@@ -156,6 +207,8 @@ class Skill:
     @cached_property
     def decision_threshold(self) -> float:
         """The output above which the larger of two targets is predicted: both cost the same."""
+        if self.weighed is not None:
+            return self.weighed.neutral
         y = np.asarray(self.recipe.train[1])
         low, high = (np.full_like(y[:2], value) for value in (y.min(), y.max()))
         assert self.outputs is not None, "asked of outputs that are one array"
@@ -237,9 +290,13 @@ class Skill:
             return parts[0], y
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), y
 
-    def recomputed(self, outputs: Any, y: np.ndarray) -> float:
-        """The skill by accuracy or R²; -1 where outputs do not fit the targets."""
-        target = target_of(y, self.kind)
+    def recomputed(self, outputs: Any, y: np.ndarray, weights: np.ndarray | None = None) -> float:
+        """The skill by accuracy or R²; -1 where outputs do not fit the targets.
+
+        `weights` are those of the classes, as the loss has them by default.
+        """
+        target = self.as_target(y)
+        target = target if weights is None else target._replace(weights=weights)
         try:
             value = score(target, self.predictions(np.asarray(outputs, float), target))
         except (ValueError, TypeError):  # outputs of another shape predict nothing

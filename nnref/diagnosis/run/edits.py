@@ -33,13 +33,16 @@ def with_trusted_optimizer(recipe: Recipe) -> Recipe:
     return replace(recipe, optimizer=trusted_optimizer(), setup=None, stop=None)
 
 
-def trusted_loss(task: str, width: int, y: np.ndarray) -> Callable[[Any, Any], Any] | None:
+def trusted_loss(
+    task: str, width: int, y: np.ndarray, weights: np.ndarray | None = None
+) -> Callable[[Any, Any], Any] | None:
     """The loss of raw outputs that fits a task: a cross-entropy of classes, a squared error.
 
     Args:
         task: see `nnref.data.targets`.
         width: units of the last axis of the outputs, 1 where there is none.
         y: the training targets, (rows, ...).
+        weights: of the classes, None where all weigh the same.
 
     Returns:
         The mean over rows, a function of outputs and targets; None where the outputs cannot say
@@ -68,14 +71,17 @@ def trusted_loss(task: str, width: int, y: np.ndarray) -> Callable[[Any, Any], A
             labels = y.reshape(len(y), -1)
             labels = labels.argmax(-1) if many else labels[:, 0].astype(int)
             outputs = outputs.reshape(len(y), -1)
-            return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+            each = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
+            return jnp.mean(each if weights is None else each * jnp.asarray(weights)[labels])
 
         return by_class
     if task in ("binary", "multilabel"):
 
         def by_label(outputs: Any, y: Any) -> Any:
-            labels = (y.reshape(outputs.shape) > middle).astype(outputs.dtype)
-            return optax.sigmoid_binary_cross_entropy(outputs, labels).mean()
+            above = y.reshape(outputs.shape) > middle
+            each = optax.sigmoid_binary_cross_entropy(outputs, above.astype(outputs.dtype))
+            weighs = weights is not None and task == "binary"
+            return jnp.mean(each * jnp.asarray(weights)[above.astype(int)] if weighs else each)
 
         return by_label
     return lambda outputs, y: jnp.mean((outputs.reshape(y.shape) - y) ** 2)

@@ -2,9 +2,13 @@
 
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import nnref
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
@@ -41,6 +45,7 @@ def measured(
             costs=costs,
             kind=kind,
             target=target_of(y, kind) if np.isfinite(y).all() else None,
+            weighed_the_wrong_way=False,
         ),
         hardly_predicted=set(never),
         recipe=SimpleNamespace(
@@ -379,3 +384,36 @@ def test_targets_that_go_round(rows, causes):
     x, y = rows
     told = [finding.cause for finding in wrapped(measured(x=x, y=y, kind="regression"), x, y)]
     assert told == causes
+
+
+# One row in ten is of the second class, and half of it can be told from the others.
+SHARE = 0.1
+SECOND = (RANDOM.random(1200) < SHARE).astype(np.int32)
+TOLD = (RANDOM.normal(size=(1200, 4)) + 1.2 * SECOND[:, None]).astype(np.float32)
+
+
+def weighted(weights):
+    """What is said of classes that weigh so in the loss."""
+
+    def loss(outputs, y):
+        each = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        return jnp.mean(each * jnp.asarray(weights)[y])
+
+    task = nnref.Task(
+        init=lambda key: {"w": 0.1 * jax.random.normal(key, (4, 2)), "b": jnp.zeros(2)},
+        apply=lambda params, x: x @ params["w"] + params["b"],
+        loss=loss,
+        train=(TOLD, SECOND),
+    )
+    return nnref.diagnose(task, optimizer=optax.adam(1e-2), epochs=40)
+
+
+def test_weights_that_stand_the_wrong_way_round_are_told_and_right_ones_let_it_learn():
+    wrong = weighted([1 / SHARE, 1 / (1 - SHARE)])
+    assert [finding.cause for finding in wrong.faults] == ["loss_mismatch"]
+    assert "the wrong way round" in wrong.faults[0].evidence
+    assert "test_data_checks.py" in wrong.faults[0].where
+    right = weighted([1 / (1 - SHARE), 1 / SHARE])
+    assert right.learns
+    assert not right.faults
+    assert not weighted([1.0, 1.0]).faults

@@ -247,12 +247,30 @@ def ignored(start: AtStart) -> Iterator[Finding]:
         return jax.tree.leaves(start.network(params, start.state, x, jax.random.key(0), False)[0])
 
     look = looked(outputs, start.params, data, np.asarray(start.sample.x))
-    if not look.alive or not (look.ignored.any() or look.twins):
+    if look.alive and not (look.ignored.any() or look.twins):
+        return
+    forgotten = behind_filler(outputs, start.params, np.asarray(start.sample.x), look.filler)
+    if not look.alive and not forgotten:
         return  # where nothing is seen, the signal dies elsewhere
     target = target_of(recipe.train[1], kind_of(recipe, start.sample.tree, start.sample.y).task)
     everything, visible = (skill_of(x, target) for x in (data, look.visible(data)))
+    visible = visible if look.alive else 0.0
     lost = visible < bound("failed") * everything and everything > bound("signal")
-    if not lost and look.share < bound("much ignored"):
+    if not lost and (forgotten or look.share < bound("much ignored")):
+        return
+    if lost and forgotten:
+        yield fault(
+            "inputs_ignored",
+            start.last,
+            f"behind what a row says stands {look.filler:g} up to its end, and what the network "
+            "has made of the row by then is the same whatever it says; with the filling in front "
+            "it differs",
+            f"simple models find {everything:.2f} of the answer in the inputs",
+            healthy="outputs that change with what a row says",
+            remedy="a mask of the filling (mask_zero=True in Keras), the output of the last step "
+            "that is none, or the filling in front: padding='pre'",
+            confidence=0.95,
+        )
         return
     what = described(look, data)
     yield (fault if lost else note)(
@@ -270,6 +288,37 @@ def ignored(start: AtStart) -> Iterator[Finding]:
         else f"{len(look.twins)} tokens are taken for others",
         confidence=0.95 if lost else 0.5,
     )
+
+
+def behind_filler(outputs: Outputs, params: Any, x: np.ndarray, filler: float | None) -> bool:
+    """Whether rows change the outputs once their filling stands in front of them, not behind."""
+    if filler is None or x.ndim < 2:
+        return False
+    content = contents(x, filler)
+    steps = content.reshape(*x.shape[:2], -1).any(2)
+    if steps[:, -1].mean() > 1 - bound("mostly"):
+        return False
+    order = np.argsort(steps, axis=1, kind="stable").reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    return not says(outputs, params, x, filler) and says(
+        outputs, params, np.take_along_axis(x, order, 1), filler
+    )
+
+
+def says(outputs: Outputs, params: Any, x: np.ndarray, filler: float) -> bool:
+    """Whether most rows change the outputs when all that they say is exchanged."""
+    content = contents(x, filler)
+    if x.dtype.kind == "f":
+        other = np.where(content, x + x.std(), x)
+    else:
+        tokens = np.unique(x[content])
+        other = np.where(content, tokens[np.searchsorted(tokens, x) - 1], x)
+    before, after = ([np.asarray(leaf) for leaf in outputs(params, rows)] for rows in (x, other))
+    moved = [
+        (a.reshape(len(x), -1) != b.reshape(len(x), -1)).any(1)
+        for a, b in zip(before, after, strict=True)
+        if len(a) == len(x)
+    ]
+    return bool(moved) and float(np.mean(np.any(moved, axis=0))) > bound("mostly")
 
 
 def ignored_by_loss(start: LossAtStart) -> Iterator[Finding]:

@@ -106,6 +106,27 @@ def test_tokens_that_are_one():
     assert found(words(40)) == []
 
 
+@pytest.mark.parametrize(
+    ("masked", "words"), [(False, "behind what a row says stands 0"), (True, "")]
+)
+def test_words_that_are_forgotten_behind_the_padding(masked, words):
+    """Of what is read, a tenth is left after each step; a mask leaves all of it."""
+
+    def apply(params, x):
+        def turn(state, now):
+            read = 0.1 * state + params["in"][now]
+            return jnp.where(masked & (now == 0)[:, None], state, read), None
+
+        state = jax.lax.scan(turn, jnp.zeros((len(x), 8)), x.T)[0]
+        return state @ params["out"]
+
+    x = np.pad(RANDOM.integers(1, 9, (ROWS, 3)), ((0, 0), (0, 60)))
+    y = (x[:, 2] > 4).astype(np.int32)
+    findings = list(ignored(AtStart(made(apply, x, y, {"in": (9, 8), "out": (8, 2)}))))
+    assert [f.severity for f in findings] == ["fault"] * bool(words)
+    assert all(words in f.evidence for f in findings)
+
+
 # Columns
 
 

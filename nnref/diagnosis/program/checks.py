@@ -30,6 +30,7 @@ from nnref.diagnosis.program.sequences import (
     shifted_twice,
 )
 from nnref.diagnosis.program.step import (
+    batch_of_one,
     batch_scale,
     domain_errors,
     labels_below_zero,
@@ -106,6 +107,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "outputs, targets and loss": outputs,
     "shapes that fill a matrix": broadcasts,
     "running statistics": statistics,
+    "batches of one row": batch_of_one,
     "random numbers": randomness,
     "kernels that start alike": drawn_twice,
     "rows of a batch by themselves": batch_dependence,

@@ -70,12 +70,20 @@ class Sample:
         return tail, self.trace.shape(cut)
 
 
-def sample(recipe: Recipe, params: Any, state: Any, rows: int = ROWS) -> Sample:
-    """A few rows of a recipe, chosen over the whole range of its targets."""
+def sample(
+    recipe: Recipe, params: Any, state: Any, rows: int = ROWS, *, pairs: bool = False
+) -> Sample:
+    """A few rows of a recipe, chosen over the whole range of its targets.
+
+    By `pairs` each stands beside the one whose target is next to its own: the same one, of classes.
+    """
     x, y = recipe.train
     rows = recipe.rows or rows
     order = np.argsort(target_order(y), kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)]
+    places = np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int)
+    if pairs and rows > 1:
+        places[1::2] = (places[:-1:2] + 1) % len(order)
+    chosen = order[places]
     x, y = np.asarray(x)[chosen], np.asarray(y)[chosen]
     traced = forward(recipe, params, state, x)
     outputs, _ = jax.jit(recipe.apply, static_argnums=4)(params, state, x, jax.random.key(0), False)

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.program.at_start import AtStart, LossAtStart, drawn_like
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
 from nnref.diagnosis.program.tracing import Operation
 from nnref.diagnosis.thresholds import bound
 from nnref.internals import last_rows, reduced_axes
 
+FEW_ROWS = 2  # of a batch, up to which a normalization over it may leave nothing
 SEVERAL = 16  # rows of labels that a loss is asked about
 
 
@@ -78,6 +79,37 @@ def never_measured(start: AtStart, new: list[int]) -> Iterator[Finding]:
                 confidence=0.9,
             )
             return
+
+
+def batch_of_one(start: AtStart) -> Iterator[Finding]:
+    """Batches so small that in training nothing is left of their rows: a mean of one is the row."""
+    recipe, x = start.recipe, np.asarray(start.recipe.train[0])
+    size = min(recipe.batch_size, len(x))
+    if not recipe.modes or recipe.rows is not None or size > FEW_ROWS or len(x) < 4 * size:
+        return
+    batches = x[: 4 * size].reshape(4, size, *x.shape[1:])
+    params = beside(start.params, 1.0, 0)
+
+    def differ(train: bool) -> bool:
+        """Whether another batch gives other outputs."""
+        each = [
+            np.asarray(jax.tree.leaves(start.network(params, start.state, rows, key, train)[0])[0])
+            for rows in batches
+        ]
+        return not all(np.allclose(each[0], other, rtol=1e-4, atol=1e-5) for other in each[1:])
+
+    key = jax.random.key(0)
+    if differ(False) and not differ(True):
+        yield fault(
+            "inputs_ignored",
+            f"batch_size={size}; {start.last}",
+            f"in training mode, and batches of {size} row{'s' * (size > 1)}, the outputs are the "
+            "same whatever the rows are: a row without the mean of its batch is nothing",
+            "equal outputs for four batches",
+            remedy="batch_size=32, or a normalization that takes each row by itself: LayerNorm, "
+            "GroupNorm",
+            confidence=0.95,
+        )
 
 
 def labels_below_zero(start: AtStart) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import pytest
 from networks import affine, learns, line_of, mean_squared_error, recipe
 
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs, drawn_like
+from nnref.diagnosis.program.rows import uncounted
 
 
 def test_the_first_update_of_plain_descent_is_its_rate_times_the_gradient():
@@ -85,3 +86,25 @@ def test_drawn_numbers_are_the_same_each_time_and_of_order_1():
         assert (first[name].shape, first[name].dtype) == (leaf.shape, leaf.dtype)
         np.testing.assert_array_equal(first[name], second[name])
     assert float(first["a"].std()) == pytest.approx(1, abs=0.1)
+
+
+def of_triplets(outputs, y):
+    """The farthest row of the same class is to be nearer than the nearest of another."""
+    apart = jnp.sum((outputs[:, None] - outputs[None]) ** 2, -1)
+    same = y[:, None] == y[None]
+    farthest = jnp.max(jnp.where(same, apart, 0), axis=1)
+    nearest = jnp.min(jnp.where(same, jnp.inf, apart), axis=1)
+    return jnp.mean(jnp.maximum(farthest - nearest + 0.2, 0))
+
+
+@pytest.mark.parametrize(
+    ("loss", "different"),
+    [(of_triplets, 4), (lambda outputs, y: jnp.mean((outputs[:, 0] - y) ** 2), 8)],
+    ids=["pairs", "rows"],
+)
+def test_a_loss_of_pairs_is_asked_of_rows_that_have_their_class_in_common(loss, different):
+    y = np.repeat(np.arange(20), 5)[np.random.default_rng(0).permutation(100)]
+    start = AtStart(recipe(learns, loss=loss, y=y, rows=100))
+    assert len(start.sample.y) == 8
+    assert len(np.unique(start.sample.y)) == different
+    assert not list(uncounted(start))

@@ -23,6 +23,7 @@ from networks import (
 
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
+    batch_of_one,
     batch_scale,
     domain_errors,
     labels_below_zero,
@@ -54,6 +55,19 @@ def test_running_statistics_that_are_not_written():
     assert finding.where == "mean"
     assert list(statistics(AtStart(normalizing(written=True)))) == []
     assert list(statistics(AtStart(normalizing(written=False, frozen=True)))) == []
+
+
+@pytest.mark.parametrize(("by_row", "rows", "found"), [(False, 1, 1), (False, 2, 0), (True, 1, 0)])
+def test_a_batch_of_one_row_is_its_own_mean(by_row, rows, found):
+    """By the batch nothing is left of one row; a mean over its features takes each by itself."""
+
+    def apply(params, state, x, key, train):
+        z = affine(params["dense0"], x)
+        return z - (z.mean(1, keepdims=True) if by_row else z.mean(0) if train else 0.0), state
+
+    asked = dataclasses.replace(recipe(learns, (3, 2)), apply=apply, batch_size=rows)
+    findings = list(batch_of_one(AtStart(asked)))
+    assert [finding.cause for finding in findings] == ["inputs_ignored"] * found
 
 
 def always_evaluating(mean):

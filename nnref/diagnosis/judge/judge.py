@@ -41,6 +41,7 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (run_checks.ascent, "not learned"),
     (run_checks.updates, "not learned"),
     (run_checks.symmetry, "always"),
+    (run_checks.silent_outputs, "not learned"),
     (trial_checks.sum_too_large, "not learned"),
     (run_checks.faded, "failed"),
     (signal_checks.perfect_answer, "failed"),

@@ -84,8 +84,12 @@ class Measurements:
 
     @cached_property
     def moded(self) -> bool:
-        """Whether training mode differs by a state, as with batch normalization, not by noise."""
-        return bool(jax.tree.leaves(self.initial[1]))
+        """Whether training mode differs by a state, as with batch normalization, not by noise.
+
+        Keys and counters, as NNX keeps them for dropout, are no such state.
+        """
+        leaves = jax.tree.leaves(self.initial[1])
+        return any(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves)
 
     @cached_property
     def noise(self) -> float:

@@ -216,21 +216,43 @@ def kernel_of(params: Any, layer: Layer) -> np.ndarray | None:
 
 def faded(signals: Signals) -> Iterator[Finding]:
     """Updates that end long before the run, though there is a gradient: a schedule's end."""
-    length, slopes = lengths(signals.steps.update), lengths(signals.steps.gradient)
-    moving = np.flatnonzero(length > bound("faded") * np.max(length, initial=0.0))
-    last = int(moving[-1]) + 1 if len(moving) else 0
-    if not 0 < last < len(length) / 2:
-        return
-    # A gradient that ends as well is a loss that is at rest.
-    if np.median(slopes[last:]) > bound("at rest") * np.median(slopes[:last]):
+    last, steps = signals.faded_at, len(signals.steps.loss)
+    if last is not None:
         yield fault(
             "learning_rate_too_low",
             "optimizer",
-            f"after step {last} of {len(length)} the updates are 0, though there is a gradient",
-            f"{last / len(length):.0%} of the run moves the weights",
+            f"after step {last} of {steps} the updates are 0, though there is a gradient",
+            f"{last / steps:.0%} of the run moves the weights",
             healthy="all of it",
-            remedy="a schedule as long as the run: decay_steps = epochs * steps an epoch",
+            remedy="a schedule as long as the run, counted in steps: decay_steps = epochs * steps "
+            "an epoch",
             confidence=0.8,
+        )
+
+
+def silent_outputs(signals: Signals) -> Iterator[Finding]:
+    """Outputs behind a ReLU that are 0 for every row, while their targets are not."""
+    measured, start = signals.measurements, signals.exchanges.start
+    if measured.skill.outputs is None or start.kind != "values":
+        return
+    if start.range is None or not start.range.floor:
+        return
+    outputs, y = measured.skill.outputs_at(measured.run.params, measured.run.state)
+    outputs, y = (np.asarray(each, float).reshape(len(y), -1) for each in (outputs, y))
+    if outputs.shape != y.shape:
+        return
+    silent = (outputs == start.range.low).all(0) & (y.std(0) > bound("outside") * y.std())
+    if silent.any():
+        yield fault(
+            "relu_output",
+            start.last,
+            f"{silent.sum()} of {len(silent)} outputs are {start.range.low:g} for every row, and "
+            "their targets are not: below it the activation behind the last layer passes no "
+            "gradient, and what starts there stays",
+            f"outputs {', '.join(map(str, np.flatnonzero(silent)[:6]))}",
+            healthy="outputs that follow their targets",
+            remedy="no activation after the last layer, or jax.nn.softplus for what is positive",
+            confidence=0.9,
         )
 
 
@@ -305,8 +327,8 @@ def dying(signals: Signals) -> Iterator[Finding]:
 def no_signal(signals: Signals) -> Iterator[Finding]:
     """Inputs that say nothing about the targets."""
     measured, trials = signals.measurements, signals.trials
-    if signals.known or not signals.comparable:
-        return
+    if signals.known or not signals.comparable or not signals.finite:
+        return  # a network that has become NaN says nothing of its inputs
     valid = [trial.valid for trial in trials.values() if trial.valid is not None]
     validated = [] if measured.validated is None else [measured.validated.skill]
     best = max([*valid, *validated], default=signals.best_trial)

@@ -12,7 +12,7 @@ from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.proof import Proof, curve
 from nnref.diagnosis.run.changes import Trial
-from nnref.diagnosis.run.trials import Step
+from nnref.diagnosis.run.trials import Step, lengths
 from nnref.diagnosis.thresholds import bound
 from nnref.training.probes import update_ratio
 
@@ -285,6 +285,21 @@ class Signals:
         """How far the planned run goes at this update ratio, in lengths of the weights."""
         planned, taken = self.measurements.run.planned, max(len(self.steps.loss), 1)
         return float(np.median(self.update_ratios, 1).sum()) * planned / taken
+
+    @cached_property
+    def faded_at(self) -> int | None:
+        """The step behind which all updates are next to nothing, though there is a gradient.
+
+        None where there is none in the first half of the run; a gradient that ends as well is a
+        loss that is at rest.
+        """
+        length, slopes = lengths(self.steps.update), lengths(self.steps.gradient)
+        moving = np.flatnonzero(length > bound("faded") * np.max(length, initial=0.0))
+        last = int(moving[-1]) + 1 if len(moving) else 0
+        if not 0 < last < len(length) / 2:
+            return None
+        there = np.median(slopes[last:]) > bound("at rest") * np.median(slopes[:last])
+        return last if there else None
 
     @property
     def hardly_begun(self) -> bool:

@@ -158,7 +158,7 @@ def rate(signals: Signals) -> Iterator[Finding]:
             f"{len(signals.steps.loss)} steps, {update}",
             proof=signals.proof(longer),
         )
-    elif high:
+    elif high and signals.faded_at is None:  # of a schedule that has ended, its length is told
         yield fault(
             "learning_rate_too_low",
             "optimizer",

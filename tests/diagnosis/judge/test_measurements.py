@@ -76,3 +76,19 @@ def test_a_code_is_held_against_a_linear_one_of_four_times_its_width(copies):
     best = Measurements(replace(made, train=(rows, rows if copies else 2 * rows))).reference.best
     assert best[0] == ("linear, by 4 numbers" if copies else "linear")
     assert (best[1] < 0.6) == copies
+
+
+@pytest.mark.parametrize(
+    ("state", "moded"),
+    [
+        ({"mean": np.zeros(3, np.float32)}, True),
+        ({"key": jax.random.key(0), "count": np.uint32(0)}, False),  # of NNX's dropout
+        ({}, False),
+    ],
+)
+def test_keys_and_counters_are_no_mode(state, moded):
+    asked = recipe(lambda params, x: affine(params["dense0"], x))
+    asked = replace(asked, init=lambda key: ({"dense0": {}}, state), optimizer=optax.sgd(0.1))
+    measured = Measurements(asked)
+    measured.initial = ({}, state)
+    assert measured.moded == moded

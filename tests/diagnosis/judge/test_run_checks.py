@@ -1,6 +1,7 @@
 """What the run shows: measurements that name each cause, and the nearest that do not."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,13 @@ from invented_runs import (
 )
 
 from nnref.diagnosis.judge.judge import decide
-from nnref.diagnosis.judge.run_checks import adrift, ascent, nonfinite, statistics
+from nnref.diagnosis.judge.run_checks import (
+    adrift,
+    ascent,
+    nonfinite,
+    silent_outputs,
+    statistics,
+)
 from nnref.diagnosis.program.birth import Birth
 from nnref.diagnosis.program.tracing import Operation
 from nnref.diagnosis.run.replay import Cause
@@ -141,6 +148,11 @@ TABLE = {
         {"steps": ENDS},
         {"steps": ENDS._replace(gradient=np.where(ENDS.update > 0, 1.0, 1e-9))},
     ),
+    "learning_rate_too_low, of a schedule that ends, where a larger rate helps": (
+        "learning_rate_too_low",
+        {"steps": ENDS, "rate_x10": 0.9},
+        {"steps": ENDS, "rate_x10": 0.9, "reached": 0.9},
+    ),
     "hidden_activation_mismatch": (
         "hidden_activation_mismatch",
         {"activation": ("exp", "div")},
@@ -165,6 +177,11 @@ TABLE = {
         "corrupted_labels",
         {"reference": 0.0, "valid": 0.0},
         {"reference": 0.0, "valid": 0.9, "reached": 0.9},
+    ),
+    "corrupted_labels, not of a run that has become NaN": (
+        "corrupted_labels",
+        {"reference": 0.0, "valid": 0.0},
+        {**BLOWN, "reference": 0.0, "valid": 0.0},
     ),
 }
 
@@ -221,6 +238,32 @@ def test_a_number_that_is_not_finite_has_the_line_and_the_name_of_its_operation(
     assert found.evidence.endswith("by a root of 0 or less")
     assert "schedule" in said(Cause(51, birth, True)).evidence
     assert said().where == "gradient"
+
+
+def test_the_end_of_a_schedule_is_told_before_a_larger_rate():
+    made = decide(case(steps=ENDS, rate_x10=0.9), [])
+    assert "after step 150 of 400 the updates are 0" in made[0].evidence
+    assert made[0].remedy.startswith("a schedule as long as the run")
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "found"),
+    [
+        ([1.0, 0.0], [1.0, 1.0], ["relu_output"]),
+        ([1.0, 0.0], [1.0, 0.0], []),  # there is nothing to follow
+        ([1.0, 1e-3], [1.0, 1.0], []),  # small for some rows, and not silent
+    ],
+)
+def test_an_output_that_a_relu_has_silenced(outputs, targets, found):
+    def columns(factors):
+        return np.random.default_rng(0).uniform(0, 1, (50, 2)) * factors
+
+    made = case(y=columns(targets))
+    made.exchanges.start.range = SimpleNamespace(floor=True, low=0.0)
+    made.measurements.skill.outputs_at = lambda params, state: (columns(outputs), columns(targets))
+    assert [f.cause for f in silent_outputs(made)] == found
+    made.exchanges.start.range.floor = False  # without a ReLU
+    assert list(silent_outputs(made)) == []
 
 
 def test_a_softmax_that_weighs_other_data_is_attention():

@@ -294,8 +294,7 @@ def behind_filler(outputs: Outputs, params: Any, x: np.ndarray, filler: float | 
     """Whether rows change the outputs once their filling stands in front of them, not behind."""
     if filler is None or x.ndim < 2:
         return False
-    content = contents(x, filler)
-    steps = content.reshape(*x.shape[:2], -1).any(2)
+    steps = np.any(contents(x, filler).reshape(*x.shape[:2], -1), axis=2)
     if steps[:, -1].mean() > 1 - bound("mostly"):
         return False
     order = np.argsort(steps, axis=1, kind="stable").reshape(*x.shape[:2], *[1] * (x.ndim - 2))

@@ -210,6 +210,7 @@ THRESHOLDS: dict[str, Threshold] = {
     "steady slope": Threshold(
         1e-4, "of the largest slope: smaller ones drown in the rounding of the loss"
     ),
+    "nothing": Threshold(1e-6, "of a loss: what rounding leaves of a term that is 0"),
     "felt": Threshold(1e-6, "of the gradient: below, the loss does not depend on the parameter"),
     "far off": Threshold(2.0, "gradient over slope, or under: a difference that is no rounding"),
     "batch dependence": Threshold(

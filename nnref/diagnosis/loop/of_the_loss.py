@@ -12,7 +12,12 @@ from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.blocked import blocked, differentiable, silent_terms
+from nnref.diagnosis.program.blocked import (
+    blocked,
+    differentiable,
+    silent_terms,
+    terms_of_the_batch,
+)
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.keys import draws, of_one_key
 from nnref.diagnosis.program.partners import partners
@@ -25,6 +30,7 @@ from nnref.training.checkpoint import on_host
 CHECKS = {
     "ways that a gradient does not pass": blocked,
     "terms that no gradient lowers": silent_terms,
+    "terms without a parameter": terms_of_the_batch,
     "shapes that fill a matrix": broadcasts,
     "indices into tables": tables,
     "rows of a batch by themselves": order_of_rows,

@@ -10,7 +10,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
 from nnref.diagnosis.program.layers import SHAPES, products
-from nnref.diagnosis.program.terms import split
+from nnref.diagnosis.program.terms import LINEAR, SUMS, line_of, split
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.thresholds import bound
 
@@ -97,6 +97,53 @@ def silent_terms(start: AtStart | LossAtStart) -> Iterator[Finding]:
                 confidence=0.85,
             )
             return
+
+
+def terms_of_the_batch(start: AtStart | LossAtStart) -> Iterator[Finding]:
+    """Terms of a loss in which no parameter has a part, and which are 0: a thing against itself.
+
+    A term that is a number, as the entropy of soft targets, is no mistake.
+    """
+    traced = start.training
+    makers = {out: op for op in traced.operations for out in op.outputs}
+    learned = traced.reached(traced.arguments[0])
+    data = traced.reached([*traced.arguments[2], *traced.arguments[3]])
+    waiting, alone = [traced.outputs[0]], []
+    while waiting:
+        op = makers.get(waiting.pop())
+        if op is None or op.name not in (*LINEAR, *SUMS, "mul", "div"):
+            continue
+        single = [value for value in op.inputs if traced.size(value) == 1]
+        waiting += [value for value in single if value in learned]
+        if op.name in SUMS:
+            alone += [value for value in single if value in data and value not in learned]
+    if not alone:
+        return
+    leaves = jax.tree.leaves((*start.arguments, jax.random.key(0)))
+    loss, *values = traced.evaluate(leaves, [traced.outputs[0], *alone])
+    for term, value in zip(alone, values, strict=True):
+        if abs(float(value)) <= bound("nothing") * abs(float(loss)):
+            yield fault(
+                "gradient_blocked",
+                line_of(traced, unscaled(traced, makers, term)) or start.loss_line,
+                "a term of the loss is computed of the batch alone, and it is 0: something is held "
+                "against itself where outputs of the network were to stand",
+                f"{float(value):.2g}, whatever the parameters are",
+                healthy="a term that falls as the network learns",
+                remedy="the network's outputs on one side of this term, the targets on the other",
+                confidence=0.85,
+            )
+            return
+
+
+def unscaled(traced: Trace, makers: dict[int, Operation], term: int) -> int:
+    """The number of which a term is a multiple."""
+    while term in makers and makers[term].name in (*LINEAR, "mul", "div"):
+        made = [v for v in makers[term].inputs if v in makers and traced.size(v) == 1]
+        if len(made) != 1:
+            break
+        term = made[0]
+    return term
 
 
 def adds(start: AtStart | LossAtStart, part: int, seed: int) -> float:

@@ -12,7 +12,7 @@ import jax
 from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
-from nnref.diagnosis.program.blocked import blocked, silent_terms
+from nnref.diagnosis.program.blocked import blocked, silent_terms, terms_of_the_batch
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
 from nnref.diagnosis.program.edges import edges, edges_of_loss
@@ -101,6 +101,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
     "terms that no gradient lowers": silent_terms,
+    "terms without a parameter": terms_of_the_batch,
     "layers that change the loss": without_effect,
     "inputs that are looked at": ignored,
     "something nonlinear between layers": between_layers,
@@ -133,6 +134,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "results that are used nowhere": unused,
     "ways that a gradient does not pass": blocked,
     "terms that no gradient lowers": silent_terms,
+    "terms without a parameter": terms_of_the_batch,
     "shapes that fill a matrix": broadcasts,
     "layers that change the loss": without_effect,
     "indices into tables": tables,

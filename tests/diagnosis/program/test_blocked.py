@@ -10,7 +10,7 @@ import pytest
 from networks import affine, dense, learns, line_of, recipe
 
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.blocked import blocked, silent_terms
+from nnref.diagnosis.program.blocked import blocked, silent_terms, terms_of_the_batch
 
 HERE = Path(__file__).name
 stop = jax.lax.stop_gradient
@@ -257,3 +257,35 @@ def shown(params, x):
 )
 def test_terms_that_have_a_gradient_or_are_meant_to_have_none(loss):
     assert of_terms(loss) == []
+
+
+def teaching(student_side):
+    """Soft targets of a teacher beside labels; on the side of the student stand its answers."""
+
+    def loss(outputs, y):
+        teacher, labels = y[:, :2], y[:, 2]
+        own = jax.nn.log_softmax(student_side(outputs, teacher))
+        soft = jnp.mean(jnp.sum(jnp.exp(teacher) * (teacher - own), -1))  # of the teacher
+        return 0.9 * soft + 0.1 * jnp.mean((outputs[:, 0] - labels) ** 2)
+
+    y = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    y[:, :2] = jax.nn.log_softmax(y[:, :2])
+    return AtStart(recipe(learns, y=y, loss=loss))
+
+
+def test_a_term_that_holds_the_teacher_against_itself():
+    (finding,) = terms_of_the_batch(teaching(lambda outputs, teacher: teacher))
+    assert finding.cause == "gradient_blocked"
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'of the teacher')}")
+
+
+def test_a_term_of_answers_or_a_number_beside_them_is_none():
+    assert not list(terms_of_the_batch(teaching(lambda outputs, teacher: outputs)))
+
+    def loss(outputs, y):
+        """A cross-entropy and the entropy of the targets: a divergence in two terms."""
+        entropy = -jnp.mean(jnp.sum(y * jnp.log(y), -1))
+        return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(outputs), -1)) - entropy
+
+    y = np.random.default_rng(0).dirichlet([1, 1], 12).astype(np.float32)
+    assert not list(terms_of_the_batch(AtStart(recipe(learns, y=y, loss=loss))))

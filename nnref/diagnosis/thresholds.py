@@ -280,6 +280,12 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "copied": Threshold(1e-3, "of the way to a network, by which a copy of it may overshoot"),
     "towards": Threshold(0.3, "share of a move that leads elsewhere than to the network followed"),
+    "pulled": Threshold(
+        0.01, "of a copy that stands, in new parameters: gradients bring 0.002, mostly elsewhere"
+    ),
+    "small change": Threshold(
+        0.01, "deviations of an array, that are added to it to see what moves with it"
+    ),
     "another scale": Threshold(
         10, "deviation of the inputs of evaluation over those of training, or the inverse"
     ),

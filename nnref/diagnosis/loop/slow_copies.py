@@ -7,6 +7,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.roles import but_for_one, share
 from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.stepping import Parted, on_host
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 
@@ -23,7 +24,7 @@ def targets(loop: Loop) -> Iterator[Finding]:
         return
     moving = [path for path in read if not loop.stands(path)]
     if not moving:
-        yield from standing(loop, read)
+        yield from list(pulled_back(loop, read)) or standing(loop, read)
         return
     same = [path for path in moving if always_equal(loop, path)]
     if len(same) == len(moving) and loop.updates < bound("updates a call"):
@@ -123,6 +124,68 @@ def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
         f"moved by 0 in {loop.turns} steps",
         confidence=0.9 if lost else 0.4,
     )
+
+
+def pulled_back(loop: Loop, read: list[str]) -> Iterator[Finding]:
+    """Copies that stand and that the new parameters are a blend with: written the wrong way.
+
+    Where small random numbers are added to a copy, a blend moves by the same share of each of them,
+    which no gradient does, but for that of a penalty on the distance from the copy.
+    """
+    for place, program in enumerate(loop.programs):
+        own = [p for p in read if program and p in program.old and program.passed_on(p)]
+        if program is None or not own or not program.loss_of(loop):
+            continue
+        call, random = loop.calls[place][-1], np.random.default_rng(0)
+        added = {}
+        for path in own:
+            leaf = loop.states[-1][path]
+            size = bound("small change") * (float(leaf.std()) or 1.0)
+            added[path] = (size * random.normal(size=leaf.shape)).astype(leaf.dtype)
+        other = {path: call.before.arrays[path] + more for path, more in added.items()}
+        state = call.before._replace(arrays={**call.before.arrays, **other})
+        one, two = (
+            on_host(loop.call(loop.steps[place], start, call.batch, call.key).after.arrays)
+            for start in (call.before, state)
+        )
+        learning = [loop.copies[path] for path in own]
+        moved = [two[path] - one[path] for path in learning]
+        kept = float(np.median([part_of(added[p], m) for p, m in zip(own, moved, strict=True)]))
+        if kept < bound("pulled") or of_a_penalty(loop, place, state, added):
+            continue
+        yield fault(
+            "target_stands",
+            f"{listed(learning)}; {program.line_of(learning[0])}",
+            f"the new {listed(learning)} hold {kept:.3g} of {listed(own)}, the copy that "
+            "never moves: the blend that should move the copy is written over the network that "
+            "learns, which is pulled back to its start at every step",
+            f"{kept:.3g} of a copy that moved by 0 in {loop.turns} steps",
+            healthy="0 of it, and the copy moves",
+            remedy="the updated parameters stay as they are, and the blend goes into the copy: "
+            "target = optax.incremental_update(params, target, 0.005)",
+            confidence=0.95,
+        )
+        return
+
+
+def part_of(added: np.ndarray, moved: np.ndarray) -> float:
+    """The share of what was added by which an array moved, element by element; else 0."""
+    part, left = share(np.zeros_like(added), moved, added)
+    return part if added.size > 1 and left < bound("towards") else 0.0
+
+
+def of_a_penalty(loop: Loop, place: int, state: Parted, added: dict[str, np.ndarray]) -> bool:
+    """Whether the gradient itself moves by a share of what was added to the copies."""
+    program, call = loop.programs[place], loop.calls[place][-1]
+    found = program and program.loss_of(loop)
+    if program is None or not found:
+        return False
+    at = program.candidates.index(found[0])
+    one, two = (
+        program.gradients(call._replace(before=start))[at] for start in (call.before, state)
+    )
+    pulls = [part_of(-more, two[q] - one[q]) for p, more in added.items() for q in [loop.copies[p]]]
+    return float(np.median(pulls)) > 0
 
 
 def always_equal(loop: Loop, path: str) -> bool:

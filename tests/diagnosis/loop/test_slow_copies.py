@@ -143,3 +143,39 @@ def test_a_target_of_its_own_start_that_is_written_from_itself():
 
     step, (params, _, moments), batches = step_of(itself)
     assert faults(step, (params, drawn(1), moments), batches) == ["target_stands"]
+
+
+def towards_a_copy(loss, blend, optimizer=TX):
+    """A copy that stands, and parameters that are moved by `blend` behind their update."""
+
+    @jax.jit
+    def step(params, target, opt_state, at):
+        value, gradient = jax.value_and_grad(loss)(params, target, at)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        params = jax.tree.map(lambda p, t: p + blend * (t - p), params, target)  # the wrong way
+        return params, target, opt_state, value
+
+    batches = [jax.random.randint(jax.random.key(i), (16,), 0, len(X)) for i in range(8)]
+    return step, (drawn(), drawn(), optimizer.init(drawn())), batches
+
+
+@pytest.mark.parametrize("blend", [0.95, 0.05])
+def test_a_soft_update_that_is_written_over_the_network_that_learns(blend):
+    found = first(*towards_a_copy(chasing, blend))
+    assert (found.cause, found.severity) == ("target_stands", "fault")
+    assert f"hold {blend:g}" in found.evidence
+    assert found.where.endswith(f"test_slow_copies.py:{line_of(__file__, 'the wrong way')}")
+
+
+def held(params, target, at):
+    """A penalty on the distance from a copy, as for what was learned before."""
+    apart = jax.tree.map(lambda p, t: jnp.sum((p - t) ** 2), params, target)
+    return squares(params, *(part[at] for part in ROWS)) + 0.5 * sum(jax.tree.leaves(apart))
+
+
+@pytest.mark.parametrize(
+    "loop", [towards_a_copy(held, 0.0, optax.sgd(0.05)), towards_a_copy(chasing, 0.0)]
+)
+def test_a_network_that_is_held_near_a_copy_or_learns_from_it(loop):
+    assert "target_stands" not in faults(*loop)

@@ -17,7 +17,7 @@ from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.layers import forward
 from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.diagnosis.thresholds import bound
-from nnref.internals import reduced_axes
+from nnref.internals import last_rows, reduced_axes
 from nnref.training.checkpoint import is_key
 
 ROWS = 7  # prime, so that an axis of as many numbers, or a multiple, is that of the rows
@@ -332,14 +332,46 @@ def uncounted(start: AtStart) -> Iterator[Finding]:
 
     rows = silent(y)
     if rows.mean() > bound("mostly") and np.array_equal(rows, silent(np.roll(y, len(y) // 2, 0))):
-        yield fault(
-            "rows_dropped",
+        yield rows_dropped(
             start.loss_line,
             f"of {len(rows)} rows the loss looks at {np.sum(~rows)}, at the same places of every "
             "batch: the others may answer what they will, as where a column of 0 and 1 is taken "
             "for the numbers of rows",
             f"gradient exactly 0 for {rows.mean():.0%} of the rows",
-            healthy="every row, or those that the targets leave",
-            remedy="a mask: jnp.where(event == 1, term, 0), or term * event, not term[event]",
-            confidence=0.9,
         )
+    else:
+        yield from flags_for_numbers(start)
+
+
+def flags_for_numbers(start: AtStart) -> Iterator[Finding]:
+    """A column of 0 and 1 by which outputs are taken as by the numbers of their rows."""
+    traced, rows = start.loss, len(start.outputs)
+    of_outputs, of_targets = (traced.reached(argument) for argument in traced.arguments)
+    leaves = jax.tree.leaves((start.sample.tree, start.sample.y))
+    for op in traced.operations:
+        if op.name != "gather" or op.inputs[0] not in of_outputs or op.inputs[1] in of_outputs:
+            continue
+        if op.inputs[1] not in of_targets or last_rows(op.equation) != (rows - 1,):
+            continue
+        (numbers_of_rows,) = traced.evaluate(leaves, [op.inputs[1]])
+        if traced.shape(op.inputs[0])[0] == rows and np.isin(numbers_of_rows, (0, 1)).all():
+            yield rows_dropped(
+                op.where or start.loss_line,
+                "a column of 0 and 1 is taken for the numbers of rows: what was to choose those "
+                "that count takes the first two again and again",
+                f"rows 0 and 1, {np.size(numbers_of_rows)} times",
+            )
+            return
+
+
+def rows_dropped(where: str, evidence: str, measured: str) -> Finding:
+    """Rows that a loss does not look at."""
+    return fault(
+        "rows_dropped",
+        where,
+        evidence,
+        measured,
+        healthy="every row, or those that the targets leave",
+        remedy="a mask: jnp.where(event == 1, term, 0), or term * event, not term[event]",
+        confidence=0.9,
+    )

@@ -190,3 +190,29 @@ def test_rows_that_no_loss_looks_at(loss, causes):
     y = np.stack([np.linspace(-1, 1, 16), counts], 1).astype(np.float32)
     found = uncounted(AtStart(recipe(learns, y=y, loss=loss, rows=16)))
     assert [finding.cause for finding in found] == causes
+
+
+def of_those_at_risk(chosen):
+    """Cox's partial likelihood of rows in the order of their times, of those that `chosen` takes."""
+
+    def loss(outputs, y):
+        order = jnp.argsort(y[:, 0])
+        risk, event = outputs[order, 0], y[order, 1].astype(int)
+        terms = risk - jax.lax.cumlogsumexp(risk, reverse=True)
+        return -jnp.mean(chosen(terms, event))
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("chosen", "causes"),
+    [
+        (lambda terms, event: terms[event], ["rows_dropped"]),
+        (lambda terms, event: terms * event, []),
+        (lambda terms, event: terms[jnp.nonzero(event, size=4)[0]], []),
+    ],
+)
+def test_a_column_of_flags_is_no_number_of_a_row(chosen, causes):
+    y = np.stack([np.linspace(0, 1, 16), np.arange(16) % 4 == 0], 1).astype(np.float32)
+    found = uncounted(AtStart(recipe(learns, y=y, loss=of_those_at_risk(chosen), rows=16)))
+    assert [finding.cause for finding in found] == causes

@@ -193,7 +193,7 @@ def test_rows_that_no_loss_looks_at(loss, causes):
 
 
 def of_those_at_risk(chosen):
-    """Cox's partial likelihood of rows in the order of their times, of those that `chosen` takes."""
+    """The partial likelihood of Cox, rows by their times, of those that `chosen` takes."""
 
     def loss(outputs, y):
         order = jnp.argsort(y[:, 0])

@@ -7,6 +7,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.course import Course
+from nnref.diagnosis.loop.roles import but_for_one
 from nnref.diagnosis.loop.stepping import has_modules
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -110,6 +111,62 @@ def parameters_stand(loop: Course) -> Iterator[Finding]:
             remedy="give the optimizer all parameters, and return all of them",
             confidence=0.4,
         )
+
+
+def left_out(loop: Course) -> Iterator[Finding]:
+    """Networks that stand beside one that is built alike and learns, and that a step computes with.
+
+    A teacher may be meant to stand: only a note.
+    """
+    learning = [path for path in loop.of("parameter") if not loop.stands(path)]
+    first = loop.states[0]
+
+    def built_alike(path: str) -> str:
+        """The leaf that learns at the same place of a network of the same shapes; "" for none."""
+        own = first[path]
+        return next(
+            (
+                other
+                for other in learning
+                if first[other].shape == own.shape
+                and but_for_one(path, other)
+                and not differ_by_number(path, other)
+                and not np.array_equal(first[other], own)
+            ),
+            "",
+        )
+
+    for program in filter(None, loop.programs):
+        needed = program.trace.needed(program.trace.outputs)
+        still = {
+            path: built_alike(path)
+            for path in loop.floating()
+            if loop.roles[path] in ("parameter", "other")
+            and loop.stands(path)
+            and path not in loop.optimizers
+            and first[path].ndim > 1
+            and program.old.get(path) in needed
+        }
+        others = sorted({other for other in still.values() if other})
+        paths = [path for path, other in still.items() if other]
+        if paths:
+            yield note(
+                "parameters_not_updated",
+                f"{listed(paths)}; {program.line}",
+                f"{listed(paths)} stand{'s' * (len(paths) == 1)}, and {listed(others)}, of a "
+                "network that is built alike, learn: a fault, unless it is frozen on purpose, as "
+                "a teacher is",
+                "moved by 0",
+                remedy="name both where the optimizer begins and where it is updated",
+                confidence=0.5,
+            )
+            return
+
+
+def differ_by_number(one: str, other: str) -> bool:
+    """Whether two paths differ by a number, as those of two layers of one network do."""
+    pairs = zip(one.split("."), other.split("."), strict=True)
+    return all(a.isdigit() and b.isdigit() for a, b in pairs if a != b)
 
 
 def has_slope(loop: Course, path: str) -> bool:

@@ -34,6 +34,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "whether what changes comes back": carried.nothing_comes_back,
     "numbers that are not finite": movement.nonfinite,
     "parameters that stand": carried.parameters_stand,
+    "networks that are left out": carried.left_out,
     "the optimizer's own state": carried.optimizer_stands,
     "counters": carried.counters_stand,
     "target networks": slow_copies.targets,

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import optax
 import pytest
 from flax import nnx
-from loops import BATCHES, TX, begun, drawn, faults, first, plain, squares
+from loops import BATCHES, TX, begun, drawn, faults, first, network, plain, squares
 from networks import line_of
+
+import nnref
 
 MASKED = optax.chain(
     optax.adam(1e-2),
@@ -179,3 +181,39 @@ def test_parameters_over_which_an_old_copy_is_loaded(follows, causes):
     params, moments = begun()
     state = {"params": params, "moments": moments, "mean": params, "count": jnp.int32(0)}
     assert faults(step, state) == causes
+
+
+def two_networks(names, trained):
+    """The sum of two networks of one form; the optimizer has those of these names."""
+
+    @jax.jit
+    def step(state, x, y):
+        nets, opt_state = state
+        own = {name: nets[name] for name in trained}
+
+        def loss(own):
+            return jnp.mean((sum(network(net, x) for net in {**nets, **own}.values()) - y) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(own)
+        updates, opt_state = TX.update(gradient, opt_state, own)
+        return ({**nets, **optax.apply_updates(own, updates)}, opt_state), value
+
+    nets = {name: drawn(seed) for seed, name in enumerate(names)}
+    return step, (nets, TX.init({name: nets[name] for name in trained}))
+
+
+@pytest.mark.parametrize(
+    ("names", "trained", "found"),
+    [
+        (("left", "right"), ("left",), ["nets.right"]),
+        (("left", "right"), ("left", "right"), []),
+        (("0", "1"), ("0",), []),  # as layers of one network, of which some are frozen
+    ],
+)
+def test_a_network_that_the_optimizer_was_not_given_is_a_note(names, trained, found):
+    step, state = two_networks(names, trained)
+    answer = nnref.examine(step, state, BATCHES, effort=0)
+    notes = [f for f in answer if "built alike" in f.evidence]
+    assert [f.severity for f in notes] == ["note"] * len(found)
+    assert not answer.faults
+    assert all("right.w1" in f.where and "right.w2" in f.where for f in notes)

@@ -196,7 +196,8 @@ def two_networks(names, trained):
 
         value, gradient = jax.value_and_grad(loss)(own)
         updates, opt_state = TX.update(gradient, opt_state, own)
-        return ({**nets, **optax.apply_updates(own, updates)}, opt_state), value
+        moved: dict = optax.apply_updates(own, updates)  # type: ignore
+        return (nets | moved, opt_state), value
 
     nets = {name: drawn(seed) for seed, name in enumerate(names)}
     return step, (nets, TX.init({name: nets[name] for name in trained}))

@@ -21,6 +21,7 @@ from nnref.diagnosis.data.targets import Rows, Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.missing_checks import finite, nonfinite
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.proof import Proof
@@ -36,7 +37,7 @@ TABLE = 32  # columns: what has more is an image, where columns at the border sa
 def check(measured: Measurements) -> Iterator[Finding]:
     """What the data show before any network; faults only where no network could do without."""
     x, y = (np.asarray(part) for part in measured.recipe.train)
-    yield from nonfinite(x, y)
+    yield from nonfinite(measured, x, y)
     if not (finite(x) and finite(y)):
         return
     yield from still_columns(measured.recipe, x)
@@ -214,25 +215,6 @@ def contradiction(originals: Rows, turned: Rows, kind: str) -> tuple[Numbers, Ed
     goal = max(numbers.across, 0) + bound("cure") * (numbers.inside - max(numbers.across, 0))
     edits = [e for e in cures(splits) if e.kind in ("labels", "targets") and e.skill > goal]
     return (numbers, edits[0]) if edits else None
-
-
-def finite(values: np.ndarray) -> bool:
-    """Whether no number is NaN or infinite."""
-    return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())
-
-
-def nonfinite(x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
-    """NaN or infinity."""
-    for name, values in (("inputs", x), ("targets", y)):
-        if not finite(values):
-            bad = ~np.isfinite(values.reshape(len(values), -1))
-            row, column = np.argwhere(bad)[0]
-            yield fault(
-                "nonfinite_data",
-                f"{name}, row {row}, column {column}",
-                f"{int(bad.sum())} numbers of the {name} are NaN or infinite",
-                f"{bad.any(1).mean():.1%} of the rows",
-            )
 
 
 def still_columns(recipe: Recipe, x: np.ndarray) -> Iterator[Finding]:

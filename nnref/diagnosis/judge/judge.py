@@ -111,9 +111,10 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
     """
     structural = list(structural)
     data = answers(on_data, signals)
-    if any(finding.cause == "nonfinite_data" for finding in data):
-        return under_their_cause(data)
     wrong, known = parted(data)
+    if any(finding.cause == "nonfinite_data" for finding in data):
+        # Of rows that hold NaN, and are asked for all the same, neither score nor model is known.
+        return [*under_their_cause(wrong or map(as_note, structural)), *known]
     if signals.learned and wrong:
         known += trial_checks.generalization(signals)
         faults = [*wrong, *filter(fault_even_if_it_learns, structural)]

@@ -12,7 +12,7 @@ import numpy as np
 from nnref.diagnosis.data.references import Reference, references, through
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.judge.skill import Outcome, Skill
-from nnref.diagnosis.program.at_start import drawn_like
+from nnref.diagnosis.program.at_start import AtStart, drawn_like
 from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
 from nnref.diagnosis.recipe import Recipe
@@ -101,6 +101,16 @@ class Measurements:
         drawn = np.stack([np.asarray(jax.tree.leaves(each)[0], float) for each in outputs])
         within, total = drawn.var(0).mean(), drawn.var((0, 1)).mean()
         return float(within / total) if total > 0 else 0.0
+
+    def slopes_at(self, rows: np.ndarray) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A function that gives loss and gradient before the first step, and its arguments."""
+        start, (x, y) = AtStart(self.recipe, *self.initial), self.recipe.train
+
+        def slopes(params: Any, state: Any, x: Any, y: Any, key: Any) -> Any:
+            return jax.value_and_grad(lambda p: start.objective(p, state, x, y, key)[0])(params)
+
+        batch = (jnp.asarray(np.asarray(part)[rows]) for part in (x, y))
+        return slopes, (*self.initial, *batch, jax.random.key(0))
 
     # The optimizer
 

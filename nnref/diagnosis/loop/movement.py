@@ -10,10 +10,10 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.batches import each_update
 from nnref.diagnosis.loop.course import Course
-from nnref.diagnosis.loop.program import cosine
+from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.loop.stepping import is_array, parted
-from nnref.diagnosis.program.birth import birth_of
+from nnref.diagnosis.program.birth import birth_of, masked_by_product
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.run.step_faults import climbing, first_nonfinite
 from nnref.diagnosis.thresholds import bound
@@ -43,10 +43,13 @@ def nonfinite(loop: Loop) -> Iterator[Finding]:
         or before[-1] > bound("growth") * max(before[0], 1e-30)
     )
     birth = None
+    arguments = call.before.arrays, parted(call.batch).arrays, call.key
     if program is not None and not grew:
-        arguments = call.before.arrays, parted(call.batch).arrays, call.key
         with suppress(Exception):  # a number of Python that is not what it was
             birth = birth_of(program.pure, *arguments)
+            if birth is None and not all(map(finite, arguments[1].values())):
+                yield of_the_batch(program, number, arguments)
+                return
     yield first_nonfinite(
         "update",
         number + 1,
@@ -55,6 +58,24 @@ def nonfinite(loop: Loop) -> Iterator[Finding]:
         birth=birth,
         where=(birth.where if birth else "") or loop.line(place),
         confidence=0.8,
+    )
+
+
+def of_the_batch(program: Program, number: int, arguments: tuple[Any, ...]) -> Finding:
+    """Numbers of a batch that are not finite, and that a step carries into its state."""
+    wrong = {path: leaf for path, leaf in arguments[1].items() if not finite(leaf)}
+    masked = masked_by_product(program.pure, *arguments)
+    counts = [int((~np.isfinite(np.asarray(leaf, float))).sum()) for leaf in wrong.values()]
+    names = ", ".join(path or "a part" for path in wrong)
+    return fault(
+        "nonfinite_data",
+        (masked.where if masked else "") or f"batch {number + 1}, {names}",
+        f"{sum(counts)} numbers of batch {number + 1} ({names}) are NaN or infinite, and from its "
+        "step on the state is not finite"
+        + (f": they meet {masked.name}" if masked else ", of which no operation makes any"),
+        f"{', '.join(map(str, counts))} numbers",
+        remedy=masked.remedy if masked else "",
+        confidence=0.9,
     )
 
 

@@ -17,7 +17,7 @@ import optax
 
 from nnref.diagnosis.api import diagnose_recipe, recipe_from
 from nnref.diagnosis.findings import Finding, as_note, fault, note
-from nnref.diagnosis.judge import data_checks
+from nnref.diagnosis.judge import data_checks, missing_checks
 from nnref.diagnosis.judge.judge import fault_even_if_it_learns
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.loop.movement import weight
@@ -287,6 +287,9 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     measured, x = Measurements(recipe), recipe.train[0]
     if len(x) < bound("few steps") or measured.noise > bound("always noisy"):
         return Judged((), None, {})
+    missing = list(missing_checks.nonfinite(measured, *map(np.asarray, recipe.train)))
+    if missing:  # and the loop goes on all the same: neither score nor simple model is known
+        return Judged(tuple(of_functions(map(as_note, missing))), None, {})
     arrays, lengths = loop.further.state.arrays, loop.further.lengths
     theirs = measured.skill.outcome({path: arrays[path] for path in taken.weights}, {}).skill
     simple, best = measured.reference.best

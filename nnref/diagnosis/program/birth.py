@@ -84,6 +84,48 @@ def birth_of(function: Callable[..., Any], *arguments: Any) -> Birth | None:
     return None
 
 
+def masked_by_product(function: Callable[..., Any], *arguments: Any) -> Birth | None:
+    """The first product that masks NaN of the arguments by factors of 0, and so lets it through.
+
+    All its NaN meets a factor of 0, and some other numbers do not. It may be one of the derivative:
+    what is selected behind the arithmetic on NaN has a slope of 0, times NaN.
+
+    Args:
+        function: of arrays and trees of them.
+        arguments: the values, some of which are NaN.
+    """
+    traced = trace(function, *arguments)
+    needed = traced.needed(traced.outputs)
+    products = [
+        op for op in traced.operations if op.name == "mul" and not needed.isdisjoint(op.outputs)
+    ]
+    if not products:
+        return None
+
+    def flags(leaves: Sequence[Any]) -> Any:
+        wanted = dict.fromkeys(value for op in products for value in op.inputs)
+        values = dict(zip(wanted, traced.evaluate(leaves, list(wanted)), strict=True))
+        return jnp.stack([masks(*(values[value] for value in op.inputs)) for op in products])
+
+    flagged = np.asarray(jax.jit(flags)(jax.tree.leaves(arguments)))
+    if not flagged.any():
+        return None
+    found = products[int(flagged.argmax())]
+    return Birth(
+        found,
+        "a product of NaN and a mask: 0 times NaN is NaN",
+        "select before any arithmetic, so that no gradient meets NaN either: "
+        "error = jnp.where(mask, error, 0)",
+        frozenset(traced.needed(found.inputs) & set(traced.inputs)),
+    )
+
+
+def masks(one: Any, other: Any) -> Any:
+    """Whether all NaN of two factors meets a 0, and some other number meets none."""
+    nan, zero = jnp.isnan(one) | jnp.isnan(other), (one == 0) | (other == 0)
+    return nan.any() & (zero | ~nan).all() & (~zero & ~nan).any()
+
+
 def computed(traced: Trace) -> list[int]:
     """All values that are computed, in their order."""
     return [out for operation in traced.operations for out in operation.outputs]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from loops import BATCHES, X, Y, begun, drawn, faults, first, network, squares
+from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, squares
 
 
 def stepping(optimizer, loss=squares, sign=1.0, name=None):
@@ -133,3 +133,33 @@ def test_a_schedule_in_updates_whose_counter_counts_batches(counts, causes):
 
     state = drawn(), optimizer.init(drawn()), jnp.int32(0)
     assert faults(step, state, BATCHES) == causes
+
+
+HOLED = [(x, np.where(y > 0.8, np.nan, y)) for x, y in BATCHES]
+
+
+def over_holes(loss):
+    """A step of a loss of errors and of what is known."""
+
+    @jax.jit
+    def step(params, moments, x, y):
+        def value(params):
+            return loss(network(params, x) - y, ~jnp.isnan(y))
+
+        value, gradient = jax.value_and_grad(value)(params)
+        updates, moments = TX.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments, value
+
+    return step
+
+
+def test_nan_of_a_batch_is_followed_to_the_product_that_should_mask_it():
+    found = first(over_holes(lambda error, known: jnp.sum(error**2 * known)), begun(), HOLED)
+    assert found.cause == "nonfinite_data"
+    assert "test_movement.py" in found.where
+    assert "jnp.where(mask, error, 0)" in found.remedy
+    found = first(over_holes(lambda error, known: jnp.mean(error**2)), begun(), HOLED)
+    assert found.cause == "nonfinite_data"
+    assert found.where.startswith("batch ")
+    selected = over_holes(lambda error, known: jnp.mean(jnp.where(known, error, 0) ** 2))
+    assert faults(selected, begun(), HOLED, effort=0.1) == []

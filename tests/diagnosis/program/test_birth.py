@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nnref.diagnosis.program.birth import birth_of
+from nnref.diagnosis.program.birth import birth_of, masked_by_product
 
 X = jnp.array([0.0, 1.0, 2.0])
 
@@ -82,3 +82,23 @@ def test_the_inputs_on_which_it_depends():
     birth = birth_of(lambda a, b: a + 1 / b, X, X)
     assert birth is not None
     assert birth.inputs == {1}
+
+
+HOLED = jnp.array([1.0, jnp.nan, 3.0])
+HEARD = ~jnp.isnan(HOLED)
+
+
+@pytest.mark.parametrize(
+    ("function", "masks"),
+    [
+        (lambda w: ((w * X - HOLED) ** 2 * HEARD).sum(), True),
+        (jax.grad(lambda w: jnp.where(HEARD, (w * X - HOLED) ** 2, 0).sum()), True),
+        (jax.grad(lambda w: (jnp.where(HEARD, w * X - HOLED, 0) ** 2).sum()), False),
+        (lambda w: ((w * X - HOLED) ** 2).sum(), False),
+        (lambda w: (0.0 * (w * X - HOLED)).sum(), False),
+    ],
+)
+def test_a_mask_that_is_multiplied_with_nan_is_found(function, masks):
+    birth = masked_by_product(function, 2.0)
+    assert (birth is not None) == masks
+    assert birth is None or Path(birth.where.rpartition(":")[0]).name == Path(__file__).name

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from nnref.diagnosis.data.references import references
+from nnref.diagnosis.data.targets import Target
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, on_host, parted
@@ -146,7 +148,7 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
         long = [value for value in values if len(value) >= SEVERAL]
         alone = np.mean([np.ptp(value.astype(float)) == 0 for value in long]) if long else 0.0
         if 1 < kinds <= len(values) / 2 and alone > 1 - bound("failed") / 2:
-            yield fault(
+            order = fault(
                 "unshuffled_split",
                 f"batches, {path}" if path else "batches",
                 f"{alone:.0%} of the batches hold one value of {path or 'their targets'} alone, of "
@@ -158,7 +160,56 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
                 "x, y = x[order], y[order]",
                 confidence=0.9,
             )
+            yield told_by_nothing(loop, path, order) or order
             return
+
+
+def told_by_nothing(loop: Loop, path: str, order: Finding) -> Finding | None:
+    """Rows in the order of their classes whose inputs do not tell these: then order cures nothing.
+
+    Simple models are asked, so inputs are measured numbers, and no sequences, whose order they do
+    not see. A row that comes again counts once: its copy would be known by heart.
+    """
+    rows: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    for batch in loop.batches:
+        parts = parted(batch).arrays
+        y = np.ravel(np.asarray(parts[path]))
+        others = [
+            np.asarray(leaf) for name, leaf in parts.items() if name != path and is_rows(leaf)
+        ]
+        along = [leaf for leaf in others if len(leaf) == len(y) and leaf.ndim in (2, 4)]
+        if not along or len(along) < len(others) or any(leaf.dtype.kind != "f" for leaf in along):
+            return None
+        x = np.concatenate([leaf.reshape(len(y), -1) for leaf in along], 1)
+        rows |= {row.tobytes(): (row, label) for row, label in zip(x, y, strict=True)}
+    x, y = (np.stack(part) for part in zip(*rows.values(), strict=True))
+    if len(x) < bound("rows for no signal"):
+        return None
+    classes, labels = np.unique(y, return_inverse=True)
+    reference = references(x, Target("multiclass", labels, len(classes)), shuffles=1)
+    name, best = reference.best
+    if best >= bound("signal"):
+        return None
+    drawn = max(reference.shuffled.values(), default=0.0)
+    return fault(
+        "corrupted_labels",
+        order.where,
+        f"the {len(x)} rows of all batches together say nothing about {path or 'their targets'}, "
+        f"part of the batches: on rows held out {name} reaches {best:.2f}, and {drawn:.2f} where "
+        "the targets are shuffled, from 0 for a constant answer to 1. Inputs and targets were put into another order one "
+        "without the other",
+        f"{best:.2f} of the way from a constant to perfect",
+        healthy=f"above {bound('signal'):g}",
+        remedy="shuffle the records before inputs and targets are taken from them, or both by one "
+        "order = rng.permutation(len(x)); x, y = x[order], y[order]",
+        confidence=0.8,
+        symptoms=(order,),
+    )
+
+
+def is_rows(leaf: Any) -> bool:
+    """Whether a part of a batch is an array of rows."""
+    return is_array(leaf) and not is_key(leaf) and np.ndim(leaf) > 0
 
 
 def unused_parts(loop: Loop) -> Iterator[Finding]:

@@ -144,6 +144,21 @@ def test_batches_of_one_class():
     assert faults(plain, begun(), mixed) == []
 
 
+def test_batches_of_one_class_whose_inputs_do_not_tell_it():
+    kinds = np.arange(256) // 64
+    random = np.random.default_rng(1)
+    told = (random.normal(size=(256, 2)) + 3 * np.eye(4, 2)[kinds]).astype(np.float32)
+    marks = (kinds % 2).astype(np.float32)[:, None]
+
+    def rows(order):
+        return [(told[order[i : i + 16]], marks[i : i + 16]) for i in range(0, 256, 16)]
+
+    found = first(plain, begun(), rows(random.permutation(256)))
+    assert found.cause == "corrupted_labels"
+    assert [symptom.cause for symptom in found.symptoms] == ["unshuffled_split"]
+    assert faults(plain, begun(), rows(np.arange(256))) == ["unshuffled_split"]
+
+
 @pytest.mark.parametrize(
     ("name", "used", "causes"),
     [("done", False, ["inputs_ignored"]), ("done", True, []), ("id", False, [])],

@@ -163,7 +163,7 @@ CAUSES: dict[str, Cause] = {
         "return the new optimizer state, key and counters from the step, and carry them on",
     ),
     "target_stands": Cause(
-        "a target network does not follow as it should",
+        "a target network or an average does not follow as it should",
         "a small share of the way at every update, or a copy every few hundred",
         "target = optax.incremental_update(params, target, 0.005) after every update",
     ),

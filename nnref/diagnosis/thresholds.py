@@ -286,6 +286,15 @@ THRESHOLDS: dict[str, Threshold] = {
     "small change": Threshold(
         0.01, "deviations of an array, that are added to it to see what moves with it"
     ),
+    "half the way": Threshold(
+        0.5, "of what the parameters have gained on evaluation, that an average of them must have"
+    ),
+    "long memory": Threshold(
+        5.0, "times the steps made, that an average remembers: a decay of 0.999 has 4"
+    ),
+    "learned by a loop": Threshold(
+        0.1, "last over first loss, from which on little is left to learn"
+    ),
     "another scale": Threshold(
         10, "deviation of the inputs of evaluation over those of training, or the inverse"
     ),

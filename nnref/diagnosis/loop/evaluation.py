@@ -8,6 +8,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.program import line_of_function
+from nnref.diagnosis.loop.roles import share
 from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.loop.stepping import Parted, copied, is_array, numbers, on_host, parted
 from nnref.diagnosis.program.keys import draws
@@ -175,16 +176,68 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
             confidence=0.5,
         )
     yield from unused_statistics(loop, seen)
-    yield from stands_still(loop, seen)
+    yield from list(average_behind(loop, seen)) or stands_still(loop, seen)
     if traced is not None:
         yield from other_weights(loop, seen, traced)
         yield from other_inputs(loop, seen, traced)
 
 
+def average_behind(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
+    """An evaluation of an average of the parameters that is clearly better of these themselves.
+
+    It is a fault where the average remembers far more steps than the loop needs to learn: the loss
+    has fallen to a tenth, or the evaluation stands still.
+    """
+    slow = [path for path in loop.floating() if path in loop.copies and seen.reads(path)]
+    loss = loop.loss()
+    if not slow or loss is None or not one_number(seen):
+        return
+    losses, end = np.concatenate([loss, loop.further.losses]), loop.further.state
+    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    if not 0 < last < bound("falls here") * first:
+        return
+    exchanged = {path: end.arrays[loop.copies[path]] for path in slow}
+    states = (loop.start, end, end._replace(arrays={**end.arrays, **exchanged}))
+    before, after, better = (float(np.ravel(seen.of(state)[0])[0]) for state in states)
+    way, went = better - before, after - before
+    alike = bound("falls here") < before / losses[0] < 1 / bound("falls here")
+    clear = abs(way) > bound("stands still") * max(abs(before), abs(way))
+    if (alike and way > 0) or not clear or went / way > bound("half the way"):
+        return  # what is as large as the loss is one, and not better where it rises
+    shares = [share(b[p], a[p], a[loop.copies[p]])[0] for b, a in loop.pairs for p in slow]
+    if np.median(shares) <= 0:
+        return  # it stands, or runs away: others' questions
+    memory, steps = 1 / float(np.median(shares)), len(losses)
+    still = abs(went) < bound("stands still") * abs(before)
+    far = memory > bound("long memory") * steps
+    sure = far and (still or last < bound("learned by a loop") * first)
+    yield (fault if sure else note)(
+        "target_stands",
+        f"{listed(slow)}; {loop.line_of(slow[0])}",
+        f"the evaluation reads {listed(slow)}, averages of the parameters over the last "
+        f"{memory:,.0f} steps. After {steps} steps, in which the loss fell from {first:.3g} to "
+        f"{last:.3g}, it gives {after:.4g}, and {better:.4g} with the parameters themselves in "
+        f"their place; before the first step it was {before:.4g}: the averages are still mostly "
+        "those of the start",
+        f"{after:.4g} against {better:.4g}",
+        healthy="as good as the parameters, or better",
+        remedy="evaluate the parameters; or a decay that fits the steps of the run, 1 - 10 / steps "
+        f"({1 - 10 / steps:.3g} for {steps}); or one that begins low: "
+        "min(decay, (1 + step) / (10 + step))",
+        confidence=0.8 if sure else 0.5,
+    )
+
+
+def one_number(seen: Evaluation) -> bool:
+    """Whether the evaluation is one number."""
+    numbers = jax.tree.leaves(seen.first)
+    return len(numbers) == 1 and np.size(numbers[0]) == 1
+
+
 def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     """An evaluation that stays what it was before training, while the loss falls to a part."""
-    loss, numbers = loop.loss(), jax.tree.leaves(seen.first)
-    if loss is None or len(numbers) != 1 or np.size(numbers[0]) != 1:
+    loss = loop.loss()
+    if loss is None or not one_number(seen):
         return
     losses = np.concatenate([loss, loop.further.losses])
     first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
@@ -201,20 +254,6 @@ def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
         f"the evaluation gives {before:.4g} before the first step and {after:.4g} after "
         f"{len(losses)} steps, in which the loss fell from {first:.3g} to {last:.3g}"
     )
-    slow = [path for path in loop.floating() if path in loop.copies and seen.reads(path)]
-    if slow:
-        yield fault(
-            "target_stands",
-            f"{listed(slow)}; {loop.line_of(slow[0])}",
-            f"{told}: it reads {listed(slow)}, which follow the parameters so slowly that they are "
-            "still those of the start",
-            f"{after:.4g}",
-            healthy="better than before",
-            remedy="a decay that begins low: min(decay, (1 + step) / (10 + step)), or a smaller "
-            "one",
-            confidence=0.7,
-        )
-        return
     yield fault(
         "metric_mismatch",
         seen.line,

@@ -11,6 +11,8 @@ from flax.training import train_state
 from loops import BATCHES, TX, X, begun, faults, first, network, plain, squares
 from networks import line_of
 
+import nnref
+
 
 class Batched(nn.Module):
     """A network of Linen with batch normalization and dropout."""
@@ -224,8 +226,8 @@ def test_an_evaluation_that_stands_while_the_loss_falls(evaluate, causes):
     assert faults(step, begun(tx), ALL, evaluate) == causes
 
 
-@pytest.mark.parametrize(("decay", "causes"), [(0.9999, ["target_stands"]), (0.9, [])])
-def test_an_average_that_is_evaluated_and_hardly_moves(decay, causes):
+def averaging(decay):
+    """A loop that keeps an average of its parameters."""
     tx = optax.adam(3e-2)
 
     @jax.jit
@@ -237,5 +239,30 @@ def test_an_average_that_is_evaluated_and_hardly_moves(decay, causes):
         return {"params": params, "moments": moments, "mean": mean}, value
 
     params, moments = begun(tx)
-    state = {"params": params, "moments": moments, "mean": params}
-    assert faults(step, state, ALL, lambda state: squares(state["mean"], *ALL[0])) == causes
+    return step, {"params": params, "moments": moments, "mean": params}, ALL
+
+
+@pytest.mark.parametrize("decay", [0.9999, 0.9992])
+def test_an_average_that_is_evaluated_and_remembers_the_start(decay):
+    found = first(*averaging(decay), lambda state: squares(state["mean"], *ALL[0]))
+    assert found.cause == "target_stands"
+    assert f"over the last {1 / (1 - decay):,.0f} steps" in found.evidence
+    assert "1 - 10 / steps (0.958 for 240)" in found.remedy
+
+
+def test_an_average_that_a_longer_run_may_catch_up_with_is_a_note():
+    found = nnref.examine(*averaging(0.998), lambda state: squares(state["mean"], *ALL[0]))
+    assert not found.faults
+    assert "target_stands" in [note.cause for note in found.notes]
+
+
+@pytest.mark.parametrize(
+    ("decay", "of", "turned"),
+    [(0.9, "mean", 1), (0.9992, "params", 1), (0.9992, "mean", -1)],
+    ids=["it has caught up", "it is not evaluated", "the parameters are worse"],
+)
+def test_averages_that_are_not_what_an_evaluation_lacks(decay, of, turned):
+    found = nnref.examine(
+        *averaging(decay), lambda state: squares(state[of], ALL[0][0], turned * ALL[0][1])
+    )
+    assert "target_stands" not in [finding.cause for finding in found]

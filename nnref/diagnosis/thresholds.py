@@ -141,6 +141,13 @@ THRESHOLDS: dict[str, Threshold] = {
         1.5, "weight of a class over another's, in the loss: less moves hardly an answer"
     ),
     "rarer": Threshold(3.0, "rows of a class over another's, whose weights should not be larger"),
+    "few blanks": Threshold(
+        0.1, "share of rows with one constant target: fewer may be rows without anything in them"
+    ),
+    "looks alike": Threshold(
+        0.7,
+        "variance of what is predicted for blank rows over that for others: empty ones have less",
+    ),
     "imbalance": Threshold(10.0, "most frequent over rarest class; ten digits by chance reach 1.3"),
     "found around": Threshold(
         0.2, "skill of a linear model of the inputs around a place: chance gives 0.05"

@@ -21,7 +21,7 @@ from nnref.diagnosis.data.targets import Rows, Target, shares, target_of
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.missing_checks import finite, nonfinite
+from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.proof import Proof
@@ -52,6 +52,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from turned_round or balance(measured)
     if target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
+        yield from unlabelled(measured, x, y)
     yield from wrapped(measured, x, y)
     yield from echo(measured)
     yield from misread(measured, x)

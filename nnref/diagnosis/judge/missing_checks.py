@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnosis.data.blanks import Blanks, filled
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program.birth import masked_by_product
@@ -38,3 +40,41 @@ def nonfinite(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[
             yield fault("nonfinite_data", birth.where, told, share, remedy=birth.remedy)
         else:
             yield fault("nonfinite_data", place, count, share)
+
+
+def unlabelled(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+    """Targets that were filled in with one number where a label is missing, and count as others."""
+    blanks = filled([x], y) if x.dtype.kind == "f" else None
+    if blanks is not None and counted(measured, blanks.rows):
+        yield never_labelled(blanks, "training targets")
+
+
+def counted(measured: Measurements, rows: np.ndarray) -> bool:
+    """Whether the loss of these rows has a slope at outputs that are drawn."""
+    outputs, loss = measured.skill.outputs, measured.recipe.loss
+    if outputs is None:
+        return False
+    few = np.resize(np.flatnonzero(rows), 8)
+    drawn = np.random.default_rng(0).uniform(0.1, 0.9, (len(few), *outputs.shape[1:]))
+    y = np.asarray(measured.recipe.train[1])[few]
+    slope = jax.grad(lambda outputs: jnp.asarray(loss(outputs, y)).sum())
+    return bool(np.asarray(slope(drawn.astype(np.float32))).any())
+
+
+def never_labelled(blanks: Blanks, where: str) -> Finding:
+    """Rows that were filled in, as a fault."""
+    count, value = int(blanks.rows.sum()), f"{blanks.value:g}"
+    return fault(
+        "corrupted_labels",
+        where,
+        f"{count} of {len(blanks.rows)} rows ({blanks.rows.mean():.0%}) have {value} for all of "
+        "their target, and the inputs of these look like those of the others: their labels are "
+        "missing and were filled in, and in the loss they teach that there is nothing",
+        f"a model of the inputs tells these rows with skill {max(blanks.told, 0):.2f}; one of the "
+        f"other rows (R² {blanks.of_others:.2f}) answers for them with {blanks.spread:.2f} times "
+        "the variance that it has elsewhere",
+        healthy="targets that were labelled, or that the loss leaves out",
+        remedy="fill with a label that is none, such as -1 or 255, and leave it out of the loss: "
+        "known = y != -1; jnp.sum(jnp.where(known, cost, 0)) / known.sum()",
+        confidence=0.8,
+    )

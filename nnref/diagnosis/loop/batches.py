@@ -196,8 +196,8 @@ def told_by_nothing(loop: Loop, path: str, order: Finding) -> Finding | None:
         order.where,
         f"the {len(x)} rows of all batches together say nothing about {path or 'their targets'}, "
         f"part of the batches: on rows held out {name} reaches {best:.2f}, and {drawn:.2f} where "
-        "the targets are shuffled, from 0 for a constant answer to 1. Inputs and targets were put into another order one "
-        "without the other",
+        "the targets are shuffled, from 0 for a constant answer to 1. Inputs and targets were put "
+        "into another order one without the other",
         f"{best:.2f} of the way from a constant to perfect",
         healthy=f"above {bound('signal'):g}",
         remedy="shuffle the records before inputs and targets are taken from them, or both by one "

@@ -18,6 +18,7 @@ from nnref.diagnosis.loop import (
     own_targets,
     reference,
     slow_copies,
+    unlabelled,
     wearing,
 )
 from nnref.diagnosis.loop.movement import warm
@@ -61,6 +62,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "the batches": of_batches.same_batch,
     "rows of the batches": of_batches.few_rows,
     "classes in an update": of_batches.one_class_a_batch,
+    "rows without labels": unlabelled.blanks,
     "parts of a batch that are not used": of_batches.unused_parts,
     "evaluation": evaluation.evaluation,
 }

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from loops import X, Y, drawn, network
 
@@ -45,3 +46,26 @@ def test_nan_is_a_fault_where_it_reaches_the_gradient(loss, severity, masked):
     assert ("jnp.where(mask, error, 0)" in finding.remedy) == masked
     assert found.learns is None
     assert bool(found.faults) == (severity == "fault")
+
+
+MAPS = (np.random.default_rng(0).random((500, 16)) < 0.3).astype(np.int32)
+SEEN = (np.random.default_rng(1).normal(size=(500, 16)) + 2 * MAPS).astype(np.float32)
+MISSING = np.random.default_rng(2).random(500)[:, None] < 0.5
+
+
+def known(outputs, y):
+    each = optax.sigmoid_binary_cross_entropy(outputs, y)
+    return jnp.where(y < 0, 0, each).sum() / (y >= 0).sum()
+
+
+@pytest.mark.parametrize(("fill", "causes"), [(0, ["corrupted_labels"]), (-1, [])])
+def test_labels_that_were_filled_in_are_told_where_they_count(fill, causes):
+    task = nnref.Task(
+        init=lambda key: {"w": jnp.zeros((16, 16)), "b": jnp.zeros(16)},
+        apply=lambda params, x: x @ params["w"] + params["b"],
+        loss=known,
+        train=(SEEN, np.where(MISSING, fill, MAPS).astype(np.float32)),
+    )
+    found = nnref.diagnose(task, optimizer=optax.adam(1e-2), epochs=30, effort=0.2)
+    told = [finding.cause for finding in found.faults if "missing" in finding.evidence]
+    assert told == causes

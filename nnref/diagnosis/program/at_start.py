@@ -12,13 +12,12 @@ from nnref.data.targets import Form
 from nnref.diagnosis.program.expectation import (
     Expectation,
     Range,
-    Sample,
     expectation_of,
     range_of,
     row_by_row,
-    sample,
 )
 from nnref.diagnosis.program.loss_facts import kind_of
+from nnref.diagnosis.program.sample import Sample, sample
 from nnref.diagnosis.program.tracing import Trace, trace
 from nnref.diagnosis.recipe import Recipe
 from nnref.parts.chain import updated

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data.targets import Kind, LossFacts, is_whole, kind_of_targets
-from nnref.diagnosis.program.expectation import ROWS, target_order
+from nnref.diagnosis.program.sample import ROWS, target_order
 from nnref.diagnosis.recipe import Recipe
 
 

@@ -260,8 +260,13 @@ def evaluate(
 
 
 def evaluation_batch(functions: Functions, plan: Plan) -> int:
-    """Evaluation keeps no gradients: its batches may be larger, if none goes on from another."""
-    return plan.batch_size if functions.restart is not None else max(plan.batch_size, 1024)
+    """Evaluation keeps no gradients: its batches may be larger, if none goes on from another.
+
+    On a CPU not much: what lies between its layers is to stay in the cache. All rows of a recurrent
+    and of a convolutional network take 1.2 and 1.6 times as long by 1,024 as by 128.
+    """
+    rows = 128 if jax.default_backend() == "cpu" else 1024
+    return plan.batch_size if functions.restart is not None else max(plan.batch_size, rows)
 
 
 def restart(functions: Functions, params: Tree, model_state: Tree) -> Tree:

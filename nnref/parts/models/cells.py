@@ -84,12 +84,11 @@ def opened(sums: Array, gap: int | None, units: int) -> Array:
     return jnp.concatenate([before, jnp.zeros_like(sums[..., :units]), behind], axis=-1)
 
 
-def held(step: Step, real: Array | None, z: Array, *state: Array) -> State:
+def where_real(real: Array | None, new: State, old: State) -> State:
     """The next state; where a step is padded, the state before."""
-    after = step(z, *state)
     if real is None:
-        return after
-    return tuple(jnp.where(real[:, None], new, old) for new, old in zip(after, state, strict=True))
+        return new
+    return tuple(jnp.where(real[:, None], *each) for each in zip(new, old, strict=True))
 
 
 def plain_scan(
@@ -103,10 +102,60 @@ def plain_scan(
 
     def along(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, Array]:
         from_input, real = inputs
-        state = held(step, real, from_input + state[0] @ kernel, *state)
+        state = where_real(real, step(from_input + state[0] @ kernel, *state), state)
         return state, state[0]
 
     return jax.lax.scan(along, state, (from_input, real))
+
+
+# --- the same, with a derivative of its own -------------------------------------------------------
+
+
+class Derivative(NamedTuple):
+    """A step that keeps what its derivative needs, and the derivative.
+
+    `run(z, *state)` gives the next state and what it keeps, `pull(kept, state, d_after)` from the
+    gradient by the next state those by z and by the state before.
+    """
+
+    run: Callable[..., tuple[State, Any]]
+    pull: Callable[[Any, State, State], State]
+
+
+def recomputed(step: Step) -> Derivative:
+    """Keeps z alone, and computes the step again: as fast as to read all that lies between."""
+
+    def pull(z: Array, state: State, d_after: State) -> State:
+        return jax.vjp(step, z, *state)[1](d_after)
+
+    return Derivative(lambda z, *state: (step(z, *state), z), pull)
+
+
+def lstm_run(z: Array, h: Array, c: Array) -> tuple[State, Any]:
+    """`lstm`, which keeps its gates, as tanh(z/2), its g and tanh(c')."""
+    units = h.shape[-1]
+    halves = jnp.repeat(jnp.array([0.5, 0.5, 1.0, 0.5], z.dtype), units)
+    gates = jnp.tanh(halves * z)  # one tanh of all four
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = (0.5 + 0.5 * f) * c + (0.5 + 0.5 * i) * g
+    end = jnp.tanh(c)
+    return ((0.5 + 0.5 * o) * end, c), (gates, end)
+
+
+def lstm_pull(kept: Any, state: State, d_after: State) -> State:
+    """The derivative of `lstm`, by hand: tanh' = 1 - tanh^2, s' = (1 - tanh(z/2)^2) / 4."""
+    (gates, end), (_, c), (d_h, d_c) = kept, state, d_after
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    d_c = d_c + d_h * (0.5 + 0.5 * o) * (1 - end**2)
+    d_i, d_f, d_o = (d * 0.25 * (1 - s**2) for d, s in ((d_c * g, i), (d_c * c, f), (d_h * end, o)))
+    d_g = d_c * (0.5 + 0.5 * i) * (1 - g**2)
+    d_z = jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1)
+    return d_z, jnp.zeros_like(d_h), d_c * (0.5 + 0.5 * f)  # h has a part in z alone
+
+
+def derivative_of(step: Step) -> Derivative:
+    """The derivative of a cell's step."""
+    return Derivative(lstm_run, lstm_pull) if step is lstm else recomputed(step)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -116,8 +165,7 @@ def fast_scan(
     """`plain_scan`, with the gradient of U as one product after the loop.
 
     Left to itself, differentiation adds up that gradient within the loop, a small product and a
-    sum of matrices at every step. Only z and the states are kept: the backward pass computes the
-    cell again, which takes as long as reading all its intermediate values.
+    sum of matrices at every step.
     """
     return plain_scan(step, from_input, real, kernel, state)
 
@@ -126,30 +174,35 @@ def forward(
     step: Step, from_input: Array, real: Array | None, kernel: Array, state: State
 ) -> tuple[Any, Any]:
     """The results of `fast_scan`, and what its backward pass needs."""
+    run = derivative_of(step).run
 
     def along(state: State, inputs: tuple[Array, Array | None]) -> tuple[State, Any]:
         from_input, real = inputs
-        z = from_input + state[0] @ kernel
-        after = held(step, real, z, *state)
-        return after, (after[0], z, state)
+        after, kept = run(from_input + state[0] @ kernel, *state)
+        after = where_real(real, after, state)
+        return after, (after[0], kept, state)
 
-    last, (h, z, before) = jax.lax.scan(along, state, (from_input, real))
-    return (last, h), (z, before, real, kernel)
+    last, (h, kept, before) = jax.lax.scan(along, state, (from_input, real))
+    return (last, h), (kept, before, real, kernel)
 
 
-def backward(step: Step, kept: Any, gradients: Any) -> Any:
+def backward(step: Step, residuals: Any, gradients: Any) -> Any:
     """The gradients by the inputs of `fast_scan`, from those by its results."""
-    z, before, real, kernel = kept
+    kept, before, real, kernel = residuals
+    pull = derivative_of(step).pull
+    transposed = jax.lax.optimization_barrier(kernel.T)  # laid out once, not at every step
 
     def along(d_state: State, inputs: Any) -> tuple[State, Array]:
-        d_h, z, before, real = inputs
+        d_h, kept, before, real = inputs
         d_state = (d_state[0] + d_h, *d_state[1:])
-        _, pull = jax.vjp(partial(held, step, real), z, *before)
-        d_z, d_before, *others = pull(d_state)
-        return (d_before + d_z @ kernel.T, *others), d_z
+        nothing = tuple(map(jnp.zeros_like, d_state))
+        d_z, *d_before = pull(kept, before, where_real(real, d_state, nothing))
+        passed = nothing if real is None else where_real(real, nothing, d_state)
+        d_before = [d + rest for d, rest in zip(d_before, passed, strict=True)]
+        return (d_before[0] + d_z @ transposed, *d_before[1:]), d_z
 
     d_last, d_h = gradients
-    d_first, d_z = jax.lax.scan(along, d_last, (d_h, z, before, real), reverse=True)
+    d_first, d_z = jax.lax.scan(along, d_last, (d_h, kept, before, real), reverse=True)
     return d_z, None, jnp.einsum("tbh,tbz->hz", before[0], d_z), d_first
 
 

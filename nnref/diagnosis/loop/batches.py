@@ -9,8 +9,10 @@ import numpy as np
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.data.targets import Target
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.evaluation import Evaluation, one_number
+from nnref.diagnosis.loop.program import line_of_function
 from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.stepping import is_array, on_host, parted
+from nnref.diagnosis.loop.stepping import alike, copied, is_array, on_host, parted
 from nnref.diagnosis.program.ignored import WHICH_COUNT
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -107,16 +109,21 @@ def few_rows(loop: Loop) -> Iterator[Finding]:
 def same_batch(loop: Loop) -> Iterator[Finding]:
     """One batch at every step: a fault where it is one buffer that others have been read into."""
     first, *others = loop.batches or [None]
-    if len(others) > 2 and all(alike(first, other) for other in others):
+    if loop.one_batch:
         arrays = [id(leaf) for leaf in jax.tree.leaves(first) if is_array(leaf)]
         buffer = bool(arrays) and all(
             other is not first and [id(leaf) for leaf in jax.tree.leaves(other)] == arrays
             for other in others
         )
-        yield (fault if buffer else note)(
+        if buffer and loop.drawn:  # or all rows, handed out as they are
+            kept, other = copied(loop.drawn(0)), loop.drawn(1)
+            buffer = not alike(kept, other)
+        by_heart = "" if buffer else learned_by_heart(loop)
+        line = line_of_function(loop.drawn) if loop.drawn else ""
+        yield (fault if buffer or by_heart else note)(
             "repeated_rows",
-            "batches",
-            f"the {len(loop.batches)} batches are one and the same: "
+            f"batches; {line}" if line else "batches",
+            f"the {len(loop.batches)} batches are one and the same{by_heart}: "
             + (
                 "one buffer that a reader fills anew and hands out without a copy"
                 if buffer
@@ -127,9 +134,37 @@ def same_batch(loop: Loop) -> Iterator[Finding]:
             healthy="other rows at every step",
             remedy="yield x.copy(), y.copy()"
             if buffer
-            else "batches=lambda step: rows of step, or one iterator over the shuffled rows",
-            confidence=0.9 if buffer else 0.5,
+            else "rows that the number of the step decides, np.random.default_rng([seed, step]), "
+            "or one iterator over the shuffled rows; where there are no other rows, more of them",
+            confidence=0.9 if buffer else 0.8 if by_heart else 0.5,
         )
+
+
+def learned_by_heart(loop: Loop) -> str:
+    """In words, that the loss falls to a tenth while the evaluation hardly gains; else "".
+
+    What an evaluation gains is a share of what is missing to 1 where it rises, of its first value
+    where it falls. One that is as large as the loss at first is one, and worse where it rises.
+    """
+    loss = loop.loss()
+    if loss is None or loop.evaluate is None:
+        return ""
+    losses, seen = np.concatenate([loss, loop.further.losses]), Evaluation(loop, loop.evaluate)
+    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    if not 0 <= last < bound("learned by a loop") * first or not one_number(seen):
+        return ""
+    ends = (loop.start, loop.further.state)
+    before, after = (float(np.ravel(seen.of(state)[0])[0]) for state in ends)
+    rises, least = after > before, bound("falls here")
+    worse = rises and after > 1 and least < before / losses[0] < 1 / least
+    if min(before, after) < 0 or (rises and after > 1 and not worse):
+        return ""  # of a reward, say, nobody knows how much is little
+    if not worse and abs(after - before) > bound("collapse") * (1 - before if rises else before):
+        return ""
+    return (
+        f", and their rows are learned alone: after {len(losses)} steps the loss has fallen from "
+        f"{first:.3g} to {last:.3g}, and the evaluation went from {before:.3g} to {after:.3g}"
+    )
 
 
 def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
@@ -245,16 +280,3 @@ def flags(loop: Loop, path: str) -> bool:
     parts = [parted(batch).arrays.get(path) for batch in loop.batches]
     values = [np.ravel(np.asarray(part)) for part in parts if part is not None and not is_key(part)]
     return bool(values) and set(np.unique(np.concatenate(values)).tolist()) == {0, 1}
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two batches hold the same numbers."""
-    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
-    return len(a) == len(b) and all(
-        np.shape(x) == np.shape(y)
-        and is_array(x)
-        and x.dtype == y.dtype
-        and not is_key(x)
-        and np.array_equal(np.asarray(x), np.asarray(y))
-        for x, y in zip(a, b, strict=True)
-    )

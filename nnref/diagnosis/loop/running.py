@@ -14,6 +14,7 @@ from nnref.diagnosis.loop.program import Program, line_of_function
 from nnref.diagnosis.loop.stepping import (
     Parted,
     Step,
+    alike,
     copied,
     is_array,
     numbers,
@@ -116,6 +117,12 @@ class Loop(Course):
                 self.later[number] = self.drawn(number)
             return self.later[number]
         return self.batches[number % len(self.batches)] if self.batches else ()
+
+    @cached_property
+    def one_batch(self) -> bool:
+        """Whether several batches are one and the same."""
+        first, *others = self.batches or [()]
+        return len(others) > 2 and all(alike(first, other) for other in others)
 
     def run(self) -> None:
         """Make the steps, and trace them.

@@ -61,6 +61,19 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.copy() if is_array(leaf) else leaf, tree)
 
 
+def alike(one: Any, other: Any) -> bool:
+    """Whether two batches hold the same numbers."""
+    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
+    return len(a) == len(b) and all(
+        np.shape(x) == np.shape(y)
+        and is_array(x)
+        and x.dtype == y.dtype
+        and not is_key(x)
+        and np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
 def on_host(arrays: Arrays) -> dict[str, np.ndarray]:
     """The numbers of arrays; of keys those that they are made of."""
     return {path: checkpoint.on_host(leaf) for path, leaf in arrays.items()}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from loops import BATCHES, TX, X, begun, faults, first, plain, squares
+from loops import BATCHES, TX, X, Y, begun, faults, first, network, plain, squares
 from networks import line_of
 
 import nnref
@@ -194,3 +194,44 @@ def test_a_part_of_yes_and_no_that_no_step_looks_at(values, causes):
 
     batches = [(x, y, (np.arange(len(x)) % values).astype(np.float32)) for x, y in BATCHES]
     assert faults(step, begun(), batches) == causes
+
+
+NEW = np.random.default_rng(9).normal(size=(200, 2)).astype(np.float32)
+WANTED = np.tanh(NEW @ np.array([[1.0], [-1.0]], np.float32)) * NEW[:, :1]
+
+
+def quick():
+    """A loop that learns a few rows in the steps that are made."""
+    tx = optax.adam(5e-2)
+
+    @jax.jit
+    def step(params, moments, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, moments = tx.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments, value
+
+    return step, begun(tx)
+
+
+def of_new_rows(state):
+    return squares(state[0], NEW, WANTED)
+
+
+def signs(state):
+    return np.mean(np.sign(network(state[0], NEW)) == np.sign(WANTED))
+
+
+@pytest.mark.parametrize("evaluate", [of_new_rows, signs])
+def test_one_batch_that_is_learned_alone(evaluate):
+    few = X[:8], Y[:8][[3, 7, 0, 5, 1, 6, 2, 4]]
+    found = first(*quick(), lambda number: few, evaluate)  # without the number
+    assert (found.cause, found.severity) == ("repeated_rows", "fault")
+    assert found.where.endswith(f"test_batches.py:{line_of(__file__, 'without the number')}")
+    assert "learned alone" in found.evidence
+
+
+@pytest.mark.parametrize("evaluate", [of_new_rows, signs])
+def test_one_batch_of_all_rows_whose_evaluation_is_good(evaluate):
+    found = nnref.examine(*quick(), lambda number: (X, Y), evaluate)
+    assert not found.faults
+    assert [note.cause for note in found.notes] == ["repeated_rows"]

@@ -80,6 +80,33 @@ def scan_of(equation: Equation) -> Scan:
     return Scan(equation.params["length"], equation.params["reverse"], consts, carry)
 
 
+def with_other_divisors(program: core.ClosedJaxpr, number: float) -> Iterator[core.ClosedJaxpr]:
+    """A program once for each line that divides by a number, there by twice that number."""
+    lines: dict[Any, None] = {}
+
+    def rewritten(part: Any, wanted: Any) -> Any:
+        if isinstance(part, tuple):
+            return tuple(rewritten(each, wanted) for each in part)
+        if not isinstance(part, core.Jaxpr):  # one that is closed is the same from JAX 0.12 on
+            closed = isinstance(part, core.ClosedJaxpr)
+            return part.replace(jaxpr=rewritten(part.jaxpr, wanted)) if closed else part
+        equations = []
+        for equation in part.eqns:
+            atoms: list[Any] = list(equation.invars)
+            if equation.primitive.name == "div" and is_literal(atoms[1]) and atoms[1].val == number:
+                line = tuple(frames(equation))
+                lines.setdefault(line)
+                if line == wanted:
+                    atoms[1] = core.Literal(atoms[1].val * 2, atoms[1].aval)
+            params = {name: rewritten(value, wanted) for name, value in equation.params.items()}
+            equations.append(equation.replace(invars=atoms, params=params))
+        return part.replace(eqns=equations)
+
+    rewritten(program, None)
+    for line in list(lines):
+        yield rewritten(program, line)
+
+
 def repetitions(equation: Equation) -> int:
     """How often an equation runs its bodies: the length of a scan, else 1 (of a `while`, too)."""
     return equation.params["length"] if equation.primitive.name == "scan" else 1

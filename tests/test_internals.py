@@ -51,6 +51,21 @@ def test_literals_and_variables_are_told_apart():
     assert add.invars[1].val == 2.0
 
 
+def test_divisors_are_changed_line_by_line():
+    def both(x):
+        def turn(total, _):
+            return total + x / 4.0, None  # 8 turns
+
+        return jax.lax.scan(turn, 0.0, None, length=8)[0], jax.jit(lambda x: x / 4.0)(x), x / 2.0
+
+    program = jax.make_jaxpr(both)(1.0)
+    others = [
+        [float(value) for value in core.jaxpr_as_fun(other)(1.0)]
+        for other in internals.with_other_divisors(program, 4)
+    ]
+    assert others == [[1.0, 0.25, 0.5], [2.0, 0.125, 0.5]], SEEN
+
+
 @pytest.mark.parametrize(
     ("function", "name", "programs"),
     [

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
+from nnref import internals
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.batches import each_update
 from nnref.diagnosis.loop.course import Course
@@ -20,6 +23,7 @@ from nnref.diagnosis.thresholds import bound
 
 REPEATS = 20  # steps on one batch
 FADED = 4  # times the longest stand before, for which nothing has moved at the end
+DIVISORS = 8  # lines that divide by the size of a batch, of those that are looked at
 SEVERAL = 8  # numbers of which no two leaves have the signs in common by chance
 UPWARD = ("reward", "return", "elbo", "likelihood", "objective", "score", "gain", "accuracy")
 
@@ -228,23 +232,20 @@ def summed(loop: Loop) -> Iterator[Finding]:
         return
     weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
     ratios = {}
-    for names in (weights, [m for m, of in loop.moments.items() if of in weights]):
-        for path in names:
-            before, a, b, c = (
-                np.asarray(part.arrays[path], float)
-                for part in (first.before, once.after, doubled.after, again.after)
-            )
-            if not np.array_equal(a, c) or not np.any(a - before):
-                continue
-            along = float(np.vdot(b - before, a - before) / np.vdot(a - before, a - before))
-            off = np.linalg.norm(b - before - along * (a - before))
-            if off < bound("straight") * np.linalg.norm(b - before):
-                ratios[path] = along
+    for path in (*weights, *(m for m, of in loop.moments.items() if of in weights)):
+        before, a, b, c = (
+            part.arrays[path] for part in (first.before, once.after, doubled.after, again.after)
+        )
+        along = times(before, a, b) if np.array_equal(a, c) else None
+        if along is not None:
+            ratios[path] = along
     twos = [path for path, ratio in ratios.items() if abs(ratio - 2) < bound("twice the update")]
     if not twos or len(twos) < len([r for r in ratios.values() if r < 1.5]):
         return
     plain = any(path in weights for path in twos)
     (size,) = rows
+    if divided_by_their_number(loop, twice, size, twos, once.after.arrays):
+        return
     yield (fault if plain and size > 1 else note)(
         "loss_summed_over_batch",
         f"{listed(twos)}; {loop.loss_line()}",
@@ -255,6 +256,38 @@ def summed(loop: Loop) -> Iterator[Finding]:
         remedy="jnp.mean over the rows; gradients / number of accumulated batches",
         confidence=0.7 if plain else 0.4,
     )
+
+
+def times(before: Any, once: Any, other: Any) -> float | None:
+    """How many times as far another update goes the same way, None where it goes another one."""
+    move, moved = (np.asarray(part, float) - np.asarray(before, float) for part in (once, other))
+    if not np.any(move):
+        return None
+    along = float(np.vdot(moved, move) / np.vdot(move, move))
+    off = np.linalg.norm(moved - along * move)
+    return along if off < bound("straight") * np.linalg.norm(moved) else None
+
+
+def divided_by_their_number(
+    loop: Loop, twice: Any, size: int, paths: list[str], once: dict[str, Any]
+) -> bool:
+    """Whether a sum over a batch is divided by its size, a number that the program has written.
+
+    Then the batch that stands twice makes the same update where this number is twice as large.
+    """
+    first = loop.calls[0][0]
+    try:
+        doubled = Program(loop.steps[0], first._replace(batch=twice))
+        program, (new, _) = jax.make_jaxpr(doubled.pure, return_shape=True)(*doubled.arguments)
+    except Exception:  # it cannot be traced as a whole
+        return False
+    for other in islice(internals.with_other_divisors(program, size), DIVISORS):
+        leaves = jaxpr_as_fun(other)(*doubled.leaves)
+        after = jax.tree.unflatten(jax.tree.structure(new), leaves[: len(new)])
+        ratios = [times(first.before.arrays[p], once[p], after[p]) for p in paths]
+        if all(r is not None and abs(r - 1) < bound("twice the update") for r in ratios):
+            return True
+    return False
 
 
 def fading(loop: Loop) -> Iterator[Finding]:

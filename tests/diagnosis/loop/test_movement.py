@@ -46,25 +46,33 @@ def test_a_schedule_that_counts_epochs_fades_before_the_run_is_over():
     assert faults(*stepping(slow)) == []
 
 
-def accumulating(divide):
+def accumulating(inside=1, behind: int | str = 1, told=1):
+    """The gradients of four batches, each divided by one number and their sum by another."""
+
     @jax.jit
     def step(params, batch):
         def one(total, part):
-            gradient = jax.grad(squares)(params, *part)
-            return jax.tree.map(jnp.add, total, gradient), squares(params, *part)
+            loss, gradient = jax.value_and_grad(squares)(params, *part)
+            return jax.tree.map(lambda t, g: t + g / inside, total, gradient), loss / told
 
         zeros = jax.tree.map(jnp.zeros_like, params)
         total, losses = jax.lax.scan(one, zeros, batch)
-        count = len(batch[0]) if divide else 1
-        params = jax.tree.map(lambda p, g: p - 0.02 * g / count, params, total)
-        return params, losses.mean()
+        by = len(batch[0]) if isinstance(behind, str) else behind
+        return jax.tree.map(lambda p, g: p - 0.02 * g / by, params, total), losses.sum()
 
     return step, drawn(), [(X.reshape(2, 4, 16, 2)[i], Y.reshape(2, 4, 16, 1)[i]) for i in (0, 1)]
 
 
 def test_accumulated_batches_that_are_summed():
-    assert faults(*accumulating(divide=False)) == ["loss_summed_over_batch"]
-    assert faults(*accumulating(divide=True)) == []
+    assert faults(*accumulating()) == ["loss_summed_over_batch"]
+    assert faults(*accumulating(behind="their number")) == []
+
+
+def test_accumulated_batches_that_are_divided_by_a_number_of_the_program():
+    assert faults(*accumulating(behind=4)) == []
+    assert faults(*accumulating(inside=4)) == []
+    assert faults(*accumulating(told=4)) == ["loss_summed_over_batch"]  # the loss that is told
+    assert faults(*accumulating(behind=3)) == ["loss_summed_over_batch"]  # another number
 
 
 def test_a_rate_that_is_far_too_high():

@@ -18,7 +18,8 @@ from nnref.diagnosis.data.references import (
 )
 from nnref.diagnosis.data.splits import Numbers, Splits
 from nnref.diagnosis.data.targets import Rows, Target, shares, target_of
-from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.data.wraps import wrapped_round
+from nnref.diagnosis.findings import Finding, as_note, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled
@@ -41,6 +42,8 @@ def check(measured: Measurements) -> Iterator[Finding]:
     if not (finite(x) and finite(y)):
         return
     yield from still_columns(measured.recipe, x)
+    for finding in still_arrays(measured.recipe, x):
+        yield finding if measured.trained.skill < bound("failed") else as_note(finding)
     yield from copies(measured, x)
     yield from leak_checks.check(measured)
     yield from constant_targets(measured, y)
@@ -54,6 +57,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from masks(measured)
         yield from unlabelled(measured, x, y)
     yield from wrapped(measured, x, y)
+    yield from wrapped_integers(measured, x, y)
     yield from echo(measured)
     yield from misread(measured, x)
     yield from mirrored(measured, x, y)
@@ -98,6 +102,31 @@ def wrapped(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Fi
             "outputs; or the loss 1 - cos(predicted - true)",
             confidence=0.8,
         )
+
+
+def wrapped_integers(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+    """Numbers that lie just below the end of a range of integers, far from all others.
+
+    Of classes the largest number may say that a place has none.
+    """
+    values = measured.skill.target.kind == "regression"
+    fractions = x.dtype.kind == "f" and not is_image(x)
+    parts = [("targets", y)] * values + [("inputs", x)] * fractions
+    for name, part in parts:
+        found = wrapped_round(part)
+        if found is not None and found.share > bound("wrapped"):
+            yield fault(
+                "integer_overflow",
+                name,
+                f"{found.share:.1%} of the numbers lie beyond {found.example:.6g}, and all others "
+                f"end at {found.largest:.6g}: integers of {found.bits} bits without a sign that "
+                f"wrapped round, as {found.should_be:.4g} becomes {found.example:.6g}, or a number "
+                "that says that there is none",
+                f"{found.share:.1%} of the {name}",
+                remedy="astype(np.int32) before anything is subtracted; leave out what says that "
+                "there is none",
+                confidence=0.9,
+            )
 
 
 def echo(measured: Measurements) -> Iterator[Finding]:
@@ -228,6 +257,33 @@ def still_columns(recipe: Recipe, x: np.ndarray) -> Iterator[Finding]:
             yield note("no_signal", f"columns {names}", evidence)
 
 
+def still_arrays(recipe: Recipe, x: np.ndarray) -> Iterator[Finding]:
+    """Of several arrays of inputs, one of fractions that has one number and no other in all rows.
+
+    So stands a decoder's input, or a second picture, that was made and never filled.
+    """
+    if recipe.inputs is None or len(recipe.inputs.shapes) < 2:
+        return
+    at = 0
+    for name, shape, dtype in zip(
+        recipe.inputs.names, recipe.inputs.shapes, recipe.inputs.dtypes, strict=True
+    ):
+        size = int(np.prod(shape))
+        part = x[:, at : at + size]
+        at += size
+        if size > 1 and np.dtype(dtype).kind == "f" and (part == part.flat[0]).all():
+            yield fault(
+                "no_signal",
+                f"inputs: {name}",
+                f"{name}, {'x'.join(map(str, shape))} numbers a row, is {part.flat[0]:g} "
+                "everywhere in all rows: it was made and never filled",
+                f"{size * len(x)} times {part.flat[0]:g}",
+                healthy="numbers that differ from row to row",
+                remedy=f"fill {name} from the rows, or leave it out",
+                confidence=0.9,
+            )
+
+
 def copies(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
     """Training rows that are copies of others, in a data set that looks larger than it is."""
     different = len({row.tobytes() for row in by_row(x)})
@@ -254,15 +310,17 @@ def copies(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
 def constant_targets(measured: Measurements, y: np.ndarray) -> Iterator[Finding]:
     """One target for every row.
 
-    A fault where a metric compares, or the one class is not predicted. Some losses want no targets,
-    and are given zeros in their place.
+    A fault where a metric compares, the one class is not predicted, or the loss asks which class it
+    is. Some losses want no targets, and are given zeros in their place.
     """
     if len(y) > 1 and (y == y[:1]).all():
         if measured.skill.kind == "regression":
             metric = measured.recipe.metric is not None
             missed = metric and measured.trained.skill < bound("failed")
         else:
-            missed = measured.skill.outputs is not None and bool(measured.hardly_predicted)
+            missed = measured.skill.outputs is not None and (
+                bool(measured.hardly_predicted) or measured.skill.reads_targets
+            )
         yield (fault if missed and not measured.skill.costs else note)(
             "corrupted_labels",
             "targets",

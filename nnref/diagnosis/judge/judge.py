@@ -13,7 +13,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
-from nnref.diagnosis.judge.proofs import proven, repeated, with_proof
+from nnref.diagnosis.judge.proofs import HEAD, proven, repeated, with_proof
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.proof import curve
@@ -182,7 +182,11 @@ def of_a_failed_run(
 ) -> tuple[list[Finding], list[Finding]]:
     """All faults of a run that failed, and the notes that are none of them."""
     if any(finding.confidence >= bound("hard") for finding in program):
-        return faults, notes  # what cannot work needs no further runs
+        # What cannot work needs no further runs, but for what may be no cause beside it.
+        rare = [f for f in wrong if f.cause == "class_imbalance"]
+        if rare and any(f.cause in HEAD for f in program) and signals.head_cures:
+            faults, notes = [f for f in faults if f not in rare], [*map(as_note, rare), *notes]
+        return faults, notes
     refuted = [f for f in faults if f.cause in REFUTED and signals.program_learns]
     notes = [*map(as_note, refuted), *notes]
     faults, wrong = ([f for f in each if f not in refuted] for each in (faults, wrong))

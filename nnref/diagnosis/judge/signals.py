@@ -208,6 +208,12 @@ class Signals:
         return None if alike else cure
 
     @property
+    def head_cures(self) -> bool:
+        """Whether other outputs or another loss alone let the network learn."""
+        trials = self.exchanges.head
+        return any(self.cured(name) is not None for name in trials)
+
+    @property
     def program_learns(self) -> bool:
         """Whether the same network, loss and gradient learned all there is from another start."""
         best = max((trial.skill for trial in self.trials.values()), default=0.0)

@@ -129,6 +129,16 @@ class Skill:
         assert self.outputs is not None, "asked of outputs that are one array"
         return row_by_row(self.recipe.loss, self.outputs[:4], self.wanted[:4])
 
+    @cached_property
+    def reads_targets(self) -> bool:
+        """Whether another class in the place of each changes the loss."""
+        assert self.outputs is not None, "asked of outputs that are one array"
+        y, classes = self.wanted[:4], max(2, self.outputs.shape[-1])
+        drawn = np.random.default_rng(0).normal(size=(len(y), *self.outputs.shape[1:]))
+        loss = jax.jit(self.recipe.loss)
+        losses = [float(jnp.sum(loss(np.float32(drawn), each))) for each in (y, (y + 1) % classes)]
+        return not np.isclose(*losses, rtol=1e-5, equal_nan=True)
+
     def as_sets(self) -> bool:
         """Whether the targets of a row may stand in any order, as those of quantiles do."""
         assert self.outputs is not None, "asked of outputs that are one array"

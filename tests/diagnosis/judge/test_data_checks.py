@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import nnref
+from nnref.data.trees import layout_of
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
@@ -38,9 +39,12 @@ def measured(
     costs=False,
     metric=None,
     reference=0.9,
+    reads_targets=False,
+    inputs=None,
 ):
     return SimpleNamespace(
         skill=SimpleNamespace(
+            reads_targets=reads_targets,
             outputs=np.ones((8, 3)),
             costs=costs,
             kind=kind,
@@ -55,7 +59,7 @@ def measured(
             shuffle=shuffle,
             batch_size=32,
             metric=metric,
-            inputs=None,
+            inputs=inputs,
             column=str,
         ),
         slopes_at=lambda rows: (lambda: np.nan, ()),
@@ -91,6 +95,8 @@ TURNS, WALKS = (
     np.lib.stride_tricks.sliding_window_view(np.cumsum(part) + 0.1 * np.arange(911), 12)
     for part in (BACK, CHANGES)
 )
+# Pixels from 0 to 18 without a sign, one less, of which those at the border wrapped round.
+BOXES = RANDOM.integers(0, 19, (300, 4)).astype(np.uint16) - np.uint16(1)
 FORECAST = {"x": TURNS[:, :-1], "y": TURNS[:, -1:], "kind": "regression"}
 LATER_ON = {
     "x": TURNS[:600, :-1],
@@ -418,3 +424,42 @@ def test_weights_that_stand_the_wrong_way_round_are_told_and_right_ones_let_it_l
     assert right.learns
     assert not right.faults
     assert not weighted([1.0, 1.0]).faults
+
+
+def test_one_class_in_every_row_is_a_fault_to_a_loss_that_asks_for_it():
+    """Where the loss does not read its targets, zeros may stand in their place."""
+    one = {"y": np.zeros(300, np.int32), "kind": "multiclass"}
+    assert ("corrupted_labels", "fault") in found(**one, reads_targets=True)
+    assert ("corrupted_labels", "note") in found(**one, reads_targets=False)
+
+
+@pytest.mark.parametrize(
+    ("second", "trained", "severities"),
+    [
+        (np.zeros((300, 3), np.float32), 0.1, ["fault"]),
+        (np.zeros((300, 3), np.float32), 0.9, ["note"]),  # it learns without
+        (np.zeros((300, 3), np.int32), 0.1, []),  # a token of each row, or a mask
+        (X[:, :3], 0.1, []),
+    ],
+)
+def test_an_array_of_inputs_that_was_never_filled(second, trained, severities):
+    layout = layout_of({"source": X, "target": second}, "x")
+    x = layout.pack({"source": X, "target": second}, "x")
+    findings = list(check(measured(x=x, inputs=layout, trained=trained)))
+    told = [f for f in findings if f.where == "inputs: target"]
+    assert [f.severity for f in told] == severities
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"y": BOXES / 20, "kind": "regression"}, ["targets"]),
+        ({"x": np.float32(BOXES)}, ["inputs"]),
+        ({"y": (BOXES.astype(np.int16) / 20), "kind": "regression"}, []),
+        ({"y": BOXES[:, 0].astype(np.int64), "kind": "multiclass"}, []),  # of no class
+    ],
+    ids=["targets", "inputs", "signed", "classes"],
+)
+def test_integers_that_wrapped_round(changes, named):
+    findings = check(measured(**changes))
+    assert [f.where for f in findings if f.cause == "integer_overflow"] == named

@@ -7,6 +7,7 @@ from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, par
 
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.judge import decide, impossible, learned, of_the_run
+from nnref.diagnosis.run.changes import Change, Trial
 
 
 @pytest.mark.parametrize(
@@ -123,6 +124,16 @@ def test_a_gradient_that_learned_all_from_another_start_is_not_wrong(start, caus
     found = decide(case(reached=0.1, initialization=start, first=params(scale=5.0)), [doubt])
     said = [f.cause for f in found if f.severity == "fault"]
     assert said == (causes or ["wrong_gradient"])
+
+
+@pytest.mark.parametrize(("raw", "first"), [(0.9, "relu_output"), (0.1, "class_imbalance")])
+def test_rare_classes_are_no_cause_where_other_outputs_cure(raw, first):
+    rare = Finding("class_imbalance", "fault", "targets", "a factor of 60")
+    relu = Finding("relu_output", "fault", "net.py:3", "a ReLU on the output", confidence=0.9)
+    made = case(reached=0.0)
+    made.exchanges.head = {"outputs": Trial("outputs", Change(), raw, raw)}
+    found = of_the_run(made, [relu], [rare])
+    assert next(f.cause for f in found if f.severity == "fault") == first
 
 
 @pytest.mark.parametrize(

@@ -216,3 +216,13 @@ def test_a_column_of_flags_is_no_number_of_a_row(chosen, causes):
     y = np.stack([np.linspace(0, 1, 16), np.arange(16) % 4 == 0], 1).astype(np.float32)
     found = uncounted(AtStart(recipe(learns, y=y, loss=of_those_at_risk(chosen), rows=16)))
     assert [finding.cause for finding in found] == causes
+
+
+def test_a_loss_that_looks_at_no_row_at_all_has_dropped_none():
+    """A softmax over one unit is 1 whatever it is: another check's."""
+
+    def loss(outputs, y):
+        return -jnp.mean(jax.nn.log_softmax(outputs[:, :1])[:, 0] * y[:, 0])
+
+    y = np.linspace(-1, 1, 32).reshape(16, 2).astype(np.float32)
+    assert not list(uncounted(AtStart(recipe(learns, y=y, loss=loss, rows=16))))

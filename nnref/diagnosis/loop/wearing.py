@@ -7,17 +7,20 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.course import Course
+from nnref.diagnosis.loop.program import cosine
+from nnref.diagnosis.loop.roles import partners
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 
-LEAST = 6  # turns that tell a trend
+LEAST = 6  # turns that tell a trend, and numbers that tell a direction
+ADDED = {"add", "add_any", "sub", "convert_element_type"}
 
 
 def piling(loop: Course) -> Iterator[Finding]:
     """Gradients that are added up between updates, and that no update sets back to zero.
 
-    A sum of gradients has the shapes of the parameters, begins at 0, and moves in turns in which
-    the parameters rest. After an update it is 0 again.
+    A sum of gradients has the shapes of the parameters and begins at 0. It moves in turns in which
+    the parameters rest, and after an update it is 0 again; or it is of one turn alone.
     """
     weights = [p for p in loop.of("parameter") if loop.moves[p].any()]
     if not weights:
@@ -36,22 +39,53 @@ def piling(loop: Course) -> Iterator[Finding]:
         and loop.moves[path].any()
     ]
     updates = np.flatnonzero(moving)
-    if not sums or moving.all() or len(updates) < 2:
+    if moving.all():
+        sums = sums_for_updates(loop, sums, weights)
+    if not sums or len(updates) < 2:
         return
     kept = [p for p in sums if all(loop.states[number + 1][p].any() for number in updates)]
     if len(kept) == len(sums):
         yield fault(
             "wrong_gradient",
             f"{listed(kept)}; {loop.line_of(kept[0])}",
-            f"{listed(kept)} add up gradients between the updates, and after "
-            f"{len(updates)} updates they were never set back: each update descends all "
-            "gradients since the first step",
+            f"{listed(kept)} add up gradients, and after {len(updates)} updates they were never "
+            "set back: each update descends all gradients since the first step",
             f"{len(updates)} updates, and none clears the sum",
             healthy="0 after each update",
             remedy="gradients = jax.tree.map(jnp.zeros_like, gradients) behind each update, or "
             "optax.MultiSteps(optimizer, every_k_schedule=4)",
             confidence=0.9,
         )
+
+
+def sums_for_updates(loop: Course, sums: list[str], weights: list[str]) -> list[str]:
+    """Those sums to which a step adds the gradient of its loss, and by which it moves parameters.
+
+    A momentum forgets, so that it is no sum. Where parameters are not moved but computed anew of
+    the first ones and a sum, as in dual averaging, it is meant.
+    """
+    program = loop.programs[0]
+    found = program and program.loss_of(loop)
+    if len(loop.programs) > 1 or not program or not found:
+        return []
+    traced, new, old = program.trace, program.new, program.old
+
+    def moved(path: str, names: set[str]) -> bool:
+        """Whether a leaf is what it was and something that is added."""
+        if path not in old:
+            return False
+        through = traced.reached([old[path]], lambda op: op.name in names)
+        return new.get(path) in through - {old[path]}
+
+    own = [path for path in weights if moved(path, ADDED | {"mul"})]
+    ends = {new[path] for path in own}
+    shapes = {path: leaf.shape for path, leaf in loop.states[0].items()}
+    added = [path for path in sums if moved(path, ADDED) and ends & traced.reached([old[path]])]
+    of = partners(added, own, shapes, dict.fromkeys(own, 0))
+    before, after = program.call.before.arrays, program.call.after.arrays
+    change = {of[p]: np.asarray(after[p], float) - np.asarray(before[p], float) for p in of}
+    size = sum(part.size for part in change.values())
+    return list(of) if size > LEAST and cosine(change, found[1]) > 1 - bound("copied") else []
 
 
 def melting(loop: Course) -> Iterator[Finding]:

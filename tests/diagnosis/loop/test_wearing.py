@@ -6,6 +6,8 @@ import optax
 import pytest
 from loops import BATCHES, begun, drawn, faults, first, network, plain, squares
 
+import nnref
+
 EVERY = 4
 
 
@@ -32,6 +34,61 @@ def test_gradients_that_are_never_cleared_pile_up():
     assert found.cause == "wrong_gradient"
     assert "never set back" in found.evidence
     assert "wrong_gradient" not in faults(*accumulating(cleared=True))
+
+
+@pytest.mark.parametrize(
+    ("gathered", "moved", "piles"),
+    [
+        (lambda total, g: total + g, lambda p, total, g: p - 0.01 * total, True),
+        (lambda total, g: g / 4 + total, lambda p, total, g: 0.999 * p - 0.01 * total, True),
+        (lambda total, g: 0.9 * total + g, lambda p, total, g: p - 0.01 * total, False),  # momentum
+        (lambda total, g: total + g**2, lambda p, total, g: p - 0.05 * g / (total + 1), False),
+    ],
+)
+def test_a_sum_that_every_step_adds_to_and_updates_by(gathered, moved, piles):
+    @jax.jit
+    def step(params, optimizer, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        sums = jax.tree.map(gathered, optimizer["sums"], gradient)
+        return jax.tree.map(moved, params, sums, gradient), {"sums": sums}, value
+
+    params, sums = with_zeros(drawn())
+    found = nnref.examine(step, (params, {"sums": sums}), BATCHES, effort=0)
+    assert any("never set back" in finding.evidence for finding in found.faults) == piles
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+def test_a_sum_that_adam_is_given(cleared):
+    tx = optax.adam(3e-3)
+
+    @jax.jit
+    def step(state, batch):
+        value, gradient = jax.value_and_grad(squares)(state["params"], *batch)
+        sums = jax.tree.map(jnp.add, state["sums"], gradient)
+        updates, opt_state = tx.update(sums, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        sums = jax.tree.map(jnp.zeros_like, sums) if cleared else sums
+        return {"params": params, "opt": opt_state, "sums": sums}, value
+
+    params, sums = with_zeros(drawn())
+    found = faults(step, {"params": params, "opt": tx.init(params), "sums": sums})
+    assert found == ([] if cleared else ["wrong_gradient"])
+
+
+def test_dual_averaging_sums_gradients_on_purpose():
+    begin = drawn()
+
+    @jax.jit
+    def step(params, sums, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        sums = jax.tree.map(jnp.add, sums, gradient)
+        return jax.tree.map(lambda p, total: p - 0.05 * total, begin, sums), sums, value
+
+    assert faults(step, with_zeros(begin)) == []
+
+
+def with_zeros(params):
+    return params, jax.tree.map(jnp.zeros_like, params)
 
 
 def test_the_sums_and_moments_of_optax_are_its_own():

@@ -93,6 +93,8 @@ class TwoUses:
         pairs = (self.traced.evaluate(self.leaves_with(part), values) for part in both)
         for before, after in zip(*pairs, strict=True):
             moved = np.asarray(before) != np.asarray(after)
+            if moved.ndim > 1 and moved.shape[1] == len(y) and along_one_step(moved):
+                moved = moved.swapaxes(0, 1)  # the steps come first, as a loop over them takes them
             if moved.any() and len(moved) % len(y) == 0:
                 rest = moved.shape[1:] if len(moved) == len(y) else (-1, *moved.shape[1:])
                 moved = moved.reshape(len(y), *rest).any(0)
@@ -149,6 +151,11 @@ class TwoUses:
         other = np.array(y)
         other[:, step] = self.others[:, step]
         return other
+
+
+def along_one_step(moved: np.ndarray) -> bool:
+    """Whether what has moved lies at one place of the first axis."""
+    return int(moved.reshape(len(moved), -1).any(1).sum()) == 1
 
 
 def other_values(y: np.ndarray) -> np.ndarray:

@@ -331,7 +331,9 @@ def uncounted(start: AtStart) -> Iterator[Finding]:
         return ~np.any([np.asarray(slopes(o, y)).reshape(len(o), -1) for o in draws], axis=(0, 2))
 
     rows = silent(y)
-    if bound("mostly") < rows.mean() < 1 and np.array_equal(rows, silent(np.roll(y, len(y) // 2, 0))):
+    if bound("mostly") < rows.mean() < 1 and np.array_equal(
+        rows, silent(np.roll(y, len(y) // 2, 0))
+    ):
         yield rows_dropped(
             start.loss_line,
             f"of {len(rows)} rows the loss looks at {np.sum(~rows)}, at the same places of every "

@@ -45,6 +45,23 @@ def translation(given_of, counts=None):
     return loss, [(SOURCE[i : i + 16], TARGET[i : i + 16]) for i in range(0, 64, 16)]
 
 
+def spelled(given_of):
+    """The same of a recurrent decoder, a loop over steps that looks each letter up."""
+
+    def loss(params, batch, key):
+        source, target = batch
+
+        def turn(hidden, letter):
+            hidden = jnp.tanh(hidden @ params["mix"] + params["table"][letter])
+            return hidden, hidden @ params["out"]
+
+        begin = params["source"][source].mean(1)
+        logits = jax.lax.scan(turn, begin, given_of(target).T)[1]
+        return entropy(logits.swapaxes(0, 1), target).mean()
+
+    return loss, [(SOURCE[i : i + 16], TARGET[i : i + 16]) for i in range(0, 64, 16)]
+
+
 def model(inputs, causal):
     """A loss of one part alone, which is what comes next."""
 
@@ -73,6 +90,13 @@ def test_a_decoder_that_is_given_what_it_has_to_predict():
     assert "part 1 of the batch" in found.evidence
     assert f"test_own_targets.py:{line_of(__file__, 'the lookup')}" in found.where
     assert "START" in found.remedy
+
+
+def test_a_recurrent_decoder_that_is_given_what_it_has_to_predict():
+    found = first(*loop(*spelled(lambda target: target)))
+    assert found.cause == "leaked_targets"
+    assert "START" in found.remedy
+    assert "leaked_targets" not in faults(*loop(*spelled(shifted)))
 
 
 @pytest.mark.parametrize("inputs", [lambda y: y, lambda y: y[:, :-1]])

@@ -18,6 +18,7 @@ from nnref.diagnosis.loop import (
     own_targets,
     reference,
     slow_copies,
+    undescended,
     unlabelled,
     wearing,
 )
@@ -36,6 +37,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "numbers that are not finite": movement.nonfinite,
     "parameters that stand": carried.parameters_stand,
     "networks that are left out": carried.left_out,
+    "losses that are never descended": undescended.never_descended,
     "the optimizer's own state": carried.optimizer_stands,
     "counters": carried.counters_stand,
     "target networks": slow_copies.targets,

@@ -297,7 +297,7 @@ def fading(loop: Loop) -> Iterator[Finding]:
         length = np.concatenate([length, loop.further.lengths])
     if not length.any():
         return
-    moving = np.flatnonzero(length > bound("faded") * np.nanmax(length))
+    moving = np.flatnonzero(length > bound("faded") * np.nanmax(length, initial=0.0))
     last = int(moving[-1]) + 1 if len(moving) else 0
     rest = len(length) - last
     stand = int(np.max(np.diff(moving, prepend=-1), initial=REPEATS // FADED))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from fits import built, fitted, plan_of
 
-from nnref.training import loop, train
+from nnref.errors import UserError
+from nnref.training import loop, probing, train
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +127,20 @@ def test_the_states_of_runs_that_stop_at_the_end_of_a_chunk_are_still_there():
     _, chunks = fitted(*built(stop=stop))
     assert [len(chunk.active) for chunk in chunks] == [1, 1]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(chunks[-1].states.params))
+
+
+def test_runs_that_do_not_fit_are_refused_with_the_figure_and_what_to_give(small, monkeypatch):
+    monkeypatch.setattr(loop, "memory", lambda: 1e3)
+    with pytest.raises(UserError, match=r"for 2 run\(s\) of [\d,]+ numbers each.*fewer seeds"):
+        fitted(*small, (0, 1))
+
+
+def test_the_shapes_of_a_start_are_traced_once_for_a_structure(small, monkeypatch):
+    fitted(*small, (0, 1))
+    monkeypatch.setattr(jax, "eval_shape", None)
+    experiment, task, setup = small
+    arguments = setup, plan_of(experiment), experiment.hyperparameters
+    data = jax.device_put(task.arrays | probing.probe_data(plan_of(experiment), task))
+    assert len(loop.shapes_of_start(*arguments, 2, data).running) == 2
+    with pytest.raises(TypeError):
+        loop.shapes_of_start(*arguments, 17, data)  # other shapes are traced

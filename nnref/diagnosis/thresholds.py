@@ -322,6 +322,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "devices apart": Threshold(1e-4, "of the largest parameter: sums in another order give 1e-6"),
     "twice the update": Threshold(0.02, "by which the update of a batch twice may miss twice it"),
     "falls here": Threshold(0.5, "last over first loss of what learns, beside a loop that stands"),
+    "renamed": Threshold(
+        0.5, "from one name for all to every label by another name: one network takes some for one"
+    ),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
     "turned": Threshold(1.2, "last over best validation loss"),

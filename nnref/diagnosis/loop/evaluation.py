@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.loop.evaluated_labels import other_labels
 from nnref.diagnosis.loop.program import line_of_function
 from nnref.diagnosis.loop.roles import share
 from nnref.diagnosis.loop.running import Loop, Theirs
@@ -176,7 +177,8 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
             confidence=0.5,
         )
     yield from unused_statistics(loop, seen)
-    yield from list(average_behind(loop, seen)) or stands_still(loop, seen)
+    told = list(other_labels(loop, traced, seen.line)) if traced is not None else []
+    yield from told or list(average_behind(loop, seen)) or stands_still(loop, seen)
     if traced is not None:
         yield from other_weights(loop, seen, traced)
         yield from other_inputs(loop, seen, traced)

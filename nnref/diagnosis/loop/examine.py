@@ -15,6 +15,7 @@ from nnref.diagnosis.loop import (
     evaluation,
     movement,
     of_the_loss,
+    other_rows,
     own_targets,
     reference,
     slow_copies,
@@ -65,6 +66,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "rows of the batches": of_batches.few_rows,
     "classes in an update": of_batches.one_class_a_batch,
     "rows without labels": unlabelled.blanks,
+    "targets of other rows": other_rows.of_other_rows,
     "parts of a batch that are not used": of_batches.unused_parts,
     "evaluation": evaluation.evaluation,
 }

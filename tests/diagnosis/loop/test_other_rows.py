@@ -86,7 +86,7 @@ def test_the_line_where_a_teacher_comes_in():
         (through_a_layer, MIXED, LABELS),
         (squared, NOISE, LABELS),
         (distilled, RANDOM.permutation(TAUGHT), RANDOM.permutation(LABELS)),
-        (squared, np.eye(CLASSES, dtype=np.float32)[LABELS] + 0.3 * MIXED, LABELS),
+        (squared, np.eye(CLASSES, dtype=np.float32)[LABELS] + 0.5 * MIXED, LABELS),
     ],
     ids=["weights", "noise of a layer", "noise", "no labels either", "a poor teacher"],
 )

@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 # Images of containers often forbid Python to keep what it compiled; every start would then cost seconds more.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint lessons docs bench torture clean
+.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint lessons docs bench torture cluster clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -75,6 +75,11 @@ bench: ## Measure the speed against PyTorch and Keras
 torture: ## Kills, torn pages, full disks, made-up inputs: is anything lost? ARGS="--kills 20 ..."
 	@sh tools/setup.sh dev
 	@.venv/bin/python -m benchmarks.torture $(ARGS)
+
+cluster: ## Train a sweep on three nodes of a Ray cluster, kill one of them, and compare the losses
+	@sh tools/setup.sh dev
+	@.venv/bin/python -c 'import ray' 2>/dev/null || .venv/bin/python -m pip install --quiet '.[ray]'
+	@.venv/bin/python tools/cluster.py $(ARGS)
 
 clean: ## Remove the environments and caches; the logbook stays
 	@rm -rf .venv .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

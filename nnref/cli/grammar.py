@@ -233,11 +233,13 @@ TARGET = argument("--target", metavar="COLUMN", help="what is to be predicted")
 LOOK = argument("--html", metavar="OUT", help="write a page as well")
 OWN_FILE = argument("-o", "--output", metavar="PATH", help="else its name, in this folder")
 SHELL = argument("shell", choices=("bash", "zsh"), help="bash or zsh")
+RAY_HELP = "train on the Ray cluster at HOST:PORT, else on one that is started here"
+RAY = argument("--ray", nargs="?", const=True, metavar="ADDRESS", help=RAY_HELP)
 NAMES = argument("names", nargs="*", help="these alone")
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, *SINKS),
-    "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, *RECORD, SWEEP_AGAIN, JSON),
+    "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, RAY, *RECORD, SWEEP_AGAIN, JSON),
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, picture("NAME-lr-range"), JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
     "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),

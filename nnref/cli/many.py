@@ -29,23 +29,26 @@ def sweep_command(options: argparse.Namespace) -> int:
     """Train every variant of a sweep file, as few programs."""
     path = experiment_path(options.file)
     from nnref.report.terminal import sweep as terminal
+    from nnref.studies.cluster import cluster_nodes
     from nnref.studies.resuming import AlreadyRun
     from nnref.studies.sweep import sweep
     from nnref.studies.sweep_record import plan_sweep
 
     console = ready(options)
     plan = plan_sweep(path)
+    nodes = cluster_nodes(options.ray) if options.ray and options.dry_run else []
     if options.dry_run and options.json:
-        print(json.dumps(terminal.plan_as_json(plan)))
+        print(json.dumps(terminal.plan_as_json(plan, nodes)))
         return 0
-    terminal.show_plan(plan, console)
+    terminal.show_plan(plan, console, nodes)
     if options.dry_run:
         return 0
     known = {}
     try:
         listener = terminal.TerminalSweepListener(console)
         folder = logbook_folder(options)
-        done = sweep(plan, logbook=folder, again=options.again, listener=listener)
+        given = {"again": options.again, "ray": options.ray or False}
+        done = sweep(plan, logbook=folder, listener=listener, **given)
     except AlreadyRun as already:
         if not options.json:
             print(already)

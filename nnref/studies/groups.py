@@ -3,7 +3,7 @@
 import copy
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from nnref.data import Split
+from nnref.data import Dataset, Split
 from nnref.errors import UserError
 from nnref.experiment.axes import Mistake, Setting, settings_in_words, variants
 from nnref.experiment.axes import Sweep as Axes
@@ -186,13 +186,23 @@ COMPILATION = 2.0  # seconds, of one program
 class Group:
     """Runs of one structure: one program serves all, their hyperparameters are its arguments."""
 
-    def __init__(self, experiment: Experiment, variants: Sequence[Variant], jobs: list[Job]):
+    def __init__(
+        self,
+        experiment: Experiment,
+        of_variants: Mapping[int, Mapping[str, float]],
+        jobs: list[Job],
+        dataset: Dataset | None = None,
+    ):
+        """A group of an experiment, the hyperparameters of each variant, and the runs.
+
+        The data are loaded where none are given.
+        """
         self.experiment = experiment
         self.jobs = jobs
-        self.variants = variants
+        self.of_variants = of_variants
         self.compiled, self.compiling = False, threading.Lock()
         self.plan = plan_of(experiment)._replace(probes="off")  # a sweep keeps losses alone
-        self.task, self.setup, self.dataset = from_experiment(experiment)
+        self.task, self.setup, self.dataset = from_experiment(experiment, dataset)
         if self.task.stored is not None:
             raise UserError("data: rows that are read from disk are not swept; nnref run does that")
 
@@ -201,17 +211,16 @@ class Group:
 
         One run alone has floats, and so the same program as `nnref run`.
         """
-        each = [self.variants[job.variant].experiment.hyperparameters for job in jobs]
+        each = [self.of_variants[job.variant] for job in jobs]
         if len(jobs) == 1:
-            return each[0]
+            return dict(each[0])
         stacked = {name: np.array([h[name] for h in each], np.float32) for name in self.varied}
-        return each[0] | stacked
+        return {**each[0], **stacked}
 
     @cached_property
     def varied(self) -> set[str]:
         """The hyperparameters in which the variants of the group differ."""
-        numbers = {job.variant for job in self.jobs}
-        every = [self.variants[number].experiment.hyperparameters for number in numbers]
+        every = list(self.of_variants.values())
         return {name for name in every[0] if len({h[name] for h in every}) > 1}
 
     def fit(
@@ -303,6 +312,9 @@ def groups_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Group]:
         # An argument that is null is structure, too: its term is not in the program.
         key = (experiment.structure, tuple(experiment.hyperparameters), plan_of(experiment), data)
         members.setdefault(key, []).extend(Job(number, seed) for seed in seeds)
-    return [
-        Group(variants[jobs[0].variant].experiment, variants, jobs) for jobs in members.values()
-    ]
+    groups = []
+    for jobs in members.values():
+        each = {job.variant: variants[job.variant].experiment for job in jobs}
+        of_variants = {number: one.hyperparameters for number, one in each.items()}
+        groups.append(Group(each[jobs[0].variant], of_variants, jobs))
+    return groups

@@ -8,7 +8,7 @@ are left.
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from nnref.logbook.verdicts import Record
 from nnref.studies.groups import Group, Job, workers
 from nnref.studies.listeners import Interrupted, SweepListener, one_interrupt_waits
+from nnref.studies.on_ray import RayPool
 from nnref.studies.resuming import AlreadyRun, history_of
 from nnref.studies.run import test_measures, trained_record
 from nnref.studies.sweep_page import SweepWriter, finished_page, result_of
@@ -44,6 +45,7 @@ def sweep(
     logbook: str | Path | None = "logbook",
     again: bool = False,
     listener: SweepListener | None = None,
+    ray: bool | str = False,
 ) -> SweepResult:
     """Train every variant of a sweep for every seed, and write it down.
 
@@ -52,46 +54,62 @@ def sweep(
         logbook: folder of the pages, None for none.
         again: run although the logbook has this sweep already.
         listener: hears how it goes.
+        ray: train on a Ray cluster: its address, or True for one that is started here.
 
     Raises:
-        UserError: for every mistake in file, data or folder.
+        UserError: for every mistake in file, data or folder, and a cluster that cannot be used.
         AlreadyRun: where the logbook has it and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
     plan = sweep if isinstance(sweep, SweepPlan) else plan_sweep(sweep)
     listener = listener or SweepListener()
     if logbook is None:
-        return run_plan(plan, {}, listener, None)
+        with pool_on(ray) as pool:
+            return run_plan(plan, {}, listener, None, pool)
     page = None if again else finished_page(plan, Path(logbook))
     if page is not None:
         result = result_of(page, plan)
         outcome = f"{plan.name} ({plan.identity}) was swept before, on "
         outcome += f"{page.facts['started']}: {result.sentence}"
         raise AlreadyRun(result, outcome, page.path)
-    with SweepWriter(Path(logbook), plan, again) as writer:
-        result = run_plan(plan, writer.progress(plan), listener, writer)
+    with pool_on(ray) as pool, SweepWriter(Path(logbook), plan, again) as writer:
+        result = run_plan(plan, writer.progress(plan), listener, writer, pool)
         writer.end(result)
     return result
 
 
+def pool_on(ray: bool | str) -> Executor:
+    """Where blocks are trained: in threads of this process, or by tasks of a Ray cluster."""
+    return RayPool(ray) if ray else ThreadPoolExecutor(workers())
+
+
 def run_plan(
-    plan: SweepPlan, progress: AllProgress, listener: SweepListener, writer: SweepWriter | None
+    plan: SweepPlan,
+    progress: AllProgress,
+    listener: SweepListener,
+    writer: SweepWriter | None,
+    pool: Executor,
 ) -> SweepResult:
     """Train the runs that have not come to their end, and put the result together."""
     began = time.perf_counter()
     trained = sum(job not in progress or progress[job].leaves is not None for job in plan.jobs)
-    records = successive_halving(plan, progress, listener, writer)
+    records = successive_halving(plan, progress, listener, writer, pool)
     seconds = time.perf_counter() - began
     page = None if writer is None else writer.path
-    name, identity = plan.name, plan.identity
-    return SweepResult(name, identity, plan.variants, plan.seeds, records, page, seconds, trained)
+    repeated = pool.repeated() if isinstance(pool, RayPool) else 0
+    of_plan = plan.name, plan.identity, plan.variants, plan.seeds
+    return SweepResult(*of_plan, records, page, seconds, trained, repeated)
 
 
 # --- training -----------------------------------------------------------------------------------
 
 
 def successive_halving(
-    plan: SweepPlan, progress: AllProgress, listener: SweepListener, writer: SweepWriter | None
+    plan: SweepPlan,
+    progress: AllProgress,
+    listener: SweepListener,
+    writer: SweepWriter | None,
+    pool: Executor,
 ) -> dict[Job, Record]:
     """Train all runs, rung by rung where the worse variants are dropped early."""
     left, last = list(range(len(plan.variants))), plan.rungs[-1]
@@ -104,7 +122,7 @@ def successive_halving(
         todo = [
             (group, [job for job in group.jobs if job.variant in left]) for group in plan.groups
         ]
-        train_jobs(todo, until, progress, listener, writer, plan.fresh)
+        train_jobs(todo, until, progress, listener, writer, pool, plan.fresh)
         if rung == last:
             break
         losses: dict[int, list[float]] = {}
@@ -138,7 +156,8 @@ def train_jobs(
     until: Callable[[Group], int],
     progress: AllProgress,
     listener: SweepListener,
-    writer: SweepWriter | None = None,
+    writer: SweepWriter | None,
+    pool: Executor,
     test: bool = False,
 ) -> None:
     """Train runs of some groups, block by block and several blocks side by side.
@@ -160,18 +179,20 @@ def train_jobs(
     listener.begins(whole, whole - to_train)
     halt = threading.Event()
     try:
-        with one_interrupt_waits() as interrupted, ThreadPoolExecutor(workers()) as pool:
+        with one_interrupt_waits() as interrupted:
 
-            def halted() -> bool:
+            def hears(epochs: int) -> bool:
+                if epochs:
+                    listener.hears(epochs)
                 return halt.is_set() or interrupted()
 
-            def work(group: Group, jobs: Sequence[Job]) -> AllProgress:
-                if halted():
-                    return {}
-                return train_block(group, jobs, until(group), progress, listener, halted, test)
+            def begun(group: Group, jobs: Sequence[Job]) -> Future[AllProgress]:
+                before = {job: progress[job] for job in jobs if job in progress}
+                return pool.submit(train_block, group, jobs, until(group), before, test, hears)
 
-            waiting = {pool.submit(work, *block) for block in blocks}
+            waiting: set[Future[AllProgress]] = set()
             try:
+                waiting |= {begun(*block) for block in blocks}
                 while waiting:
                     done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
                     keep(done, progress, writer)
@@ -226,11 +247,15 @@ def train_block(
     jobs: Sequence[Job],
     until: int,
     progress: AllProgress,
-    listener: SweepListener,
-    halted: Callable[[], bool],
-    test: bool = False,
+    test: bool,
+    hears: Callable[[int], bool],
 ) -> AllProgress:
-    """Train some runs as one program, up to an epoch or until they are halted."""
+    """Train some runs as one program, up to an epoch or until they are halted.
+
+    `hears` is told how many more epochs are done, and says whether to halt.
+    """
+    if hears(0):
+        return {}
     # A shorter block repeats its last run: another number of runs would be another program.
     full = [*jobs, *[jobs[-1]] * (group.together - len(jobs))]
     resume = None
@@ -245,8 +270,7 @@ def train_block(
         states = chunk.states
         chunks.append(chunk._replace(states=None))
         done = chunk.first + len(chunk.active) - 1
-        listener.hears(len(jobs) * len(chunk.active) * (done > 0))
-        if halted():
+        if hears(len(jobs) * len(chunk.active) * (done > 0)):
             break
     running = np.asarray(states.running)
     measured = {}
@@ -266,7 +290,7 @@ def train_block(
         tested = {name: float(values[run]) for name, values in measured.items()}
         trained[job] = Progress(history, bad_step, ended, state, tested)
     if not running.any():
-        listener.hears(len(jobs) * (until - done))
+        hears(len(jobs) * (until - done))
     return trained
 
 

@@ -113,6 +113,7 @@ class SweepResult:
     page: Path | None = None
     seconds: float = 0.0
     trained: int = 0  # runs of this call; the others were finished before
+    repeated: int = 0  # blocks of runs that were trained again, as a node of a cluster had died
 
     def of(self, number: int) -> list[Record]:
         """The records of a variant, one for each seed."""

@@ -254,13 +254,17 @@ def data_of(experiment: Experiment) -> Dataset:
     return dataset_of(load(experiment.loss.name) if experiment.data.name == "file" else load())
 
 
-def from_experiment(experiment: Experiment) -> tuple[Task, Setup, Dataset]:
+def from_experiment(
+    experiment: Experiment, dataset: Dataset | None = None
+) -> tuple[Task, Setup, Dataset]:
     """The task of an experiment file, the setup that its programs are built from, and its data.
+
+    The data are loaded where none are given.
 
     Raises:
         UserError: for data that cannot be loaded, and parts that do not go together.
     """
-    dataset = data_of(experiment)
+    dataset = data_of(experiment) if dataset is None else dataset
     setup, splits = setup_of(experiment, dataset)
     refuse_contradictions(experiment, dataset)
     functions = functions_of(setup, tuple(experiment.hyperparameters.items()))

@@ -13,6 +13,7 @@ from nnref.experiment.axes import Setting, settings_in_words, short_names, value
 from nnref.logbook.index import number
 from nnref.report.plain import attributes, finite, plain
 from nnref.report.terminal.logbook import plain_table
+from nnref.studies.cluster import Node
 from nnref.studies.crawl import Crawl
 from nnref.studies.groups import COMPILATION, Group, Variant
 from nnref.studies.listeners import SweepListener
@@ -22,15 +23,15 @@ from nnref.studies.sweep_record import SweepPlan, SweepResult
 SHOWN = 12  # variants, or groups of the plan; the others are on the page
 
 
-def show_plan(plan: SweepPlan, console: Console) -> None:
-    """Groups, programs and runs, with what they will take."""
+def show_plan(plan: SweepPlan, console: Console, nodes: Sequence[Node] = ()) -> None:
+    """Groups, programs and runs, with what they will take, and the nodes of a cluster."""
     console.print(Text.assemble((plan.name, "bold"), f" {plan.identity}"))
     if plan.experiment.about:
         console.print(printable(plan.experiment.about), highlight=False)
     console.print()
     right = ("variants", "runs", "at once", "memory", "time")
     table = plain_table("group", *right, right=right, wraps=["group"])
-    whole = plan_as_json(plan)
+    whole = plan_as_json(plan, nodes)
     for group, row in list(zip(plan.groups, whole["groups"], strict=True))[:SHOWN]:
         figures = row["variants"], row["runs"], row["in_one_call"]
         spent = f"{row['bytes'] / 1e6:,.1f} MB", about(row["seconds"])
@@ -47,10 +48,14 @@ def show_plan(plan: SweepPlan, console: Console) -> None:
         f"{len(plan.groups)} programs, about {about(whole['seconds'])}{halved}\n",
         highlight=False,
     )
+    if nodes:
+        at_once, where = sum(node.blocks for node in nodes), ", ".join(map(str, nodes))
+        words = f"{whole['blocks']} blocks of runs, {at_once} at once, on {where}\n"
+        console.print(words, highlight=False)
 
 
-def plan_as_json(plan: SweepPlan) -> dict[str, Any]:
-    """The plan as plain values; seconds and bytes are estimates."""
+def plan_as_json(plan: SweepPlan, nodes: Sequence[Node] = ()) -> dict[str, Any]:
+    """The plan as plain values; seconds, of this machine's cores, and bytes are estimates."""
     share = share_of_halving(plan)
     groups = [
         {
@@ -66,7 +71,15 @@ def plan_as_json(plan: SweepPlan) -> dict[str, Any]:
     counts = {"variants": len(plan.variants), "seeds": plan.seeds, "runs": len(plan.jobs)}
     seconds = sum(group["seconds"] for group in groups)
     head = attributes(plan, "name", "identity")
-    return plain(head | counts | {"seconds": seconds, "groups": groups})
+    whole = head | counts | {"seconds": seconds, "groups": groups}
+    if nodes:
+        whole |= {"blocks": blocks_in(plan), "nodes": [node._asdict() for node in nodes]}
+    return plain(whole)
+
+
+def blocks_in(plan: SweepPlan) -> int:
+    """How many blocks of runs a plan has, of which each is one call of a program."""
+    return sum(-(-len(group.jobs) // group.together) for group in plan.groups)
 
 
 def share_of_halving(plan: SweepPlan) -> float:
@@ -163,6 +176,9 @@ def show_swept(swept: SweepResult, console: Console) -> None:
     if len(swept.variants) > SHOWN:
         console.print(f"and {len(swept.variants) - SHOWN} more")
     console.print(f"\n{swept.sentence}", style="bold", highlight=False)
+    if swept.repeated:
+        what = f"{swept.repeated} blocks of runs were trained again"
+        console.print(f"{what}, as a worker or node of the cluster had died", highlight=False)
     if swept.page is not None:
         console.print(f"page     {swept.page}", highlight=False, soft_wrap=True)
         losses = swept.page.with_suffix(".npz")
@@ -186,7 +202,7 @@ def swept_as_json(swept: SweepResult) -> dict[str, Any]:
         for place, variant in enumerate(swept.variants)
     ]
     head = attributes(swept, "name", "identity") | {"verdict": swept.sentence}
-    rest = attributes(swept, "seconds", "page", "loss", "ranking")
+    rest = attributes(swept, "seconds", "repeated", "page", "loss", "ranking")
     return plain(head | rest | {"variants": variants})
 
 

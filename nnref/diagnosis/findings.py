@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from nnref.diagnosis.causes import CAUSES, EDITS, RANK
 from nnref.diagnosis.proof import Proof
 from nnref.diagnosis.thresholds import bound
+from nnref.errors import UserError
 
 LINE = 200  # characters of an exception that are shown
 
@@ -399,9 +400,13 @@ def in_a_line(error: Exception) -> str:
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether a line of nnref itself has raised, and not a function that the user gave."""
+    """Whether a line of nnref itself has raised, and not a function that the user gave.
+
+    A `UserError` says what cannot be asked, and is none.
+    """
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(PACKAGE)
+    ours = bool(frames) and frames[-1].filename.startswith(PACKAGE)
+    return ours and not isinstance(error, UserError)
 
 
 def mistake(error: Exception) -> str:

@@ -73,9 +73,13 @@ class Split:
 
         A note, too, where the rows follow each other in time.
         """
+        return fault if self.far and not self.in_time else note
+
+    @property
+    def far(self) -> bool:
+        """Whether the network has learned its training rows, and is far worse on it."""
         skill = self.measured.trained.skill
-        far = skill > bound("signal") and far_below(self.outcome, skill)
-        return fault if far and not self.in_time else note
+        return skill > bound("signal") and far_below(self.outcome, skill)
 
 
 def far_below(outcome: Outcome | None, skill: float) -> bool:
@@ -274,7 +278,9 @@ def other_classes(split: Split) -> Iterator[Finding]:
     if unseen > bound("unseen") or (distance > bound("histograms") and not skewed):
         # Other shares of the same classes harm none of the models that carry over.
         carries = not unseen and split.numbers is not None and split.numbers.carries
-        yield (note if carries else split.severity)(
+        # Classes that no training row has are told by no model, whatever the order of the rows.
+        never = unseen > bound("mostly") and split.far
+        yield (note if carries else fault if never else split.severity)(
             "unshuffled_split",
             f"{name} targets",
             f"training and {name} rows hold different classes"

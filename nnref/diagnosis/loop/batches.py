@@ -276,7 +276,7 @@ def unused_parts(loop: Loop) -> Iterator[Finding]:
 
 
 def flags(loop: Loop, path: str) -> bool:
-    """Whether a part of the batches holds 0 and 1, both of them."""
+    """Whether a part of the batches holds 0 and 1 for its rows, both of them."""
     parts = [parted(batch).arrays.get(path) for batch in loop.batches]
-    values = [np.ravel(np.asarray(part)) for part in parts if part is not None and not is_key(part)]
+    values = [np.ravel(np.asarray(part)) for part in parts if is_rows(part)]
     return bool(values) and set(np.unique(np.concatenate(values)).tolist()) == {0, 1}

@@ -8,6 +8,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.course import Course
 from nnref.diagnosis.loop.roles import but_for_one
+from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import has_modules
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -173,6 +174,35 @@ def has_slope(loop: Course, path: str) -> bool:
     """Whether the loss of some step has a gradient at a leaf."""
     found = [program.loss_of(loop) for program in loop.programs if program]
     return any(pair and np.any(pair[1].get(path, 0)) for pair in found)
+
+
+def begins_again(loop: Loop) -> Iterator[Finding]:
+    """An optimizer whose count falls back within the run, as where a checkpoint lacks its state.
+
+    Of several counters, as of accumulated gradients, one may go round; here all of them fall.
+    """
+    counters = [path for path in loop.of("counter") if path in loop.optimizers]
+    early = {p: [float(np.max(state[p])) for state in loop.states] for p in counters}
+    if not counters or not all(max(values) > values[0] + 1 for values in early.values()):
+        return  # they stand, or are made anew in every step: another check's
+    late = {p: float(np.max(loop.further.state.arrays[p])) for p in counters}
+    further = len(loop.further.lengths)
+    ahead = further / (2 * loop.turns)  # at half of the pace of the first turns at least
+    least = {p: max(early[p]) + ahead * (max(early[p]) - early[p][0]) for p in counters}
+    falls = [p for p in counters if late[p] < least[p] or np.any(np.diff(early[p]) < 0)]
+    if falls == counters:
+        turns = loop.turns + further
+        yield fault(
+            "state_not_carried",
+            f"{listed(counters)}; {loop.line_of(counters[0])}",
+            f"after {turns} steps the optimizer counts {late[counters[0]]:.0f}: its state is begun "
+            "anew on the way, and moments, warm-up and schedule with it, as where what is saved "
+            "and loaded lacks it",
+            f"a count of {late[counters[0]]:.0f} after {turns} steps",
+            healthy=f"{early[counters[0]][0] + turns:.0f}",
+            remedy="save and load the optimizer's state beside the parameters",
+            confidence=0.9,
+        )
 
 
 def optimizer_stands(loop: Course) -> Iterator[Finding]:

@@ -236,6 +236,9 @@ def one_number(seen: Evaluation) -> bool:
     return len(numbers) == 1 and np.size(numbers[0]) == 1
 
 
+NOT_LEARNED = "what it measures is not what is learned"
+
+
 def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     """An evaluation that stays what it was before training, while the loss falls to a part."""
     loss = loop.loss()
@@ -259,7 +262,7 @@ def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     yield fault(
         "metric_mismatch",
         seen.line,
-        f"{told}: what it measures is not what is learned",
+        f"{told}: {NOT_LEARNED}",
         f"{after:.4g}",
         healthy="better than before",
         remedy="predictions in the unit of the targets (the inverse of their scaling); rows and "

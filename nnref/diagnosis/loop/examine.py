@@ -6,7 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from nnref.diagnosis.findings import Finding, Findings, in_a_line, is_mistake, mistake, upstream
+from nnref.diagnosis.findings import (
+    Finding,
+    Findings,
+    as_fault,
+    as_note,
+    in_a_line,
+    is_mistake,
+    mistake,
+    upstream,
+)
 from nnref.diagnosis.loop import (
     batches as of_batches,
 )
@@ -41,6 +50,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "losses that are never descended": undescended.never_descended,
     "the optimizer's own state": carried.optimizer_stands,
     "counters": carried.counters_stand,
+    "an optimizer that begins again": carried.begins_again,
     "target networks": slow_copies.targets,
     "running statistics": evaluation.statistics,
     "the loss against what moves": of_the_loss.of_others,
@@ -168,7 +178,7 @@ def asked(loop: Loop, effort: float) -> Findings:
         except Exception as error:
             impossible.append(f"network, loss and rows by themselves: {in_a_line(error)}")
         found += alone.found
-    found = [finding for finding in found if not said(finding, found)]
+    found = with_reasons([finding for finding in found if not said(finding, found)])
     return Findings(
         tuple(upstream(found)),
         tuple(checked),
@@ -207,6 +217,22 @@ def questions_of_the_loss(loop: Loop) -> dict[str, Callable[[Loop], Iterator[Fin
             of = f" of step {place + 1}" if len(loop.steps) > 1 else ""
             questions[title + of] = lambda _, check=check, start=start: check(start)
     return questions
+
+
+def with_reasons(found: list[Finding]) -> list[Finding]:
+    """An evaluation that stands still is what another fault brings about, where there is one.
+
+    Where there is none, and a network stands that may be meant to, it is not meant to.
+    """
+    stands = [f for f in found if f.severity == "fault" and evaluation.NOT_LEARNED in f.evidence]
+    if not stands:
+        return found
+    if any(f.severity == "fault" and f not in stands for f in found):
+        return [as_note(f) if f in stands else f for f in found]
+    still = [f for f in found if f.severity == "note" and f.cause == "parameters_not_updated"]
+    if not still:
+        return found
+    return [as_fault(f) if f in still else as_note(f) if f in stands else f for f in found]
 
 
 def said(finding: Finding, found: list[Finding]) -> bool:

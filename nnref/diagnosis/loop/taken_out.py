@@ -31,6 +31,7 @@ from nnref.diagnosis.program.rows import batch_dependence
 from nnref.diagnosis.program.tracing import Trace, trace
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
+from nnref.errors import UserError
 from nnref.training.checkpoint import is_key
 from nnref.training.task import Task
 
@@ -170,7 +171,7 @@ class TakenOut:
         """The step, traced for so many rows, with its inputs and targets apart.
 
         Raises:
-            ValueError: where that is another program.
+            UserError: where that is another program.
         """
         batch = {
             path: jax.ShapeDtypeStruct((rows, *np.shape(leaf)[1:]), leaf.dtype)
@@ -180,7 +181,7 @@ class TakenOut:
         }
         made, first = trace(self.program.pure, self.state, batch, self.key), self.program.trace
         if [op.name for op in made.operations] != [op.name for op in first.operations]:
-            raise ValueError(f"the step is another program for {rows} rows")
+            raise UserError(f"the step is another program for {rows} rows")
         again = self.cut.again
         return made if again is None else used_again(made, self.cut.inputs, again)
 

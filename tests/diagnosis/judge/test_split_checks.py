@@ -194,3 +194,15 @@ def test_the_split_whose_targets_are_of_other_rows_is_named():
     (training,) = findings((X[:400], DRAWN[:400]), (X[400:], TWO[400:]))
     (other,) = findings((X[:400], TWO[:400]), (X[400:], DRAWN[400:]))
     assert (training.where, other.where) == ("training targets", "validation targets")
+
+
+def test_classes_that_training_never_sees_are_a_fault_though_the_rows_are_in_order():
+    """Rows sorted by their class look like rows that follow each other in time."""
+    rows = np.sort(RANDOM.uniform(0, 3, 600))
+    x = np.stack([rows, rows**2], 1).astype(np.float32)
+    y = rows.astype(int)
+    told = said((x[:370], y[:370]), (x[430:], y[430:]), kind="multiclass", validated=-0.9)
+    assert ("unshuffled_split", "fault") in told
+    # Where the network is good there, they were not needed.
+    told = said((x[:370], y[:370]), (x[430:], y[430:]), kind="multiclass", validated=0.95)
+    assert ("unshuffled_split", "fault") not in told

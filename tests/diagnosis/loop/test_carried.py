@@ -218,3 +218,42 @@ def test_a_network_that_the_optimizer_was_not_given_is_a_note(names, trained, fo
     assert [f.severity for f in notes] == ["note"] * len(found)
     assert not answer.faults
     assert all("right.w1" in f.where and "right.w2" in f.where for f in notes)
+
+
+def resuming(kept, every=30):
+    """A loop that is saved and loaded again every few steps, the optimizer's state too or not."""
+    warm = optax.adam(optax.linear_schedule(0.0, 1e-2, 60))
+
+    @jax.jit
+    def step(state, x, y):
+        params, opt_state, number = state
+        again = (number > 0) & (number % every == 0)
+        if not kept:
+            fresh = warm.init(params)
+            opt_state = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, opt_state)
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, opt_state = warm.update(gradient, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state, number + 1), value
+
+    params = drawn()
+    return step, (params, warm.init(params), jnp.int32(0))
+
+
+@pytest.mark.parametrize(("every", "kept"), [(30, False), (70, False), (30, True)])
+def test_an_optimizer_that_begins_again_is_told_by_its_count(every, kept):
+    """Also where that is beyond the steps that are looked at one by one."""
+    found = faults(*resuming(kept, every))
+    assert found == ([] if kept else ["state_not_carried"])
+
+
+def test_what_counts_pieces_of_a_batch_goes_round():
+    optimizer = optax.MultiSteps(optax.adam(1e-2), 4)
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        updates, opt_state = optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    params = drawn()
+    assert "state_not_carried" not in faults(step, (params, optimizer.init(params)))

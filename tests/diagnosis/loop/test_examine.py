@@ -12,6 +12,9 @@ from loops import BATCHES, TX, X, Y, begun, drawn, faults, network, plain, squar
 
 import nnref
 from nnref import UserError
+from nnref.diagnosis.findings import Finding, is_mistake
+from nnref.diagnosis.loop.evaluation import NOT_LEARNED
+from nnref.diagnosis.loop.examine import with_reasons
 
 HEALTHY = {}
 
@@ -376,3 +379,36 @@ def test_an_answer_says_what_was_looked_at_and_what_was_not():
 def test_a_number_of_steps_that_is_none_is_refused(steps):
     with pytest.raises(UserError, match="whole number from 2 up"):
         nnref.examine(plain, begun(), BATCHES, steps=steps)
+
+
+STANDS = Finding("metric_mismatch", "fault", "evaluate", f"0.1 as before: {NOT_LEARNED}")
+REPEATED = Finding("repeated_rows", "fault", "batches", "24 rows in all")
+LEFT_OUT = Finding("parameters_not_updated", "note", "actor", "stands", confidence=0.5)
+ANOTHER = Finding("overfitting", "note", "validation rows", "a gap")
+
+
+@pytest.mark.parametrize(
+    ("found", "faults_of_them"),
+    [
+        ([STANDS], ["metric_mismatch"]),
+        ([STANDS, ANOTHER], ["metric_mismatch"]),
+        ([STANDS, REPEATED], ["repeated_rows"]),  # which brings it about
+        ([STANDS, LEFT_OUT], ["parameters_not_updated"]),  # which is not meant so, then
+        ([LEFT_OUT, ANOTHER], []),
+    ],
+)
+def test_an_evaluation_that_stands_is_what_another_fault_brings_about(found, faults_of_them):
+    sorted_out = with_reasons(found)
+    assert len(sorted_out) == len(found)
+    assert [f.cause for f in sorted_out if f.severity == "fault"] == faults_of_them
+
+
+@pytest.mark.parametrize(("error", "ours"), [(UserError("no"), False), (ValueError("no"), True)])
+def test_what_cannot_be_asked_is_no_mistake_of_nnref(error, ours):
+    """Of what a line of nnref raises."""
+    line = compile("def refuse(error):\n    raise error", nnref.__file__, "exec")
+    names = {}
+    exec(line, names)
+    with pytest.raises(type(error)) as caught:
+        names["refuse"](error)
+    assert is_mistake(caught.value) == ours

@@ -235,3 +235,17 @@ def test_one_batch_of_all_rows_whose_evaluation_is_good(evaluate):
     found = nnref.examine(*quick(), lambda number: (X, Y), evaluate)
     assert not found.faults
     assert [note.cause for note in found.notes] == ["repeated_rows"]
+
+
+@pytest.mark.parametrize(("rows", "severity"), [(16, "fault"), (None, "note")])
+def test_flags_of_rows_are_to_be_looked_at_and_a_flag_of_the_step_may_not_be(rows, severity):
+    """A number that says that an epoch ends is not about rows."""
+    drawn = np.random.default_rng(0)
+
+    @jax.jit
+    def step(params, opt_state, batch):
+        return plain(params, opt_state, *batch[:2])
+
+    batches = [(*both, np.asarray(drawn.integers(0, 2, rows), np.float32)) for both in BATCHES]
+    found = nnref.examine(step, begun(), batches, effort=0)
+    assert [f.severity for f in found if f.cause == "inputs_ignored"] == [severity]

@@ -199,12 +199,14 @@ class Signals:
 
     @property
     def scaled_inputs(self) -> Trial | None:
-        """Standardized inputs, if they went most of the way and a smaller rate does not do as well.
+        """Standardized inputs, if they went most of the way and a tenth of the rate does less.
 
-        To a loss that explodes, the scale of what is multiplied and the rate are one number.
+        To a loss that explodes, the scale of what is multiplied and the rate are one number. Where
+        it takes a hundredth, and with other inputs none, the rate is an ordinary one.
         """
         cure = self.cured("inputs", "inputs, rate x10", "inputs, rate x100")
-        alike = cure and self.slower and cure.skill < self.slower.skill + bound("tie")
+        slower = self.cured("rate x0.1")
+        alike = cure and slower and cure.skill < slower.skill + bound("tie")
         return None if alike else cure
 
     @property

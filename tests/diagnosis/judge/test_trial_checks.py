@@ -284,3 +284,13 @@ def test_overfitting_is_said_where_simple_models_carry_over_and_do_better(number
     signals = case(reached=0.9, valid=0.3)
     signals.measurements.splits = None if numbers is None else SimpleNamespace(numbers=numbers)
     assert [finding.cause for finding in generalization(signals)] == ["overfitting"] * said
+
+
+@pytest.mark.parametrize(
+    ("rate", "cause"),
+    [("rate_x0.01", "inputs_not_normalized"), ("rate_x0.1", "learning_rate_too_high")],
+)
+def test_an_ordinary_rate_is_not_blamed_for_pixels_that_were_never_divided(rate, cause):
+    """With other inputs it needs no change, and without them a hundredth."""
+    made = case(reached=0.0, x=HUGE, steps=history(JUMPS), inputs=0.95, **{rate: 0.95})
+    assert next(f.cause for f in decide(made, []) if f.severity == "fault") == cause

@@ -249,7 +249,7 @@ def evaluate(
     functions: Functions, params: Tree, model_state: Tree, data: Any, prefix: str, batch_size: int
 ) -> dict[str, Array]:
     """`measures` of a whole split in evaluation mode, exact whatever the batch size."""
-    x, y = data
+    x, y = map(jnp.asarray, data)
 
     def step(model_state: Tree, rows: Array) -> tuple[Tree, dict[str, Any]]:
         return evaluation_step(functions, params, model_state, x[rows], y[rows])

@@ -136,12 +136,14 @@ class Exchanges:
         if not self.comparable:
             return {}
         recipes = {}
-        if not self.tail_is_identity:
+        tail = self.start.sample.tail
+        other_form = tail is not None and tail[1] != np.shape(self.start.outputs)
+        if not self.tail_is_identity and not other_form:  # as the codes behind a distance
             raw = with_raw_outputs(self.recipe)
             recipes["outputs"] = raw
             if self.loss is not None:
                 recipes["outputs and loss"] = with_loss(raw, self.loss)
-        elif self.loss is not None:
+        elif self.loss is not None and self.tail_is_identity:
             recipes["loss"] = with_loss(self.recipe, self.loss)
         tried: dict[str, Trial] = {}
         for name, recipe in recipes.items():

@@ -212,7 +212,8 @@ def perfect_answer(signals: Signals) -> Iterator[Finding]:
         alike = no_better(loss, as_outputs(y), y)
     elif set(np.unique(y)) == {0, 1} and (outputs.min() < 0 or outputs.max() > 1):
         # What is written for logits is least where these are right and sure, this for a constant.
-        best = min(perfect, *(cost(size * (2.0 * y - 1)) for size in SURE))
+        # A distance of pairs is least where 1, for those that are alike, stands for none.
+        best = min(perfect, cost(1.0 - y), *(cost(size * (2.0 * y - 1)) for size in SURE))
         endless = constant < best - bound("no better") * max(abs(best), abs(constant))
     if not endless and alike < bound("mostly"):
         return

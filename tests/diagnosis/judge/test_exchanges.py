@@ -36,6 +36,12 @@ def test_raw_outputs_learn_where_the_last_activation_was_the_fault():
     assert "outputs and loss" not in tried  # the loss is the trusted one
 
 
+def test_outputs_of_another_form_than_the_last_layer_are_not_exchanged_for_it():
+    """The length of a code is one number, and the code has two."""
+    network = lambda params, x: jnp.sqrt(jnp.sum(learns(params, x) ** 2, -1) + 1e-6)  # noqa: E731
+    assert exchanges(made(network, y=np.linspace(0, 1, 64, dtype=np.float32))).head == {}
+
+
 def test_another_hidden_activation_learns_where_that_was_the_fault():
     def flat(params, x):
         h = jnp.floor(x @ params["dense0"]["kernel"] / 10)

@@ -158,6 +158,8 @@ def test_a_loss_that_the_right_answers_do_not_lower(loss, y, cause):
         (dice, MASKS, jax.nn.sigmoid),
         (binary_cross_entropy, MASKS, jax.nn.sigmoid),
         (binary_cross_entropy, SHARES, jax.nn.sigmoid),
+        # A distance, 0 for pairs that are alike, whose targets are 1.
+        (lambda o, y: (y * o**2 + (1 - y) * jax.nn.relu(1 - o) ** 2).mean(), MASKS, jnp.exp),
         (lambda o, y: optax.sigmoid_binary_cross_entropy(o, y).mean(), MASKS, identity),
         (
             lambda o, y: optax.sigmoid_binary_cross_entropy(o, 0.9 * y + 0.05).mean(),

@@ -10,6 +10,20 @@ import nnref
 from nnref.studies import listeners
 from nnref.training import loop
 
+# A model of a user, with what it imports beside it.
+NET = """
+from beside import WIDTH
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, inputs, outputs, *, rngs: nnx.Rngs):
+        self.layer = nnx.Linear(*inputs, WIDTH, rngs=rngs)
+        self.head = nnx.Linear(WIDTH, outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.tanh(self.layer(x)))
+"""
+
 SPIRALS = {
     "about": "for the tests",
     "data": {"name": "spirals", "points": 20, "valid": 0.3, "test": 0.2},

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from small import ABLATION, written
+from small import ABLATION, NET, written
 
 from nnref.errors import UserError
 from nnref.experiment import sources
@@ -12,18 +12,6 @@ from nnref.studies import on_node, sweep
 from nnref.studies.sweep_record import plan_sweep
 
 CONTENT = ABLATION  # of `file`
-NET = """
-from beside import WIDTH
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, inputs, outputs, *, rngs: nnx.Rngs):
-        self.layer = nnx.Linear(*inputs, WIDTH, rngs=rngs)
-        self.head = nnx.Linear(WIDTH, outputs, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(nnx.tanh(self.layer(x)))
-"""
 
 
 def trained(group):

@@ -9,7 +9,7 @@ import sys
 import warnings
 
 import pytest
-from small import XOR_SWEEP, changed, same_records
+from small import NET, XOR_SWEEP, changed, same_records
 
 from nnref import cli
 from nnref.studies import groups, on_node, on_ray, sweep
@@ -129,18 +129,6 @@ HALVED = {
     "axes": {"optimizer.learning_rate": [1e30, 1e-3, 0.01, 0.1]},
     "halving": {"rungs": [1, 4]},
 }
-NET = """
-from beside import WIDTH
-from flax import nnx
-
-class Net(nnx.Module):
-    def __init__(self, inputs, outputs, *, rngs: nnx.Rngs):
-        self.layer = nnx.Linear(*inputs, WIDTH, rngs=rngs)
-        self.head = nnx.Linear(WIDTH, outputs, rngs=rngs)
-
-    def __call__(self, x):
-        return self.head(nnx.tanh(self.layer(x)))
-"""
 
 
 def test_nodes_need_neither_the_data_nor_the_files_of_the_user(cluster, file, tmp_path):

@@ -53,8 +53,8 @@ def filled(x: list[np.ndarray], y: np.ndarray) -> Blanks | None:
     """Blank targets that nothing in the inputs tells from others; None where there are none such.
 
     Where there is nothing to be seen in the inputs, linear models of them, and of the quantiles of
-    each channel, tell these rows, and a model of
-    the other rows gives even answers for them. What was never labelled looks like any other row.
+    each channel, tell these rows, and a model of the other rows gives even answers for them. What
+    was never labelled looks like any other row.
 
     Args:
         x: inputs, each (rows, ...) of numbers.

@@ -52,9 +52,10 @@ def nonfinite(signals: Signals) -> Iterator[Finding]:
     if signals.finite:
         yield from nonfinite_outputs(signals)
         return
-    if max(signals.input_scale) > bound("huge inputs") and signals.scaled_inputs:
+    huge = max(signals.input_scale) > bound("huge inputs")
+    cure = signals.beyond_rate("inputs", "inputs, rate x10", "inputs, rate x100") if huge else None
+    if cure:
         why = "the scale of the inputs alone drives the numbers beyond what is finite"
-        cure = signals.scaled_inputs
         yield scaled_inputs(signals, "inputs_not_normalized", why, trial=cure)
         return
     at = int(np.flatnonzero(~steps.finite.all(1))[0])

@@ -197,15 +197,13 @@ class Signals:
         """A smaller learning rate, if it went most of the way."""
         return self.cured("rate x0.1", "rate x0.01")
 
-    @property
-    def scaled_inputs(self) -> Trial | None:
-        """Standardized inputs, if they went most of the way and a tenth of the rate does less.
+    def beyond_rate(self, *names: str) -> Trial | None:
+        """The best of these trials, if it went most of the way and a tenth of the rate does less.
 
         To a loss that explodes, the scale of what is multiplied and the rate are one number. Where
-        it takes a hundredth, and with other inputs none, the rate is an ordinary one.
+        it takes a hundredth, and with another scale none, the rate is an ordinary one.
         """
-        cure = self.cured("inputs", "inputs, rate x10", "inputs, rate x100")
-        slower = self.cured("rate x0.1")
+        cure, slower = self.cured(*names), self.cured("rate x0.1")
         alike = cure and slower and cure.skill < slower.skill + bound("tie")
         return None if alike else cure
 

@@ -21,17 +21,9 @@ FACTORS = (1.0, -1.0, 10.0, -10.0, 100.0, -100.0)  # on the parameters
 def data_scale(signals: Signals) -> Iterator[Finding]:
     """Inputs and targets whose scale is the cause: scaling alone cures it.
 
-    Where the history shows a loss that explodes, and a tenth of the rate cures it as well, it is
-    the rate: the scale of the targets and of the gradient are one number to plain descent. Where
-    it takes a hundredth, and with other inputs none, the rate is an ordinary one.
+    Where the history shows a loss that explodes, a rate that cures it as well is the cause.
     """
-    slower = signals.cured("rate x0.1") if signals.jumps else None
-
-    def cured(*names: str) -> Trial | None:
-        cure = signals.cured(*names)
-        alike = cure and slower and cure.skill < slower.skill + bound("tie")
-        return None if alike else cure
-
+    cured = signals.beyond_rate if signals.jumps else signals.cured
     cure = cured("inputs")
     largest = max(signals.input_scale)
     small, huge = largest < bound("tiny inputs"), largest > bound("huge inputs")

@@ -173,4 +173,4 @@ def surplus(alike: list[np.ndarray], partner: np.ndarray) -> float:
 def of_words(partner: np.ndarray) -> str:
     """The first two pairs."""
     first, second = int(partner[0]), int(next(i for i in range(1, len(partner)) if i != partner[0]))
-    return f"{0} and {first}, {second} and {int(partner[second])}, ..."
+    return f"0 and {first}, {second} and {int(partner[second])}, ..."

@@ -146,11 +146,10 @@ def learned_by_heart(loop: Loop) -> str:
     What an evaluation gains is a share of what is missing to 1 where it rises, of its first value
     where it falls. One that is as large as the loss at first is one, and worse where it rises.
     """
-    loss = loop.loss()
-    if loss is None or loop.evaluate is None:
+    fall = None if loop.evaluate is None else loop.fall()
+    if fall is None or loop.evaluate is None:
         return ""
-    losses, seen = np.concatenate([loss, loop.further.losses]), Evaluation(loop, loop.evaluate)
-    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    (losses, first, last), seen = fall, Evaluation(loop, loop.evaluate)
     if not 0 <= last < bound("learned by a loop") * first or not one_number(seen):
         return ""
     ends = (loop.start, loop.further.state)

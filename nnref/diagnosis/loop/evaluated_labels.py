@@ -17,11 +17,10 @@ def other_labels(loop: Loop, traced: Trace, line: str) -> Iterator[Finding]:
     The evaluation holds them against each other; by chance alone more would agree. It says so of
     an error rate as of an accuracy. Asked where the loss has fallen.
     """
-    loss = loop.loss()
-    if loss is None:
+    fall = loop.fall()
+    if fall is None:
         return
-    losses, end = np.concatenate([loss, loop.further.losses]), loop.further.state
-    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    (losses, first, last), end = fall, loop.further.state
     if not 0 < last < bound("falls here") * first:
         return
     for predicted, labels in compared(traced, jax.tree.leaves(end.arrays)):

@@ -191,11 +191,10 @@ def average_behind(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     has fallen to a tenth, or the evaluation stands still.
     """
     slow = [path for path in loop.floating() if path in loop.copies and seen.reads(path)]
-    loss = loop.loss()
-    if not slow or loss is None or not one_number(seen):
+    fall = loop.fall() if slow and one_number(seen) else None
+    if fall is None:
         return
-    losses, end = np.concatenate([loss, loop.further.losses]), loop.further.state
-    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    (losses, first, last), end = fall, loop.further.state
     if not 0 < last < bound("falls here") * first:
         return
     exchanged = {path: end.arrays[loop.copies[path]] for path in slow}
@@ -241,11 +240,12 @@ NOT_LEARNED = "what it measures is not what is learned"
 
 def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     """An evaluation that stays what it was before training, while the loss falls to a part."""
-    loss = loop.loss()
-    if loss is None or not one_number(seen) or loop.one_batch:
+    if not one_number(seen) or loop.one_batch:
         return  # what learns one batch knows that
-    losses = np.concatenate([loss, loop.further.losses])
-    first, last = (float(np.median(part)) for part in (losses[:5], losses[-5:]))
+    fall = loop.fall()
+    if fall is None:
+        return
+    losses, first, last = fall
     if not 0 < last < bound("falls here") * first:
         return
     ends = (loop.start, loop.further.state)

@@ -51,13 +51,8 @@ class LossOfStep(LossAtStart):
         rest = {p: leaf for p, leaf in state.items() if p not in weights}
         self.program, self.name, self.given = program, name, key
         self.arguments = weights, rest, batch, ()
-        shapes = {path: np.shape(leaf) for path, leaf in batch.items()}
         drawn = [parted(each).arrays for each in loop.batches]
-        self.batches = [
-            each
-            for each in drawn
-            if {path: np.shape(leaf) for path, leaf in each.items()} == shapes
-        ]
+        self.batches = [each for each in drawn if shapes_of(each) == shapes_of(batch)]
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss; no outputs; the state beside the parameters as it was."""

@@ -200,6 +200,17 @@ class Loop(Course):
             lengths.append(float(np.linalg.norm(np.concatenate(moves))) if moves else 0.0)
         return Further(state, np.array(lengths), np.array(losses))
 
+    def fall(self) -> tuple[np.ndarray, float, float] | None:
+        """The losses of all turns, further ones too, and their median at first and at last.
+
+        None where no loss is known.
+        """
+        loss = self.loss()
+        if loss is None:
+            return None
+        losses = np.concatenate([loss, self.further.losses])
+        return losses, float(np.median(losses[:5])), float(np.median(losses[-5:]))
+
     def again(self, place: int, number: int = 0, batch: Any = None) -> Call:
         """A call that was made, made again, or the same with another batch."""
         made = self.calls[place][number]

@@ -159,6 +159,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "shifted, in order": Threshold(0.2, "the same, where the training rows are sorted"),
     "stretched": Threshold(3.0, "deviation of a split over that of the training rows, or under"),
     "leak": Threshold(0.02, "share of validation rows that are training rows"),
+    "several values": Threshold(
+        4, "of targets that a loss leaves out: fewer may be flags, or a mask itself"
+    ),
     "copies": Threshold(0.5, "share of different rows: tables of a few values repeat some"),
     "shift by one": Threshold(
         0.95, "of the targets that are the next inputs: all but the ends of a language model's"

@@ -21,7 +21,12 @@ from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.partners import partners
-from nnref.diagnosis.program.rows import batch_dependence, order_of_rows, uncounted
+from nnref.diagnosis.program.rows import (
+    batch_dependence,
+    one_target_counts,
+    order_of_rows,
+    uncounted,
+)
 from nnref.diagnosis.program.sequences import (
     future_leakage,
     given_away,
@@ -114,6 +119,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "rows of a batch by themselves": batch_dependence,
     "rows in any order": order_of_rows,
     "rows that count": uncounted,
+    "targets that count": one_target_counts,
     "pairs of rows that are alike": partners,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,

@@ -20,6 +20,7 @@ from nnref.diagnosis.thresholds import bound
 from nnref.internals import last_rows, reduced_axes
 from nnref.training.checkpoint import is_key
 
+MANY = 64  # of targets, to see which of them count
 ROWS = 7  # prime, so that an axis of as many numbers, or a multiple, is that of the rows
 CHANGED = 1  # the row that is exchanged
 REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "argmax"}
@@ -343,6 +344,40 @@ def uncounted(start: AtStart) -> Iterator[Finding]:
         )
     else:
         yield from flags_for_numbers(start)
+
+
+def one_target_counts(start: AtStart) -> Iterator[Finding]:
+    """Targets of which a loss looks at those of one value alone, as of padding.
+
+    So it is where a mask stands the other way round: what is real counts nothing.
+    """
+    (leaf,), recipe = jax.tree.leaves(start.sample.tree), start.recipe
+    places = np.random.default_rng(0).permutation(len(recipe.train[1]))[:MANY]
+    y = np.asarray(recipe.train[1])[places]
+    slopes = jax.jit(jax.grad(lambda o: jnp.asarray(recipe.loss(o, y)).sum()))
+    shape = (2, len(y), *np.shape(leaf)[1:])
+    draws = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    looked_at = np.any([np.asarray(slopes(o)) != 0 for o in draws], axis=0)
+    parts = [y] if recipe.targets is None else jax.tree.leaves(recipe.targets.unpack(y))
+    beside = [np.asarray(p) for p in parts if np.shape(p) == looked_at.shape[: np.ndim(p)]]
+    counts = [looked_at.any(tuple(range(part.ndim, looked_at.ndim))) for part in beside]
+    each = [(np.unique(p[c]), np.unique(p[~c])) for p, c in zip(beside, counts, strict=True)]
+    differ = [left_out.size >= bound("several values") for _, left_out in each]
+    if any(differ) and all(seen.size == 1 for (seen, _), d in zip(each, differ, strict=True) if d):
+        at = differ.index(True)
+        (value,), left_out = each[at]
+        yield fault(
+            "loss_mismatch",
+            start.loss_line,
+            f"of {counts[at].size} targets the loss looks at {counts[at].sum()}, each of which is "
+            f"{value:g}; those that it leaves out have {left_out.size} values: the same answer "
+            "everywhere is the best one",
+            f"gradient exactly 0 for {1 - counts[at].mean():.0%} of the targets",
+            healthy="a loss of the targets that differ",
+            remedy="a mask of 1 where targets are real: mask = tokens != padding, and "
+            "jnp.sum(loss * mask) / jnp.sum(mask)",
+            confidence=0.95,
+        )
 
 
 def flags_for_numbers(start: AtStart) -> Iterator[Finding]:

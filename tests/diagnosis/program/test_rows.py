@@ -5,13 +5,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from networks import affine, learns, line_of, recipe, recipe_of
 
 import nnref
+from nnref.diagnosis.api import recipe_from
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.rows import batch_dependence, order_of_rows, uncounted
+from nnref.diagnosis.program.rows import (
+    batch_dependence,
+    one_target_counts,
+    order_of_rows,
+    uncounted,
+)
 
 HERE = Path(__file__).name
 X = np.random.default_rng(0).normal(size=(24, 5, 4)).astype(np.float32)
@@ -226,3 +233,64 @@ def test_a_loss_that_looks_at_no_row_at_all_has_dropped_none():
 
     y = np.linspace(-1, 1, 32).reshape(16, 2).astype(np.float32)
     assert not list(uncounted(AtStart(recipe(learns, y=y, loss=loss, rows=16))))
+
+
+def words_behind_padding():
+    """Sixty-four sequences of six words, of which the last ones of most are padding, 0."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(1, 9, (64, 6))
+    return np.where(np.arange(6) < rng.integers(2, 7, (64, 1)), words, 0)
+
+
+def of_words(mask):
+    """The cross-entropy of nine words at each place, where the mask of the words is 1."""
+
+    def loss(outputs, y):
+        terms = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        return jnp.sum(terms * mask(y)) / jnp.sum(mask(y))
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("mask", "causes"),
+    [
+        (lambda y: y == 0, ["loss_mismatch"]),
+        (lambda y: y != 0, []),
+        (lambda y: y == y, []),
+        (lambda y: y < 2, []),
+    ],
+    ids=["padding alone", "words alone", "everything", "padding and one word"],
+)
+def test_a_mask_that_leaves_padding_alone(mask, causes):
+    x, y = np.zeros((64, 3), np.float32), words_behind_padding()
+    task = nnref.Task(
+        init=lambda key: {"w": jax.random.normal(key, (3, 54))},
+        apply=lambda params, x: (x @ params["w"]).reshape(-1, 6, 9),
+        loss=of_words(mask),
+        train=(x, y),
+    )
+    found = list(one_target_counts(AtStart(recipe_from(task, {}))))
+    assert [finding.cause for finding in found] == causes
+    assert all("each of which is 0" in finding.evidence for finding in found)
+
+
+@pytest.mark.parametrize(("wanted", "causes"), [(0.0, ["loss_mismatch"]), (1.0, [])])
+def test_a_mask_beside_the_targets(wanted, causes):
+    """The number of a fold may choose the rows as well, where the targets that count differ."""
+    y, fold = words_behind_padding(), np.arange(64) % 6
+    real = (y != 0).astype(np.float32)
+
+    def loss(outputs, targets):
+        y, real, fold = targets
+        terms = optax.softmax_cross_entropy_with_integer_labels(outputs, y)
+        return jnp.sum(jnp.where((real == wanted) & (fold[:, None] == 0), terms, 0.0))
+
+    task = nnref.Task(
+        init=lambda key: {"w": jax.random.normal(key, (3, 54))},
+        apply=lambda params, x: (x @ params["w"]).reshape(-1, 6, 9),
+        loss=loss,
+        train=(np.zeros((64, 3), np.float32), (y, real, fold)),
+    )
+    found = list(one_target_counts(AtStart(recipe_from(task, {}))))
+    assert [finding.cause for finding in found] == causes

@@ -269,9 +269,10 @@ class Skill:
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
         outputs, y = self.outputs_at(params, state, rows, train)
-        loss = float(jax.jit(self.recipe.loss)(outputs, y))
         if not self.fits:
+            loss = self.loss_of_as_many(outputs, y)
             return Outcome(loss, self.of_loss(loss))
+        loss = float(jax.jit(self.recipe.loss)(outputs, y))
         value = self.metric(outputs, y)
         if value is None:
             return Outcome(loss, self.recomputed(outputs, y))
@@ -312,6 +313,20 @@ class Skill:
         except (ValueError, TypeError):  # outputs of another shape predict nothing
             return -1.0
         return skill(value, chance(target))
+
+    def loss_of_as_many(self, outputs: Any, y: np.ndarray) -> float:
+        """The loss as a mean over parts of as many rows as the constant answer is measured on.
+
+        A loss that holds rows against each other, as that of Cox does, grows with their number.
+        """
+        whole = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(outputs)} == {(len(y),)}
+        parts = len(y) // len(self.wanted) if whole else 1
+        loss = jax.jit(self.recipe.loss)
+        if parts < 2 or self.recipe.restart is not None:
+            return float(loss(outputs, y))
+        size = len(self.wanted)
+        each = [slice(i, i + (size - 1) * parts + 1, parts) for i in range(parts)]
+        return float(np.mean([loss(jax.tree.map(lambda o, s=s: o[s], outputs), y[s]) for s in each]))
 
     def of_loss(self, loss: float) -> float:
         """A loss as skill: the share of the best constant answer's loss that is gone."""

@@ -354,7 +354,7 @@ def one_target_counts(start: AtStart) -> Iterator[Finding]:
     (leaf,), recipe = jax.tree.leaves(start.sample.tree), start.recipe
     places = np.random.default_rng(0).permutation(len(recipe.train[1]))[:MANY]
     y = np.asarray(recipe.train[1])[places]
-    slopes = jax.jit(jax.grad(lambda o: jnp.asarray(recipe.loss(o, y)).sum()))
+    slopes = jax.jit(jax.grad(lambda o: jnp.asarray(recipe.loss(o, jnp.asarray(y))).sum()))
     shape = (2, len(y), *np.shape(leaf)[1:])
     draws = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     looked_at = np.any([np.asarray(slopes(o)) != 0 for o in draws], axis=0)

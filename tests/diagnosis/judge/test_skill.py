@@ -155,3 +155,27 @@ def test_distances_of_pairs_are_no_scores_of_their_labels():
     same = (Y > 0).astype(np.float32)
     assert not fits(contrastive, same, 1)
     assert fits(lambda outputs, y: optax.sigmoid_binary_cross_entropy(outputs, y).mean(), same, 1)
+
+
+def test_a_loss_that_grows_with_the_number_of_rows_is_compared_at_one_number():
+    """Among n rows at risk one answer for all costs log(n): 300 rows are no worse than 128."""
+
+    def cox(risk, y):
+        order = jnp.argsort(-y[:, 0])
+        risk, event = risk[order, 0], y[order, 1]
+        return jnp.sum((jax.lax.cumlogsumexp(risk) - risk) * event) / jnp.maximum(event.sum(), 1)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    time = rng.exponential(size=300) * np.exp(-2 * x[:, 0])
+    y = np.stack([time, rng.uniform(size=300) < 0.7], 1).astype(np.float32)
+    recipe = Recipe(
+        lambda key: ({"w": jnp.zeros((3, 1))}, {}),
+        lambda params, state, x, key, train: (x @ params["w"], state),
+        cox,
+        train=(x, y),
+    )
+    skill = Measurements(recipe).skill
+    assert not skill.fits
+    assert abs(skill.outcome({"w": jnp.zeros((3, 1))}, {}).skill) < 0.05
+    assert skill.outcome({"w": jnp.array([[2.0], [0], [0]])}, {}).skill > 0.1

@@ -42,6 +42,7 @@ from nnref.diagnosis.program.step import (
     statistics,
     tables,
 )
+from nnref.diagnosis.program.survival import at_risk
 from nnref.diagnosis.program.updates import optimizer
 from nnref.diagnosis.program.wiring import between_layers, unused
 from nnref.diagnosis.recipe import Recipe
@@ -120,6 +121,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "rows in any order": order_of_rows,
     "rows that count": uncounted,
     "targets that count": one_target_counts,
+    "rows at risk": at_risk,
     "pairs of rows that are alike": partners,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,

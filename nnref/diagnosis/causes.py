@@ -188,8 +188,8 @@ CAUSES: dict[str, Cause] = {
         "draw the kernel at random: jax.nn.initializers.he_normal()",
     ),
     "inputs_misread": Cause(
-        "the numbers of the images stand in another order than their shape says",
-        "neighbouring pixels that are alike",
+        "the numbers of the inputs stand in another order than their shape says",
+        "neighbours that are alike",
         "x.transpose(0, 3, 1, 2) where x.reshape(len(x), 3, height, width) stands",
     ),
     "inputs_scaled_twice": Cause(

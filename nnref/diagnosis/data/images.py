@@ -18,8 +18,15 @@ def is_image(x: np.ndarray) -> bool:
     return x.ndim == 4 and len(sides) == 2 and min(sides) > 4 and len(x) >= 2 * FEW_ROWS
 
 
+def is_plane(x: np.ndarray) -> bool:
+    """Whether inputs are (rows, steps, bands), such as spectrograms: images of one channel."""
+    return x.ndim == 3 and min(x.shape[1:]) > 4 and len(x) >= 2 * FEW_ROWS and x.dtype.kind == "f"
+
+
 def channels_last(x: np.ndarray) -> np.ndarray:
-    """Images with their channels last, as floats."""
+    """Images with their channels last, as floats; planes have one channel."""
+    if x.ndim == 3:
+        return x[..., None].astype(np.float32)
     return (np.moveaxis(x, 1, -1) if x.shape[1] <= COLORS else x).astype(np.float32)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from nnref.diagnosis.data.edits import Edit, cures, reordered
-from nnref.diagnosis.data.images import IMAGES, is_image, likelier, likeness, of_filters
+from nnref.diagnosis.data.images import is_image
 from nnref.diagnosis.data.references import (
     FEW_ROWS,
     LAST_VALUE,
@@ -22,6 +22,7 @@ from nnref.diagnosis.data.wraps import wrapped_round
 from nnref.diagnosis.findings import Finding, as_note, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.misread_inputs import misread
 from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.program.at_start import AtStart
@@ -161,36 +162,6 @@ def echo(measured: Measurements) -> Iterator[Finding]:
         f"{over:.2f} of the last value's error is gone; a linear model of the changes explains "
         f"{change_skill:.2f} of the change to come",
     )
-
-
-def misread(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
-    """Images whose numbers make sense in another shape, which is also what can be learned."""
-    if measured.skill.costs or not is_image(x) or measured.skill.target.kind == "places":
-        return
-    as_it_is = None
-    for differs, remedy, other in reordered(x[:IMAGES]):
-        if "reshape" not in remedy or not likelier(other, x[:IMAGES]):
-            continue
-        target = measured.skill.target
-        target = target._replace(answers=target.answers[:IMAGES])
-        as_it_is = of_filters(x[:IMAGES], target) if as_it_is is None else as_it_is
-        better = of_filters(other, target)
-        if as_it_is < better - 2 * bound("gap") and far_below(measured.trained, better):
-            yield fault(
-                "inputs_misread",
-                "inputs",
-                f"{differs}: neighbouring pixels are not alike as they are, and are so in the "
-                "other order",
-                f"likeness of neighbours {likeness(x[:IMAGES]):.2f}, and {likeness(other):.2f}",
-                remedy=remedy.replace("xv", "x"),
-                proof=Proof(
-                    "a linear model of random filters over the images goes from "
-                    f"{as_it_is:.2f} to {better:.2f} on held-out rows (a constant answer is 0)",
-                    before=(as_it_is,),
-                    after=(better,),
-                ),
-            )
-            return
 
 
 def mirrored(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:

@@ -141,6 +141,10 @@ THRESHOLDS: dict[str, Threshold] = {
         1.5, "weight of a class over another's, in the loss: less moves hardly an answer"
     ),
     "rarer": Threshold(3.0, "rows of a class over another's, whose weights should not be larger"),
+    "without code": Threshold(
+        0.05, "of the steps of a one-hot sequence: a symbol or two that nobody could read are fewer"
+    ),
+    "rows without code": Threshold(0.25, "of the rows that have so many: then it is the code"),
     "few blanks": Threshold(
         0.1, "share of rows with one constant target: fewer may be rows without anything in them"
     ),

@@ -23,7 +23,7 @@ from nnref.diagnosis.findings import Finding, as_note, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.misread_inputs import misread
-from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled
+from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled, without_code
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.proof import Proof
@@ -61,6 +61,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     yield from wrapped_integers(measured, x, y)
     yield from echo(measured)
     yield from misread(measured, x)
+    yield from without_code(measured, x)
     yield from mirrored(measured, x, y)
     yield from split_checks.check(measured)
     if not measured.recipe.shuffle:

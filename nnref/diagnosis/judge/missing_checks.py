@@ -10,6 +10,7 @@ from nnref.diagnosis.data.blanks import Blanks, filled
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program.birth import masked_by_product
+from nnref.diagnosis.thresholds import bound
 
 
 def finite(values: np.ndarray) -> bool:
@@ -47,6 +48,38 @@ def unlabelled(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator
     blanks = filled([x], y) if x.dtype.kind == "f" else None
     if blanks is not None and counted(measured, blanks.rows):
         yield never_labelled(blanks, "training targets")
+
+
+def without_code(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
+    """Steps of one-hot sequences that are 0 throughout, between others that are not.
+
+    What fills a sequence up stands at its ends; in between is what the code had no number for, such
+    as letters of the other case. Where the network learns all the same, it is worth a note.
+    """
+    if x.ndim != 3 or measured.recipe.inputs is not None or x.shape[2] < 3:
+        return
+    if not np.isin(x, (0, 1)).all() or (x.sum(2) > 1).any():
+        return
+    known = x.any(2)
+    begun = np.logical_or.accumulate(known, 1)
+    open_ = np.logical_or.accumulate(known[:, ::-1], 1)[:, ::-1]
+    between = begun & open_ & ~known
+    rows = between.mean(1) > bound("without code")
+    if rows.mean() < bound("rows without code"):
+        return
+    outcome = measured.trained if measured.validated is None else measured.validated
+    yield (fault if outcome.skill < bound("failed") else note)(
+        "no_signal",
+        "inputs",
+        f"in {rows.mean():.0%} of the rows, steps between others are 0 throughout, "
+        f"{between[rows].mean():.0%} of all steps there: symbols that the code has no number for, "
+        "such as lower-case letters where it knows capital ones",
+        f"{between.mean():.1%} of all steps",
+        healthy="a 1 in each step, but for those that fill a sequence up at its ends",
+        remedy="sequence = sequence.upper() before the code, and an error for a symbol that it "
+        "does not know",
+        confidence=0.7,
+    )
 
 
 def counted(measured: Measurements, rows: np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """Rows with holes: NaN that reaches the parameters, and NaN that a loss leaves out."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -7,6 +8,10 @@ import pytest
 from loops import X, Y, drawn, network
 
 import nnref
+from nnref.diagnosis.api import recipe_from
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.missing_checks import without_code
+from nnref.diagnosis.judge.skill import Outcome
 
 HOLED = np.where(np.arange(128)[:, None] % 5 == 0, np.nan, Y).astype(np.float32)
 
@@ -69,3 +74,48 @@ def test_labels_that_were_filled_in_are_told_where_they_count(fill, causes):
     found = nnref.diagnose(task, optimizer=optax.adam(1e-2), epochs=30, effort=0.2)
     told = [finding.cause for finding in found.faults if "missing" in finding.evidence]
     assert told == causes
+
+
+def letters(between, steps=30, rows=120):
+    """One-hot sequences of four letters, some of which are 0 throughout, and the number of one."""
+    rng = np.random.default_rng(0)
+    symbols = rng.integers(0, 4, (rows, steps))
+    x = np.eye(4, dtype=np.float32)[symbols]
+    if between:
+        x[rows // 2 :, 8:16] = 0
+    else:
+        x[rows // 2 :, 20:] = 0
+    return x, (rng.random(rows) < 0.5).astype(np.float32)
+
+
+def of_letters(between):
+    def init(key):
+        return {"w": jax.random.normal(key, (120, 1)) / 11}
+
+    def apply(params, x):
+        return (x.reshape(len(x), -1) @ params["w"])[:, 0]
+
+    x, y = letters(between)
+    task = nnref.Task(
+        init=init,
+        apply=apply,
+        loss=lambda o, y: optax.sigmoid_binary_cross_entropy(o, y).mean(),
+        train=(x, y),
+    )
+    return Measurements(recipe_from(task, {"optimizer": optax.sgd(1e-3), "epochs": 1}))
+
+
+@pytest.mark.parametrize(("between", "causes"), [(True, ["no_signal"]), (False, [])])
+def test_letters_that_a_code_does_not_know(between, causes):
+    """What fills sequences up stands at their ends."""
+    measured = of_letters(between)
+    found = list(without_code(measured, np.asarray(measured.recipe.train[0])))
+    assert [finding.cause for finding in found] == causes
+    assert all(finding.severity == "fault" for finding in found)
+
+
+def test_letters_that_are_not_known_are_a_note_where_the_network_learns():
+    measured = of_letters(True)
+    measured.trained = Outcome(0.1, 0.9)
+    (finding,) = without_code(measured, np.asarray(measured.recipe.train[0]))
+    assert finding.severity == "note"

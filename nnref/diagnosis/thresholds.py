@@ -163,6 +163,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "shifted, in order": Threshold(0.2, "the same, where the training rows are sorted"),
     "stretched": Threshold(3.0, "deviation of a split over that of the training rows, or under"),
     "leak": Threshold(0.02, "share of validation rows that are training rows"),
+    "looked up": Threshold(
+        0.5, "share of the rows of a batch: joined graphs reach all but what fills it up"
+    ),
+    "goes on": Threshold(0.3, "of how far any rows are apart: what goes on is next to it"),
+    "elsewhere": Threshold(0.6, "of how far any rows are apart: nothing goes on there"),
     "several values": Threshold(
         4, "of targets that a loss leaves out: fewer may be flags, or a mask itself"
     ),

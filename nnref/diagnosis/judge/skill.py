@@ -326,7 +326,9 @@ class Skill:
             return float(loss(outputs, y))
         size = len(self.wanted)
         each = [slice(i, i + (size - 1) * parts + 1, parts) for i in range(parts)]
-        return float(np.mean([loss(jax.tree.map(lambda o, s=s: o[s], outputs), y[s]) for s in each]))
+        return float(
+            np.mean([loss(jax.tree.map(lambda o, s=s: o[s], outputs), y[s]) for s in each])
+        )
 
     def of_loss(self, loss: float) -> float:
         """A loss as skill: the share of the best constant answer's loss that is gone."""

@@ -22,12 +22,14 @@ from nnref.diagnosis.loop import (
 from nnref.diagnosis.loop import (
     carried,
     evaluation,
+    lookups,
     movement,
     of_the_loss,
     other_rows,
     own_targets,
     reference,
     slow_copies,
+    streams,
     undescended,
     unlabelled,
     wearing,
@@ -57,6 +59,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "random numbers": of_the_loss.noise,
     "keys of a batch": of_the_loss.one_key_for_all,
     "one change of inputs and targets": of_the_loss.changed_apart,
+    "views that differ": of_the_loss.one_view_twice,
     "targets that the network sees": own_targets.sees_itself,
     "shapes that meet": of_the_loss.shapes,
     "parameters that come back": carried.returned,
@@ -78,6 +81,8 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "rows without labels": unlabelled.blanks,
     "targets of other rows": other_rows.of_other_rows,
     "parts of a batch that are not used": of_batches.unused_parts,
+    "rows that are looked up": lookups.only_the_first,
+    "the order of a stream": streams.cut_across,
     "evaluation": evaluation.evaluation,
 }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -36,6 +37,8 @@ CHECKS = {
     "rows of a batch by themselves": order_of_rows,
     "pairs of rows that are alike": partners,
 }
+
+PRODUCTS = {"dot_general", "conv_general_dilated"}
 
 
 class LossOfStep(LossAtStart):
@@ -228,6 +231,50 @@ def one_key_for_all(loop: Loop) -> Iterator[Finding]:
                 confidence=0.85,
             )
             return
+
+
+def one_view_twice(loop: Loop) -> Iterator[Finding]:
+    """Rows that are changed at random twice, by the same numbers: a network is given one view twice.
+
+    What is compared is what meets the kernels first. Layers of two networks have one shape.
+    """
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if program is None or not found:
+            continue
+        traced = program.trace
+        needed, drawn = traced.needed([found[0]]), draws(traced, [found[0]])
+        networks = loop.of("parameter") + loop.of("target")
+        learned = traced.reached(program.old[p] for p in networks if p in program.old)
+        changed = traced.reached(program.batch) & traced.reached(
+            o for d in drawn for o in d.outputs
+        )
+        given: dict[tuple[int, ...], set[int]] = {}
+        for op in traced.operations:
+            if op.name not in PRODUCTS or needed.isdisjoint(op.outputs):
+                continue
+            kernels = [value for value in op.inputs if value in learned - changed]
+            for value in set(op.inputs) & changed - learned if kernels else ():
+                given.setdefault(traced.shape(kernels[0]), set()).add(value)
+        for one, other in (pair for views in given.values() for pair in combinations(views, 2)):
+            own, others = ({op.outputs for op in draws(traced, [view])} for view in (one, other))
+            last = [op for op in draws(traced, [other]) if op.outputs not in own]
+            if own >= others or others >= own:
+                continue
+            a, b = traced.evaluate(program.leaves, [one, other])
+            if np.array_equal(a, b):
+                yield fault(
+                    "random_key_reused",
+                    " from ".join(last[-1].frames[:2]) or loop.loss_line(place),
+                    "the rows are changed at random twice, and both times by the same numbers: the "
+                    "network is given one view twice, and what is to be the same in two views is "
+                    "so whatever it does",
+                    "two views that are equal to the last bit",
+                    healthy="two draws",
+                    remedy="one, other = jax.random.split(key), and a view by each",
+                    confidence=0.9,
+                )
+                return
 
 
 def changing(loop: Loop, program: Program) -> list[int]:

@@ -189,6 +189,18 @@ def roles_of(loop: Any) -> dict[str, str]:
     return found
 
 
+def carried(program: Any, path: str, loss: int) -> bool:
+    """Whether a leaf is what a recurrent network carries on, which no optimizer leads.
+
+    An update looks at the targets, what is carried does not; or it has a row for each of the batch.
+    """
+    traced = program.trace
+    looked_at = traced.needed([loss]) & set(program.batch)
+    shape, rows = traced.shape(program.old[path]), {traced.shape(one)[:1] for one in looked_at}
+    by_row = len(shape) > 1 and rows == {shape[:1]}
+    return by_row or not looked_at <= traced.needed([program.new[path]])
+
+
 def drawn_from(path: str, programs: list[Any]) -> bool:
     """Whether random numbers are drawn from a leaf."""
     return any(
@@ -214,7 +226,8 @@ def behaviour(loop: Any, path: str, programs: list[Any], led: set[str]) -> str:
         traced, (loss, _) = program.trace, found
         old, new = program.old[path], program.new.get(path)
         reached = traced.reached([old], differentiable(traced))
-        if loss in reached and not (led and program.passed_on(path)):
+        apart = program.passed_on(path) or carried(program, path, loss)
+        if loss in reached and not (led and apart):
             return "parameter"
         if old in traced.needed([loss]):
             return "other"

@@ -8,6 +8,8 @@ import pytest
 from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, squares
 from networks import line_of
 
+import nnref
+
 
 def noisy(params, x, y, key):
     return squares(params, x + 0.3 * jax.random.normal(key, x.shape), y)
@@ -308,3 +310,61 @@ def test_a_key_that_is_handed_in_and_not_used(reads, causes):
         return optax.apply_updates(params, updates), opt_state, value
 
     assert faults(step, begun()) == causes
+
+
+def agreement(params, one, other):
+    """A contrastive loss of two views of the same rows."""
+    a, b = (jnp.tanh(view @ params["w"]) for view in (one, other))
+    return optax.softmax_cross_entropy_with_integer_labels(a @ b.T, jnp.arange(len(a))).mean()
+
+
+def of_views(keys_of, views):
+    """A step that makes two views of its rows; `keys_of` gives the keys of both."""
+
+    @jax.jit
+    def step(state, batch, key):
+        one, other = keys_of(key)
+        value, gradient = jax.value_and_grad(agreement)(
+            state["params"], views(batch[0], one), views(batch[0], other)
+        )
+        updates, opt_state = TX.update(gradient, state["opt_state"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt_state": opt_state}, value
+
+    params = {"w": jax.random.normal(jax.random.key(0), (2, 5))}
+    return step, {"params": params, "opt_state": TX.init(params)}
+
+
+def at_random(x, key):
+    return x + 0.1 * jax.random.normal(key, x.shape)
+
+
+@pytest.mark.parametrize(
+    ("keys_of", "views", "told"),
+    [
+        (lambda key: (key, key), at_random, True),
+        (jax.random.split, at_random, False),
+        (lambda key: (key, key), lambda x, key: x, False),
+    ],
+    ids=["one key", "two keys", "nothing at random"],
+)
+def test_two_views_are_drawn_by_two_keys(keys_of, views, told):
+    found = nnref.examine(*of_views(keys_of, views), BATCHES, effort=0)
+    same = [f for f in found.faults if "one view twice" in f.evidence]
+    assert [f.cause for f in same] == ["random_key_reused"] * told
+
+
+def test_one_view_that_is_used_twice_is_one_draw():
+    """Beside a loss of the two ends of a view, drawn once, nothing is drawn twice."""
+
+    @jax.jit
+    def step(state, batch, key):
+        view = at_random(batch[0], key)
+        value, gradient = jax.value_and_grad(agreement)(state["params"], view, view)
+        updates, opt_state = TX.update(gradient, state["opt_state"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt_state": opt_state}, value
+
+    _, state = of_views(jax.random.split, at_random)
+    found = nnref.examine(step, state, BATCHES, effort=0)
+    assert not any("one view twice" in f.evidence for f in found.faults)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.diagnosis.data.edits import Edit, cures, reordered
+from nnref.diagnosis.data.edits import Edit, cures
 from nnref.diagnosis.data.images import is_image
 from nnref.diagnosis.data.references import (
     FEW_ROWS,

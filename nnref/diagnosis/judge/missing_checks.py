@@ -60,7 +60,7 @@ def without_code(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
         return
     if not np.isin(x, (0, 1)).all() or (x.sum(2) > 1).any():
         return
-    known = x.any(2)
+    known = np.any(x, axis=2)
     begun = np.logical_or.accumulate(known, 1)
     open_ = np.logical_or.accumulate(known[:, ::-1], 1)[:, ::-1]
     between = begun & open_ & ~known

@@ -234,7 +234,7 @@ def one_key_for_all(loop: Loop) -> Iterator[Finding]:
 
 
 def one_view_twice(loop: Loop) -> Iterator[Finding]:
-    """Rows that are changed at random twice, by the same numbers: a network is given one view twice.
+    """Rows that are changed at random twice by the same numbers: a network sees one view twice.
 
     What is compared is what meets the kernels first. Layers of two networks have one shape.
     """

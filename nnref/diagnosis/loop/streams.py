@@ -59,7 +59,7 @@ def cut_across(loop: Loop) -> Iterator[Finding]:
 
 
 def carries(loop: Loop, rows: int) -> str:
-    """A leaf of the state, rows first, that a step reads and writes and no optimizer moves; or ""."""
+    """A leaf of the state, rows first, that is read and written and that no optimizer moves."""
     program = loop.programs[0]
     if program is None:
         return ""
@@ -79,9 +79,9 @@ def followers(rows: list[dict[str, Any]], path: str) -> list[np.ndarray] | None:
     first = np.asarray(rows[0][path])
     for other, leaf in rows[0].items():
         moved = np.asarray(leaf)
-        if other != path and moved.shape == first.shape and moved.dtype == first.dtype:
-            if np.array_equal(moved[:, :-1], first[:, 1:]):
-                return [np.asarray(each[other]) for each in rows]
+        alike = other != path and (moved.shape, moved.dtype) == (first.shape, first.dtype)
+        if alike and np.array_equal(moved[:, :-1], first[:, 1:]):
+            return [np.asarray(each[other]) for each in rows]
     return None
 
 

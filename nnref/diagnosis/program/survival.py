@@ -1,6 +1,6 @@
 """Times until an event: which rows a partial likelihood holds against the one that has the event.
 
-Cox (1972): a row that has its event at time t competes with those at risk, who are still there at t.
+Cox (1972): a row that has its event at time t competes with those at risk, still there at t.
 """
 
 from collections.abc import Iterator

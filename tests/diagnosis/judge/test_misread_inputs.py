@@ -15,7 +15,7 @@ ROWS, BANDS, STEPS = 300, 12, 40
 
 
 def chirps(seed):
-    """Spectrograms, (rows, bands, steps), of a tone that rises or falls at any moment, and which."""
+    """Spectrograms, (rows, bands, steps), of a tone that rises or falls, and which it is."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, ROWS)
     x = 0.7 * rng.normal(size=(ROWS, BANDS, STEPS))

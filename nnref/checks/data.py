@@ -1,12 +1,15 @@
 """A look at data before anything is trained: what neighbours and simple models say of the rows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from nnref.data import Dataset
-from nnref.data.prepare import column_name, first_five
+from nnref.data import Dataset, DataWarning, Split
+from nnref.data.encoding import MOST
+from nnref.data.prepare import Parts, column_name, first_five
 from nnref.diagnosis.data.edits import cures
 from nnref.diagnosis.data.leaks import interleaved, neighbours
 from nnref.diagnosis.data.references import FEW_ROWS
@@ -57,6 +60,7 @@ class Look(NamedTuple):
 
 def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
     """Look at a data set; `warnings` are those that reading it has given."""
+    given, dataset = dataset, in_columns(dataset)
     doubts = [*doubtful_labels(dataset), *telling_columns(dataset), *conflicts(dataset)]
     numbers: dict[str, Numbers | None] = {}
     x, y = dataset.train
@@ -68,7 +72,36 @@ def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
         numbers[name] = splits.numbers
         doubts += [*own_scale(dataset, splits, name), *meaning(splits, name)]
         doubts += drift(dataset, splits, name)
-    return Look(dataset, warnings, tuple(doubts), numbers)
+    return Look(given, warnings, tuple(doubts), numbers)
+
+
+def in_columns(dataset: Dataset) -> Dataset:
+    """A data set with columns of 0 and 1 in the place of numbers of categories.
+
+    Neighbours and simple models take a number for a size. The most frequent categories have a
+    column each.
+    """
+    numbered = {} if dataset.encoder is None else dataset.encoder.numbered
+    if not numbered:
+        return dataset
+    tops, names = [], []
+    for place, (column, encoder) in enumerate(numbered.items()):
+        known = [*encoder.categories_[0].tolist(), "others"]
+        counts = np.bincount(dataset.train.x[:, place].astype(int), minlength=len(known))
+        tops.append(np.argsort(-counts, kind="stable")[:MOST])
+        names += [f"{column}={known[number]}" for number in tops[-1]]
+
+    def flat(split: Split | None) -> Split | None:
+        if split is None:
+            return None
+        made = [split.x[:, place, None] == top for place, top in enumerate(tops)]
+        return Split(np.concatenate([*made, split.x[:, len(tops) :]], 1, dtype=np.float32), split.y)
+
+    splits = {part: flat(getattr(dataset, part)) for part in Parts._fields}
+    columns = (*names, *dataset.columns[len(tops) :])
+    with catch_warnings():  # they were told of the data as they are
+        simplefilter("ignore", DataWarning)
+        return replace(dataset, **splits, columns=columns, inputs=None)
 
 
 def kind_of(dataset: Dataset) -> str:

@@ -8,9 +8,11 @@ import numpy as np
 from nnref.data.columns import Inputs
 from nnref.data.prepare import first_five, refuse_nonfinite
 from nnref.data.reading import Column, Table
+from nnref.data.trees import Layout, layout_of
 from nnref.errors import UserError
 
-MOST = 50  # columns of a category; what is rarer shares one
+MOST = 50  # categories that have a column each; of more, each has a number and a vector
+RARE = 2  # training rows that a category needs for a number of its own
 SOME = 2000  # training rows whose median fills new rows, where no training row has a gap
 NOTHING = "missing"  # the category of cells that hold nothing
 
@@ -21,6 +23,7 @@ PLAIN = (
     "fill",
     "dates",
     "missing",
+    "embedding",
     "parts",
     "names",
 )  # JSON holds them as they are
@@ -37,21 +40,49 @@ class Encoder:
         dates: how a date is told: as days and its places in the year, the week and the day, each
             by sine and cosine; as days and year, month, ...; or as days alone.
         missing: the words that stand for a cell that holds nothing, beside the usual ones.
+        embedding: how long the vector of a category is, in columns that have more than `MOST`; None
+            for twice the fourth root of their number, 0 for columns of 0 and 1 as of few.
+
+    A column of many categories becomes the number of its category, which the network looks up; such
+    columns stand in front of all others. What is rare shares the last number with what is unknown.
     """
 
     inputs: Inputs
     fill: Fill
     dates: Dates
     missing: tuple[str, ...] = ()
+    embedding: int | None = None
     parts: dict[str, list[str]] = field(default_factory=dict)  # of each date, those that vary
     imputer: Any = None  # of scikit-learn
     one_hot: Any = None
+    numbered: dict[str, Any] = field(default_factory=dict)  # of each column of many categories
     names: list[str] = field(default_factory=list)  # of the columns of the result
     scaled: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # which are numbers
 
     def named(self, kind: str) -> list[str]:
         """The columns that are read as one kind."""
         return [name for name, each in self.inputs.items() if each == kind]
+
+    @property
+    def few(self) -> list[str]:
+        """The columns of categories that have a column of 0 and 1 each."""
+        return [name for name in self.named("category") if name not in self.numbered]
+
+    @property
+    def vectors(self) -> dict[str, tuple[int, int]]:
+        """The shape (categories, width) of the matrix of each column of many categories."""
+        counts = {name: len(each.categories_[0]) + 1 for name, each in self.numbered.items()}
+        return {name: (n, self.embedding or usual_width(n)) for name, n in counts.items()}
+
+    @property
+    def layout(self) -> Layout | None:
+        """How numbers of categories and all other columns lie in a row; None without the first."""
+        if not self.numbered:
+            return None
+        several: dict[str, np.ndarray] = {"categories": np.zeros((1, len(self.numbered)), np.int32)}
+        if others := len(self.names) - len(self.numbered):
+            several["numbers"] = np.zeros((1, others), np.float32)
+        return layout_of(several, "a row of the table")
 
     def fit(self, table: Table, rows: np.ndarray) -> np.ndarray:
         """Learn from the training rows what fills gaps, which categories there are, what varies.
@@ -81,23 +112,30 @@ class Encoder:
             filler = SimpleImputer(strategy=self.fill, add_indicator=True, keep_empty_features=True)
             # Where nothing is missing, new rows are filled by what some training rows say.
             self.imputer = filler.fit(numbers[rows if len(missing) else rows[:SOME]])
-        self.names = names + [f"{names[c]} missing" for c in missing]
-        self.scaled = np.arange(len(self.names)) < len(names)
-        categories = self.named("category")
-        if categories:
+        self.number_categories(table, rows)
+        numbered, made = list(self.numbered), []
+        if self.few:
             self.one_hot = OneHotEncoder(
                 handle_unknown="infrequent_if_exist", max_categories=MOST, sparse_output=False
             ).fit(self.texts(table)[rows])
             made = [f"{n}={each}" for n, known in self.known().items() for each in known]
-            self.names += made
-            self.scaled = np.concatenate([self.scaled, np.zeros(len(made), bool)])
+        self.names = [*numbered, *names, *(f"{names[c]} missing" for c in missing), *made]
+        self.scaled = np.zeros(len(self.names), bool)
+        self.scaled[len(numbered) : len(numbered) + len(names)] = True
         return self.encoded(table, numbers, gaps)
+
+    def number_categories(self, table: Table, rows: np.ndarray) -> None:
+        """Give a number to each category that comes back, in columns that have too many."""
+        for name in self.named("category") if self.embedding != 0 else ():
+            known, counts = np.unique(text_cells(table[name])[rows], return_counts=True)
+            if len(known) > MOST:
+                self.numbered[name] = numbering(known[counts >= RARE].tolist())
 
     def known(self) -> dict[str, list[str]]:
         """The categories of each column that have a column of their own, and one for the rest."""
         known = {}
         lists = zip(self.one_hot.categories_, self.one_hot.infrequent_categories_, strict=True)
-        for name, (every, rare) in zip(self.named("category"), lists, strict=True):
+        for name, (every, rare) in zip(self.few, lists, strict=True):
             rare = [] if rare is None else rare.tolist()
             own = [each for each in every.tolist() if each not in rare]
             known[name] = own + (["others"] if rare else [])
@@ -133,14 +171,14 @@ class Encoder:
 
     def texts(self, table: Table) -> np.ndarray:
         """Categories as text, (rows, columns)."""
-        return np.stack([text_cells(table[name]) for name in self.named("category")], axis=1)
+        return np.stack([text_cells(table[name]) for name in self.few], axis=1)
 
     def __call__(self, table: Table) -> np.ndarray:
         """Rows as inputs, float64 (rows, columns), before they are scaled; errors of `numbers`."""
         return self.encoded(table, *self.numbers(table))
 
     def encoded(self, table: Table, numbers: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-        """Numbers with their gaps filled, and beside them the categories."""
+        """Numbers of categories, numbers with their gaps filled, and columns of categories."""
         names = self.number_names()
         if gaps.any() and self.imputer is None:
             missing = [names[c] for c in np.flatnonzero(gaps.any(axis=0))]
@@ -149,13 +187,23 @@ class Encoder:
             )
         if gaps.any() or len(self.names) > len(names):
             numbers = numbers if self.imputer is None else self.imputer.transform(numbers)
-        if self.one_hot is None:
+        parts = [self.numbers_of(name, table[name]) for name in self.numbered]
+        if self.one_hot is None and not parts:
             return numbers
+        parts.append(numbers)
         import warnings
 
         with warnings.catch_warnings():  # of unknown categories: `told` says it with their names
             warnings.simplefilter("ignore", UserWarning)
-            return np.column_stack([numbers, self.one_hot.transform(self.texts(table))])
+            if self.one_hot is not None:
+                parts.append(self.one_hot.transform(self.texts(table)))
+        return np.column_stack(parts)
+
+    def numbers_of(self, name: str, column: Column) -> np.ndarray:
+        """The number of the category of each row, the last one for what is rare or unknown."""
+        encoder = self.numbered[name]
+        numbers = encoder.transform(text_cells(column)[:, None])[:, 0]
+        return np.where(numbers < 0, len(encoder.categories_[0]), numbers)
 
     def to_json(self) -> dict[str, Any]:
         """All that is known of the training rows, as plain values."""
@@ -167,6 +215,8 @@ class Encoder:
             rare = self.one_hot.infrequent_categories_
             known["categories"] = [each.tolist() for each in self.one_hot.categories_]
             known["rare"] = [[] if each is None else each.tolist() for each in rare]
+        numbered = self.numbered.items()
+        known["numbered"] = {name: each.categories_[0].tolist() for name, each in numbered}
         return known | {"scaled": self.scaled.tolist()}
 
     @classmethod
@@ -175,7 +225,10 @@ class Encoder:
         from sklearn.impute import SimpleImputer
         from sklearn.preprocessing import OneHotEncoder
 
-        made = cls(**{name: known[name] for name in PLAIN}, scaled=np.array(known["scaled"], bool))
+        plain = {name: known[name] for name in PLAIN if name in known}
+        made = cls(**plain, scaled=np.array(known["scaled"], bool))
+        numbered = known.get("numbered", {}).items()
+        made.numbered = {name: numbering(categories) for name, categories in numbered}
         if "filled" in known:
             rows = np.array([known["filled"]] * 2, np.float64)
             rows[1, known["gaps"]] = np.nan
@@ -203,15 +256,38 @@ class Encoder:
             told.append(
                 f"cells are missing in {first_five(named)}; filled by the {self.fill} of training"
             )
-        for place, name in enumerate(self.named("category")):
-            known = set(self.one_hot.categories_[place].tolist())
+        every = (
+            {}
+            if self.one_hot is None
+            else dict(zip(self.few, self.one_hot.categories_, strict=True))
+        )
+        for name in self.named("category"):
+            known = set(every[name] if name in every else self.numbered[name].categories_[0])
             new = sorted({cell for cell in text_cells(table[name]) if cell not in known})
+            where, then = "no training row", "none that was, or as the rare ones"
+            if name in self.numbered:
+                where, then = f"fewer than {RARE} training rows", "the rare ones do"
             if new:
-                told.append(
-                    f"{name}: {first_five(new)} was in no training row, and counts as none that "
-                    "was, or as the rare ones"
-                )
+                told.append(f"{name}: {first_five(new)} was in {where}, and counts as {then}")
         return told
+
+
+def numbering(categories: list[str]) -> Any:
+    """What gives each of some categories its number, and all others -1."""
+    from sklearn.preprocessing import OrdinalEncoder
+
+    kept = np.array(categories, object)
+    numbers = OrdinalEncoder(
+        categories=[kept],  # pyright: ignore[reportArgumentType]
+        handle_unknown="use_encoded_value",
+        unknown_value=-1,
+    )
+    return numbers.fit(kept[:1, None])
+
+
+def usual_width(categories: int) -> int:
+    """How long a vector is by default: twice the fourth root of the number of categories."""
+    return round(2 * categories**0.25)
 
 
 def number_cells(name: str, column: Column) -> np.ndarray:

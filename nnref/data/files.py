@@ -49,6 +49,7 @@ def file(
     inputs: tuple[str, ...] = (),
     drop: tuple[str, ...] = (),
     categories: tuple[str, ...] = (),
+    embedding: Index | None = None,
     dates: Dates = "cyclic",
     fill: Fill = "median",
     missing: tuple[str, ...] = (),
@@ -79,6 +80,8 @@ def file(
         inputs: columns to learn from; [] for all but ids, names, and those that are all the same.
         drop: columns to leave out.
         categories: columns of numbers to be read as categories, as text is.
+        embedding: length of the vector that stands for each category, trained along, in columns of
+            more than 50; null for twice the fourth root of their number, 0 for columns of 0 and 1.
         dates: what a date becomes: days and its place in year, week and day as sine and cosine
             ("cyclic"); days, year, month, weekday, day and hour ("parts"); or days ("number").
         fill: what stands for a missing number, of the training rows: "median", "mean", or "refuse".
@@ -131,6 +134,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         scaling=scaling,
         target_scaling=target_scaling,
         weights=weights_of(train.y, classes) if keys.balance else None,
+        inputs=made.encoder and made.encoder.layout,
         encoder=made.encoder,
         table=made.table,
         notes=notes_of(classes, target_scaling, rows, keys),

@@ -30,6 +30,7 @@ class Keys(NamedTuple):
     inputs: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    embedding: int | None = None
     dates: Dates = "cyclic"
     fill: Fill = "median"
     missing: tuple[str, ...] = ()
@@ -38,7 +39,10 @@ class Keys(NamedTuple):
     balance: bool = False
 
 
-OF_TABLES = ("inputs", "drop", "categories", "dates", "fill", "missing", "split", "by")
+OF_TABLES = (
+    *("inputs", "drop", "categories", "embedding"),
+    *("dates", "fill", "missing", "split", "by"),
+)
 """The keys that an archive of arrays has no use for."""
 
 
@@ -99,7 +103,7 @@ def table_source(where: Path, keys: Keys) -> Source:
     rows = dealt(keys.split, keys.by, table[keys.by], **shares) if keys.by else None
 
     def inputs(rows_dealt: Rows) -> Made:
-        encoder = Encoder(chosen, keys.fill, keys.dates, keys.missing)
+        encoder = Encoder(chosen, keys.fill, keys.dates, keys.missing, keys.embedding)
         x = encoder.fit(table, rows_dealt["train"])
         told_filled(table, chosen, keys.fill)
         told_doubts(table, keys, chosen, left, rows_dealt)
@@ -179,6 +183,8 @@ def told_uses(
         else:
             made = [each for each in encoder.names if each.startswith((f"{name}=", f"{name}: "))]
             told = f"input, {len(made)} columns" if made else "input"
+            if name in encoder.numbered:
+                told = "input, {} vectors of {} numbers".format(*encoder.vectors[name])
             use = told + (
                 f", gaps filled: {keys.fill}" if f"{name} missing" in encoder.names else ""
             )

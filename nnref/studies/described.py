@@ -69,6 +69,7 @@ def kept_columns(page: Path, experiment: Any) -> tuple[Setup, Dataset] | None:
             Split(np.array(x, np.float32), np.array(y, np.dtype(dtype))),
             classes=tuple(content["classes"]),
             columns=tuple(encoder.names),
+            inputs=encoder.layout,
             scaling=scaling,  # pyright: ignore[reportArgumentType]
             target_scaling=target_scaling,  # pyright: ignore[reportArgumentType]
             encoder=encoder,

@@ -167,7 +167,7 @@ class Loaded:
     def __call__(self, x: Any) -> Any:
         """The outputs for rows."""
         layout = self.dataset.inputs
-        if layout is not None:
+        if layout is not None and self.dataset.encoder is None:
             return self.network(jnp.asarray(layout.pack(x, "rows")))
         rows, shape = np.asarray(x), self.setup.inputs
         if rows.shape[1:] != shape:
@@ -220,10 +220,10 @@ def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
 
     A warning tells of gaps that were filled, and of categories that no training row had.
     """
-    if dataset.inputs is not None:
+    encoder = dataset.encoder
+    if dataset.inputs is not None and encoder is None:
         names = ", ".join(dataset.inputs.names)
         raise UserError(f"{path}: the inputs are several arrays; give a .npz with {names}")
-    encoder = dataset.encoder
     table = read_table(path, () if encoder is None else encoder.missing)
     wanted = list(dataset.columns or table) if encoder is None else list(encoder.inputs)
     absent = [name for name in wanted if name not in table]

@@ -28,6 +28,7 @@ from nnref.parts.target_kinds import target_kind
 from nnref.training.adapters.losses import loss_of, of_params
 from nnref.training.adapters.models import network_of
 from nnref.training.adapters.nnx import SplitModule
+from nnref.training.embedded import Embedding, embedded
 from nnref.training.task import Array, Functions, Task, Tree
 from nnref.training.task import functions_of as functions_of_network
 
@@ -84,6 +85,13 @@ class Setup:
     targets: Layout | None = None
     target_scaling: tuple[tuple[float, ...], ...] | None = None  # see `Dataset`
     weights: tuple[float, ...] | None = None  # of the classes in the training loss
+    embedding: Embedding | None = None  # of the columns of categories
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """The shape of an example as the network sees it, with vectors for categories."""
+        one = self.embedding
+        return self.inputs if one is None else (one.widened(self.inputs[0]),)
 
     def __call__(
         self, hyperparameters: Mapping[str, Any]
@@ -94,7 +102,13 @@ class Setup:
     def functions(self, hyperparameters: Mapping[str, Any]) -> Functions:
         """Model, losses and metrics."""
         if isinstance(self.experiment.model, Reference):
-            return self.functions_of_reference(hyperparameters)
+            functions = self.functions_of_reference(hyperparameters)
+        else:
+            functions = self.functions_of_member(hyperparameters)
+        return functions if self.embedding is None else embedded(functions, self.embedding)
+
+    def functions_of_member(self, hyperparameters: Mapping[str, Any]) -> Functions:
+        """Model, losses and metrics, where the model is one of nnref's own."""
         regularization: Regularization = bind(self.experiment, "regularization", hyperparameters)()
         build = bind(self.experiment, "model", hyperparameters)
         loss = bind(self.experiment, "loss", hyperparameters)
@@ -102,7 +116,7 @@ class Setup:
         smoothing = regularization.label_smoothing
 
         def new_model(key: Array) -> nnx.Module:
-            return build(self.inputs, self.outputs, counted_rngs(key), regularization)
+            return build(self.seen, self.outputs, counted_rngs(key), regularization)
 
         def apply(
             params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
@@ -143,15 +157,18 @@ class Setup:
 
     def functions_of_reference(self, hyperparameters: Mapping[str, Any]) -> Functions:
         """Model, losses and metrics, where the model is a user's own."""
-        x, targets = self.example, self.targets
-        network = network_of(self.own_model(), x if self.rows is None else self.rows.unpack(x))
+        x: Any = self.example
+        rows, targets = self.rows, self.targets
+        if self.embedding is not None:
+            x, rows = np.zeros((len(x), *self.seen), np.float32), None
+        network = network_of(self.own_model(), x if rows is None else rows.unpack(x))
         loss = bind(self.experiment, "loss", hyperparameters)
         if isinstance(self.experiment.loss, Reference) and of_params(loss):
             raise UserError(
                 f"loss: {self.experiment.loss.name} calls the network itself; an experiment takes "
                 "loss(outputs, y)"
             )
-        functions = functions_of_network(network, loss, self.rows, targets)
+        functions = functions_of_network(network, loss, rows, targets)
         params, state = jax.eval_shape(functions.init, jax.random.key(0))
 
         def evaluated(params: Tree, state: Tree) -> Any:
@@ -166,7 +183,7 @@ class Setup:
         part = self.experiment.model
         target = type(part).function
         settings = {name: getattr(part, name) for name in arguments_of(part)}
-        sizes = {"inputs": self.inputs, "outputs": self.outputs}
+        sizes = {"inputs": self.seen, "outputs": self.outputs}
         if callable(target):
             asked = {one.name for one in parameters_of(target) or []}
             settings |= {name: size for name, size in sizes.items() if name in asked}
@@ -307,8 +324,15 @@ def setup_of(experiment: Experiment, dataset: Dataset) -> tuple[Setup, dict[str,
         targets=dataset.targets,
         target_scaling=as_tuples(dataset.target_scaling),
         weights=dataset.weights,
+        embedding=embedding_of(dataset),
     )
     return setup, splits
+
+
+def embedding_of(dataset: Dataset) -> Embedding | None:
+    """The matrices of the columns of many categories of a table; None where it has none."""
+    vectors = {} if dataset.encoder is None else dataset.encoder.vectors
+    return Embedding(tuple(vectors), tuple(vectors.values())) if vectors else None
 
 
 @lru_cache(maxsize=64)

@@ -111,3 +111,16 @@ def test_values_and_places_are_looked_at_too():
     assert whats(looked)[-1:] == ["another meaning"]
     assert look(DATA["temporal_parity"]()).numbers is not None
     assert look(DATA["xor"]()).doubts is not None
+
+
+def test_numbers_of_categories_are_looked_at_as_columns_of_their_own(tmp_path):
+    """As sizes, 60 numbers would say nothing of a target that is random from town to town."""
+    town = np.arange(900) % 60
+    price = np.random.default_rng(0).normal(size=60)[town] + 0.05 * rng.normal(size=900)
+    lines = [f"t{t},{rng.normal():.3f},{y:.3f}" for t, y in zip(town, price, strict=True)]
+    (tmp_path / "towns.csv").write_text("\n".join(["town,size,price", *lines]))
+    dataset = DATA["file"]("squared_error", path=str(tmp_path / "towns.csv"), target="price")
+    assert dataset.train.x.shape[1] == 2
+    looked = look(dataset)
+    assert looked.dataset is dataset
+    assert looked.numbers["valid"].across > 0.5

@@ -16,8 +16,9 @@ TABLE = {
 TRAIN = np.array([0, 1, 2, 3])
 
 
-def encoder(table=TABLE, rows=TRAIN, fill="median", dates="cyclic", **inputs):
-    made = Encoder(inputs or {"size": "number", "colour": "category"}, fill, dates)
+def encoder(table=TABLE, rows=TRAIN, fill="median", dates="cyclic", embedding=None, **inputs):
+    inputs = inputs or {"size": "number", "colour": "category"}
+    made = Encoder(inputs, fill, dates, embedding=embedding)
     made.fit(table, rows)
     return made
 
@@ -73,7 +74,7 @@ def test_numbers_that_name_categories_are_known_again():
 
 def test_rare_categories_share_a_column():
     cells = [f"{i:03}x" for i in range(80) for _ in range(1 + (i < 60))]
-    made = encoder({"a": typed(cells)}, np.arange(len(cells)), a="category")
+    made = encoder({"a": typed(cells)}, np.arange(len(cells)), a="category", embedding=0)
     assert len(made.names) == MOST
     assert made.names[-1] == "a=others"
     np.testing.assert_array_equal(made({"a": typed(["079x"])})[0], np.eye(MOST)[-1])
@@ -111,8 +112,8 @@ def test_parts_that_never_change_are_left_out():
     assert made.names == ["day: days", "day: year sin", "day: year cos"]
 
 
-@pytest.mark.parametrize("fill", ["median", "mean"])
-def test_an_encoder_comes_back_from_plain_values_to_the_bit(fill):
+@pytest.mark.parametrize(("fill", "embedding"), [("median", 0), ("mean", 0), ("mean", None)])
+def test_an_encoder_comes_back_from_plain_values_to_the_bit(fill, embedding):
     sizes = [
         repr(v) if i % 7 else ""
         for i, v in enumerate(np.random.default_rng(0).normal(size=150).tolist())
@@ -131,11 +132,54 @@ def test_an_encoder_comes_back_from_plain_values_to_the_bit(fill):
         "few": "category",
         "day": "date",
     }
-    made = encoder(table, np.arange(0, 150, 2), fill=fill, **kinds)
+    made = encoder(table, np.arange(0, 150, 2), fill=fill, embedding=embedding, **kinds)
     again = Encoder.from_json(json.loads(json.dumps(made.to_json())))
-    assert "kind=others" in made.names
+    assert ("kind=others" if embedding == 0 else "kind") in made.names
     new = {**table, "full": typed([""] * 150), "few": typed(["new"] * 150)}
     for rows in (table, new):
         np.testing.assert_array_equal(again(rows), made(rows))
         assert again.doubts(rows) == made.doubts(rows)
     assert (again.names, again.scaled.tolist()) == (made.names, made.scaled.tolist())
+
+
+MANY = np.array([f"town {i}" for i in range(60)] * 2 + ["once"])
+
+
+def many(rows=None, **keys):
+    table = {"town": typed(MANY.tolist()), "size": typed([str(i % 7) for i in range(len(MANY))])}
+    table["trade"] = typed([["a", "b"][i % 2] for i in range(len(MANY))])
+    inputs = {"town": "category", "size": "number", "trade": "category"}
+    made = Encoder(inputs, "median", "cyclic", **keys)  # type: ignore
+    return table, made, made.fit(table, np.arange(len(MANY)) if rows is None else rows)
+
+
+def test_many_categories_become_numbers_in_front_of_all_other_columns():
+    table, made, x = many()
+    assert made.names == ["town", "size", "trade=a", "trade=b"]
+    assert made.scaled.tolist() == [False, True, False, False]
+    assert made.vectors == {"town": (61, 6)}  # 60 towns and one for the rest; 2 * 61 ** 0.25 = 5.6
+    assert [made.numbered["town"].categories_[0][int(n)] for n in x[:5, 0]] == MANY[:5].tolist()
+    assert x[-1, 0] == 60, "what is there once shares the last number with what is unknown"
+    layout = made.layout
+    assert layout is not None
+    assert layout.names == ("categories", "numbers")
+    assert layout.shapes == ((1,), (3,))
+    new = {"town": typed(["elsewhere", "town 3"]), "size": typed(["1", "2"])}
+    new["trade"] = typed(["a", "b"])
+    assert made(new)[:, 0].tolist() == [60, x[3, 0]]
+    assert made.doubts(new) == [
+        "town: elsewhere was in fewer than 2 training rows, and counts as the rare ones do"
+    ]
+    back = Encoder.from_json(json.loads(json.dumps(made.to_json())))
+    np.testing.assert_array_equal(back(table), x)
+    assert (back.vectors, back.layout) == (made.vectors, made.layout)
+
+
+def test_few_categories_have_columns_and_so_have_many_where_no_vectors_are_wanted():
+    _, made, x = many(rows=np.arange(MOST))
+    assert made.layout is None
+    assert x.shape[1] == 1 + 2 + MOST
+    _, made, x = many(embedding=0)
+    assert made.layout is None
+    assert x.shape[1] == 1 + 2 + MOST
+    assert many(embedding=3)[1].vectors == {"town": (61, 3)}

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from small import run_killed
 from written import csv_file, npz_file, refused, told_of
 
 import nnref
@@ -260,3 +261,63 @@ def test_targets_that_are_dates_or_all_missing_are_refused(tmp_path):
     assert "holds dates" in refused(DATA["file"], path=path, target="day")
     path = csv_file(tmp_path, table_of(a=range(3), y=["", "", ""]))
     assert 'all 3 cells of "y" are missing' in refused(DATA["file"], path=path, target="y")
+
+
+TOWNS = 60
+TOWN = np.arange(1200) % TOWNS
+
+
+def towns(folder, **model):
+    """Prices that depend on the town alone; the model is an MLP where none is given."""
+    price = np.random.default_rng(1).normal(size=TOWNS)[TOWN] + 0.1 * rng.normal(size=len(TOWN))
+    columns = {"size": rng.normal(size=len(TOWN)), "town": [f"t{t}" for t in TOWN]}
+    path = csv_file(folder, table_of(**columns, price=price.round(3)), name="towns.csv")
+    content = {
+        "data": {"name": "file", "path": path, "target": "price"},
+        "model": model or {"name": "mlp", "hidden": [16]},
+        "loss": "squared_error",
+        "optimizer": {"name": "adam", "learning_rate": 0.02},
+        "batch_size": 100,
+        "epochs": 20,
+    }
+    experiment = folder / "towns.json"
+    experiment.write_text(json.dumps(content))
+    return experiment
+
+
+OWN = """
+from flax import nnx
+
+class Net(nnx.Module):
+    def __init__(self, inputs, outputs, rngs):
+        self.layer = nnx.Linear(inputs[0], outputs, rngs=rngs)
+
+    def __call__(self, x):
+        return self.layer(x)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_towns_are_looked_up_and_one_that_is_new_is_told(tmp_path, monkeypatch, own):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    path = towns(tmp_path, **({"name": "mine.py:Net"} if own else {}))
+    done = nnref.run(path, logbook=tmp_path / "logbook")
+    assert done.history["valid_r2"][0, -1] > 0.9
+    made = DATA["file"]("squared_error", path=str(tmp_path / "towns.csv"), target="price")
+    assert [use.use for use in made.table] == ["input", "input, 61 vectors of 6 numbers", "target"]
+    page = done.records[0].page
+    if not own:
+        run_killed(path, tmp_path / "other", monkeypatch)
+        again = nnref.run(path, logbook=tmp_path / "other").history
+        assert jax.tree.all(jax.tree.map(np.array_equal, again, dict(done.history)))
+    (tmp_path / "towns.csv").unlink()
+    network, new = nnref.load(page), tmp_path / "new.csv"
+    new.write_text("town,size\nt3,0\nt4,0\nnowhere,0\n")
+    with pytest.warns(DataWarning, match="town: nowhere was in fewer than 2 training rows"):
+        rows = kept.rows_in(new, network.dataset)
+    third, fourth, unknown = network.predict(rows)[:, 0]
+    effects = np.random.default_rng(1).normal(size=TOWNS)
+    assert third == pytest.approx(effects[3], abs=0.5)
+    assert fourth == pytest.approx(effects[4], abs=0.5)
+    assert np.isfinite(unknown)

@@ -102,16 +102,23 @@ def columns_section(dataset: Dataset) -> Section:
         heads = ["column", "type", "missing", "different", "use"]
         blocks.append(Table("columns of the file", heads, rows, numbers=False))
     if dataset.columns and dataset.train.x.ndim == 2:
+        # Of numbers that stand for categories no picture says anything.
+        first = 0 if dataset.encoder is None else len(dataset.encoder.numbered)
         panels = [
-            Panel(name, f"{name} in each split", partial(draw_column, dataset, place), SMALL)
-            for place, name in enumerate(dataset.columns[:DRAWN])
+            Panel(
+                dataset.columns[place],
+                f"{dataset.columns[place]} in each split",
+                partial(draw_column, dataset, place, place == first),
+                SMALL,
+            )
+            for place in range(first, min(first + DRAWN, len(dataset.columns)))
         ]
-        blocks.append(Pictures(panels, small=True))
+        blocks += [Pictures(panels, small=True)] if panels else []
     about = "Each picture shows the share of the rows of each split; they should lie over another."
     return Section("columns", "Columns", blocks, about if dataset.columns else "")
 
 
-def draw_column(dataset: Dataset, place: int, axes: Axes) -> None:
+def draw_column(dataset: Dataset, place: int, legend: bool, axes: Axes) -> None:
     """A column of the inputs, by split, in its own unit where it was standardized."""
     columns = {name: split.x[:, place] for name, split in dataset.splits.items()}
     if dataset.scaling is not None:
@@ -124,7 +131,7 @@ def draw_column(dataset: Dataset, place: int, axes: Axes) -> None:
         axes.stairs(shares, bins, label=name)
     axes.set_title(dataset.columns[place][:28])
     axes.set_yticks([])
-    if place == 0:
+    if legend:
         axes.legend(fontsize=7)
 
 

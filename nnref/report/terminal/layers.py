@@ -11,6 +11,7 @@ from rich.console import Console
 from nnref import internals
 from nnref.experiment.experiment import Experiment
 from nnref.report.terminal.logbook import plain_table
+from nnref.training.embedded import Embedding
 from nnref.training.probes import Layer, owner, recorded_calls
 from nnref.training.setup import bind, from_experiment
 
@@ -38,17 +39,26 @@ def layers_table(experiment: Experiment) -> str:
     build = bind(experiment, "model", experiment.hyperparameters)
 
     def model() -> nnx.Module:
-        return build(setup.inputs, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
+        return build(setup.seen, setup.outputs, nnx.Rngs(params=0, dropout=0), regularization)
 
     right = ("output", "parameters", "FLOPs")
     table = plain_table("layer", "kind", *right, right=right)
-    for row in rows_of(nnx.eval_shape(model), setup.inputs, dataset.train.x.dtype):
+    vectors = vectors_of(setup.embedding)
+    *rows, whole = rows_of(nnx.eval_shape(model), setup.seen, dataset.train.x.dtype)
+    whole = whole._replace(parameters=whole.parameters + sum(row.parameters for row in vectors))
+    for row in [*vectors, *rows, whole]:
         shapes = ", ".join(" x ".join(map(str, shape)) or "1" for shape in row.outputs)
         table.add_row(row.name, row.kind, shapes, f"{row.parameters:,}", f"{row.flops:,}")
     console = Console(width=200, color_system=None, markup=False)
     with console.capture() as captured:
         console.print(table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def vectors_of(embedding: Embedding | None) -> list[LayerRow]:
+    """A row for each column of a table whose categories become vectors."""
+    columns = () if embedding is None else zip(embedding.names, embedding.shapes, strict=True)
+    return [LayerRow(n, "vectors", (shape[1:],), math.prod(shape), 0) for n, shape in columns]
 
 
 def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[LayerRow]:

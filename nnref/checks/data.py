@@ -31,13 +31,13 @@ class Doubt(NamedTuple):
     Attributes:
         what: in a few words.
         sentence: what was seen, with counts.
-        rows: the first rows of it, by their numbers in the file, from 1.
+        rows: the first rows of it, by their numbers in the file, from 1, or by files of images.
         remedy: what to do.
     """
 
     what: str
     sentence: str
-    rows: tuple[int, ...]
+    rows: tuple[int | str, ...]
     remedy: str
 
 
@@ -113,10 +113,14 @@ def kind_of(dataset: Dataset) -> str:
     return "binary" if len(dataset.classes) == 2 else "multiclass"
 
 
-def rows_in_file(dataset: Dataset, split: str, numbers: Any) -> tuple[int, ...]:
-    """The first of some rows of a split, by their numbers in the file; in the split without one."""
+def rows_in_file(dataset: Dataset, split: str, numbers: Any) -> tuple[int | str, ...]:
+    """The first of some rows of a split, by their numbers in the file; in the split without one.
+
+    Images of a folder have their names.
+    """
     places = dataset.places.get(split)
-    return tuple(int(n) + 1 if places is None else int(places[n]) for n in numbers[:SHOWN])
+    rows = (int(n) + 1 if places is None else int(places[n]) for n in numbers[:SHOWN])
+    return tuple(dataset.files[row - 1] if dataset.files else row for row in rows)
 
 
 def sample(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ def experiment_path(name: str | None) -> Path:
     if not name or Path(name).name == ".json":
         raise UserError(f"which experiment? {listed}")
     path = Path(name)
-    if path.exists() or path.suffix:
+    folder_beside = path.is_dir() and str(path) in experiment_paths()  # as of its images
+    if path.suffix or (path.exists() and not folder_beside):
         by_name = [path]
     else:
         by_name = [folder / f"{path.name}.json" for folder in experiments_folders()]
@@ -83,7 +84,7 @@ def page_of(run: str, logbook: Path) -> Path:
     from nnref.logbook.pages import page_at, page_paths
 
     folder = logbook / run
-    known = Path(run).suffix or Path(run).exists() or run in experiment_paths()
+    known = Path(run).suffix or Path(run).is_file() or run in experiment_paths()
     if known or not folder.is_dir():
         path = experiment_path(run)
         if page_at(path) is not None:

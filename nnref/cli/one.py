@@ -143,6 +143,7 @@ def predict_command(options: argparse.Namespace) -> int:
     """What a trained network says of rows: classes by name, or values."""
     page = page_of(options.run, Path(options.logbook))
     from nnref.data import DataWarning
+    from nnref.data.folders import files_at
     from nnref.studies.kept import rows_in
     from nnref.studies.run import load
     from nnref.training.compilation import use_cache
@@ -151,12 +152,15 @@ def predict_command(options: argparse.Namespace) -> int:
     with catch_warnings():  # of the training rows, which were told when they were trained on
         simplefilter("ignore", DataWarning)
         network = load(page)
-    predicted = network.predict(rows_in(Path(options.rows), network.dataset))
+    rows = Path(options.rows)
+    predicted = network.predict(rows_in(rows, network.dataset))
+    images = bool(network.dataset.files) and rows.suffix != ".npz"
+    names = [[str(file)] if images else [] for file in (files_at(rows) if images else predicted)]
     if options.json:
         print(json.dumps({"page": str(page), "predicted": predicted.tolist()}))
         return 0
-    for row in predicted.reshape(len(predicted), -1).tolist():
-        print(",".join(map(str, row)))
+    for name, row in zip(names, predicted.reshape(len(predicted), -1).tolist(), strict=True):
+        print(",".join(map(str, [*name, *row])))
     return 0
 
 

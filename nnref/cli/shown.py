@@ -243,10 +243,10 @@ def data_look_command(options: argparse.Namespace) -> int:
     path = Path(options.file)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", DataWarning)
-        if path.name.lower().endswith(ENDINGS):
-            if not options.target:
+        if path.is_dir() or path.name.lower().endswith(ENDINGS):
+            if not options.target and not path.is_dir():
                 raise UserError(f"--target: what is to be predicted? {', '.join(names_in(path))}")
-            dataset = DATA["file"](path=str(path), target=options.target)
+            dataset = DATA["file"](path=str(path), target=options.target or "")
         else:
             from nnref.experiment.experiment import read
             from nnref.training.setup import data_of

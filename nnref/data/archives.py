@@ -31,6 +31,10 @@ def read_npz(path: Path, target: str) -> dict[str, Split]:
         names = archive.files
         splits = named_splits(names)
         target = target.removesuffix("_train")
+        if not target:
+            raise UserError(
+                f"data.target: name what is to be predicted; {path} has {', '.join(names)}"
+            )
         if "train" not in splits.get(target, {}):
             raise UserError(
                 f'data.target: {path} has no array "{target}"; it has {", ".join(names)}'

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnref.bounds import Index, Probability
+from nnref.bounds import Counts, Index, Probability
 from nnref.data.archives import read_npz
 from nnref.data.doubts import imbalance, odd_values, scaled_by_their_own
 from nnref.data.encoding import Dates, Fill
+from nnref.data.folders import Colors, read_folder
 from nnref.data.labels import (
     DISTANCES,
     Kind,
@@ -30,7 +31,7 @@ from nnref.data.prepare import (
 )
 from nnref.data.reading import COLUMNAR, TEXTS
 from nnref.data.splitting import Rows, Way, dealt_by_chance, lacking, shares_in_words
-from nnref.data.tables import OF_TABLES, Keys, Made, Source, table_source
+from nnref.data.tables import OF_IMAGES, OF_TABLES, Keys, Made, Source, table_source
 from nnref.errors import UserError
 
 ENDINGS = (*TEXTS, *(f"{ending}.gz" for ending in TEXTS), *COLUMNAR, ".npz")
@@ -40,7 +41,7 @@ def file(
     loss: str = "",
     *,
     path: str,
-    target: str,
+    target: str = "",
     kind: Kind = "auto",
     valid: Probability = 0.15,
     test: Probability = 0.15,
@@ -57,19 +58,19 @@ def file(
     split: Way = "random",
     by: str = "",
     balance: bool = False,
+    resize: Counts = (),
+    colors: Colors = "auto",
 ) -> Dataset:
-    """A table of the user's own, such as a `.csv` or `.parquet`, or a `.npz` of arrays.
+    """A table of the user's own, a `.npz` of arrays, or a folder of images.
 
-    A relative path is looked up from the folder in which the command runs. A `.csv` has a header
-    line, any common separator, decimal points or commas, and may be packed as `.csv.gz`. Inputs of
-    an archive may have any shape (rows, ...). They are standardized column by column; images, which
-    are arrays of four axes or of bytes, channel by channel; other arrays of three axes, like
-    series, by their last axis. Targets may also be one-hot rows, which are read as classes.
+    A `.csv` may be packed as `.csv.gz`. Inputs of an archive have any shape (rows, ...), images
+    have four axes. All are standardized by their last axis: column by column, channel by channel.
 
     Args:
-        path: the file.
+        path: the file, from the folder in which the command runs; or a folder, whose folders are
+            classes of images, or train, valid and test with the classes in them.
         target: the column or array to predict; a `.npz` holds its inputs in "x", and may hold its
-            splits in "x_valid" and "x_test", or in "x_train" and "x_test".
+            splits in "x_valid" and "x_test", or in "x_train" and "x_test". A folder needs none.
         kind: "classes", "values", or "auto": classes where targets are text, truth values or at
             most 20 whole numbers that occur twice on average, else values; under a loss of
             distances more than two numbers are values.
@@ -91,6 +92,8 @@ def file(
         split: "random", by "time" or by "group" of the column `by`, or as "given" in it.
         by: the column to split by.
         balance: weigh the classes in the training loss so that all count alike.
+        resize: height and width of images, or one number for both; [] where all have one size.
+        colors: of images: "grey", "rgb", or "auto" for grey where all of them are.
     """
     given = locals()
     return loaded(Keys(**{name: given[name] for name in Keys._fields}), loss)
@@ -137,7 +140,8 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         inputs=made.encoder and made.encoder.layout,
         encoder=made.encoder,
         table=made.table,
-        notes=notes_of(classes, target_scaling, rows, keys),
+        notes=(*notes_of(classes, target_scaling, rows, keys), *filter(None, [made.note])),
+        files=made.files,
         places={name: places[numbers] for name, numbers in rows.items()},
     )
 
@@ -148,29 +152,50 @@ def source_of(where: Path, keys: Keys) -> Source:
     Raises:
         UserError: for a file that is not there or of another kind, and keys that mean nothing.
     """
-    if not where.name.lower().endswith(ENDINGS):
-        raise UserError(f"data.path: {keys.path} ends in none of {', '.join(ENDINGS)}")
-    if not where.is_file():
-        raise UserError(f"data.path: there is no file {where.resolve()}")
-    try:
-        return (
-            array_source(where, keys)
-            if where.suffix.lower() == ".npz"
-            else table_source(where, keys)
+    if not where.is_dir() and not where.name.lower().endswith(ENDINGS):
+        raise UserError(
+            f"data.path: {keys.path} ends in none of {', '.join(ENDINGS)}, and is no folder of "
+            "images"
         )
+    if not where.exists():
+        raise UserError(f"data.path: there is no file {where.resolve()}")
+    if not where.is_dir():
+        refuse_senseless(keys, OF_IMAGES, "images in a folder, and not of a file")
+    try:
+        if where.is_dir():
+            return image_source(where, keys)
+        if where.suffix.lower() == ".npz":
+            return array_source(where, keys)
+        return table_source(where, keys)
     except OSError as error:
         told = (error.strerror or "unreadable").lower()
         raise UserError(f"data.path: {keys.path}: {told}") from None
 
 
+def refuse_senseless(keys: Keys, names: tuple[str, ...], what: str) -> None:
+    """Raise for keys that mean nothing for this file."""
+    default = Keys(keys.path)
+    senseless = [name for name in names if getattr(keys, name) != getattr(default, name)]
+    if senseless:
+        raise UserError(f"data.{senseless[0]}: it is about {what}")
+
+
+def image_source(where: Path, keys: Keys) -> Source:
+    """A folder of images as a source: the folder of an image is its class."""
+    refuse_senseless(keys, OF_TABLES, "the columns of a table, and not of a folder of images")
+    if keys.target:
+        raise UserError(
+            f'data.target: "{keys.target}" given; the folders of images are the classes, leave it '
+            "out"
+        )
+    x, y, rows, files, note = read_folder(where, keys.resize, keys.colors)
+    made = Made(x, files=files, note=note)
+    return Source(y, rows, lambda rows: made, 1 + np.arange(len(y)))
+
+
 def array_source(where: Path, keys: Keys) -> Source:
     """An archive as a source: the arrays of its splits one after the other."""
-    default = Keys(keys.path, keys.target)
-    senseless = [name for name in OF_TABLES if getattr(keys, name) != getattr(default, name)]
-    if senseless:
-        raise UserError(
-            f"data.{senseless[0]}: it is about the columns of a table, and not of a .npz"
-        )
+    refuse_senseless(keys, OF_TABLES, "the columns of a table, and not of a .npz")
     splits = read_npz(where, keys.target)
     for name, (x, y) in splits.items():
         of = "" if name == "train" else f"{name} of "
@@ -253,7 +278,7 @@ def notes_of(
     """What was decided, in words."""
     if classes:
         some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        told = f"{keys.target}: {len(classes)} classes ({some})"
+        told = f"{keys.target or 'folders'}: {len(classes)} classes ({some})"
     else:
         told = f"{keys.target}: values"
     if target_scaling is not None:

@@ -69,6 +69,7 @@ class Dataset:
         table: what each column of that table is used for.
         notes: what was decided about the data, in sentences.
         places: numbers of the rows of each split in their file, from 1; empty where there is none.
+        files: the images of a folder, by these numbers; empty for other data.
 
     Raises:
         UserError: for data that no network should be given, see `check`.
@@ -91,6 +92,7 @@ class Dataset:
     table: "tuple[Use, ...]" = ()
     notes: tuple[str, ...] = ()
     places: Mapping[str, np.ndarray] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
 
     def __post_init__(self):
         check(self)

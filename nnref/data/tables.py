@@ -9,6 +9,7 @@ import numpy as np
 from nnref.data.columns import Inputs, Use, told_left_out, unique_in_words, uses_of
 from nnref.data.doubts import copies_of_the_target, groups_in_two_splits, time_order
 from nnref.data.encoding import Dates, Encoder, Fill
+from nnref.data.folders import Colors
 from nnref.data.labels import Kind
 from nnref.data.prepare import first_five, warn
 from nnref.data.reading import Column, Table, read_table
@@ -20,7 +21,7 @@ class Keys(NamedTuple):
     """What an experiment file says about a file of data; see `file`."""
 
     path: str
-    target: str
+    target: str = ""
     kind: Kind = "auto"
     valid: float = 0.15
     test: float = 0.15
@@ -37,13 +38,17 @@ class Keys(NamedTuple):
     split: Way = "random"
     by: str = ""
     balance: bool = False
+    resize: tuple[int, ...] = ()
+    colors: Colors = "auto"
 
 
 OF_TABLES = (
     *("inputs", "drop", "categories", "embedding"),
     *("dates", "fill", "missing", "split", "by"),
 )
-"""The keys that an archive of arrays has no use for."""
+"""The keys that only a table has a use for."""
+OF_IMAGES = ("resize", "colors")
+"""Likewise a folder of images."""
 
 
 class Made(NamedTuple):
@@ -53,6 +58,8 @@ class Made(NamedTuple):
     columns: tuple[str, ...] = ()
     encoder: Encoder | None = None
     table: tuple[Use, ...] = ()
+    files: tuple[str, ...] = ()
+    note: str = ""
 
 
 class Source(NamedTuple):
@@ -80,10 +87,10 @@ def table_source(where: Path, keys: Keys) -> Source:
     table = read_table(where, keys.missing)
     if keys.target not in table:
         names = list(table)
-        raise UserError(
-            f'data.target: {where} has no column "{keys.target}"; its columns are '
-            f"{', '.join(names)}{nearest(keys.target, names)}"
-        )
+        told = f'{where} has no column "{keys.target}"; its columns are'
+        if not keys.target:
+            told = f"name what is to be predicted; the columns of {where} are"
+        raise UserError(f"data.target: {told} {', '.join(names)}{nearest(keys.target, names)}")
     if (keys.split == "random") == bool(keys.by):
         raise UserError(
             f'data.split: "{keys.split}" given, and data.by "{keys.by}"; a split by time, by group '

@@ -14,6 +14,7 @@ import numpy as np
 from nnref.data import Dataset
 from nnref.data.archives import every_array
 from nnref.data.files import ENDINGS
+from nnref.data.folders import new_images
 from nnref.data.prepare import first_five, warn
 from nnref.data.reading import read_table
 from nnref.errors import UserError
@@ -195,9 +196,13 @@ class Loaded:
 def rows_in(path: Path, dataset: Dataset) -> Any:
     """The inputs in a table with a header line, or a .npz with "x", or an array for each input.
 
+    Of images, they may be in a folder, or an image alone.
+
     Raises:
         UserError: for a file that is not there, or has not the columns of the data.
     """
+    if dataset.files and path.exists() and path.suffix.lower() != ".npz":
+        return new_images(path, dataset.train.x.shape[1:])
     if not path.name.lower().endswith(ENDINGS) or not path.is_file():
         raise UserError(
             f"{path}: give a .csv with a header line, or a .npz of arrays, that is here"

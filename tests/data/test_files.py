@@ -94,7 +94,7 @@ def test_files_that_are_none_are_refused_in_words(tmp_path):
     path = csv_file(tmp_path, "", name="table.xlsx")
     assert refused(DATA["file"], path=path, target="y") == (
         f"data.path: {path} ends in none of .csv, .tsv, .txt, .csv.gz, .tsv.gz, .txt.gz, .parquet, "
-        ".arrow, .feather, .npz"
+        ".arrow, .feather, .npz, and is no folder of images"
     )
     path = str(tmp_path / "missing.csv")
     assert refused(DATA["file"], path=path, target="y") == f"data.path: there is no file {path}"

@@ -10,10 +10,12 @@ import numpy as np
 from nnref.data import Dataset, DataWarning, Split
 from nnref.data.encoding import MOST
 from nnref.data.prepare import Parts, column_name, first_five
-from nnref.diagnosis.data.edits import cures
+from nnref.diagnosis.data.edits import cures, reordered
+from nnref.diagnosis.data.images import COLORS, IMAGES, is_image, likeness
 from nnref.diagnosis.data.leaks import interleaved, neighbours
 from nnref.diagnosis.data.references import FEW_ROWS
 from nnref.diagnosis.data.splits import Numbers, Splits, own_statistics, told_apart
+from nnref.diagnosis.pipeline.meaning import slip_of
 from nnref.diagnosis.thresholds import bound
 
 ROWS = 2000  # training rows that are looked at
@@ -62,6 +64,7 @@ def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
     """Look at a data set; `warnings` are those that reading it has given."""
     given, dataset = dataset, in_columns(dataset)
     doubts = [*doubtful_labels(dataset), *telling_columns(dataset), *conflicts(dataset)]
+    doubts += [*misread(dataset), *slipped(dataset)]
     numbers: dict[str, Numbers | None] = {}
     x, y = dataset.train
     for name, held in dataset.splits.items():
@@ -213,6 +216,55 @@ def conflicts(dataset: Dataset) -> Iterator[Doubt]:
             "no network tells them apart",
             rows_in_file(dataset, "train", rows[bad]),
             "add the column that tells them apart, or take the share for what cannot be learned",
+        )
+
+
+def misread(dataset: Dataset) -> Iterator[Doubt]:
+    """Images whose channels come first, or whose pixels are rather neighbours in another order."""
+    x = dataset.train.x[:IMAGES]
+    if not is_image(x):
+        return
+    shape, alike = " x ".join(map(str, x.shape[1:])), likeness(x)
+    if x.shape[1] <= COLORS < x.shape[3] and alike > bound("neighbours alike"):
+        yield Doubt(
+            "channels first",
+            f"images of {shape} have their channels first: their neighbours on the last two axes "
+            f"are alike ({alike:.2f}); networks here take height, width, channels",
+            (),
+            "x = np.moveaxis(x, 1, -1) before the arrays are saved",
+        )
+        return
+    orders = [(likeness(other), remedy) for _, remedy, other in reordered(x) if "reshape" in remedy]
+    best, remedy = max(orders, default=(0.0, ""))
+    better = best > max(alike + bound("read better"), bound("neighbours alike"))
+    if better and alike > -bound(
+        "read better"
+    ):  # stripes of a pixel are no neighbours in any order
+        yield Doubt(
+            "misread images",
+            f"neighbouring pixels of these images of {shape} are less alike ({alike:.2f}) than "
+            f"where the same numbers are read in another order ({best:.2f})",
+            (),
+            f"{remedy.replace('xv', 'x')} before the arrays are saved",
+        )
+
+
+def slipped(dataset: Dataset) -> Iterator[Doubt]:
+    """Targets that stand some rows before or after their inputs, in the order of the file."""
+    kind, splits = kind_of(dataset), dataset.splits
+    if set(dataset.places) != set(splits) or kind == "places" or dataset.files:
+        return
+    order = np.argsort(np.concatenate([dataset.places[name] for name in splits]))
+    x, y = (np.concatenate([split[part] for split in splits.values()])[order] for part in (0, 1))
+    slip = slip_of(x, y, kind) if len(x) >= bound("rows for no signal") else None
+    if slip is not None:
+        here, lag, skill = slip
+        yield Doubt(
+            "rows out of step",
+            f"the targets have slipped: row i stands beside the target of row i {-lag:+d}; simple "
+            f"models find {max(here, 0):.2f} of them, and {skill:.2f} once they are moved back",
+            (),
+            "put each target beside its own inputs; sort, filter and shuffle both by one index",
         )
 
 

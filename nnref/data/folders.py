@@ -259,8 +259,9 @@ def pixels_of(file: Path, shape: tuple[int, int], mode: Literal["L", "RGB"]) -> 
             above = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", above.size, "white"), above)
         made = upright.convert(mode)
-        if made.size != shape[::-1]:
-            made = made.resize(shape[::-1], Image.Resampling.BILINEAR)
+        height, width = shape
+        if made.size != (width, height):
+            made = made.resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(made).reshape(*shape, -1)
 
 

@@ -366,6 +366,13 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1,
         "by which neighbours are more alike once bytes are turned back; else it makes them less so",
     ),
+    "neighbours alike": Threshold(
+        0.3,
+        "likeness of pixels side by side, of pictures: of photographs it is 0.4 to 0.8, of noise 0",
+    ),
+    "read better": Threshold(
+        0.05, "by which neighbours are more alike in the right order: of photographs by 0.09 to 0.2"
+    ),
     "wrapped": Threshold(1e-3, "share of numbers that wrapped round: fewer may be one bad row"),
     "rows for no signal": Threshold(100, "rows: with fewer, held-out skill is noise"),
 }

@@ -124,3 +124,45 @@ def test_numbers_of_categories_are_looked_at_as_columns_of_their_own(tmp_path):
     looked = look(dataset)
     assert looked.dataset is dataset
     assert looked.numbers["valid"].across > 0.5
+
+
+def pictures(count, channels=3):
+    """Smooth coloured surfaces on which a class lies as a brighter square."""
+    r, c = np.indices((16, 12)) / 8
+    slopes = rng.normal(size=(count, 3, channels))
+    x = np.stack([r, c, r * c], -1) @ slopes[:, None] + 0.05 * rng.normal(size=(count, 16, 12, 3))
+    y = (np.arange(count) % 2).astype(np.int32)
+    x[y == 1, 4:8, 4:8] += 2
+    return x, y
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda x: x, []),
+        (lambda x: rng.normal(size=x.shape), []),
+        (lambda x: np.moveaxis(x, -1, 1).reshape(x.shape), ["misread images"]),
+        (lambda x: np.moveaxis(x, -1, 1), ["channels first"]),
+    ],
+)
+def test_images_in_another_order_of_their_axes(spoil, what):
+    (x, y), (held, held_y) = pictures(200), pictures(100)
+    looked = seen(spoil(x), y, (spoil(held), held_y))
+    found = [doubt for doubt in looked.doubts if doubt.what in ("misread images", "channels first")]
+    assert [doubt.what for doubt in found] == what
+    if what == ["misread images"]:
+        code = found[0].remedy.removesuffix(" before the arrays are saved")
+        names = {"x": spoil(x)}
+        exec(code, names)
+        np.testing.assert_array_equal(names["x"], x)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+def test_targets_that_stand_two_rows_off_in_the_file(tmp_path, lag):
+    """The split has shuffled them since: they are asked in the order of the file."""
+    x, y = rows_of(400)
+    np.savez(tmp_path / "rows.npz", x=x, y=np.roll(y, lag))
+    looked = look(DATA["file"](path=str(tmp_path / "rows.npz"), target="y"))
+    told = [doubt.sentence for doubt in looked.doubts if doubt.what == "rows out of step"]
+    assert len(told) == bool(lag)
+    assert all("row i stands beside the target of row i -2" in sentence for sentence in told)

@@ -1,6 +1,6 @@
 """Whether rows still mean what their targets say: labels moved, augmentation, channels."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -130,6 +130,28 @@ def slipped(loaded: Loaded) -> Iterator[Finding]:
     if kind == "places" or len(x) < bound("rows for no signal"):
         return
 
+    slip = slip_of(x, y, kind, (*LAGS, *sizes(loaded)))
+    if slip is not None:
+        here, best, skill = slip
+        yield fault(
+            "corrupted_labels",
+            "the targets of the loader",
+            f"the targets have slipped: row i comes with the target of row i {-best:+d}",
+            f"simple models find {max(here, 0):.2f} of the answer, and {skill:.2f} once "
+            f"the targets are moved by {best:+d}",
+            healthy="each row with its own target",
+            remedy=ALIGNED,
+        )
+
+
+def slip_of(
+    x: np.ndarray, y: np.ndarray, kind: str, lags: Iterable[int] = LAGS
+) -> tuple[float, int, float] | None:
+    """Skill of simple models, the rows by which targets have slipped, and the skill without that.
+
+    None where targets belong to their rows, or where nothing is learned either way.
+    """
+
     def learned(lag: int) -> float:
         moved = np.roll(y, -lag, 0)
         splits = Splits((x, moved), (x, moved), kind)
@@ -139,19 +161,10 @@ def slipped(loaded: Loaded) -> Iterator[Finding]:
 
     here = learned(0)
     if here > bound("signal"):
-        return
-    skills = {lag: learned(lag) for lag in (*LAGS, *sizes(loaded))}
+        return None
+    skills = {lag: learned(lag) for lag in lags}
     best = max(skills, key=skills.__getitem__)
-    if skills[best] > 2 * bound("learnable"):
-        yield fault(
-            "corrupted_labels",
-            "the targets of the loader",
-            f"the targets have slipped: row i comes with the target of row i {-best:+d}",
-            f"simple models find {max(here, 0):.2f} of the answer, and {skills[best]:.2f} once "
-            f"the targets are moved by {best:+d}",
-            healthy="each row with its own target",
-            remedy=ALIGNED,
-        )
+    return (here, best, skills[best]) if skills[best] > 2 * bound("learnable") else None
 
 
 def augmentation(loaded: Loaded) -> Iterator[Finding]:

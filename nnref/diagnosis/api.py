@@ -145,6 +145,7 @@ def recipe_of(task: Task, functions: Functions, **training: Any) -> Recipe:
         restart=functions.restart,
         inputs=task.inputs,
         targets=task.targets,
+        in_evaluation=functions.in_evaluation,
         **{name: arrays(split) for name, split in splits.items() if split is not None},
         **training,
     )

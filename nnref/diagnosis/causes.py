@@ -284,6 +284,12 @@ CAUSES: dict[str, Cause] = {
         "rows that stand once, in one split",
         "split before rows are repeated or drawn",
     ),
+    "training_in_evaluation_mode": Cause(
+        "training runs in evaluation mode",
+        "dropout that draws, statistics of the batch",
+        "model.train() before the module is handed over (NNX), or eqx.nn.inference_mode(model, "
+        "False); leave it where it is meant",
+    ),
     "evaluation_in_training_mode": Cause(
         "evaluation runs in training mode",
         "the same answer each time, and a state that stays as it is",

@@ -30,6 +30,7 @@ class Recipe:
     state before the first batch, where one goes on from batch to batch. `rows` is the number of
     rows that `apply` was written for, where it takes no other: see `for_any_rows`. Where a user's
     inputs or targets are trees, `inputs` and `targets` say how these lie in the arrays.
+    `in_evaluation` names layers that were handed over in evaluation mode.
 
     An experiment brings the `setup` that builds its functions and optimizer from `hyperparameters`:
     it is trained with these, as arguments of the program, so that its losses are those of
@@ -58,6 +59,7 @@ class Recipe:
     rows: int | None = None
     inputs: Layout | None = None
     targets: Layout | None = None
+    in_evaluation: tuple[str, ...] = ()
     replayed: bool = False
     setup: Callable[[Mapping[str, Any]], tuple[Functions, Any]] | None = None
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)

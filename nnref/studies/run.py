@@ -22,12 +22,12 @@ from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
 from nnref.studies.described import kept_columns
 from nnref.studies.kept import Loaded, keep_networks, kept_network
-from nnref.studies.listeners import Interrupted, Listener, one_interrupt_waits
+from nnref.studies.listeners import Interrupted, Listener, listener_here, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
 from nnref.training.compilation import usual_settings
 from nnref.training.setup import Setup, from_experiment, functions_of
-from nnref.training.task import Task
+from nnref.training.task import Task, warn_of_modes
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SECONDS_WORTH_KEEPING = 10.0  # a network trained in less is trained again when it is wanted
@@ -101,7 +101,7 @@ def run(
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
     name, experiment, page, _ = source = source_of(experiment, settings, seeds, epochs)
-    task, setup, dataset = data_read(experiment, listener := listener or Listener())
+    task, setup, dataset = data_read(experiment, listener := listener or listener_here())
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else resuming.finished(folder, experiment, facts["data"])
@@ -155,6 +155,7 @@ def data_read(experiment: Experiment, listener: Listener) -> tuple[Task, Setup, 
     """
     task, setup, dataset = from_experiment(experiment)
     listener.reads(dataset)
+    warn_of_modes(task.functions)
     check_measures(experiment, task)
     return task, setup, dataset
 
@@ -374,8 +375,7 @@ def ending(plan: train.Plan, steps_per_epoch: int, epoch: int, bad_step: int) ->
     if bad_step:
         step = (epoch - 1) * steps_per_epoch + bad_step
         return f"diverged at epoch {epoch}, step {step}: the training loss was not finite"
-    stop = plan.stop
-    if stop is None or epoch == plan.epochs:
+    if (stop := plan.stop) is None or epoch == plan.epochs:
         return ""
     reasons = []
     if stop.at_least is not None or stop.at_most is not None:
@@ -413,7 +413,7 @@ def trained(path: str | Path, listener: Listener | None = None, again: bool = Tr
     elif not again:
         raise UserError(f"the network was not kept; to train it again: nnref run {path} --again")
     else:
-        listener = listener or Listener()
+        listener = listener or listener_here()
         note = "the network was not kept; it is trained again"
         listener.begins(experiment, seeds, setup.steps_per_epoch, note)
         try:

@@ -1,5 +1,6 @@
 """Task: what is learned. Behind it an experiment file and a user's own functions are the same."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,19 @@ class Functions(NamedTuple):
     modes: bool = True  # whether it knows training from evaluation
     layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
     penalty: Callable[[Tree], Any] | None = None
+    in_evaluation: tuple[
+        str, ...
+    ] = ()  # layers that stay in evaluation mode while they are trained
+
+
+def warn_of_modes(functions: Functions) -> None:
+    """Warn of layers that will be trained in evaluation mode, as they were handed over."""
+    if functions.in_evaluation:
+        warnings.warn(
+            f"model: {', '.join(functions.in_evaluation)} was built in evaluation mode, and is "
+            "trained in it as it is; if that is not meant, put it into training mode first",
+            stacklevel=2,
+        )
 
 
 class Task:
@@ -149,8 +163,10 @@ def functions_of(
     def scalar(outputs: Any, y: Array) -> Array:
         return called(outputs, y if targets is None else targets.unpack(y))
 
-    random, modes, penalty = network.random, network.modes, network.penalty
-    return Functions(network.init, apply, scalar, random=random, modes=modes, penalty=penalty)
+    same = {
+        name: getattr(network, name) for name in ("random", "modes", "penalty", "in_evaluation")
+    }
+    return Functions(network.init, apply, scalar, **same)
 
 
 def inputs_in(batch: Tree) -> Tree:

@@ -208,3 +208,18 @@ def test_shipped_experiments_name_measures_that_they_have(tmp_path, monkeypatch)
             runs.check_measures(experiment, task)
             seen.add(path.stem)
     assert {"xor_small", "digits_mlp"} <= seen
+
+
+def test_a_model_of_ones_own_that_is_left_in_evaluation_mode_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "still.py").write_text(
+        "from flax import nnx\n"
+        "def net(inputs, outputs, rngs):\n"
+        "    layers = [nnx.Linear(inputs[0], 8, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)]\n"
+        "    made = nnx.Sequential(*layers, nnx.Linear(8, outputs, rngs=rngs))\n"
+        "    made.eval()\n"
+        "    return made\n"
+    )
+    settings = {"model": {"name": "still.py:net"}}
+    with pytest.warns(UserWarning, match=r"model: layers.1 \(Dropout\) was built in evaluation"):
+        nnref.run("xor_small", settings=settings, epochs=2, seeds=[0], logbook=None)

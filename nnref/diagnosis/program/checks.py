@@ -39,6 +39,7 @@ from nnref.diagnosis.program.step import (
     batch_scale,
     domain_errors,
     labels_below_zero,
+    modes_of_layers,
     statistics,
     tables,
 )
@@ -114,6 +115,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "outputs, targets and loss": outputs,
     "shapes that fill a matrix": broadcasts,
     "running statistics": statistics,
+    "modes of layers": modes_of_layers,
     "batches of one row": batch_of_one,
     "random numbers": randomness,
     "kernels that start alike": drawn_twice,

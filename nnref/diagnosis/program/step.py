@@ -81,6 +81,17 @@ def never_measured(start: AtStart, new: list[int]) -> Iterator[Finding]:
             return
 
 
+def modes_of_layers(start: AtStart) -> Iterator[Finding]:
+    """Layers that were handed over in evaluation mode, and are trained in it as they are."""
+    layers = start.recipe.in_evaluation
+    if layers:
+        yield note(
+            "training_in_evaluation_mode",
+            ", ".join(layers),
+            "the module was handed over with layers in evaluation mode, and they are trained in it",
+        )
+
+
 def batch_of_one(start: AtStart) -> Iterator[Finding]:
     """Batches so small that in training nothing is left of their rows: a mean of one is the row."""
     recipe, x = start.recipe, np.asarray(start.recipe.train[0])

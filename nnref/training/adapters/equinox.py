@@ -68,7 +68,14 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
         random="key" in roles,
         modes=bool(layers_with(module, "inference") or roles & {"train", "evaluate"}),
         whole=lambda params, state: merge(params, state)[0],
+        in_evaluation=layers_in_evaluation(module),
     )
+
+
+def layers_in_evaluation(module: Any) -> tuple[str, ...]:
+    """The layers that were built with `inference=True`, but for dropout that drops nothing."""
+    layers = [each for each in layers_with(module, "inference") if each.inference is True]
+    return tuple(type(layer).__name__ for layer in layers if getattr(layer, "p", 1))
 
 
 def takes(apply: Callable[..., Any], network: Any, x: Any) -> bool:

@@ -13,7 +13,8 @@ class Network(NamedTuple):
     state)`. `random` says whether `apply` takes a key at all, `modes` whether a training flag.
     `whole(params, state)` is what a user's own loss takes for the network: a module, or parameters.
     A compiled model brings its `loss(outputs, y)`, the `penalty(params)` of its regularizers, and
-    how it is trained: `training` has arguments of `nnref.diagnose`.
+    how it is trained: `training` has arguments of `nnref.diagnose`. `in_evaluation`
+    names the layers that were handed over in evaluation mode, and stay in it while they train.
     """
 
     init: Callable[[Any], tuple[Tree, Tree]]
@@ -24,3 +25,4 @@ class Network(NamedTuple):
     loss: Callable[[Any, Any], Any] | None = None
     penalty: Callable[[Tree], Any] | None = None
     training: Mapping[str, Any] = {}
+    in_evaluation: tuple[str, ...] = ()

@@ -7,9 +7,9 @@ from zlib import crc32
 import jax
 from flax import nnx
 
-from nnref.internals import plain_arrays
+from nnref.internals import parameters_of, plain_arrays
 from nnref.parts.initializers import lsuv_pass
-from nnref.training.adapters.arguments import called, inputs_of, roles_of
+from nnref.training.adapters.arguments import MODES, called, inputs_of, roles_of
 from nnref.training.adapters.network import Network, Tree
 from nnref.training.probes import Layer, recorded_calls
 
@@ -119,7 +119,29 @@ def nnx_network(build: Callable[[Any], Any]) -> Network:
         random=True,
         modes=True,
         whole=lambda params, state: model.moded(params, state, True),
+        in_evaluation=layers_in_evaluation(model),
     )
+
+
+def layers_in_evaluation(model: SplitModule) -> tuple[str, ...]:
+    """The layers that were built in evaluation mode: dropout that is off, a norm of old statistics.
+
+    None, where the module is told the mode in each call.
+    """
+    module = model.merge(*jax.eval_shape(model.init, jax.random.key(0)))
+    if MODES & {one.name for one in parameters_of(type(module).__call__) or []}:
+        return ()
+    return tuple(
+        f"{'.'.join(map(str, path))} ({type(layer).__name__})".lstrip()
+        for path, layer in nnx.iter_modules(module)
+        if getattr(layer, "use_running_average", False) is True
+        or (getattr(layer, "deterministic", False) is True and drops(layer))
+    )
+
+
+def drops(layer: Any) -> bool:
+    """Whether a layer would silence units in training."""
+    return bool(getattr(layer, "rate", 0) or getattr(layer, "dropout_rate", 0))
 
 
 def streams(module: nnx.Module) -> list[str]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 from networks import (
     BITS,
     affine,
@@ -21,12 +22,15 @@ from networks import (
     recipe,
 )
 
+import nnref
+from nnref.diagnosis.api import DEFAULTS, recipe_from
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.step import (
     batch_of_one,
     batch_scale,
     domain_errors,
     labels_below_zero,
+    modes_of_layers,
     statistics,
     tables,
 )
@@ -143,3 +147,14 @@ def test_labels_below_zero_that_a_loss_counts(weights, causes):
 
     asked = recipe(learns, (3, 5, 3), y=LABELS, loss=loss)
     assert [finding.cause for finding in labels_below_zero(AtStart(asked))] == causes
+
+
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_a_module_that_was_handed_over_in_evaluation_mode_is_told_of(evaluating):
+    net = nnx.Sequential(nnx.Linear(3, 8, rngs=nnx.Rngs(0)), nnx.Dropout(0.5, rngs=nnx.Rngs(0)))
+    if evaluating:
+        net.eval()
+    task = nnref.Task(model=net, loss=mean_squared_error, train=(np.ones((9, 3)), np.ones((9, 8))))
+    found = list(modes_of_layers(AtStart(recipe_from(task, dict(DEFAULTS)))))
+    assert [f.cause for f in found] == ["training_in_evaluation_mode"] * evaluating
+    assert all(f.severity == "note" and "layers.1 (Dropout)" in f.where for f in found)

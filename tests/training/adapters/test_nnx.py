@@ -70,3 +70,32 @@ def test_several_inputs_go_to_their_arguments():
     network = nnx_network(lambda key: Two())
     outputs, _ = network.apply(*network.init(KEY), {"right": X, "left": 3 * X}, KEY, True)
     np.testing.assert_allclose(outputs, 2 * X, rtol=1e-6)
+
+
+class Modes(nnx.Module):
+    """Dropout and a norm by statistics."""
+
+    def __init__(self, rngs, rate=0.5):
+        self.norm = nnx.BatchNorm(3, rngs=rngs)
+        self.drop = nnx.Dropout(rate, rngs=rngs)
+
+    def __call__(self, x):
+        return self.drop(self.norm(x))
+
+
+class Told(Modes):
+    """The same, told the mode in each call."""
+
+    def __call__(self, x, train):
+        return self.drop(self.norm(x, use_running_average=not train), deterministic=not train)
+
+
+def test_layers_that_were_left_in_evaluation_mode_are_named():
+    def named(module):
+        module.eval()
+        return nnx_network(lambda key: module).in_evaluation
+
+    assert nnx_network(lambda key: Modes(nnx.Rngs(0))).in_evaluation == ()
+    assert named(Modes(nnx.Rngs(0))) == ("drop (Dropout)", "norm (BatchNorm)")
+    assert named(Modes(nnx.Rngs(0), rate=0.0)) == ("norm (BatchNorm)",)
+    assert named(Told(nnx.Rngs(0))) == ()

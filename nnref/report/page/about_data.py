@@ -22,11 +22,13 @@ from nnref.report.terminal.data import target_in_figures
 
 DRAWN = 24  # columns that have a picture each
 SMALL = (2.2, 1.5)  # inches
+ROWS = 8  # of images, and images in each
 
 
 def report_of_look(seen: Look, name: str) -> Report:
     """A look as a report."""
     sections = [doubts_section(seen), target_section(seen.dataset), columns_section(seen.dataset)]
+    sections.append(images_section(seen.dataset))
     return Report(f"Data: {name}", [headline_of(seen, name)], [s for s in sections if s.blocks])
 
 
@@ -36,7 +38,8 @@ def headline_of(seen: Look, name: str) -> Headline:
     splits = {name: f"{len(split.x):,}" for name, split in seen.dataset.splits.items()}
     width = int(np.prod(seen.dataset.train.x.shape[1:]))
     facts = [*splits.items(), ("numbers a row", f"{width:,}")]
-    sentence = f"{count} things are told of these data." if count else "Nothing is doubtful."
+    told = "One thing is" if count == 1 else f"{count} things are"
+    sentence = f"{told} told of these data." if count else "Nothing is doubtful."
     tone = "bad" if seen.doubts else "plain" if count else "good"
     about = " ".join(f"{note}." for note in seen.dataset.notes)
     return Headline(tone, "look" if count else "clear", name, sentence, about, facts)
@@ -98,8 +101,12 @@ def columns_section(dataset: Dataset) -> Section:
     """The table of the columns, and how the inputs of each split are distributed."""
     blocks: list[Block] = []
     if dataset.table:
-        rows = [[u.column, u.type, str(u.missing or ""), u.unique, u.use] for u in dataset.table]
-        heads = ["column", "type", "missing", "different", "use"]
+        gaps = any(use.missing for use in dataset.table)
+        heads = ["column", "type", *["missing"] * gaps, "different", "use"]
+        rows = [
+            [u.column, u.type, *[str(u.missing or "")] * gaps, u.unique, u.use]
+            for u in dataset.table
+        ]
         blocks.append(Table("columns of the file", heads, rows, numbers=False))
     if dataset.columns and dataset.train.x.ndim == 2:
         # Of numbers that stand for categories no picture says anything.
@@ -116,6 +123,37 @@ def columns_section(dataset: Dataset) -> Section:
         blocks += [Pictures(panels, small=True)] if panels else []
     about = "Each picture shows the share of the rows of each split; they should lie over another."
     return Section("columns", "Columns", blocks, about if dataset.columns else "")
+
+
+def images_section(dataset: Dataset) -> Section:
+    """Some training images of each class, of a folder of them."""
+    blocks: list[Block] = []
+    if dataset.files:
+        first = dataset.classes[:ROWS]
+        alt = f"some training images of {', '.join(first)}, a row for each"
+        size = (SMALL[0] * 2, 0.5 * len(first) + 0.2)
+        blocks.append(Pictures([Panel("some images", alt, partial(draw_images, dataset), size)]))
+    return Section("images", "Images", blocks, "Training images, a row for each class.")
+
+
+def draw_images(dataset: Dataset, axes: Axes) -> None:
+    """Up to eight training images of each of the first classes, as they were before scaling."""
+    x, y = dataset.train
+    height, width = x.shape[1:3]
+    wall = np.full((min(ROWS, len(dataset.classes)) * height, ROWS * width, x.shape[3]), 255.0)
+    for row in range(len(wall) // height):
+        for place, image in enumerate(x[y == row][:ROWS]):
+            if dataset.scaling is not None:
+                mean, deviation = (part[0] for part in dataset.scaling)
+                image = image * deviation + mean
+            top, left = row * height, place * width
+            wall[top : top + height, left : left + width] = image
+    pixels = np.rint(wall).clip(0, 255).astype(np.uint8)
+    axes.imshow(pixels[..., 0] if x.shape[3] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
+    centers = height * (np.arange(len(wall) // height) + 0.5)
+    axes.set_yticks(centers, [name[:12] for name in dataset.classes[:ROWS]])
+    axes.set_xticks([])
+    axes.tick_params(length=0)
 
 
 def draw_column(dataset: Dataset, place: int, legend: bool, axes: Axes) -> None:

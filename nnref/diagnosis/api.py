@@ -412,8 +412,8 @@ def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Finding
         )
     params, whole = fractions_of(params)
     asked, keyed = batch_loss(loss, batch)
-    look = LossAtStart(lambda p, b, k=KEY: asked(whole(p), b, k), params, batch, keyed)
-    return look_at_loss(look, optimizer)
+    start = LossAtStart(lambda p, b, k=KEY: asked(whole(p), b, k), params, batch, keyed)
+    return look_at_loss(start, optimizer)
 
 
 def diagnose_own_loss(task: Task, optimizer: Any) -> Findings:
@@ -431,21 +431,21 @@ def diagnose_own_loss(task: Task, optimizer: Any) -> Findings:
     return look_at_loss(LossAtStart(value, params, rows, functions.random), optimizer)
 
 
-def look_at_loss(look: LossAtStart, optimizer: Any) -> Findings:
+def look_at_loss(start: LossAtStart, optimizer: Any) -> Findings:
     """The checks of a loss, and its steps."""
-    params, _, batch, _ = look.arguments
+    params, _, batch, _ = start.arguments
     try:
         jax.eval_shape(
-            jax.grad(lambda params: look.objective(params, {}, batch, (), KEY)[0]), params
+            jax.grad(lambda params: start.objective(params, {}, batch, (), KEY)[0]), params
         )
     except Exception as error:  # whatever the user's function raises is a finding
         return Findings((broken(error),), ("that the loss runs",))
     refused: list[str] = []
     mistakes: list[str] = []
     optimizer = optax_of(DEFAULTS["optimizer"] if optimizer is None else optimizer)
-    steps, end = bare_loss.steps_of(look, optimizer)
-    found = program.check_loss(look, refused, mistakes)
-    found += bare_loss.check(look, optimizer, steps, end, {f.cause for f in found})
+    steps, end = bare_loss.steps_of(start, optimizer)
+    found = program.check_loss(start, refused, mistakes)
+    found += bare_loss.check(start, optimizer, steps, end, {f.cause for f in found})
     checked = (*program.CHECKS_OF_A_LOSS, f"{bare_loss.STEPS} steps on the one batch")
     impossible = (
         *refused,

@@ -57,7 +57,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     if target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
         yield from unlabelled(measured, x, y)
-    yield from wrapped(measured, x, y)
+    yield from circular_targets(measured, x, y)
     yield from wrapped_integers(measured, x, y)
     yield from echo(measured)
     yield from misread(measured, x)
@@ -68,7 +68,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from sorted_rows(measured)
 
 
-def wrapped(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
+def circular_targets(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[Finding]:
     """Targets that go round, as angles do: rows that are alike stand at both ends of their range.
 
     Neighbours are far closer once the two ends are joined, and the ends are about as crowded as

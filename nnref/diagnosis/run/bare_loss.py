@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.births import birth
+from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
@@ -23,17 +23,17 @@ from nnref.training.train import TrainState, train_step
 STEPS = 200
 
 
-def steps_of(look: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
+def steps_of(start: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
     """The measures of the first steps on the one batch, (steps, ...), and where they lead.
 
     Args:
-        look: the loss, its parameters and its batch.
+        start: the loss, its parameters and its batch.
         optimizer: any optax transformation.
     """
-    params, none, batch, _ = look.arguments
+    params, none, batch, _ = start.arguments
 
     def value(params: Any, state: Any, batch: Any, key: Any, train: bool) -> tuple[Any, Any]:
-        return look.objective(params, state, batch, (), key)[0], state
+        return start.objective(params, state, batch, (), key)[0], state
 
     # The outputs of this network are its loss, whatever the targets.
     functions = Functions(lambda key: (params, none), value, lambda loss, targets: loss)
@@ -54,19 +54,19 @@ def steps_of(look: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
     return jax.device_get(jax.jit(steps)(params))
 
 
-def line_of_birth(look: LossAtStart, optimizer: Any, at: int) -> str:
+def line_of_birth(start: LossAtStart, optimizer: Any, at: int) -> str:
     """The line of the operation that gives the first number that is not finite, in a step.
 
     Args:
-        look: the loss, its parameters and its batch.
+        start: the loss, its parameters and its batch.
         optimizer: that took the steps before.
         at: how many of these there were.
     """
-    params, state, batch, targets = look.arguments
+    params, state, batch, targets = start.arguments
     keys = jax.random.split(jax.random.key(0), STEPS)
 
     def value(params: Any, key: Any) -> Any:
-        return look.objective(params, state, batch, targets, key)[0]
+        return start.objective(params, state, batch, targets, key)[0]
 
     def step(carry: Any, key: Any) -> tuple[Any, None]:
         params, opt_state = carry
@@ -77,35 +77,34 @@ def line_of_birth(look: LossAtStart, optimizer: Any, at: int) -> str:
     begun = params, optimizer.init(params)
     before = jax.jit(lambda carry: jax.lax.scan(step, carry, keys[:at])[0][0])(begun)
     for function in (value, jax.grad(value)):
-        operation = birth(function, before, keys[at])
-        if operation is not None and operation.where:
-            return f"{operation.where} ({operation.name})"
+        birth = birth_of(function, before, keys[at])
+        if birth is not None and birth.where:
+            return f"{birth.where} ({birth.operation.name})"
     return ""
 
 
 def check(
-    look: LossAtStart, optimizer: Any, steps: Step, end: Any, known: set[str]
+    start: LossAtStart, optimizer: Any, steps: Step, end: Any, known: set[str]
 ) -> Iterator[Finding]:
     """The faults that these steps to an end show, beside the causes that are known."""
-    loss, params = steps.loss, look.arguments[0]
+    loss, params = steps.loss, start.arguments[0]
     if not steps.finite.all():
         at = int(np.flatnonzero(~steps.finite.all(1))[0])
         # The outputs of a bare loss are the loss.
         born = ("loss", "loss", "gradient", "update")[int(np.flatnonzero(~steps.finite[at])[0])]
         grew = at > 1 and loss[at - 1] > bound("growth") * abs(loss[0])
-        line = "" if grew or born == "update" else line_of_birth(look, optimizer, at)
+        line = "" if grew or born == "update" else line_of_birth(start, optimizer, at)
         measured = f"loss {loss[0]:.3g} at first"
         yield first_nonfinite(born, at + 1, measured, grew=grew, where=line or born)
         return
     paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     silent = [name for name, norms in zip(paths, steps.gradient.T, strict=True) if not norms.any()]
     if silent and known.isdisjoint({"parameters_not_updated", "gradient_blocked"}):
-        yield Finding(
+        yield (fault if len(silent) == len(paths) else note)(
             "parameters_not_updated",
-            "fault" if len(silent) == len(paths) else "note",
             ", ".join(silent[:4]) + (" ..." if len(silent) > 4 else ""),
             "no gradient reaches these parameters at any step",
-            measured="gradient exactly 0",
+            "gradient exactly 0",
             healthy="above 0",
             remedy="look for stop_gradient, rounding, argmax or a result that is never used",
         )
@@ -123,7 +122,7 @@ def check(
             confidence=0.7,
         )
     else:
-        first, last = (terms(look, point, look.arguments[1]) for point in (params, end))
+        first, last = (terms(start, point, start.arguments[1]) for point in (params, end))
         data, others = (sum(t.value for t in last if t.of_targets == of) for of in (True, False))
         found = outweighed(first, last) if abs(others) < bound("served") * data else None
         yield from [found] if found else []

@@ -9,7 +9,7 @@ import pytest
 from networks import affine, dense, line_of
 
 from nnref.diagnosis.program.at_start import LossAtStart
-from nnref.diagnosis.program.births import birth
+from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.step import tables
 
@@ -114,6 +114,6 @@ def test_the_operation_that_gives_nan_is_not_the_mask_before_it():
         hidden = jnp.where(x > 0, x, -jnp.inf)
         return (0 * jnp.exp(hidden) + jnp.log(x)).sum()
 
-    assert birth(masked, np.float32([1.0, -1.0])).name == "log"
-    assert birth(lambda x: 1 / x, np.float32([0.0])).name == "div"
-    assert birth(lambda x: x + 1, np.float32([0.0])) is None
+    assert birth_of(masked, np.float32([1.0, -1.0])).operation.name == "log"
+    assert birth_of(lambda x: 1 / x, np.float32([0.0])).operation.name == "div"
+    assert birth_of(lambda x: x + 1, np.float32([0.0])) is None

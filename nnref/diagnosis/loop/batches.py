@@ -198,27 +198,51 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
             return
 
 
+def different_rows(loop: Loop) -> dict[str, np.ndarray]:
+    """The different rows of all batches, part by part; {} where parts have no rows in common."""
+    rows: dict[bytes, tuple[np.ndarray, ...]] = {}
+    paths: list[str] = []
+    for batch in loop.batches:
+        parts = parted(batch).arrays
+        paths = [path for path, leaf in parts.items() if not is_key(leaf) and np.ndim(leaf)]
+        leaves = [np.asarray(parts[path]) for path in paths]
+        if len({leaf.shape[0] for leaf in leaves}) != 1:
+            return {}
+        for row in zip(*leaves, strict=True):
+            rows.setdefault(b"".join(part.tobytes() for part in row), row)
+    shapes = {tuple(np.shape(part) for part in row) for row in rows.values()}
+    if len(shapes) != 1:
+        return {}
+    return dict(zip(paths, map(np.stack, zip(*rows.values(), strict=True)), strict=True))
+
+
+def measured(
+    pooled: dict[str, np.ndarray], targets: list[str]
+) -> tuple[np.ndarray, dict[str, np.ndarray]] | None:
+    """All inputs as a matrix, (rows, numbers), and the parts of a batch, for inputs that differ.
+
+    None for inputs that are no measured numbers, for sequences, whose order simple models do not
+    see, and for too few rows. An input that comes again counts once: it would be known by heart.
+    """
+    inputs = [leaf for path, leaf in pooled.items() if path not in targets]
+    if not inputs or any(leaf.dtype.kind != "f" or leaf.ndim not in (2, 4) for leaf in inputs):
+        return None
+    x = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in inputs], 1)
+    _, once = np.unique(x, axis=0, return_index=True)
+    if len(once) < bound("rows for no signal"):
+        return None
+    return x[once], {path: leaf[once] for path, leaf in pooled.items()}
+
+
 def told_by_nothing(loop: Loop, path: str, order: Finding) -> Finding | None:
     """Rows in the order of their classes whose inputs do not tell these: then order cures nothing.
 
-    Simple models are asked, so inputs are measured numbers, and no sequences, whose order they do
-    not see. A row that comes again counts once: its copy would be known by heart.
+    Simple models are asked of measured numbers, see `measured`.
     """
-    rows: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
-    for batch in loop.batches:
-        parts = parted(batch).arrays
-        y = np.ravel(np.asarray(parts[path]))
-        others = [
-            np.asarray(leaf) for name, leaf in parts.items() if name != path and is_rows(leaf)
-        ]
-        along = [leaf for leaf in others if len(leaf) == len(y) and leaf.ndim in (2, 4)]
-        if not along or len(along) < len(others) or any(leaf.dtype.kind != "f" for leaf in along):
-            return None
-        x = np.concatenate([leaf.reshape(len(y), -1) for leaf in along], 1)
-        rows |= {row.tobytes(): (row, label) for row, label in zip(x, y, strict=True)}
-    x, y = (np.stack(part) for part in zip(*rows.values(), strict=True))
-    if len(x) < bound("rows for no signal"):
+    found = measured(different_rows(loop), [path])
+    if found is None:
         return None
+    x, y = found[0], np.ravel(found[1][path])
     classes, labels = np.unique(y, return_inverse=True)
     reference = references(x, Target("multiclass", labels, len(classes)), shuffles=1)
     name, best = reference.best
@@ -239,11 +263,6 @@ def told_by_nothing(loop: Loop, path: str, order: Finding) -> Finding | None:
         confidence=0.8,
         symptoms=(order,),
     )
-
-
-def is_rows(leaf: Any) -> bool:
-    """Whether a part of a batch is an array of rows."""
-    return is_array(leaf) and not is_key(leaf) and np.ndim(leaf) > 0
 
 
 def unused_parts(loop: Loop) -> Iterator[Finding]:
@@ -276,6 +295,6 @@ def unused_parts(loop: Loop) -> Iterator[Finding]:
 
 def flags(loop: Loop, path: str) -> bool:
     """Whether a part of the batches holds 0 and 1 for its rows, both of them."""
-    parts = [parted(batch).arrays.get(path) for batch in loop.batches]
-    values = [np.ravel(np.asarray(part)) for part in parts if is_rows(part)]
+    parts = filter(is_array, (parted(batch).arrays.get(path) for batch in loop.batches))
+    values = [np.ravel(np.asarray(p)) for p in parts if not is_key(p) and np.ndim(p)]
     return bool(values) and set(np.unique(np.concatenate(values)).tolist()) == {0, 1}

@@ -7,9 +7,10 @@ import numpy as np
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.data.targets import Target
 from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.loop.batches import different_rows, measured
 from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.unlabelled import rows_of, targets_of
+from nnref.diagnosis.loop.unlabelled import targets_of
 from nnref.diagnosis.thresholds import bound
 
 
@@ -24,15 +25,10 @@ def of_other_rows(loop: Loop) -> Iterator[Finding]:
         return
     targets = targets_of(program, loop)
     taught = [path for path in targets if held_against(loop, program, found[0], path)]
-    pooled = rows_of(loop) if taught and len(targets) > 1 else {}
-    inputs = [leaf for path, leaf in pooled.items() if path not in targets]
-    if not inputs or any(x.dtype.kind != "f" or x.ndim not in (2, 4) for x in inputs):
+    rows = measured(different_rows(loop), targets) if taught and len(targets) > 1 else None
+    if rows is None:
         return
-    x = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in inputs], 1)
-    _, once = np.unique(x, axis=0, return_index=True)
-    if len(once) < bound("rows for no signal"):
-        return
-    x, pooled = x[once], {path: leaf[once] for path, leaf in pooled.items()}
+    x, pooled = rows
     told = {path: as_target(pooled[path]) for path in targets}
     known = {path: references(x, y).best[1] for path, y in told.items() if y is not None}
     known = {path: skill for path, skill in known.items() if skill > bound("mostly")}

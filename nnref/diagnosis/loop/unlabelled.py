@@ -9,6 +9,7 @@ import numpy as np
 from nnref.diagnosis.data.blanks import blank_rows, filled
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.missing_checks import never_labelled
+from nnref.diagnosis.loop.batches import different_rows
 from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import parted
@@ -21,7 +22,7 @@ def blanks(loop: Loop) -> Iterator[Finding]:
     found = program and program.loss_of(loop)
     if len(loop.steps) > 1 or not program or not found or not loop.batches:
         return
-    pooled = rows_of(loop)
+    pooled = different_rows(loop)
     for path in targets_of(program, loop):
         inputs = [
             part for other, part in pooled.items() if other != path and part.dtype.kind == "f"
@@ -32,24 +33,6 @@ def blanks(loop: Loop) -> Iterator[Finding]:
         if blank is not None and counts(loop, program, found[0], path, blank.value):
             yield never_labelled(blank, f"batches, {path}")
             return
-
-
-def rows_of(loop: Loop) -> dict[str, np.ndarray]:
-    """The different rows of all batches, part by part; {} where parts have no rows in common."""
-    rows: dict[bytes, tuple[np.ndarray, ...]] = {}
-    paths: list[str] = []
-    for batch in loop.batches:
-        parts = parted(batch).arrays
-        paths = [path for path, leaf in parts.items() if not is_key(leaf) and np.ndim(leaf)]
-        leaves = [np.asarray(parts[path]) for path in paths]
-        if len({leaf.shape[0] for leaf in leaves}) != 1:
-            return {}
-        for row in zip(*leaves, strict=True):
-            rows.setdefault(b"".join(part.tobytes() for part in row), row)
-    shapes = {tuple(np.shape(part) for part in row) for row in rows.values()}
-    if len(shapes) != 1:
-        return {}
-    return dict(zip(paths, map(np.stack, zip(*rows.values(), strict=True)), strict=True))
 
 
 def targets_of(program: Program, loop: Loop) -> list[str]:

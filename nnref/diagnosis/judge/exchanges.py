@@ -1,6 +1,5 @@
 """The training with a piece of the program exchanged for a trusted one, and how well it ends."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,6 @@ from nnref.diagnosis.run.edits import (
     with_usual_batches,
 )
 from nnref.diagnosis.run.snapshot import looked_at
-from nnref.diagnosis.run.starts import first_network
 from nnref.diagnosis.run.trials import Trainer
 from nnref.diagnosis.thresholds import bound
 
@@ -225,21 +223,12 @@ class Exchanges:
         tried = {}
         for (word, change), end in zip(changes.items(), ends, strict=True):
             if end is not None:
-                tried[name + word] = self.trial(name + word, recipe, change, end)
+                ended = partial(self.trial, name + word, recipe, change)
+                tried[name + word] = ended(end)
                 if own:
-                    make = partial(self.from_seeds, tried[name + word], recipe, trainer)
+                    make = partial(self.interventions.from_seeds, trainer, change, ended)
                     self.interventions.makers[name + word] = make
         return tried
-
-    def from_seeds(
-        self, trial: Trial, recipe: Recipe, trainer: Trainer, seeds: Sequence[int]
-    ) -> list[Trial]:
-        """A trial again from other seeds; [] where work is short."""
-        starts = [first_network(self.recipe, seed) for seed in seeds]
-        x, y = (np.asarray(part)[None] for part in recipe.train)
-        ends = trainer.trials(x, y, [trial.change] * len(seeds), starts, seeds)
-        made = [self.trial(trial.name, recipe, trial.change, e) for e in ends if e is not None]
-        return made if len(made) == len(seeds) else []
 
     def trial(self, name: str, recipe: Recipe, change: Change, end: End) -> Trial:
         """How well a trial of an edited recipe ended on its training rows, and on validation rows.

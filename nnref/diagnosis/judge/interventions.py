@@ -62,7 +62,7 @@ class Interventions:
             measured.progress(f"training {EDITS['longer']}")
             end = measured.trainer.longer(measured.run, LONGER)
             if end is not None:
-                trials["longer"] = self.trial("longer", Change(), end, None)
+                trials["longer"] = self.trial("longer", Change(), end)
         return trials
 
     def planned(self) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, Change]]:
@@ -122,7 +122,8 @@ class Interventions:
             return self.longer_from(others)
         if trial.name in self.makers:
             made = self.makers[trial.name](others)
-            own = self.from_seeds("", measured.trainer, others) if made else []
+            ended = partial(self.trial, "", Change())
+            own = self.from_seeds(measured.trainer, Change(), ended, others) if made else []
             return list(zip(own, made, strict=True)) if own else []
         inputs, targets, changes = self.planned()
         seeds = [seed for seed in others for _ in range(2)]
@@ -150,15 +151,28 @@ class Interventions:
             further = trainer.longer(run, LONGER) if np.isfinite(run.steps.loss[-1]) else None
             own = End((run.params, run.state), np.asarray(run.losses))
             ends = own, own if further is None else further
-            pairs.append(tuple(self.trial("longer", Change(), end, None) for end in ends))
+            pairs.append(tuple(self.trial("longer", Change(), end) for end in ends))
         return pairs
 
-    def from_seeds(self, name: str, trainer: Trainer, seeds: Sequence[int]) -> list[Trial]:
-        """The training of a recipe as it is, from other seeds; [] where work is short."""
+    def from_seeds(
+        self,
+        trainer: Trainer,
+        change: Change,
+        ended: Callable[[End], Trial],
+        seeds: Sequence[int],
+    ) -> list[Trial]:
+        """A training from other seeds, the user's first networks; [] where work is short.
+
+        Args:
+            trainer: of the recipe, or of an edited one.
+            change: to each of these trainings.
+            ended: makes the trial of where one of them ended.
+            seeds: one a training.
+        """
         starts = [first_network(self.recipe, seed) for seed in seeds]
-        x, y = (np.asarray(part)[None] for part in self.recipe.train)
-        ends = trainer.trials(x, y, [Change()] * len(seeds), starts, seeds)
-        made = [self.trial(name, Change(), end, None) for end in ends if end is not None]
+        x, y = (np.asarray(part)[None] for part in trainer.recipe.train)
+        ends = trainer.trials(x, y, [change] * len(seeds), starts, seeds)
+        made = [ended(end) for end in ends if end is not None]
         return made if len(made) == len(seeds) else []
 
     @cached_property
@@ -166,8 +180,8 @@ class Interventions:
         """The user's parameters with kernels drawn as He et al. 2015 do."""
         return he_start(self.measurements.products, self.measurements.initial, HE)
 
-    def trial(self, name: str, change: Change, end: End, rows: Any) -> Trial:
-        """How well a trial ended on the rows it was trained on, and on the validation rows.
+    def trial(self, name: str, change: Change, end: End, rows: Any = None) -> Trial:
+        """How well a trial ended on its training rows (None: the user's), and on validation rows.
 
         The validation rows are scaled as the user's training rows: where a trial scales these
         otherwise, it is not asked about them.
@@ -232,7 +246,8 @@ class Interventions:
         trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
         if not measured.budget.affords(trainer.planned * trainer.work_of_a_step):
             return None
-        self.makers["quiet"] = partial(self.from_seeds, "quiet", trainer)
+        ended = partial(self.trial, "quiet", Change())
+        self.makers["quiet"] = partial(self.from_seeds, trainer, Change(), ended)
         run = trainer.run(measured.initial)
         skill = measured.skill.outcome(run.params, run.state).skill
         return Trial("quiet", Change(), skill, None, run.losses)

@@ -20,7 +20,7 @@ from nnref.diagnosis.program.blocked import (
     terms_of_the_batch,
 )
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
-from nnref.diagnosis.program.keys import draws, of_one_key
+from nnref.diagnosis.program.keys import draws, growing, of_one_key, one_row_less
 from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
@@ -120,7 +120,7 @@ def noise(loop: Loop) -> Iterator[Finding]:
         unread = handed and traced.needed(results).isdisjoint(program.key)
         stale = [op for op in drawn if not fresh & set(op.inputs)]
         # Where a key is handed in and not used, also what is the same for all rows was to change.
-        stale = stale if unread else grows(loop, place, program, stale)
+        stale = stale if unread else of_rows(loop, place, program, stale)
         if not stale:
             continue
         seeds = traced.needed(v for op in stale for v in op.inputs)
@@ -304,12 +304,7 @@ def same(one: dict[str, Any], other: dict[str, Any], path: str) -> bool:
     return np.array_equal(on_host(a), on_host(b))
 
 
-def grows(
-    loop: Loop,
-    place: int,
-    program: Program,
-    stale: list[Operation],
-) -> list[Operation]:
+def of_rows(loop: Loop, place: int, program: Program, stale: list[Operation]) -> list[Operation]:
     """Those draws that grow with the batch: numbers that belong to rows."""
     if not stale:
         return []
@@ -317,23 +312,8 @@ def grows(
     leaves = [leaf for leaf in jax.tree.leaves(call.batch) if is_array(leaf) and leaf.ndim]
     rows = max((leaf.shape[0] for leaf in leaves), default=0)
 
-    def fewer(leaf: Any) -> Any:
-        return leaf[:-1] if is_array(leaf) and leaf.ndim and leaf.shape[0] == rows else leaf
+    def with_fewer() -> Trace:
+        less = one_row_less(call.batch, rows)
+        return Program(loop.steps[place], call._replace(batch=less)).trace
 
-    try:
-        other = Program(loop.steps[place], call._replace(batch=jax.tree.map(fewer, call.batch)))
-        sizes = [op_size(other.trace, op) for op in draws(other.trace, other.trace.outputs)]
-        everyone = draws(program.trace, program.trace.outputs)
-    except Exception:  # a function of whole batches alone
-        return [op for op in stale if rows and op_size(program.trace, op) % rows == 0]
-    if len(sizes) != len(everyone):
-        return []
-    growing = [
-        op for op, size in zip(everyone, sizes, strict=True) if op_size(program.trace, op) != size
-    ]
-    return [op for op in stale if op in growing]
-
-
-def op_size(traced: Trace, op: Operation) -> int:
-    """How many numbers a draw gives."""
-    return traced.size(op.outputs[0])
+    return growing(program.trace, stale, rows, with_fewer)

@@ -1,6 +1,6 @@
 """Random numbers: from which key they are drawn, and whether that changes from step to step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -135,24 +135,46 @@ def of_rows(start: AtStart | LossAtStart, stale: list[Operation]) -> list[Operat
     leaves = jax.tree.leaves(x)
     rows = np.shape(leaves[0])[0] if leaves and np.ndim(leaves[0]) else 0
 
-    def fewer(leaf: Any) -> Any:
+    def with_fewer() -> Trace:
+        less = one_row_less((x, y), rows)
+        return trace(start.objective, params, state, *less, jax.random.key(0))
+
+    return growing(start.training, stale, rows, with_fewer)
+
+
+def one_row_less(batch: Any, rows: int) -> Any:
+    """A batch without the last of its rows."""
+
+    def less(leaf: Any) -> Any:
         return leaf[:-1] if np.ndim(leaf) and np.shape(leaf)[0] == rows else leaf
 
-    traced = start.training
-    everyone = draws(traced, traced.outputs[:1])
+    return jax.tree.map(less, batch)
+
+
+def growing(
+    traced: Trace, stale: list[Operation], rows: int, with_fewer: Callable[[], Trace]
+) -> list[Operation]:
+    """Those draws that grow with the batch: numbers for each row.
+
+    Args:
+        traced: a program of a batch.
+        stale: some of its draws.
+        rows: of the batch; 0 for none.
+        with_fewer: traces the same program with a row less, which it may refuse.
+    """
+    everyone = draws(traced, traced.outputs)
     try:
-        other = trace(
-            start.objective, params, state, *jax.tree.map(fewer, (x, y)), jax.random.key(0)
-        )
-        sizes = [other.size(op.outputs[0]) for op in draws(other, other.outputs[:1])]
+        other = with_fewer()
     except Exception:  # a function of whole batches alone
         return [op for op in stale if rows and traced.size(op.outputs[0]) % rows == 0]
+    sizes = [other.size(op.outputs[0]) for op in draws(other, other.outputs)]
     if len(sizes) != len(everyone):
         return []
-    grows = [
-        op for op, size in zip(everyone, sizes, strict=True) if traced.size(op.outputs[0]) != size
+    return [
+        op
+        for op, size in zip(everyone, sizes, strict=True)
+        if op in stale and traced.size(op.outputs[0]) != size
     ]
-    return [op for op in stale if op in grows]
 
 
 def weight_of(start: AtStart | LossAtStart, stale: list[Operation]) -> tuple[float, bool]:

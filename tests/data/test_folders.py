@@ -172,7 +172,9 @@ def test_a_run_of_images_and_what_it_says_of_new_ones(tmp_path, monkeypatch, cap
             (tmp_path / "shades" / kind).mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(low, low + 100, (8, 8), np.uint8)
             Image.fromarray(pixels).save(tmp_path / "shades" / kind / f"{i}.png")
-    content = {"data": {"name": "file", "path": "shades"}, "model": {"name": "linear"}}
+    Image.fromarray(np.full((16, 16), 10, np.uint8)).save(tmp_path / "shades" / "dark" / "99.png")
+    data = {"name": "file", "path": "shades", "resize": 8}
+    content = {"data": data, "model": {"name": "linear"}}
     content |= {"loss": "softmax_cross_entropy", "batch_size": 8, "epochs": 20}
     content |= {"optimizer": {"name": "adam", "learning_rate": 0.01}}
     (tmp_path / "shades.json").write_text(json.dumps(content))
@@ -184,5 +186,5 @@ def test_a_run_of_images_and_what_it_says_of_new_ones(tmp_path, monkeypatch, cap
     assert main(["predict", "shades", "new.png"]) == 0
     said = capsys.readouterr()
     assert said.out == "new.png,dark\n"
-    assert main(["data", "look", "shades"]) == 0
+    assert main(["data", "look", "shades.json"]) == 0
     assert "folders: 2 classes (dark, light)" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from nnref.diagnosis.loop.roles import share
 from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.loop.stepping import Parted, copied, is_array, numbers, on_host, parted
 from nnref.diagnosis.program.keys import draws
+from nnref.diagnosis.program.step import divides_by_one, root_of
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -394,35 +395,11 @@ def statistics(loop: Loop) -> Iterator[Finding]:
                 not loop.states[0][p].any() and loop.states[0][p].shape == shape for p in used
             )
             if root is not None and ones and zeros:
-                yield never_measured(path, root, loop.line(place))
+                yield divides_by_one(path, root.where or loop.line(place), 0.95)
                 return
         lost = [p for p in still if program.old[p] not in read and program.passed_on(p)]
         yield from thrown_away(loop, place, lost)
         return
-
-
-def root_of(traced: Trace, value: int) -> Operation | None:
-    """The root of a running variance: what a normalization divides by."""
-    passes = {"add", "broadcast_in_dim", "reshape", "max", "convert_element_type", "squeeze"}
-    reached = traced.reached([value], lambda op: op.name in passes)
-    roots = (
-        op for op in traced.operations if op.name in ("rsqrt", "sqrt") and reached & set(op.inputs)
-    )
-    return next(roots, None)
-
-
-def never_measured(path: str, root: Operation, line: str) -> Finding:
-    """A running deviation that is 1 at every step, as it was made."""
-    return fault(
-        "batch_statistics_not_updated",
-        f"{path}; {root.where or line}",
-        f"training divides by the running deviation {path}, which is 1 at every step, and hands it "
-        "back as it came: nothing is normalized, training mode is evaluation mode",
-        "unchanged by every step",
-        remedy="training=True in the call of training (model.train() in NNX), and the new state "
-        "carried to the next step",
-        confidence=0.95,
-    )
 
 
 def thrown_away(loop: Loop, place: int, lost: list[str]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside, drawn_like
 from nnref.diagnosis.program.expectation import goal_of
 from nnref.diagnosis.program.layers import products
-from nnref.diagnosis.program.tracing import Operation
+from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.diagnosis.thresholds import bound
 from nnref.internals import last_rows, reduced_axes
 
@@ -59,25 +59,10 @@ def never_measured(start: AtStart, new: list[int]) -> Iterator[Finding]:
         )
         if old == result and old in read and np.ndim(leaf)
     ]
-    passes = {"add", "broadcast_in_dim", "reshape", "max", "convert_element_type", "squeeze"}
     for path, old, leaf in still:
-        reached = training.reached([old], lambda op: op.name in passes)
-        roots = [
-            op
-            for op in training.operations
-            if op.name in ("rsqrt", "sqrt") and reached & set(op.inputs)
-        ]
-        if roots and (leaf == 1).all() and any((other == 0).all() for _, _, other in still):
-            yield fault(
-                "batch_statistics_not_updated",
-                f"{path}, {roots[0].where}" if roots[0].where else path,
-                f"training divides by the running deviation {path}, which is 1 at every step, and "
-                "hands it back as it came: nothing is normalized, training mode is evaluation mode",
-                "unchanged by a training step",
-                remedy="training=True in the call of training (model.train() in NNX), and the new "
-                "state carried to the next step",
-                confidence=0.9,
-            )
+        root = root_of(training, old)
+        if root and (leaf == 1).all() and any((other == 0).all() for _, _, other in still):
+            yield divides_by_one(path, root.where, 0.9)
             return
 
 
@@ -90,6 +75,30 @@ def modes_of_layers(start: AtStart) -> Iterator[Finding]:
             ", ".join(layers),
             "the module was handed over with layers in evaluation mode, and they are trained in it",
         )
+
+
+def root_of(traced: Trace, value: int) -> Operation | None:
+    """The root of a running variance: what a normalization divides by."""
+    passes = {"add", "broadcast_in_dim", "reshape", "max", "convert_element_type", "squeeze"}
+    reached = traced.reached([value], lambda op: op.name in passes)
+    roots = (
+        op for op in traced.operations if op.name in ("rsqrt", "sqrt") and reached & set(op.inputs)
+    )
+    return next(roots, None)
+
+
+def divides_by_one(path: str, where: str, confidence: float) -> Finding:
+    """A running deviation that is 1 at every step, as it was made."""
+    return fault(
+        "batch_statistics_not_updated",
+        f"{path}; {where}" if where else path,
+        f"training divides by the running deviation {path}, which is 1 at every step, and hands it "
+        "back as it came: nothing is normalized, training mode is evaluation mode",
+        "unchanged by every step",
+        remedy="training=True in the call of training (model.train() in NNX), and the new state "
+        "carried to the next step",
+        confidence=confidence,
+    )
 
 
 def batch_of_one(start: AtStart) -> Iterator[Finding]:

@@ -62,7 +62,7 @@ def several_losses(loop: Loop, program: Program, slopes: dict[str, np.ndarray]) 
     moves = {
         p: np.asarray(after[p], float) - np.asarray(before[p], float) for p in loop.of("parameter")
     }
-    others = program.gradients(program.call)
+    others = program.gradients(program.call)  # kept, they would take a network's memory each
     return any(
         cosine({path: move}, slopes) > -bound("climbs")
         and cosine({path: move}, g) < -bound("climbs")

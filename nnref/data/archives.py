@@ -1,7 +1,6 @@
 """Archives: the arrays of a `.npz`, whole or by their splits, and refused in words."""
 
 import math
-import os
 import re
 import zipfile
 import zlib
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnref.data.prepare import Split
+from nnref.data.prepare import Split, host_memory
 from nnref.errors import UserError, nearest
 
 SPLIT = re.compile(r"(.+)_(train|valid|validation|val|dev|test)")
@@ -134,7 +133,7 @@ def refuse_oversized(path: Path, archive: zipfile.ZipFile, name: str) -> None:
             f'data.path: "{name}" of {path} is damaged: its header tells of {asked:,} bytes, and '
             f"{held:,} follow"
         )
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = host_memory()
     if held > memory / 2:
         raise UserError(
             f'data.path: "{name}" of {path} takes {held / 2**30:,.1f} GB, and the memory is '

@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnref.bounds import Index, Probability
-from nnref.data.prepare import Dataset, Split, Stored, first_five, scale_of, split_rows, warn
+from nnref.data.prepare import (
+    Dataset,
+    Split,
+    Stored,
+    first_five,
+    host_memory,
+    scale_of,
+    split_rows,
+    warn,
+)
 from nnref.data.raw import OWN, DataMissing, catalogue, prepare_own, quietly, unreachable
 from nnref.errors import UserError, nearest
 
@@ -420,7 +429,7 @@ def too_large(records: Records) -> bool:
     import jax
 
     example = records.read(np.arange(1)).x
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    host = host_memory()
     # A CPU does not say: its memory is that of the host.
     device = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", host)
     return 4 * example.size * len(records) > min(host, device) / 2

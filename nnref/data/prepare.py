@@ -1,6 +1,8 @@
 """Prepare: split, standardize, check and fingerprint the arrays of a data set."""
 
 import hashlib
+import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -278,6 +280,12 @@ def row_hashes(x: np.ndarray) -> np.ndarray:
 def warn(message: str) -> None:
     """Give a `DataWarning`."""
     warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def host_memory() -> int:
+    """Bytes of memory of the host; the largest integer where the system does not say."""
+    told = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= getattr(os, "sysconf_names", {}).keys()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if told else sys.maxsize
 
 
 def first_five(names: Sequence[str]) -> str:

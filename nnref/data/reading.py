@@ -8,7 +8,6 @@ import csv
 import gzip
 import importlib.util
 import io
-import os
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnref.data.prepare import first_five
+from nnref.data.prepare import first_five, host_memory
 from nnref.errors import UserError, nearest
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
@@ -132,7 +131,7 @@ def has_polars() -> bool:
 
 def text_of(path: Path) -> io.TextIOBase:
     """A file of text, unpacked where it is packed, which may fill half of the memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = host_memory()
     if path.suffix.lower() != ".gz":
         return path.open(newline="", encoding="utf-8-sig")
     try:
@@ -249,7 +248,7 @@ def columnar(path: Path) -> Table:
         )
     import polars  # pyright: ignore[reportMissingImports]
 
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = host_memory()
     try:
         if path.suffix.lower() == ".parquet":
             lazy = polars.scan_parquet(path)

@@ -294,10 +294,7 @@ def workers() -> int:
 
 def memory_limit() -> float:
     """Bytes that runs may take: half of what the device has."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] / 2
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    return loop.memory() / 2
 
 
 def groups_of(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Group]:

@@ -1,7 +1,5 @@
 """The loop: many epochs of many runs as one XLA program, and the thin host loop around it."""
 
-import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -11,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.data.prepare import host_memory
 from nnref.errors import UserError
 from nnref.training import probing, train
 from nnref.training.checkpoint import is_key
@@ -299,13 +298,9 @@ def size_of(params: Tree) -> int:
 
 
 @cache
-def memory() -> float:
-    """Bytes of memory of the device; infinity where it does not say."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    pages = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= os.sysconf_names.keys()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if pages else math.inf
+def memory() -> int:
+    """Bytes of memory of the device; those of the host where it does not say, as a CPU."""
+    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit", host_memory())
 
 
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:

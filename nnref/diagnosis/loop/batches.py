@@ -295,6 +295,7 @@ def unused_parts(loop: Loop) -> Iterator[Finding]:
 
 def flags(loop: Loop, path: str) -> bool:
     """Whether a part of the batches holds 0 and 1 for its rows, both of them."""
-    parts = filter(is_array, (parted(batch).arrays.get(path) for batch in loop.batches))
-    values = [np.ravel(np.asarray(p)) for p in parts if not is_key(p) and np.ndim(p)]
+    parts = [parted(batch).arrays for batch in loop.batches]
+    leaves = [part[path] for part in parts if path in part]
+    values = [np.ravel(np.asarray(leaf)) for leaf in leaves if not is_key(leaf) and np.ndim(leaf)]
     return bool(values) and set(np.unique(np.concatenate(values)).tolist()) == {0, 1}

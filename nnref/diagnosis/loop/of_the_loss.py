@@ -1,7 +1,6 @@
 """The loss inside of a step: its random numbers, and what is asked of a loss that stands alone."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -62,11 +61,6 @@ class LossOfStep(LossAtStart):
         del y, key
         _, metrics = self.program.pure({**params, **state}, x, self.given)
         return metrics[self.name].reshape(()), (), state
-
-    @cached_property
-    def training(self) -> Trace:
-        """See `AtStart.training`."""
-        return trace(self.objective, *self.arguments, jax.random.key(0))
 
 
 def shapes_of(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:

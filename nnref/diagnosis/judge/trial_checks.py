@@ -352,7 +352,7 @@ def head(signals: Signals) -> Iterator[Finding]:
     if raw or both:
         better = raw if raw and not (both and both.skill > raw.skill + bound("tie")) else both
         unit = start.range
-        bounded = unit is not None and not unit.raw and start.kind == "values"
+        bounded = unit is not None and not unit.raw and start.form == "values"
         yield fault(
             "output_range_excludes_targets" if bounded else "output_activation_mismatch",
             start.last,

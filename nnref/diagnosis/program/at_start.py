@@ -84,7 +84,7 @@ class AtStart:
         return np.asarray(self.recipe.train[1])
 
     @cached_property
-    def kind(self) -> Form:
+    def form(self) -> Form:
         """How the targets say what is asked: as classes, flags or values."""
         return kind_of(self.recipe, self.outputs, self.sample.y).form
 
@@ -96,7 +96,7 @@ class AtStart:
     @cached_property
     def expectation(self) -> Expectation:
         """What the loss expects of the outputs."""
-        return expectation_of(self.recipe.loss, self.sample.y, self.kind, self.outputs.shape)
+        return expectation_of(self.recipe.loss, self.sample.y, self.form, self.outputs.shape)
 
     @cached_property
     def row_by_row(self) -> bool:

@@ -170,14 +170,14 @@ class Probe:
     `ask` gives the number under which `losses` has the loss afterwards.
     """
 
-    def __init__(self, loss: Callable[[Any, Any], Any], y: Any, kind: Form, shape: Any) -> None:
+    def __init__(self, loss: Callable[[Any, Any], Any], y: Any, form: Form, shape: Any) -> None:
         """Take a loss of outputs and targets, targets of a few rows, and the outputs' shape."""
         self.loss = jax.jit(jax.vmap(lambda outputs, y: jnp.asarray(loss(outputs, y)).sum()))
         self.y, self.shape = np.asarray(y), shape
-        self.kind: Form = kind
+        self.form: Form = form
         self.width = shape[-1] if len(shape) > 1 else 1
-        self.goal = goal_of(self.y, kind, shape)
-        values = kind == "values"
+        self.goal = goal_of(self.y, form, shape)
+        values = form == "values"
         self.spread = max(float(np.ptp(np.asarray(y, np.float64))), 1e-6) if values else 1.0
         self.middle = float(np.mean(y)) if values else 0.5
         self.outputs: list[np.ndarray] = []
@@ -206,23 +206,23 @@ class Probe:
         return bool(np.isfinite(a).all() and np.allclose(a, b, rtol=1e-4, atol=tolerance))
 
 
-def expectation_of(loss: Callable[[Any, Any], Any], y: Any, kind: Form, shape: Any) -> Expectation:
+def expectation_of(loss: Callable[[Any, Any], Any], y: Any, form: Form, shape: Any) -> Expectation:
     """Ask a loss what it expects of outputs.
 
     Args:
         loss: of outputs and targets.
         y: targets, a few rows.
-        kind: what they are.
+        form: how they say what is asked.
         shape: of the outputs.
     """
-    probe = Probe(loss, y, kind, shape)
+    probe = Probe(loss, y, form, shape)
     drawn, *readers = outputs_within_range(probe)
     readers += [right_and_wrong(probe), without_end(probe), best_outputs(probe)]
     probe.run()
     fields: dict[str, Any] = {}
     for read in readers:
         fields |= read()
-    if probe.goal is not None and not probe.flat and kind != "classes":
+    if probe.goal is not None and not probe.flat and form != "classes":
         fields["weights"] = weights_of(loss, probe.y, drawn, probe.goal)
     return Expectation(**fields)
 
@@ -277,12 +277,12 @@ def outputs_within_range(probe: Probe) -> tuple[np.ndarray, Reader]:
 
 def right_and_wrong(probe: Probe) -> Reader:
     """For classes and labels: outputs that answer them surely or hardly, rightly or wrongly."""
-    goal, kind, width = probe.goal, probe.kind, probe.width
-    if kind == "values" or goal is None:
+    goal, form, width = probe.goal, probe.form, probe.width
+    if form == "values" or goal is None:
         return dict
 
     def sure(share: float) -> int:
-        return probe.ask(probability(goal, kind, width, share))
+        return probe.ask(probability(goal, form, width, share))
 
     tenths = [sure(10.0**-power) for power in (1, 2, 3, 4, 5)]
     toward, away = (
@@ -331,7 +331,7 @@ def without_end(probe: Probe) -> Reader:
     far = [[probe.ask(sign * size * probe.spread) for size in (1e2, 1e4)] for sign in (1, -1)]
 
     def read() -> dict[str, Any]:
-        if probe.kind not in ("values", "binary", "flags") or probe.flat or probe.linear:
+        if probe.form not in ("values", "binary", "flags") or probe.flat or probe.linear:
             return {}
         near, beyond = probe.losses[np.array(far)].T
         return {"bottomless": bool(((beyond < 20 * near) & (near < 0)).any())}
@@ -341,8 +341,8 @@ def without_end(probe: Probe) -> Reader:
 
 def best_outputs(probe: Probe) -> Reader:
     """For targets over their whole range: the output for which the loss is least."""
-    kind, goal = probe.kind, probe.goal
-    if kind not in ("values", "binary", "flags") or goal is None:
+    form, goal = probe.form, probe.goal
+    if form not in ("values", "binary", "flags") or goal is None:
         return dict
     quantiles, grid = calibration(probe.y, goal.size)
     curve = [[probe.ask(g, np.full_like(probe.y, v)) for g in grid] for v in quantiles]
@@ -352,7 +352,7 @@ def best_outputs(probe: Probe) -> Reader:
             return {}
         fields: dict[str, Any] = {}
         table, near = probe.losses[np.array(curve)], bound("calibrated") * probe.spread
-        if kind == "binary" and np.isfinite(table).all():
+        if form == "binary" and np.isfinite(table).all():
             still = np.ptp(table, axis=1) <= 1e-6 * np.ptp(table)
             fields["blind"] = float(quantiles[still][0]) if still.sum() == 1 else None
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
@@ -361,7 +361,7 @@ def best_outputs(probe: Probe) -> Reader:
             known = np.isfinite(table).any()
             fields["collapses"] = float(gaps[still].sum() / gaps.sum()) if known else 0.0
             fields["distance"] = bool(np.abs(best - quantiles).max() <= near)
-            if kind == "values":  # what is worst at the target is a loss with its sign reversed
+            if form == "values":  # what is worst at the target is a loss with its sign reversed
                 worst = grid[np.where(np.isfinite(table), table, -np.inf).argmax(1)]
                 fields["rises"] = bool(np.abs(worst - quantiles).max() <= near)
         return fields
@@ -369,10 +369,10 @@ def best_outputs(probe: Probe) -> Reader:
     return read
 
 
-def goal_of(y: np.ndarray, kind: Form, shape: Any) -> np.ndarray | None:
+def goal_of(y: np.ndarray, form: Form, shape: Any) -> np.ndarray | None:
     """The targets in the shape of the outputs, one-hot for classes; None where none fits."""
     width = shape[-1] if len(shape) > 1 else 1
-    if kind == "classes":
+    if form == "classes":
         labels = np.asarray(y).astype(int)
         if labels.shape == (*shape[:-1], 1) and width > 1:
             labels = labels[..., 0]
@@ -383,14 +383,14 @@ def goal_of(y: np.ndarray, kind: Form, shape: Any) -> np.ndarray | None:
     if y.size != int(np.prod(shape)):
         return None
     y = y.reshape(shape)
-    if kind == "one-hot":
+    if form == "one-hot":
         return np.eye(width)[y.argmax(-1)]
     return y
 
 
-def probability(goal: np.ndarray, kind: Form, width: int, true: float) -> np.ndarray:
+def probability(goal: np.ndarray, form: Form, width: int, true: float) -> np.ndarray:
     """Outputs that give the true class this probability; the others share the rest equally."""
-    rest = (1 - true) / (width - 1) if kind in ("one-hot", "classes") else 1 - true
+    rest = (1 - true) / (width - 1) if form in ("one-hot", "classes") else 1 - true
     return goal * true + (1 - goal) * rest
 
 

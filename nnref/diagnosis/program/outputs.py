@@ -28,7 +28,7 @@ def outputs(start: AtStart) -> Iterator[Finding]:
 def wrong_width(start: AtStart) -> Iterator[Finding]:
     """Not as many outputs as classes or targets."""
     y, width = start.targets, start.width
-    classes = int(y.max()) + 1 if start.kind == "classes" else 0
+    classes = int(y.max()) + 1 if start.form == "classes" else 0
     columns = y.shape[-1] if y.ndim > 1 else 1
     if width == 1 and classes > 2 and start.recipe.kind == "multiclass":
         learns = start.expectation.distance and (start.range is None or start.range.raw)
@@ -54,7 +54,7 @@ def wrong_width(start: AtStart) -> Iterator[Finding]:
         )
     elif (
         width == 1 < columns
-        and start.kind != "classes"
+        and start.form != "classes"
         and y.ndim == start.outputs.ndim
         and start.row_by_row  # of a survival, say, the columns are no answers
     ):
@@ -75,7 +75,7 @@ def single_unit(start: AtStart) -> Iterator[Finding]:
     loss = start.loss
     cause = "softmax_on_single_unit" if single else "output_activation_mismatch"
     specific = {"healthy": "depends on the last layer"}
-    if start.kind == "values":
+    if start.form == "values":
         specific["remedy"] = "leave out the softmax"
     if start.range is not None and start.range.constant:
         yield fault(
@@ -265,7 +265,7 @@ def unequal_weights(start: AtStart) -> Iterator[Finding]:
 def out_of_range(start: AtStart) -> Iterator[Finding]:
     """Targets that the outputs cannot be."""
     unit = start.range
-    if unit is None or unit.raw or start.kind == "classes":
+    if unit is None or unit.raw or start.form == "classes":
         return
     y = np.asarray(start.targets, np.float64)
     missing = y - np.clip(y, unit.low, unit.high)
@@ -300,7 +300,7 @@ def activation(start: AtStart, cause: str, evidence: str, **specific: Any) -> Fi
 
 def exclusive(start: AtStart) -> bool:
     """Whether a row is of one class, and has an output for each."""
-    return start.kind in ("one-hot", "classes") and start.width > 1
+    return start.form in ("one-hot", "classes") and start.width > 1
 
 
 def last_activation(start: AtStart) -> str:
@@ -316,7 +316,7 @@ def narrow(unit: Range) -> bool:
 def may_be_negative(start: AtStart) -> Iterator[Finding]:
     """Values under a logarithm or a root."""
     unit = start.range
-    if unit and start.kind == "values" and start.expectation.positive and unit.low < 0:
+    if unit and start.form == "values" and start.expectation.positive and unit.low < 0:
         yield note(
             "output_activation_missing",
             start.last,
@@ -342,7 +342,7 @@ def softmax_twice(start: AtStart) -> Iterator[Finding]:
 def relu(start: AtStart) -> Iterator[Finding]:
     """A ReLU on outputs that stand for classes."""
     asked = start.expectation
-    if start.range and start.range.floor and start.kind != "values":
+    if start.range and start.range.floor and start.form != "values":
         instead = (
             {} if asked.logits else {"remedy": f"{last_activation(start)} instead of the ReLU"}
         )
@@ -371,7 +371,7 @@ def bounded_logits(start: AtStart) -> Iterator[Finding]:
 def no_probabilities(start: AtStart) -> Iterator[Finding]:
     """A logarithm of probabilities, of outputs that are none."""
     unit, asked = start.range, start.expectation
-    if not unit or start.kind == "values" or not asked.logarithm or asked.beyond_one:
+    if not unit or start.form == "values" or not asked.logarithm or asked.beyond_one:
         return
     rounding = bound("probabilities")
     if unit.raw:
@@ -418,7 +418,7 @@ def no_competition(start: AtStart) -> Iterator[Finding]:
 
 def exclusive_labels(start: AtStart) -> Iterator[Finding]:
     """A softmax over labels that are independent of each other."""
-    if start.range and start.range.sums_to_one and start.kind == "flags":
+    if start.range and start.range.sums_to_one and start.form == "flags":
         yield activation(
             start,
             "output_activation_mismatch",
@@ -429,16 +429,16 @@ def exclusive_labels(start: AtStart) -> Iterator[Finding]:
 
 def unreachable(start: AtStart) -> Iterator[Finding]:
     """Targets out of range, and rows of targets that do not sum to 1 as the outputs do."""
-    unit, kind = start.range, start.kind
+    unit, form = start.range, start.form
     if not unit or start.expectation.logits:
         return
     excluded = list(out_of_range(start))
     if excluded:
         yield from excluded
         return
-    goal = goal_of(start.sample.y, kind, start.outputs.shape)
+    goal = goal_of(start.sample.y, form, start.outputs.shape)
     sums = goal is None or np.abs(goal.sum(-1) - 1).max() < bound("sums to one")
-    if unit.sums_to_one and kind == "values" and not sums:
+    if unit.sums_to_one and form == "values" and not sums:
         yield activation(
             start,
             "output_activation_mismatch",
@@ -450,7 +450,7 @@ def unreachable(start: AtStart) -> Iterator[Finding]:
 def distance_to_classes(start: AtStart) -> Iterator[Finding]:
     """A squared or absolute error of classes."""
     unit, asked = start.range, start.expectation
-    classes = start.kind in ("one-hot", "binary", "flags")
+    classes = start.form in ("one-hot", "binary", "flags")
     if unit and unit.raw and asked.distance and classes and not asked.logits:
         loss = "softmax_cross_entropy" if exclusive(start) else "sigmoid_binary_cross_entropy"
         yield note(

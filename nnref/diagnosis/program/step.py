@@ -269,8 +269,8 @@ def ratio_of(update: Any, gradient: Any) -> float:
 def domain_errors(start: AtStart) -> Iterator[Finding]:
     """Logarithms, roots and divisions that outputs within reach carry to the edge."""
     tail, y, outputs = start.sample.tail, start.sample.y, start.outputs
-    goal = goal_of(y, start.kind, outputs.shape)
-    if tail is None or goal is None or start.kind == "values" and not binary(y):
+    goal = goal_of(y, start.form, outputs.shape)
+    if tail is None or goal is None or start.form == "values" and not binary(y):
         return
     make, shape = tail
     if shape != outputs.shape:

@@ -52,7 +52,7 @@ class Exchanges:
         self.start = AtStart(self.recipe, *self.measurements.initial)
 
     @cached_property
-    def comparable(self) -> bool:
+    def metrics_agree(self) -> bool:
         """Whether accuracy or R² says of the user's own run what the user's metric says."""
         measured = self.measurements
         if measured.skill.outputs is None or not measured.skill.fits:
@@ -120,7 +120,7 @@ class Exchanges:
     @cached_property
     def loss(self) -> Any:
         """The loss of raw outputs that fits the targets; None where it is the user's own."""
-        if not self.comparable:
+        if not self.metrics_agree:
             return None
         trusted = self.trusted
         if trusted is None:
@@ -131,7 +131,7 @@ class Exchanges:
     @cached_property
     def head(self) -> dict[str, Trial]:
         """With raw outputs, with the loss that fits the targets, and with both."""
-        if not self.comparable:
+        if not self.metrics_agree:
             return {}
         recipes = {}
         tail = self.start.sample.tail
@@ -170,7 +170,7 @@ class Exchanges:
         """
         recipe = replace(self.recipe, apply=self.interventions.without_noise, penalty=no_penalty)
         recipe = with_trusted_optimizer(recipe)
-        if self.comparable and not self.tail_is_identity:
+        if self.metrics_agree and not self.tail_is_identity:
             recipe = with_raw_outputs(recipe)
         if self.loss is not None:
             recipe = with_loss(recipe, self.loss)
@@ -187,7 +187,7 @@ class Exchanges:
         kernels = [leaf for leaf in jax.tree.leaves(self.measurements.initial[0]) if leaf.ndim > 1]
         dense = all(layer.kind == "dot_general" and len(layer.shape) == 2 for layer in layers)
         chain = dense and len(layers) == len(kernels) > 1 and x.dtype.kind == "f"
-        if not chain or not self.comparable:
+        if not chain or not self.metrics_agree:
             return {}
         widths = [int(np.prod(x.shape[1:])), *(layer.shape[-1] for layer in layers[:-1])]
         loss = self.trusted

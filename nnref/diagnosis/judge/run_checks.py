@@ -234,7 +234,7 @@ def faded(signals: Signals) -> Iterator[Finding]:
 def silent_outputs(signals: Signals) -> Iterator[Finding]:
     """Outputs behind a ReLU that are 0 for every row, while their targets are not."""
     measured, start = signals.measurements, signals.exchanges.start
-    if measured.skill.outputs is None or start.kind != "values":
+    if measured.skill.outputs is None or start.form != "values":
         return
     if start.range is None or not start.range.floor:
         return
@@ -328,7 +328,7 @@ def dying(signals: Signals) -> Iterator[Finding]:
 def no_signal(signals: Signals) -> Iterator[Finding]:
     """Inputs that say nothing about the targets."""
     measured, trials = signals.measurements, signals.trials
-    if signals.known or not signals.comparable or not signals.finite:
+    if signals.known or not signals.rows_can_tell or not signals.finite:
         return  # a network that has become NaN says nothing of its inputs
     valid = [trial.valid for trial in trials.values() if trial.valid is not None]
     validated = [] if measured.validated is None else [measured.validated.skill]

@@ -113,7 +113,7 @@ class Signals:
         return self.reached > bound("failed") and self.beyond_memory
 
     @property
-    def comparable(self) -> bool:
+    def rows_can_tell(self) -> bool:
         """Whether held-out rows can tell memory from learning: enough of them, no sequences."""
         recipe = self.measurements.recipe
         enough = len(recipe.train[0]) >= bound("rows for no signal")
@@ -124,7 +124,7 @@ class Signals:
     @cached_property
     def beyond_memory(self) -> bool:
         """Whether the network is good on held-out rows, where no validation rows were given."""
-        return not self.comparable or self.interventions.held_out(None) >= bound("signal")
+        return not self.rows_can_tell or self.interventions.held_out(None) >= bound("signal")
 
     @property
     def failed(self) -> bool:

@@ -138,7 +138,7 @@ def forward(
     return trace(applied, params, state, x, jax.random.key(0), loops=loops)
 
 
-def origins(traced: Trace) -> dict[int, frozenset[int]]:
+def parameters_in(traced: Trace) -> dict[int, frozenset[int]]:
     """The parameters that each value is made of, for values that no data enter."""
     data = traced.reached(traced.arguments[2])
     made = {value: frozenset([value]) for value in traced.arguments[0]}
@@ -153,7 +153,7 @@ def origins(traced: Trace) -> dict[int, frozenset[int]]:
 def products(traced: Trace) -> list[tuple[Operation, int, int, frozenset[int]]]:
     """Products of data and parameters: the operation, data, kernel, parameters of the kernel."""
     data = traced.reached(traced.arguments[2])
-    made = origins(traced)
+    made = parameters_in(traced)
     products = []
     for operation in traced.operations:
         if operation.name in PRODUCTS:

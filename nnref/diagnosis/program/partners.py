@@ -40,7 +40,7 @@ def partners(start: AtStart | LossAtStart) -> Iterator[Finding]:
     leaves = jax.tree.leaves((beside(params, 1.0, 0), state, *batch, jax.random.key(0)))
     for operation in matrices(traced):
         meant = partners_of_loss(traced, operation.outputs[0], leaves)
-        rows = None if meant is None else origins(traced, operation.inputs[0], leaves)
+        rows = None if meant is None else rows_of_the_batch(traced, operation.inputs[0], leaves)
         if meant is None or rows is None:
             continue
         n = len(rows)
@@ -53,7 +53,7 @@ def partners(start: AtStart | LossAtStart) -> Iterator[Finding]:
             yield fault(
                 "loss_mismatch",
                 operation.where or start.loss_line,
-                f"the loss pulls rows {of_words(meant)} of {n} together, and alike are rows "
+                f"the loss pulls rows {in_words(meant)} of {n} together, and alike are rows "
                 f"{words}: the partners are counted in another order than the rows stand",
                 f"the rows that the loss pairs are {by_loss:.1f} standard errors more alike than "
                 f"any two, and the others {most:.1f}",
@@ -118,7 +118,7 @@ def partners_of_loss(traced: Trace, matrix: int, leaves: list[Any]) -> np.ndarra
     return odd.argmax(1) if (odd.sum(1) == 1).all() else None
 
 
-def origins(traced: Trace, value: int, leaves: list[Any]) -> list[Row] | None:
+def rows_of_the_batch(traced: Trace, value: int, leaves: list[Any]) -> list[Row] | None:
     """The row of the batch of which each row of a value is made; None where it is not of one.
 
     Rows are exchanged by the digits of their binary numbers: which rows of the value change with
@@ -170,7 +170,7 @@ def surplus(alike: list[np.ndarray], partner: np.ndarray) -> float:
     return sum(scores) / np.sqrt(len(scores))
 
 
-def of_words(partner: np.ndarray) -> str:
+def in_words(partner: np.ndarray) -> str:
     """The first two pairs."""
     first, second = int(partner[0]), int(next(i for i in range(1, len(partner)) if i != partner[0]))
     return f"0 and {first}, {second} and {int(partner[second])}, ..."

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from nnref.data.trees import Layout
-from nnref.diagnosis.findings import Finding, Findings, mistake, under_their_cause
+from nnref.diagnosis.findings import Finding, Findings, fault, mistake, under_their_cause
 from nnref.diagnosis.judge import ended, predictions
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
@@ -351,9 +351,8 @@ def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:
     falls_here = here["last loss"] < bound("falls here") * here["first loss"]
     falls_there = there["last_tenth"] < (1 - bound("fallen")) * there["first_tenth"]
     if falls_here and not falls_there and here["first loss"] > 0:
-        yield Finding(
+        yield fault(
             "parameters_not_updated",
-            "fault",
             "your own loop",
             f"the loss of your loop is {there['first_loss']:.3g} at first, "
             f"{there['last_loss']:.3g} in the end; the same functions, trained here, go from "

@@ -51,7 +51,8 @@ def of_filters(x: np.ndarray, target: Target) -> float:
     """
     values = target.kind in ("regression", "multilabel")
     if not values:  # a class below 0 is masked out
-        x, target = x[target.answers >= 0], counted(target)
+        known = target.answers >= 0
+        x, target = x[known], target._replace(answers=target.answers[known])
     if len(x) < FEW_ROWS:
         return 0.0
     x = channels_last(x)
@@ -75,11 +76,6 @@ def of_filters(x: np.ndarray, target: Target) -> float:
         predicted = predicted > 0.5
     answers = predicted if values else predicted.argmax(1)
     return skill(score(target, answers), chance(target))
-
-
-def counted(target: Target) -> Target:
-    """Classes without those that are masked out."""
-    return target._replace(answers=target.answers[target.answers >= 0])
 
 
 def filtered(x: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

@@ -178,10 +178,8 @@ class Recorded(Course):
             which = 0 if inexact(leaf) else 1
             part = kept[which][places[which] : places[which] + leaf.size]
             places[which] += leaf.size
-            found[name] = part.reshape(leaf.shape) if part.size == leaf.size else part
-            if not which:
-                continue
-            found[name] = found[name].astype(leaf.dtype)
+            part = part.reshape(leaf.shape) if part.size == leaf.size else part
+            found[name] = part.astype(leaf.dtype) if which else part
         return found
 
 

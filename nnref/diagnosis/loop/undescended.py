@@ -73,7 +73,7 @@ def at_rest(loop: Loop, path: str) -> bool:
 
 
 def terms_of(program: Program, loss: int, idle: list[str]) -> list[int]:
-    """Numbers, told or led nowhere, in which outputs of these leaves are held against the batch."""
+    """Metrics, and numbers that nothing reads, in which outputs of these leaves meet the batch."""
     traced = program.trace
     own = traced.reached(
         [program.old[path] for path in idle if path in program.old], differentiable(traced)

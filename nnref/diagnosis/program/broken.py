@@ -39,9 +39,8 @@ def broken(error: Exception, what: str = "your program") -> Finding:
         left = LEFT_BEHIND.search(str(error))
         where = left[1] if left else where
     message = str(error).strip().splitlines() or [type(error).__name__]
-    return Finding(
+    return fault(
         "broken_program",
-        "fault",
         where,
         f"{type(error).__name__}: {message[0]}",
         measured="" if frame is None else (frame.line or "").strip(),

@@ -195,7 +195,7 @@ def append(
         name = equation.primitive.name
         inputs = [read(traced, variables, atom) for atom in equation.invars]
         bodies = internals.bodies(equation)
-        if name in OPENED and len(bodies) == 1 and fits(bodies[0], inputs):
+        if name in OPENED and [len(body.jaxpr.invars) for body in bodies] == [len(inputs)]:
             (body,) = bodies
             inner = dict(zip(body.jaxpr.invars, inputs, strict=True))
             capture(traced, body, inner)
@@ -289,11 +289,8 @@ def open_loop(
     append(traced, body.jaxpr, variables, frames, False, True)
 
 
-def fits(body: Any, inputs: list[int]) -> bool:
-    return len(body.jaxpr.invars) == len(inputs)
-
-
 def is_library(file: str) -> bool:
+    """Whether a file is nnref's, Python's or that of a library, so that no line of it is named."""
     return file.startswith((*LIBRARIES, *OWN, "<frozen"))
 
 
@@ -312,5 +309,6 @@ def name_of(path: Any) -> str:
 
 
 def shortened(file: str) -> str:
+    """The path of a file, from the folder at work where it lies in it."""
     inside = file.startswith(os.path.join(os.getcwd(), ""))
     return os.path.relpath(file) if inside else file

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nnref.diagnosis.data.leaks import squares
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.layers import Layer, affine, bends, products
@@ -225,9 +226,9 @@ def fits(recipe: Recipe, rows: int = 600) -> tuple[float, float]:
     x = (x - x[:half].mean(0)) / np.where(deviation > 0, deviation, 1)
     y = y - y[:half].mean(0)
     affine_kernel = x @ x.T / x.shape[1] + 1
-    squares = np.maximum(((x[:, None] - x[None]) ** 2).sum(-1) if x.shape[1] < 20 else apart(x), 0)
-    typical = max(float(np.median(squares)), 1e-12)
-    curved_kernels = [np.exp(-squares / (typical * width)) for width in (0.03, 0.3, 3.0)]
+    distances = ((x[:, None] - x[None]) ** 2).sum(-1) if x.shape[1] < 20 else squares(x, x)
+    typical = max(float(np.median(distances)), 1e-12)
+    curved_kernels = [np.exp(-distances / (typical * width)) for width in (0.03, 0.3, 3.0)]
     variance = max(float((y[half:] ** 2).mean()), 1e-30)
 
     def share(kernel: np.ndarray) -> float:
@@ -239,9 +240,3 @@ def fits(recipe: Recipe, rows: int = 600) -> tuple[float, float]:
         return best
 
     return share(affine_kernel), max(share(kernel + affine_kernel) for kernel in curved_kernels)
-
-
-def apart(x: np.ndarray) -> np.ndarray:
-    """Squared distances between rows."""
-    norms = (x**2).sum(1)
-    return norms[:, None] + norms[None] - 2 * x @ x.T

@@ -192,9 +192,8 @@ def climbing(history: History) -> Iterator[Finding]:
         return
     first, last = history.loss[0], history.parts[-1]
     if last > bound("overshoot") * max(first, 1e-12):
-        yield Finding(
+        yield fault(
             "learning_rate_too_high",
-            "fault",
             "loss",
             f"the loss rises from {first:.4g} to {last:.4g} (the median of the last tenth)",
             measured=f"{last / max(first, 1e-12):.3g} times the first loss",
@@ -241,9 +240,8 @@ def stalled(history: History) -> Iterator[Finding]:
     fallen = parts[0] - parts[-1]
     ending = (parts[-3] - parts[-1]) / span if span > 0 else 0.0
     if fallen > 0 and ending > bound("still falling"):
-        yield Finding(
+        yield note(
             "undertrained",
-            "note",
             "loss",
             f"{ending:.0%} of the fall of the loss comes at the end, after the eighth tenth of "
             "the run: it is not over",
@@ -265,9 +263,8 @@ def standing_still(history: History) -> Iterator[Finding]:
     parts = history.parts
     fallen = parts[0] - parts[-1]
     if turns > bound("turns") and swing > bound("fallen") * abs(parts[-1]) and swing > fallen:
-        yield Finding(
+        yield note(
             "learning_rate_too_high",
-            "note",
             "loss",
             f"the loss swings: after {turns:.0%} of the steps it turns, by {swing:.3g} each time",
             measured=f"{turns:.0%}",
@@ -276,9 +273,8 @@ def standing_still(history: History) -> Iterator[Finding]:
             confidence=0.5,
         )
     elif abs(fallen) <= bound("fallen") * abs(parts[0]):
-        yield Finding(
+        yield note(
             "learning_rate_too_low",
-            "note",
             "loss",
             f"the loss stands at {parts[-1]:.4g}: it began at {parts[0]:.4g}. Losses alone do not "
             "tell why",
@@ -299,9 +295,8 @@ def rising_on_validation(history: History) -> Iterator[Finding]:
     if len(valid) > 2 and valid[-1] > bound("turned") * max(valid[best], 1e-12):
         place = best * len(history.loss) // len(valid)
         if history.loss[-1] < history.loss[place]:
-            yield Finding(
+            yield note(
                 "overfitting",
-                "note",
                 "validation",
                 f"the validation loss is best at {best + 1} of {len(valid)} ({valid[best]:.4g}) "
                 f"and ends at {valid[-1]:.4g}, while the training loss goes on falling",

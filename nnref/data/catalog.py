@@ -169,7 +169,7 @@ def listed(data_dir: Path) -> list[tuple[str, str, Path | None]]:
 
 def info_of(folder: Path) -> dict[str, Any]:
     """What TFDS has written about a prepared data set."""
-    with damage_told(folder):
+    with refusing_damage(folder):
         return json.loads((folder / "dataset_info.json").read_text())
 
 
@@ -199,7 +199,7 @@ class Records(NamedTuple):
         Raises:
             UserError: for inputs of several shapes.
         """
-        with damage_told("a record of the data set"):
+        with refusing_damage("a record of the data set"):
             examples = self.source.__getitems__([int(row) for row in rows])
         x = [np.atleast_1d(example[self.inputs]) for example in examples]
         shapes = sorted({array.shape for array in x})
@@ -222,12 +222,12 @@ def opened(folder: Path) -> Any:
     from absl import logging
 
     logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV, which it does not need
-    with damage_told(folder):
+    with refusing_damage(folder):
         return tfds.builder_from_directory(folder)
 
 
 @contextmanager
-def damage_told(what: object) -> Iterator[None]:
+def refusing_damage(what: object) -> Iterator[None]:
     """Turns whatever TFDS raises of files that are cut or damaged into one sentence.
 
     Raises:
@@ -389,7 +389,7 @@ class Source:
         self.builder = opened(self.folder)
         self.names = chosen(self.builder, inputs, target)
         names = splits_of(dataset, self.builder)
-        with damage_told(self.folder):
+        with refusing_damage(self.folder):
             sources = {part: self.builder.as_data_source(name) for part, name in names.items()}
             _ = [len(source) for source in sources.values()]
         self.splits = {part: Records(source, *self.names) for part, source in sources.items()}

@@ -21,8 +21,8 @@ FEW = 20  # different texts: of so many even a small table may have categories
 WORDS = 6  # of a cell on average, beyond which it is prose
 LOOKED_AT = 500  # rows in which different numbers are counted, before all are
 
-Kind = Literal["number", "date", "category"]
-Inputs = dict[str, Kind]
+ColumnKind = Literal["number", "date", "category"]
+Inputs = dict[str, ColumnKind]
 """The columns to learn from, and as what."""
 
 
@@ -177,7 +177,7 @@ def unique_in_words(column: Column) -> str:
     return str(len(every) - int(len(every) and every[-1] != every[-1]))
 
 
-def told_left_out(table: Table, chosen: Inputs, left: dict[str, str]) -> None:
+def warn_left_out(table: Table, chosen: Inputs, left: dict[str, str]) -> None:
     """Warn of the columns that are left out though nobody asked for it, and of row numbers."""
     own = [f"{name} ({why})" for name, why in left.items() if '"' not in why]
     if own:

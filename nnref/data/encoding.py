@@ -18,15 +18,8 @@ NOTHING = "missing"  # the category of cells that hold nothing
 
 Fill = Literal["median", "mean", "refuse"]
 Dates = Literal["cyclic", "parts", "number"]
-PLAIN = (
-    "inputs",
-    "fill",
-    "dates",
-    "missing",
-    "embedding",
-    "parts",
-    "names",
-)  # JSON holds them as they are
+# JSON holds them as they are.
+PLAIN = ("inputs", "fill", "dates", "missing", "embedding", "parts", "names")
 DAY, YEAR = 86_400.0, 365.2425  # seconds, days
 
 
@@ -193,7 +186,7 @@ class Encoder:
         parts.append(numbers)
         import warnings
 
-        with warnings.catch_warnings():  # of unknown categories: `told` says it with their names
+        with warnings.catch_warnings():  # of unknown categories: `doubts` says it with their names
             warnings.simplefilter("ignore", UserWarning)
             if self.one_hot is not None:
                 parts.append(self.one_hot.transform(self.texts(table)))

@@ -171,7 +171,9 @@ def by_csv(path: Path) -> Table:
             reader = csv.reader(lines, delimiter=separator, strict=True)
             rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))][1:]
     except UnicodeDecodeError as error:
-        raise no_utf8(path, error.start) from None
+        raise UserError(
+            f"data.path: {path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
+        ) from None
     except csv.Error as error:
         raise UserError(f"data.path: {path} is no readable table: {error}") from None
     if not rows:
@@ -184,10 +186,6 @@ def by_csv(path: Path) -> Table:
         )
     columns = zip(*(row for _, row in rows), strict=True)
     return {n: typed(cells, separator) for n, cells in zip(names, columns, strict=True)}
-
-
-def no_utf8(path: Path, byte: int) -> UserError:
-    return UserError(f"data.path: {path} is no UTF-8 text (byte {byte}); save it as CSV in UTF-8")
 
 
 def by_polars(path: Path) -> Table:

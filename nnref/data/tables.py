@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnref.data.columns import Inputs, Use, told_left_out, unique_in_words, uses_of
+from nnref.data.columns import Inputs, Use, unique_in_words, uses_of, warn_left_out
 from nnref.data.doubts import copies_of_the_target, groups_in_two_splits, time_order
 from nnref.data.encoding import Dates, Encoder, Fill
 from nnref.data.folders import Colors
@@ -105,16 +105,16 @@ def table_source(where: Path, keys: Keys) -> Source:
     table = with_targets(table, keys.target)
     how = {"inputs": keys.inputs, "drop": keys.drop, "categories": keys.categories}
     chosen, left = uses_of(table, keys.target, keys.by, **how)
-    told_left_out(table, chosen, left)
+    warn_left_out(table, chosen, left)
     shares = {"valid": keys.valid, "test": keys.test, "seed": keys.seed}
     rows = dealt(keys.split, keys.by, table[keys.by], **shares) if keys.by else None
 
     def inputs(rows_dealt: Rows) -> Made:
         encoder = Encoder(chosen, keys.fill, keys.dates, keys.missing, keys.embedding)
         x = encoder.fit(table, rows_dealt["train"])
-        told_filled(table, chosen, keys.fill)
-        told_doubts(table, keys, chosen, left, rows_dealt)
-        uses = told_uses(table, keys, chosen, left, encoder)
+        warn_gaps(table, chosen, keys.fill)
+        warn_doubts(table, keys, chosen, left, rows_dealt)
+        uses = uses_in_words(table, keys, chosen, left, encoder)
         return Made(x, tuple(encoder.names), encoder, uses)
 
     return Source(target_cells(keys.target, table[keys.target]), rows, inputs, places)
@@ -145,7 +145,7 @@ def target_cells(name: str, column: Column) -> np.ndarray:
     return column.cells if column.kind == "number" else column.cells.astype(str)
 
 
-def told_filled(table: Table, chosen: Inputs, fill: Fill) -> None:
+def warn_gaps(table: Table, chosen: Inputs, fill: Fill) -> None:
     """Warn of gaps among the inputs, and say what stands in them."""
     numbers, texts = [], []
     for name, kind in chosen.items():
@@ -164,7 +164,7 @@ def told_filled(table: Table, chosen: Inputs, fill: Fill) -> None:
         )
 
 
-def told_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], rows: Rows) -> None:
+def warn_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], rows: Rows) -> None:
     """Warn of what makes the figures of a table too good."""
     for told in copies_of_the_target(table, keys.target, list(chosen)):
         warn(told)
@@ -175,7 +175,7 @@ def told_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], 
             warn(told)
 
 
-def told_uses(
+def uses_in_words(
     table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], encoder: Encoder
 ) -> tuple[Use, ...]:
     """A line for each column: its type, its gaps, its different cells, and its use."""

@@ -113,6 +113,7 @@ def is_worse(alternative: Alternative) -> bool:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

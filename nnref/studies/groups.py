@@ -23,7 +23,7 @@ from nnref.studies.run import plan_of
 from nnref.training import loop, train
 from nnref.training.setup import Setup, from_experiment
 from nnref.training.task import Task
-from nnref.training.work import ELEMENTS, size, work_of
+from nnref.training.work import ELEMENTS, nbytes, work_of
 
 
 class Variant(NamedTuple):
@@ -158,8 +158,8 @@ def cost_of(setup: Setup, plan: train.Plan, shape: tuple[int, ...], dtype: Any, 
     batch = min(plan.batch_size, rows)
     functions, optimizer = setup(setup.experiment.hyperparameters)
     params, model_state = jax.eval_shape(functions.init, jax.random.key(0))
-    state = sum(map(size, jax.tree.leaves((params, model_state))))
-    state += sum(map(size, jax.tree.leaves(jax.eval_shape(optimizer.init, params))))
+    state = sum(map(nbytes, jax.tree.leaves((params, model_state))))
+    state += sum(map(nbytes, jax.tree.leaves(jax.eval_shape(optimizer.init, params))))
 
     def evaluate(params: Any, model_state: Any, x: Any) -> Any:
         return functions.apply(params, model_state, x, None, False)

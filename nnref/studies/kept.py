@@ -155,11 +155,8 @@ class Loaded:
 
         Inputs that are several arrays go in one after the other.
         """
-        x, layout = arrays[0], self.dataset.inputs
-        if layout is not None and len(arrays) > 1:
-            dtype = jnp.float32 if layout.fractions else jnp.int32
-            flat = [array.reshape(len(array), -1).astype(dtype) for array in arrays]
-            x = jnp.concatenate(flat, axis=1)
+        layout = self.dataset.inputs
+        x = arrays[0] if layout is None else layout.joined(arrays)
         if self.dataset.scaling is not None:
             mean, deviation = (np.float32(part) for part in self.dataset.scaling)
             x = (x - mean) / deviation

@@ -29,8 +29,7 @@ from nnref.training.adapters.losses import loss_of, of_params
 from nnref.training.adapters.models import network_of
 from nnref.training.adapters.nnx import SplitModule
 from nnref.training.embedded import Embedding, embedded
-from nnref.training.task import Array, Functions, Task, Tree
-from nnref.training.task import functions_of as functions_of_network
+from nnref.training.task import Array, Functions, Task, Tree, functions_of_network
 
 
 def bind(
@@ -41,6 +40,7 @@ def bind(
 
 
 def bound(part: Member, path: str, hyperparameters: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function of a part, bound to its arguments; those given as hyperparameters replace them."""
     arguments = {}
     for name in arguments_of(part):
         value, where = getattr(part, name), f"{path}.{name}"

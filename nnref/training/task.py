@@ -123,7 +123,7 @@ class Task:
             self.training = network.training
             if self.own_loss and loss is not None:
                 network, loss = calling_network(network, loss, x)
-            functions = functions_of(network, loss, self.inputs, self.targets)
+            functions = functions_of_network(network, loss, self.inputs, self.targets)
         self.functions = functions
 
     def split_of(self, name: str, x: Tree, y: Tree) -> Split:
@@ -143,7 +143,7 @@ class Task:
         return {name: tuple(split) for name, split in splits.items() if split is not None}
 
 
-def functions_of(
+def functions_of_network(
     network: Network,
     loss: Callable[..., Any] | None,
     inputs: Layout | None,

@@ -10,7 +10,7 @@ PRODUCTS = 2e10  # floating-point operations of products and convolutions in a s
 ELEMENTS = 1e9  # elements of other operations in a second
 
 
-def size(leaf: Any) -> int:
+def nbytes(leaf: Any) -> int:
     """The bytes of an array, or of a description of one."""
     return int(np.prod(leaf.shape)) * getattr(leaf.dtype, "itemsize", 4)
 
@@ -31,7 +31,7 @@ def work_of(jaxpr: Any, started: float = 0.0) -> tuple[float, int]:
             memory += times * results
         if inner:
             continue
-        memory += sum(size(var.aval) for var in equation.outvars)
+        memory += sum(nbytes(var.aval) for var in equation.outvars)
         computed = flops(equation) / PRODUCTS
         elements = sum(var.aval.size for var in equation.outvars[:1])  # a print has none
         seconds += started + (computed or elements / ELEMENTS)

@@ -85,7 +85,7 @@ def builder_of(model: Callable[..., Any]) -> tuple[Callable[[Any], Any], bool]:
     by_name = [one for one in parameters if one.kind is one.KEYWORD_ONLY and one.name in names]
     missing = needed + [one.name for one in by_name if one.name not in known]
     if not known and len(missing) == 1 and not isinstance(model, type):
-        return lambda key: model(streams(key)), True  # a function of rngs, by whatever name
+        return lambda key: model(rngs_of(key)), True  # a function of rngs, by whatever name
     if missing:
         call = getattr(model, "__name__", "model")
         raise UserError(
@@ -96,11 +96,11 @@ def builder_of(model: Callable[..., Any]) -> tuple[Callable[[Any], Any], bool]:
         return lambda key: model(), False
     (name, *_) = known
     if "rngs" in name:
-        return lambda key: model(**{name: streams(key)}), True
+        return lambda key: model(**{name: rngs_of(key)}), True
     return lambda key: model(**{name: key}), True
 
 
-def streams(key: Any) -> Any:
+def rngs_of(key: Any) -> Any:
     """The streams of random numbers of a module of NNX, whatever their names are."""
     from flax import nnx
 

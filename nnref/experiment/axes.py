@@ -247,16 +247,11 @@ def variants(axes: Mapping[str, Any]) -> tuple[list[tuple[Setting, ...]], list[M
     return all_settings, list(dict.fromkeys([*mistakes, *clashes]))
 
 
-WHOLE = (
-    "about",
-    "claim",
-    "seeds",
-    "sweep",
-    "$schema",
-)  # of the sweep, not of a variant
+WHOLE = ("about", "claim", "seeds", "sweep", "$schema")  # of the sweep, not of a variant
 
 
 def depth(placed: Setting | Placed) -> int:
+    """How deep a setting lies in the file: outer ones come first, so that inner ones stay."""
     return placed.path.count(".")
 
 

@@ -67,6 +67,7 @@ Record = arguments_model("regularization", Regularization, None)
 
 
 def nothing_on(value: Any) -> Any:
+    """No arguments for what is switched off."""
     return {} if value == "off" else value
 
 

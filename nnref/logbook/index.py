@@ -429,6 +429,7 @@ def tree(entries: Sequence[Entry]) -> Node:
 
 
 def loss_of(attempt: Attempt) -> float:
+    """The best loss, to sort by: infinity where there is none."""
     return math.inf if attempt.best is None else attempt.best
 
 

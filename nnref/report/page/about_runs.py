@@ -82,6 +82,7 @@ def seeds_of(subject: Subject) -> str:
 
 
 def finals(records: Sequence[Record], name: str) -> list[float]:
+    """A measure of each run at its end; NaN where it was not measured."""
     return [r.final(name) if name in r.history or name == "epochs" else np.nan for r in records]
 
 

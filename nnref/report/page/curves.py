@@ -136,6 +136,7 @@ def line_chart(
 
 
 def last(values: Sequence[float | None]) -> float | None:
+    """The last value that was measured, None where none was."""
     return next((value for value in reversed(values) if value is not None), None)
 
 

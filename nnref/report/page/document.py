@@ -13,7 +13,7 @@ from nnref.logbook.writer import now
 from nnref.report.page.blocks import Image, Panel, Report
 from nnref.report.page.panels import inline
 
-LIMIT = 2_000_000  # bytes
+LIMIT = 2_000_000  # bytes of a page, to which the tests hold it
 
 
 def write(report: Report, path: Path) -> Path:

@@ -40,7 +40,7 @@ def bind(
 
 
 def bound(part: Member, path: str, hyperparameters: Mapping[str, Any]) -> Callable[..., Any]:
-    """The function of a part, bound to its arguments; those given as hyperparameters replace them."""
+    """The function of a part, bound to its arguments, or to hyperparameters in their place."""
     arguments = {}
     for name in arguments_of(part):
         value, where = getattr(part, name), f"{path}.{name}"

@@ -172,8 +172,7 @@ def differ_by_number(one: str, other: str) -> bool:
 
 def has_slope(loop: Course, path: str) -> bool:
     """Whether the loss of some step has a gradient at a leaf."""
-    found = [program.loss_of(loop) for program in loop.programs if program]
-    return any(pair and np.any(pair[1].get(path, 0)) for pair in found)
+    return any(np.any(gradient.get(path, 0)) for *_, gradient in loop.losses_of_steps())
 
 
 def begins_again(loop: Loop) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """The course of a state over the steps of a loop, whether they are made here or recorded."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -50,8 +50,7 @@ class Course:
         own = [path for path in self.floating() if path in self.optimizers]
         others = [path for path in self.floating() if path not in self.optimizers]
         shapes = {path: leaf.shape for path, leaf in self.states[0].items()}
-        losses = [program.loss_of(self) for program in self.programs if program]
-        slopes = [found[1] for found in losses if found]
+        slopes = [gradient for *_, gradient in self.losses_of_steps()]
         moved = {
             path: (
                 any(np.any(slope.get(path, 0)) for slope in slopes),
@@ -60,6 +59,19 @@ class Course:
             for path in others
         }
         return partners(own, others, shapes, moved)
+
+    def losses_of_steps(self) -> Iterator[tuple[int, Program, int, Arrays]]:
+        """Each step whose loss is known: its place, program and loss, and the gradient of this."""
+        for place, program in enumerate(self.programs):
+            found = program and program.loss_of(self)
+            if program and found:
+                yield place, program, *found
+
+    @property
+    def one_loss(self) -> tuple[Program, int, Arrays] | None:
+        """Program, loss and gradient of a loop of one step; None for several, or none known."""
+        known = next(self.losses_of_steps(), None) if len(self.programs) == 1 else None
+        return known and known[1:]
 
     @cached_property
     def updates(self) -> int:

@@ -372,11 +372,8 @@ def unused_statistics(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
 
 def statistics(loop: Loop) -> Iterator[Finding]:
     """Statistics that training normalizes by and never measures, or measures and throws away."""
-    for place, program in enumerate(loop.programs):
-        found = program and program.loss_of(loop)
-        if not program or not found:
-            continue
-        read = program.trace.needed([found[0]])
+    for place, program, loss, _ in loop.losses_of_steps():
+        read = program.trace.needed([loss])
         still = [
             p
             for p in loop.floating()

@@ -97,22 +97,17 @@ def finite(leaf: Any) -> bool:
 
 def ascent(loop: Loop) -> Iterator[Finding]:
     """Parameters that move along the gradient of the loss that the step computes."""
-    for place, program in enumerate(loop.programs):
-        found = program and program.loss_of(loop)
-        if not program or not found or program.trace.by_hand:
+    for place, program, loss, first in loop.losses_of_steps():
+        if program.trace.by_hand:
             continue  # a derivative that the user gives, such as one that is turned round
-        moved = [p for p in loop.of("parameter") if p in found[1] and np.any(found[1][p])]
+        moved = [p for p in loop.of("parameter") if p in first and np.any(first[p])]
         call = loop.calls[place][0]
         try:
             gradients = program.gradients(call)
         except Exception:  # a start whose leaves are not those of later steps
             continue
-        gradient = gradients.pop(program.candidates.index(found[0]))
-        change = {
-            p: np.asarray(call.after.arrays[p], float) - np.asarray(call.before.arrays[p], float)
-            for p in moved
-            if np.shape(call.after.arrays[p]) == np.shape(call.before.arrays[p])
-        }
+        gradient = gradients.pop(program.candidates.index(loss))
+        change = call.change(moved)
         angles = {
             p: cosine({p: change[p]}, gradient)
             for p in change
@@ -156,11 +151,8 @@ def crossed(loop: Loop) -> Iterator[Finding]:
             (gradient,) = program.gradients(call)
         except Exception:  # a loop whose length is not known has no reverse
             continue
-        moved = {
-            path: np.asarray(call.after.arrays[path], float) - np.asarray(leaf, float)
-            for path, leaf in call.before.arrays.items()
-            if path in gradient and np.size(leaf) >= SEVERAL
-        }
+        before = call.before.arrays
+        moved = call.change(p for p in before if p in gradient and np.size(before[p]) >= SEVERAL)
         own = [path for path in loop.of("parameter") if path in moved]
         astray = [p for p in own if agreement(moved[p], gradient[p]) < bound("mostly")]
         pairs = [

@@ -156,13 +156,10 @@ def changed_apart(loop: Loop) -> Iterator[Finding]:
     the network makes of the batch. Noise that is taken off again counts as a target too. What a
     slow copy of the network is given, as a teacher's view of the same rows, is an input.
     """
-    for place, program in enumerate(loop.programs):
-        found = program and program.loss_of(loop)
-        if program is None or not found:
-            continue
+    for place, program, loss, _ in loop.losses_of_steps():
         networks = loop.of("parameter") + loop.of("target")
         weights = [program.old[p] for p in networks if p in program.old]
-        of_inputs, of_targets = drawn_for(program, found[0], weights)
+        of_inputs, of_targets = drawn_for(program, loss, weights)
         numbers = program.trace.evaluate(
             program.leaves, [op.outputs[0] for op in (*of_inputs, *of_targets)]
         )

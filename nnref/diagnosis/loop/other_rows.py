@@ -19,12 +19,11 @@ def of_other_rows(loop: Loop) -> Iterator[Finding]:
 
     Simple models are asked, of measured numbers, and a row that comes again counts once.
     """
-    program = loop.programs[0]
-    found = program and program.loss_of(loop)
-    if len(loop.steps) > 1 or not program or not found or not loop.batches:
+    if not loop.one_loss or not loop.batches:
         return
+    program, loss, _ = loop.one_loss
     targets = targets_of(program, loop)
-    taught = [path for path in targets if held_against(loop, program, found[0], path)]
+    taught = [path for path in targets if held_against(loop, program, loss, path)]
     rows = measured(different_rows(loop), targets) if taught and len(targets) > 1 else None
     if rows is None:
         return

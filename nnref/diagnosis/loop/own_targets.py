@@ -177,16 +177,13 @@ def sees_itself(loop: Loop) -> Iterator[Finding]:
     autoencoder, it is meant; and where a sequence is given twice, as to an encoder and a decoder.
     What random numbers hide from the network, as a mask does, counts as not given.
     """
-    for place, program in enumerate(loop.programs):
-        found = program and program.loss_of(loop)
-        if program is None or not found:
-            continue
+    for place, program, loss, _ in loop.losses_of_steps():
         state = program.arguments[0]
         state = {path: loop.calls[place][-1].before.arrays.get(path, state[path]) for path in state}
         own = [p for p in loop.floating() if p in program.old and p not in loop.optimizers]
         weights = [program.old[path] for path in own]
         leaves = jax.tree.leaves((state, *program.arguments[1:]))
-        parts = [TwoUses(program, found[0], part, weights, leaves) for part in program.batch]
+        parts = [TwoUses(program, loss, part, weights, leaves) for part in program.batch]
         fed = [uses for uses in parts if uses.inputs]
         for uses in fed:
             if not uses.is_sequence or not uses.targets:

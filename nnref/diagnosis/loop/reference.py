@@ -22,15 +22,14 @@ def losses(loop: Loop) -> np.ndarray | None:
 
     What of the state is neither parameter nor optimizer goes on as the user's own step has it.
     """
-    program = loop.programs[0]
-    found = program and program.loss_of(loop)
-    if len(loop.steps) > 1 or not program or not found:
+    if not loop.one_loss:
         return None
-    if several_losses(loop, program, found[1]):
+    program, loss, gradient = loop.one_loss
+    if several_losses(loop, program, gradient):
         return None
-    traced, loss = program.trace, found[0]
+    traced = program.trace
     arrays = loop.calls[0][0].before.arrays
-    weights = {p: arrays[p] for p in loop.of("parameter") if np.any(found[1].get(p, 0))}
+    weights = {p: arrays[p] for p in loop.of("parameter") if np.any(gradient.get(p, 0))}
     rest = {p: leaf for p, leaf in arrays.items() if p not in weights}
     going = [p for p in rest if p in program.new]
     shapes = [leaf.shape for leaf in jax.tree.leaves(program.arguments[1])]
@@ -58,10 +57,7 @@ def losses(loop: Loop) -> np.ndarray | None:
 
 def several_losses(loop: Loop, program: Program, slopes: dict[str, np.ndarray]) -> bool:
     """Whether some parameters climb this loss and descend another one, as in a game of two."""
-    before, after = program.call.before.arrays, program.call.after.arrays
-    moves = {
-        p: np.asarray(after[p], float) - np.asarray(before[p], float) for p in loop.of("parameter")
-    }
+    moves = program.call.change(loop.of("parameter"))
     others = program.gradients(program.call)  # kept, they would take a network's memory each
     return any(
         cosine({path: move}, slopes) > -bound("climbs")

@@ -49,6 +49,15 @@ class Call(NamedTuple):
     missing: tuple[Any, ...]  # parts of the state that it did not give back
     comes_back: bool
 
+    def change(self, paths: Iterable[str]) -> dict[str, np.ndarray]:
+        """What the call has added to these arrays of the state, to those that keep their shape."""
+        before, after = self.before.arrays, self.after.arrays
+        return {
+            path: np.asarray(after[path], float) - np.asarray(before[path], float)
+            for path in paths
+            if np.shape(after[path]) == np.shape(before[path])
+        }
+
 
 def is_drawn(batches: Any) -> bool:
     """Whether batches are a function of the number of the step."""

@@ -256,13 +256,14 @@ def taken_out(loop: Loop) -> TakenOut | None:
     A value that is climbed, as a reward is, or that draws random numbers behind the outputs, is no
     loss of outputs and targets.
     """
-    program = loop.programs[0]
-    found = program and program.loss_of(loop)
-    if len(loop.steps) > 1 or not program or not found or program.trace.by_hand:
+    if not loop.one_loss:
+        return None
+    program, loss, _ = loop.one_loss
+    if program.trace.by_hand:
         return None
     weights = [path for path in loop.of("parameter") if path in program.old]
     moved = {path: loop.states[1][path] - loop.states[0][path] for path in weights}
-    cut, at = cut_of(program, found[0], weights), program.candidates.index(found[0])
+    cut, at = cut_of(program, loss, weights), program.candidates.index(loss)
     if cut is None or cosine(moved, program.gradients(loop.calls[0][0])[at]) > 0:
         return None
     random = len(draws(program.trace, [cut.loss])) > len(draws(program.trace, [cut.outputs]))

@@ -15,8 +15,7 @@ def never_descended(loop: Loop) -> Iterator[Finding]:
     What is reported of a network whose parameters all learn, as a second error, is none, nor what
     a part says that no optimizer was given, as a teacher.
     """
-    found = [(program, program.loss_of(loop)) for program in loop.programs if program]
-    losses = [(program, pair[0]) for program, pair in found if pair]
+    losses = [(program, loss) for _, program, loss, _ in loop.losses_of_steps()]
     if len(losses) < len(loop.programs):
         return
     needed = [(program, program.trace.needed([loss])) for program, loss in losses]

@@ -18,10 +18,9 @@ from nnref.training.checkpoint import is_key
 
 def blanks(loop: Loop) -> Iterator[Finding]:
     """Targets that were filled in with one number where a label is missing, and count as others."""
-    program = loop.programs[0]
-    found = program and program.loss_of(loop)
-    if len(loop.steps) > 1 or not program or not found or not loop.batches:
+    if not loop.one_loss or not loop.batches:
         return
+    program, loss, _ = loop.one_loss
     pooled = different_rows(loop)
     for path in targets_of(program, loop):
         inputs = [
@@ -30,7 +29,7 @@ def blanks(loop: Loop) -> Iterator[Finding]:
         if path not in pooled or not inputs or blank_rows(pooled[path]) is None:
             continue
         blank = filled(inputs, pooled[path])
-        if blank is not None and counts(loop, program, found[0], path, blank.value):
+        if blank is not None and counts(loop, program, loss, path, blank.value):
             yield never_labelled(blank, f"batches, {path}")
             return
 

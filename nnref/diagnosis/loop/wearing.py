@@ -64,10 +64,9 @@ def sums_for_updates(loop: Course, sums: list[str], weights: list[str]) -> list[
     A momentum forgets, so that it is no sum. Where parameters are not moved but computed anew of
     the first ones and a sum, as in dual averaging, it is meant.
     """
-    program = loop.programs[0]
-    found = program and program.loss_of(loop)
-    if len(loop.programs) > 1 or not program or not found:
+    if not loop.one_loss:
         return []
+    program, _, gradient = loop.one_loss
     traced, new, old = program.trace, program.new, program.old
 
     def moved(path: str, names: set[str]) -> bool:
@@ -82,10 +81,9 @@ def sums_for_updates(loop: Course, sums: list[str], weights: list[str]) -> list[
     shapes = {path: leaf.shape for path, leaf in loop.states[0].items()}
     added = [path for path in sums if moved(path, ADDED) and ends & traced.reached([old[path]])]
     of = partners(added, own, shapes, dict.fromkeys(own, 0))
-    before, after = program.call.before.arrays, program.call.after.arrays
-    change = {of[p]: np.asarray(after[p], float) - np.asarray(before[p], float) for p in of}
+    change = {of[path]: moved for path, moved in program.call.change(of).items()}
     size = sum(part.size for part in change.values())
-    return list(of) if size > LEAST and cosine(change, found[1]) > 1 - bound("copied") else []
+    return list(of) if size > LEAST and cosine(change, gradient) > 1 - bound("copied") else []
 
 
 def melting(loop: Course) -> Iterator[Finding]:

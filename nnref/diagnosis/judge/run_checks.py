@@ -352,7 +352,7 @@ def no_signal(signals: Signals) -> Iterator[Finding]:
 
 def opposite(signals: Signals) -> Iterator[Finding]:
     """Two targets that mean the opposite of what the loss takes them for."""
-    cure = signals.cured("opposite") if signals.exchanges.opposite else None
+    cure = signals.cured(*signals.exchanges.opposite)
     if cure is not None:
         low, high = (f"{value:g}" for value in np.unique(signals.measurements.recipe.train[1]))
         yield fault(

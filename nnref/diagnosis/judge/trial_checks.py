@@ -184,8 +184,7 @@ def sum_too_large(signals: Signals) -> Iterator[Finding]:
 
 def huge_batch(signals: Signals) -> Iterator[Finding]:
     """Batches so large that the run has few steps, where smaller ones cure."""
-    _ = signals.exchanges.batch
-    cure = signals.cured("batch")
+    cure = signals.cured(*signals.exchanges.batch)
     if cure is not None:
         planned, batch = signals.measurements.run.planned, signals.measurements.trainer.batch
         yield fault(
@@ -305,8 +304,7 @@ def frozen(signals: Signals) -> Iterator[Finding]:
     sizes = np.array([np.size(leaf) for _, leaf in leaves])
     if sizes[still].sum() < bound("mostly") * sizes.sum() or still.all():
         return
-    _ = signals.exchanges.optimizer
-    cure = signals.cured("optimizer", "optimizer x10")
+    cure = signals.cured(*signals.exchanges.optimizer)
     if cure is not None and cure.skill > signals.best_trial - bound("tie"):
         names = [name_of(path) for (path, _), stands in zip(leaves, still, strict=True) if stands]
         yield fault(
@@ -347,8 +345,8 @@ def turned(signals: Signals) -> Iterator[Finding]:
 
 def head(signals: Signals) -> Iterator[Finding]:
     """Outputs or a loss whose exchange alone cures: which it was is what was exchanged."""
-    _, start = signals.exchanges.head, signals.exchanges.start
-    raw, both, loss = (signals.cured(name) for name in ("outputs", "outputs and loss", "loss"))
+    start, cures = signals.exchanges.start, {n: signals.cured(n) for n in signals.exchanges.head}
+    raw, both, loss = (cures.get(name) for name in ("outputs", "outputs and loss", "loss"))
     if raw or both:
         better = raw if raw and not (both and both.skill > raw.skill + bound("tie")) else both
         unit = start.range
@@ -375,8 +373,7 @@ def head(signals: Signals) -> Iterator[Finding]:
 
 def activation(signals: Signals) -> Iterator[Finding]:
     """Hidden activations whose exchange for ReLU alone cures."""
-    _ = signals.exchanges.activation
-    cure = signals.cured("activation")
+    cure = signals.cured(*signals.exchanges.activation)
     if cure is not None:
         first = untrusted(signals.measurements.layers)[0]
         missing = not first.primitives
@@ -392,8 +389,7 @@ def activation(signals: Signals) -> Iterator[Finding]:
 
 def trusted_optimizer(signals: Signals) -> Iterator[Finding]:
     """An optimizer whose exchange alone cures, where no factor on its rate does."""
-    _ = signals.exchanges.optimizer
-    cure = signals.cured("optimizer", "optimizer x10")
+    cure = signals.cured(*signals.exchanges.optimizer)
     if cure is None:
         return
     overshoots = signals.overshoots

@@ -186,7 +186,7 @@ def case(
     names = ("head", "opposite", "activation", "batch", "optimizer", "everything")
     none = dict.fromkeys(names, {})
     made = {**none, "width": width, "outweighed": None}
-    signals.exchanges = SimpleNamespace(start=start, **made)
+    signals.exchanges = SimpleNamespace(at_start=start, **made)
     signals.mistakes = Strict()
     return signals
 

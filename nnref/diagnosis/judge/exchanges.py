@@ -49,7 +49,7 @@ class Exchanges:
         self.interventions = interventions
         self.measurements = interventions.measurements
         self.recipe = interventions.recipe
-        self.start = AtStart(self.recipe, *self.measurements.initial)
+        self.at_start = AtStart(self.recipe, *self.measurements.initial)
 
     @cached_property
     def metrics_agree(self) -> bool:
@@ -102,7 +102,7 @@ class Exchanges:
     @cached_property
     def tail_is_identity(self) -> bool:
         """Whether the outputs are what the last layer gives, with nothing behind it."""
-        tail = self.start.sample.tail
+        tail = self.at_start.sample.tail
         if tail is None:
             return True
         make, shape = tail
@@ -125,7 +125,7 @@ class Exchanges:
         trusted = self.trusted
         if trusted is None:
             return None
-        outputs, y = np.asarray(self.start.outputs, np.float32), self.start.sample.y
+        outputs, y = np.asarray(self.at_start.outputs, np.float32), self.at_start.sample.y
         return None if same_losses(self.recipe.loss, trusted, outputs, y) else trusted
 
     @cached_property
@@ -134,8 +134,8 @@ class Exchanges:
         if not self.metrics_agree:
             return {}
         recipes = {}
-        tail = self.start.sample.tail
-        other_form = tail is not None and tail[1] != np.shape(self.start.outputs)
+        tail = self.at_start.sample.tail
+        other_form = tail is not None and tail[1] != np.shape(self.at_start.outputs)
         if not self.tail_is_identity and not other_form:  # as the codes behind a distance
             raw = with_raw_outputs(self.recipe)
             recipes["outputs"] = raw
@@ -152,8 +152,8 @@ class Exchanges:
     def outweighed(self) -> Finding | None:
         """A term of the loss without targets that the training served alone."""
         measured = self.measurements
-        first = terms(self.start, *measured.initial)
-        return outweighed(first, terms(self.start, measured.run.params, measured.run.state))
+        first = terms(self.at_start, *measured.initial)
+        return outweighed(first, terms(self.at_start, measured.run.params, measured.run.state))
 
     @cached_property
     def scaled(self) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +195,7 @@ class Exchanges:
             return {}
         tried: dict[str, Trial] = {}
         for name, factor in (("same width", 1), ("wider", WIDER)):
-            network = plain_network(widths, factor, self.start.outputs.shape[1:])
+            network = plain_network(widths, factor, self.at_start.outputs.shape[1:])
             recipe = replace(
                 self.recipe, loss=loss, penalty=no_penalty, optimizer=trusted_optimizer(), **network
             )

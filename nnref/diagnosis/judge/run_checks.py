@@ -233,7 +233,7 @@ def faded(signals: Signals) -> Iterator[Finding]:
 
 def silent_outputs(signals: Signals) -> Iterator[Finding]:
     """Outputs behind a ReLU that are 0 for every row, while their targets are not."""
-    measured, start = signals.measurements, signals.exchanges.start
+    measured, start = signals.measurements, signals.exchanges.at_start
     if measured.skill.outputs is None or start.form != "values":
         return
     if start.range is None or not start.range.floor:
@@ -357,7 +357,7 @@ def opposite(signals: Signals) -> Iterator[Finding]:
         low, high = (f"{value:g}" for value in np.unique(signals.measurements.recipe.train[1]))
         yield fault(
             "loss_mismatch",
-            signals.exchanges.start.loss_line,
+            signals.exchanges.at_start.loss_line,
             f"with {low} and {high} exchanged in the targets the same training learns: the loss "
             "takes the one for the other, as a distance of pairs may",
             f"{cure.skill:.2f} with the targets exchanged",

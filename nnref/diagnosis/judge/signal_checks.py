@@ -219,7 +219,7 @@ def perfect_answer(signals: Signals) -> Iterator[Finding]:
         return
     yield fault(
         "output_activation_missing" if endless else "loss_mismatch",
-        signals.exchanges.start.loss_line,
+        signals.exchanges.at_start.loss_line,
         f"where the outputs are the targets themselves the loss is {perfect:.4g}, and a constant "
         f"answer has {constant:.4g}: it falls on and on for outputs outside of [{y.min():.3g}, "
         f"{y.max():.3g}]"

@@ -167,7 +167,7 @@ def summed_loss(signals: Signals, slower: Trial) -> Finding:
     batch = signals.measurements.trainer.batch
     return fault(
         "loss_summed_over_batch",
-        signals.exchanges.start.loss_line,
+        signals.exchanges.at_start.loss_line,
         f"the loss is a sum over rows, so every step is {batch} times as large",
         "a batch repeated has twice the loss",
         proof=signals.proof(slower),
@@ -265,7 +265,7 @@ def beyond_reach(signals: Signals) -> Iterator[Finding]:
     if (missing**2).mean() > bound("out of range") * y.var():
         yield fault(
             "relu_output" if low == 0 and high == np.inf else "output_range_excludes_targets",
-            signals.exchanges.start.last,
+            signals.exchanges.at_start.last,
             f"whatever the parameters are, the outputs stay in [{low:.3g}, {high:.3g}], and "
             f"{share:.0%} of the targets, from {y.min():.3g} to {y.max():.3g}, lie outside",
             f"[{low:.3g}, {high:.3g}]",
@@ -334,7 +334,7 @@ def turned(signals: Signals) -> Iterator[Finding]:
     if cure is not None:
         yield fault(
             "loss_mismatch",
-            signals.exchanges.start.loss_line,
+            signals.exchanges.at_start.loss_line,
             "the network learns when every update is turned round: the loss is of the wrong sign",
             f"{max(signals.reached, 0):.2f} as it is",
             remedy="a minus in front of what is to grow: loss = -log_likelihood",
@@ -345,7 +345,7 @@ def turned(signals: Signals) -> Iterator[Finding]:
 
 def head(signals: Signals) -> Iterator[Finding]:
     """Outputs or a loss whose exchange alone cures: which it was is what was exchanged."""
-    start, cures = signals.exchanges.start, {n: signals.cured(n) for n in signals.exchanges.head}
+    start, cures = signals.exchanges.at_start, {n: signals.cured(n) for n in signals.exchanges.head}
     raw, both, loss = (cures.get(name) for name in ("outputs", "outputs and loss", "loss"))
     if raw or both:
         better = raw if raw and not (both and both.skill > raw.skill + bound("tie")) else both

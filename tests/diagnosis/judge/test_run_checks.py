@@ -259,10 +259,10 @@ def test_an_output_that_a_relu_has_silenced(outputs, targets, found):
         return np.random.default_rng(0).uniform(0, 1, (50, 2)) * factors
 
     made = case(y=columns(targets))
-    made.exchanges.start.range = SimpleNamespace(floor=True, low=0.0)
+    made.exchanges.at_start.range = SimpleNamespace(floor=True, low=0.0)
     made.measurements.skill.outputs_at = lambda params, state: (columns(outputs), columns(targets))
     assert [f.cause for f in silent_outputs(made)] == found
-    made.exchanges.start.range.floor = False  # without a ReLU
+    made.exchanges.at_start.range.floor = False  # without a ReLU
     assert list(silent_outputs(made)) == []
 
 

@@ -134,7 +134,7 @@ def right_answers(loss, y, activation=identity):
     return perfect_answer(
         SimpleNamespace(
             measurements=SimpleNamespace(skill=skill, recipe=made),
-            exchanges=SimpleNamespace(start=start),
+            exchanges=SimpleNamespace(at_start=start),
         )
     )
 

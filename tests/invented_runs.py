@@ -181,7 +181,7 @@ def case(
         he_start=(jax.tree.map(lambda leaf: 0.5 * leaf / np.sqrt(np.mean(leaf**2)), first), {}),
     )
     signals = Signals(measurements, interventions)
-    start = SimpleNamespace(range=None, kind="values", last="c, net.py:7", loss_line="net.py:9")
+    start = SimpleNamespace(range=None, form="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
     names = ("head", "opposite", "activation", "batch", "optimizer", "everything")
     none = dict.fromkeys(names, {})

@@ -1,9 +1,9 @@
 """The proof of a cause: what the same training does without it, from several seeds."""
 
 from dataclasses import replace
+from operator import attrgetter
 
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge import trial_checks
 from nnref.diagnosis.judge.interventions import SEEDS
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.proof import Proof, curve
@@ -45,7 +45,7 @@ def proven(signals: Signals, faults: list[Finding]) -> list[Finding]:
     """Findings about outputs and loss, with the proof that the exchange of these gives."""
     soft = [f for f in faults if f.cause in HEAD and f.confidence < bound("hard")]
     trials = signals.exchanges.head if soft else {}
-    best = max(trials.values(), key=trial_checks.skill, default=None)
+    best = max(trials.values(), key=attrgetter("skill"), default=None)
     if best is None or not signals.cured(best.name):
         return faults
     return [replace(f, proof=signals.proof(best)) if f in soft else f for f in faults]
@@ -67,7 +67,7 @@ def with_proof(signals: Signals, cause: Finding) -> Finding:
         trials = {name: trial for name, trial in signals.tried.items() if name in cures}
     else:
         return cause
-    best = max(trials.values(), key=trial_checks.skill, default=None)
+    best = max(trials.values(), key=attrgetter("skill"), default=None)
     if best is None or best.skill < max(signals.reached, 0.0) + bound("gap"):
         return cause
     shown = repeated(signals, replace(cause, proof=signals.proof(best)))

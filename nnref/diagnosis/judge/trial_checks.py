@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from operator import attrgetter
 
 import jax
 import numpy as np
@@ -413,7 +414,11 @@ def capacity(signals: Signals) -> Iterator[Finding]:
         return
     trials = signals.exchanges.width
     same, wider = (
-        max((t for name, t in trials.items() if name.startswith(word)), key=skill, default=None)
+        max(
+            (t for name, t in trials.items() if name.startswith(word)),
+            key=attrgetter("skill"),
+            default=None,
+        )
         for word in ("same", "wider")
     )
     if same is None or wider is None:
@@ -431,11 +436,6 @@ def capacity(signals: Signals) -> Iterator[Finding]:
             confidence=0.8,
             proof=signals.proof(wider),
         )
-
-
-def skill(trial: Trial) -> float:
-    """What trials are compared by."""
-    return trial.skill
 
 
 def generalization(signals: Signals) -> Iterator[Finding]:

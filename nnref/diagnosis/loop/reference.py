@@ -12,9 +12,10 @@ from nnref.diagnosis.loop.movement import warming, weight
 from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import parted
+from nnref.diagnosis.run.edits import trusted_optimizer
 from nnref.diagnosis.thresholds import bound
 
-TRUSTED = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+TRUSTED = trusted_optimizer()
 
 
 def losses(loop: Loop) -> np.ndarray | None:

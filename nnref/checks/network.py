@@ -185,16 +185,8 @@ def rows_are_independent(subject: Subject) -> Answer:
 def is_causal(subject: Subject) -> Answer:
     """Of a sequence, no output changes with what comes after its step."""
     x, outputs = np.asarray(subject.recipe.train[0]), subject.start.sample.outputs
-    if (
-        outputs is None
-        or x.ndim < 2
-        or x.shape[1] < FEWEST
-        or outputs.shape[:2]
-        != (
-            len(outputs),
-            x.shape[1],
-        )
-    ):
+    same_steps = outputs is not None and x.ndim > 1 and outputs.shape[1:2] == x.shape[1:2]
+    if outputs is None or not same_steps or x.shape[1] < FEWEST:
         raise NotApplicable("is_causal: inputs and outputs are no sequences of the same steps")
     share = seen_ahead(subject.start, outputs)
     found = list(future_leakage(subject.start))

@@ -11,11 +11,7 @@ from nnref.errors import UserError
 
 
 def periodic_costs(
-    *,
-    first: float = 1010.0,
-    others: float = -10.0,
-    period: Count = 101,
-    periods: Count = 100,
+    *, first: float = 1010.0, others: float = -10.0, period: Count = 101, periods: Count = 100
 ) -> Dataset:
     """Costs that come one after another, the first of each period unlike the others.
 
@@ -45,10 +41,7 @@ def periodic_costs(
 
 
 def wilson(
-    *,
-    rows: Count = 200,
-    positive: Annotated[float, Interval(gt=0.5, lt=1)] = 0.7,
-    seed: Index = 0,
+    *, rows: Count = 200, positive: Annotated[float, Interval(gt=0.5, lt=1)] = 0.7, seed: Index = 0
 ) -> Dataset:
     """Examples of -1 and 1 on which adaptive methods generalize wrongly (Wilson et al. 2017, 3.3).
 

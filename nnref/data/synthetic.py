@@ -65,9 +65,7 @@ def spirals(
     x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     parts = split_rows(x, arm.astype(np.int32), valid=valid, test=test, seed=seed, stratify=True)
     return Dataset(
-        *standardize(*parts),
-        classes=tuple(str(k) for k in range(arms)),
-        columns=("x1", "x2"),
+        *standardize(*parts), classes=tuple(str(k) for k in range(arms)), columns=("x1", "x2")
     )
 
 

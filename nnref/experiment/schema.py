@@ -202,9 +202,7 @@ def component(kind: str, family: Mapping[str, Any]) -> Any:
     if kind in REFERENCED:
         either |= Annotated[str, Field(pattern=PATTERN)]
     return Annotated[
-        union,
-        Discriminator(member_name),
-        BeforeValidator(bare_name, json_schema_input_type=either),
+        union, Discriminator(member_name), BeforeValidator(bare_name, json_schema_input_type=either)
     ]
 
 

@@ -89,11 +89,7 @@ def uniform(
 
 
 def draw(
-    distribution: Distribution,
-    key: Array,
-    shape: Shape,
-    dtype: DTypeLike,
-    deviation: float | Array,
+    distribution: Distribution, key: Array, shape: Shape, dtype: DTypeLike, deviation: float | Array
 ) -> Array:
     """Random weights of mean 0 and this standard deviation.
 

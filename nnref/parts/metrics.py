@@ -279,8 +279,5 @@ METRICS = {
     "mean_absolute_error": mean_absolute_error,
 }
 
-METRICS_OF: Mapping[str, tuple[str, ...]] = {
-    "classes": ("accuracy",),
-    "values": ("r2",),
-}
+METRICS_OF: Mapping[str, tuple[str, ...]] = {"classes": ("accuracy",), "values": ("r2",)}
 """What a run records where its file names no metrics, by what its targets are."""

@@ -144,10 +144,7 @@ class Task:
 
 
 def functions_of_network(
-    network: Network,
-    loss: Callable[..., Any] | None,
-    inputs: Layout | None,
-    targets: Layout | None,
+    network: Network, loss: Callable[..., Any] | None, inputs: Layout | None, targets: Layout | None
 ) -> Functions:
     """The functions of a network and a loss, of rows that lie in arrays as the layouts say."""
     if loss is not None:

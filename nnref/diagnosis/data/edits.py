@@ -100,12 +100,7 @@ def matched(predicted: np.ndarray, y: np.ndarray) -> np.ndarray:
     return linear_sum_assignment(-(a.T @ b))[1]
 
 
-TRANSFORMS = {
-    "np.log": np.log,
-    "np.log1p": np.log1p,
-    "np.exp": np.exp,
-    "np.expm1": np.expm1,
-}
+TRANSFORMS = {"np.log": np.log, "np.log1p": np.log1p, "np.exp": np.exp, "np.expm1": np.expm1}
 
 
 def scaled_targets(splits: Splits, predicted: np.ndarray, y: np.ndarray) -> Iterator[Edit]:

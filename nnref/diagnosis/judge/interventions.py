@@ -155,11 +155,7 @@ class Interventions:
         return pairs
 
     def from_seeds(
-        self,
-        trainer: Trainer,
-        change: Change,
-        ended: Callable[[End], Trial],
-        seeds: Sequence[int],
+        self, trainer: Trainer, change: Change, ended: Callable[[End], Trial], seeds: Sequence[int]
     ) -> list[Trial]:
         """A training from other seeds, the user's first networks; [] where work is short.
 

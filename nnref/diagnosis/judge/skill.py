@@ -261,11 +261,7 @@ class Skill:
         }
 
     def outcome(
-        self,
-        params: Any,
-        state: Any,
-        rows: tuple[Any, Any] | None = None,
-        train: bool = False,
+        self, params: Any, state: Any, rows: tuple[Any, Any] | None = None, train: bool = False
     ) -> Outcome:
         """How the network does on rows, the training rows by default."""
         outputs, y = self.outputs_at(params, state, rows, train)

@@ -53,11 +53,7 @@ def data_scale(signals: Signals) -> Iterator[Finding]:
 
 
 def scaled_inputs(
-    signals: Signals,
-    cause: str,
-    evidence: str,
-    confidence: float = 1.0,
-    trial: Trial | None = None,
+    signals: Signals, cause: str, evidence: str, confidence: float = 1.0, trial: Trial | None = None
 ) -> Finding:
     """Inputs whose scale is the cause, and the column that is farthest from unit scale."""
     columns, (mean, deviation) = signals.scales, signals.input_scale
@@ -92,12 +88,7 @@ def penalty(signals: Signals) -> Iterator[Finding]:
             evidence = "the penalty is negative: it rewards large weights"
             specific = {"remedy": "add the penalty to the loss, do not subtract it"}
     yield fault(
-        "excessive_regularization",
-        where,
-        evidence,
-        measured,
-        proof=signals.proof(cure),
-        **specific,
+        "excessive_regularization", where, evidence, measured, proof=signals.proof(cure), **specific
     )
 
 

@@ -16,9 +16,7 @@ from nnref.diagnosis.findings import (
     mistake,
     upstream,
 )
-from nnref.diagnosis.loop import (
-    batches as of_batches,
-)
+from nnref.diagnosis.loop import batches as of_batches
 from nnref.diagnosis.loop import (
     carried,
     evaluation,

@@ -167,8 +167,5 @@ def described(traced: Trace, operation: Operation) -> Birth:
         of, remedy = EDGES[forward[-1]]
         name = f"the derivative of {of}"
     return Birth(
-        operation,
-        name,
-        remedy,
-        frozenset(traced.needed(operation.inputs) & set(traced.inputs)),
+        operation, name, remedy, frozenset(traced.needed(operation.inputs) & set(traced.inputs))
     )

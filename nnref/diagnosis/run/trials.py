@@ -193,10 +193,7 @@ class Trainer:
 
     def data(self, inputs: Any, targets: Any, state: TrainState) -> dict[str, Any]:
         """The arrays of a program: stacked sets, and the validation rows where training asks."""
-        arrays: dict[str, Any] = {
-            "inputs": jnp.asarray(inputs),
-            "targets": jnp.asarray(targets),
-        }
+        arrays: dict[str, Any] = {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
         leaves = jax.tree.leaves(state.opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
         watched = self.plan.stop or any(isinstance(leaf, PlateauState) for leaf in leaves)
         if watched and self.recipe.valid is not None:

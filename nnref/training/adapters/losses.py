@@ -7,14 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from nnref.errors import UserError
-from nnref.training.adapters.arguments import (
-    KNOWN,
-    called,
-    inputs_of,
-    required,
-    roles_of,
-    words,
-)
+from nnref.training.adapters.arguments import KNOWN, called, inputs_of, required, roles_of, words
 from nnref.training.adapters.network import Network, Tree
 
 TARGETS_FIRST = {"y", "y_true", "true", "labels", "label", "targets", "target"}

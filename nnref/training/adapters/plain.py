@@ -7,13 +7,7 @@ import jax
 
 from nnref.errors import UserError
 from nnref.internals import parameters_of
-from nnref.training.adapters.arguments import (
-    called,
-    inputs_of,
-    required,
-    roles_of,
-    words,
-)
+from nnref.training.adapters.arguments import called, inputs_of, required, roles_of, words
 from nnref.training.adapters.network import Network, Tree
 
 

@@ -18,6 +18,7 @@ from nnref.diagnosis.run.snapshot import Level, Snapshot
 from nnref.diagnosis.run.trials import Run, Step
 
 STEPS = 400
+HEAD = ("outputs", "outputs and loss", "loss")  # what is tried in the place of a head
 ROWS = 200
 LEVEL = Level(8, 1.0, 0.0, 0.0)
 
@@ -172,8 +173,9 @@ def case(
         validated=None if valid is None else Outcome(1.0, valid),
         splits=None,
     )
+    all_trials = trials(**({"rate_x0.1": 0.0} | dict(tried) | (exchanged or {})))
     interventions = SimpleNamespace(
-        trials=trials(**({"rate_x0.1": 0.0} | dict(tried) | (exchanged or {}))),
+        trials=all_trials,
         quiet=None if quiet is None else Trial("quiet", Change(), quiet, None),
         held_out=lambda trial: kept,
         repeated=lambda trial: [] if again is None else again,
@@ -183,9 +185,10 @@ def case(
     signals = Signals(measurements, interventions)
     start = SimpleNamespace(range=None, form="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
-    names = ("head", "opposite", "activation", "batch", "optimizer", "everything")
-    none = dict.fromkeys(names, {})
-    made = {**none, "width": width, "outweighed": None}
+    head = {name: all_trials[name] for name in HEAD if name in all_trials}
+    names = ("opposite", "activation", "batch", "optimizer", "everything")
+    made = {n: {t: all_trials[t] for t in (n, f"{n} x10") if t in all_trials} for n in names}
+    made |= {"head": head, "width": width, "outweighed": None}
     signals.exchanges = SimpleNamespace(at_start=start, **made)
     signals.mistakes = Strict()
     return signals

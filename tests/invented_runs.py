@@ -15,7 +15,7 @@ from nnref.diagnosis.judge.skill import Outcome
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.run.changes import Change, Trial
 from nnref.diagnosis.run.snapshot import Level, Snapshot
-from nnref.diagnosis.run.trials import Run, Step
+from nnref.diagnosis.run.trials import Run, StepMeasures
 
 STEPS = 400
 HEAD = ("outputs", "outputs and loss", "loss")  # what is tried in the place of a head
@@ -41,7 +41,7 @@ def params(scale=0.5, constant=False):
 def history(loss, *, update=1e-3, cosine=-0.9, largest=1.0, finite=None, gradient=1.0, penalty=0.0):
     loss = np.asarray(loss, float)
     n = len(loss)
-    return Step(
+    return StepMeasures(
         loss=loss,
         penalty=np.full(n, penalty),
         largest_output=np.broadcast_to(largest, n).astype(float),

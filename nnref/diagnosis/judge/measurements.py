@@ -17,7 +17,7 @@ from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.budget import Budget
-from nnref.diagnosis.run.replay import Cause, cause_of
+from nnref.diagnosis.run.replay import BirthInRun, birth_in_run
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
 from nnref.diagnosis.run.starts import first_network
 from nnref.diagnosis.run.trials import Run, Trainer, lengths
@@ -187,9 +187,9 @@ class Measurements:
         return self.trainer.run(self.initial, work=RUN * self.effort)
 
     @cached_property
-    def birth(self) -> Cause | None:
+    def birth(self) -> BirthInRun | None:
         """The operation at which the run's first number that is not finite is born."""
-        return cause_of(self.trainer, self.initial)
+        return birth_in_run(self.trainer, self.initial)
 
     # How well it does
 

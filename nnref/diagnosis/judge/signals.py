@@ -12,7 +12,7 @@ from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.proof import Proof, curve
 from nnref.diagnosis.run.changes import Trial
-from nnref.diagnosis.run.trials import Step, lengths
+from nnref.diagnosis.run.trials import StepMeasures, lengths
 from nnref.diagnosis.thresholds import bound
 from nnref.training.probes import update_ratio
 
@@ -35,7 +35,7 @@ class Signals:
         self.interventions = interventions
 
     @property
-    def steps(self) -> Step:
+    def steps(self) -> StepMeasures:
         """The steps of the user's own run."""
         return self.measurements.run.steps
 

@@ -14,7 +14,7 @@ from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
-from nnref.diagnosis.run.trials import Step, by_leaf
+from nnref.diagnosis.run.trials import StepMeasures, by_leaf
 from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 from nnref.training.task import Functions
@@ -23,7 +23,7 @@ from nnref.training.train import TrainState, train_step
 STEPS = 200
 
 
-def steps_of(start: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
+def steps_of(start: LossAtStart, optimizer: Any) -> tuple[StepMeasures, Any]:
     """The measures of the first steps on the one batch, (steps, ...), and where they lead.
 
     Args:
@@ -39,11 +39,11 @@ def steps_of(start: LossAtStart, optimizer: Any) -> tuple[Step, Any]:
     functions = Functions(lambda key: (params, none), value, lambda loss, targets: loss)
     no_targets = jnp.zeros(1)
 
-    def step(state: TrainState, key: Any) -> tuple[TrainState, Step]:
+    def step(state: TrainState, key: Any) -> tuple[TrainState, StepMeasures]:
         state, sums = train_step(functions, optimizer, state, batch, no_targets, key, by_leaf)
         return state, sums["probes"]
 
-    def steps(params: Any) -> tuple[Step, Any]:
+    def steps(params: Any) -> tuple[StepMeasures, Any]:
         key, goes_on = jax.random.key(0), jnp.bool_(True)
         begun = TrainState(
             params, none, optimizer.init(params), key, goes_on, jnp.float32(0), jnp.int32(0), None
@@ -84,7 +84,7 @@ def line_of_birth(start: LossAtStart, optimizer: Any, at: int) -> str:
 
 
 def check(
-    start: LossAtStart, optimizer: Any, steps: Step, end: Any, known: set[str]
+    start: LossAtStart, optimizer: Any, steps: StepMeasures, end: Any, known: set[str]
 ) -> Iterator[Finding]:
     """The faults that these steps to an end show, beside the causes that are known."""
     loss, params = steps.loss, start.arguments[0]

@@ -24,7 +24,7 @@ class BadStep(NamedTuple):
     key: Any
 
 
-class Cause(NamedTuple):
+class BirthInRun(NamedTuple):
     """Where a number that is not finite is born, and whether a schedule of the optimizer is."""
 
     step: int
@@ -54,7 +54,7 @@ def bad_step(trainer: Trainer, network: tuple[Any, Any]) -> BadStep | None:
     return None
 
 
-def cause_of(trainer: Trainer, network: tuple[Any, Any]) -> Cause | None:
+def birth_in_run(trainer: Trainer, network: tuple[Any, Any]) -> BirthInRun | None:
     """The operation at which the first number that is not finite is born.
 
     The program of the step is looked at operation by operation: outputs, loss and gradient at the
@@ -83,7 +83,7 @@ def cause_of(trainer: Trainer, network: tuple[Any, Any]) -> Cause | None:
     arguments = state.params, state.model_state, bad.x, bad.y
     birth = birth_of(slopes, *arguments)
     if birth is not None:
-        return Cause(bad.number, birth, False)
+        return BirthInRun(bad.number, birth, False)
     _, total, gradient = jax.jit(slopes)(*arguments)
 
     def update(params: Any, gradient: Any, opt_state: Any) -> Any:
@@ -91,4 +91,4 @@ def cause_of(trainer: Trainer, network: tuple[Any, Any]) -> Cause | None:
 
     of_update = state.params, gradient, state.opt_state
     birth = birth_of(update, *of_update)
-    return None if birth is None else Cause(bad.number, birth, of_schedule(birth, of_update))
+    return None if birth is None else BirthInRun(bad.number, birth, of_schedule(birth, of_update))

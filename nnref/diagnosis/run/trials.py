@@ -30,7 +30,7 @@ STEP = 1e-5  # and that a step takes there
 CALL = 5e-4  # seconds that a step takes which is called from Python
 
 
-class Step(NamedTuple):
+class StepMeasures(NamedTuple):
     """The measures of one step; norms by leaf of the parameters."""
 
     loss: Any
@@ -52,9 +52,9 @@ class Carry(NamedTuple):
 
 @dataclass
 class Run:
-    """A run as recorded: a Step of arrays over steps, and parameters now and then."""
+    """A run as recorded: a StepMeasures of arrays over steps, and parameters now and then."""
 
-    steps: Step
+    steps: StepMeasures
     snapshots: list[tuple[int, Tree, Tree]]  # steps taken, parameters, state of the network
     carry: Any
     planned: int  # steps that the user asked for; fewer where the experiment says when to stop
@@ -101,9 +101,9 @@ def largest(tree: Tree) -> jax.Array:
     return jnp.max(jnp.stack(leaves))
 
 
-def by_leaf(step: StepParts) -> Step:
+def by_leaf(step: StepParts) -> StepMeasures:
     """The measures of a step that a diagnosis looks at."""
-    return Step(
+    return StepMeasures(
         loss=step.loss.astype(jnp.float32),
         penalty=jnp.asarray(step.penalty, jnp.float32),
         largest_output=largest(step.outputs),
@@ -301,7 +301,7 @@ class Trainer:
         x, y = self.recipe.train
         data = self.data(x[None], y[None], carry.state)
         snapshots = [(0, *network)]
-        shown: list[Step] = []
+        shown: list[StepMeasures] = []
         losses: list[np.ndarray] = []
         taken, planned = 0, self.planned
         most = int(max(1.0, min(planned, work / self.work_of_a_step)))

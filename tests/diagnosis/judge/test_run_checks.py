@@ -35,7 +35,7 @@ from nnref.diagnosis.judge.run_checks import (
 )
 from nnref.diagnosis.program.birth import Birth
 from nnref.diagnosis.program.tracing import Operation
-from nnref.diagnosis.run.replay import Cause
+from nnref.diagnosis.run.replay import BirthInRun
 
 ONE_CLIMBS, UPDATES = [-0.9, 0.9, -0.9], [1e-3, 1e-4, 1e-3]
 
@@ -233,10 +233,10 @@ def test_a_number_that_is_not_finite_has_the_line_and_the_name_of_its_operation(
         (found,) = nonfinite(case(steps=steps, birth=seen[0] if seen else None))
         return found
 
-    found = said(Cause(51, birth, False))
+    found = said(BirthInRun(51, birth, False))
     assert (found.where, found.remedy) == ("model.py:7", birth.remedy)
     assert found.evidence.endswith("by a root of 0 or less")
-    assert "schedule" in said(Cause(51, birth, True)).evidence
+    assert "schedule" in said(BirthInRun(51, birth, True)).evidence
     assert said().where == "gradient"
 
 

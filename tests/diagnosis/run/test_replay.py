@@ -8,14 +8,14 @@ import optax
 import pytest
 from networks import X, Y, recipe_of, task
 
-from nnref.diagnosis.run.replay import cause_of
+from nnref.diagnosis.run.replay import birth_in_run
 from nnref.diagnosis.run.starts import first_network
 from nnref.diagnosis.run.trials import Trainer
 
 
 def followed(**changes):
     recipe = replace(recipe_of(task()), **changes)
-    return cause_of(Trainer(recipe), first_network(recipe))
+    return birth_in_run(Trainer(recipe), first_network(recipe))
 
 
 def far_roots(outputs, y):

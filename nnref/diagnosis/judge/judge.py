@@ -111,7 +111,7 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
     """
     structural = list(structural)
     data = answers(on_data, signals)
-    wrong, known = parted(data)
+    wrong, known = faults_and_notes(data)
     if any(finding.cause == "nonfinite_data" for finding in data):
         # Of rows that hold NaN, and are asked for all the same, neither score nor model is known.
         return [*under_their_cause(wrong or map(as_note, structural)), *known]
@@ -143,7 +143,7 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
         faults = [*asked(signals, "always"), *filter(fault_even_if_it_learns, structural)]
         rest = [as_note(f) for f in structural if not fault_even_if_it_learns(f)]
         return [*under_their_cause(faults), *rest]
-    program, notes = parted(in_this_run(signals, finding) for finding in structural)
+    program, notes = faults_and_notes(in_this_run(signals, finding) for finding in structural)
     certain = asked(signals, "always", "not learned")
     certain += asked(signals, "failed") if signals.failed else []
     if signals.hardly_begun:
@@ -236,7 +236,7 @@ def by_effect(signals: Signals, faults: list[Finding]) -> list[Finding]:
     return [repeated(signals, replace(cause, symptoms=(*cause.symptoms, *others)[:3]))]
 
 
-def parted(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:
+def faults_and_notes(findings: Iterable[Finding]) -> tuple[list[Finding], list[Finding]]:
     """Faults and notes, each in their order."""
     findings = list(findings)
     faults = [finding for finding in findings if finding.severity == "fault"]

@@ -4,6 +4,7 @@ import linecache
 import math
 import os
 import platform
+import re
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from nnref.diagnosis.thresholds import bound
 from nnref.errors import UserError
 
 LINE = 200  # characters of an exception that are shown
+BESIDE = re.compile(r"[,;] | from | \(")  # between a line of a program and what else says where
 
 
 @dataclass(frozen=True)
@@ -329,11 +331,11 @@ class CodeLine(NamedTuple):
 
 
 def code_line(where: str) -> CodeLine | None:
-    """The line of a program that a finding's `where` names as `file:line`; None where it has none.
+    """The first line of a program that a finding's `where` names as `file:line`, None for none.
 
     A cell of a notebook has lines as a file does.
     """
-    for place in where.split(", "):
+    for place in BESIDE.split(where):
         file, _, number = place.rpartition(":")
         if file and number.isdigit():
             linecache.checkcache(file)

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from nnref.diagnosis.findings import fault
+from nnref.diagnosis.findings import code_line, fault
 from nnref.diagnosis.patch import as_patch
 
 PROGRAM = """import jax
@@ -66,3 +66,16 @@ def test_another_remedy_stands_above_the_line(mine):
 def test_where_no_line_is_known_there_is_no_patch(mine):
     assert as_patch(fault("loss_broadcast", "the loss", "a matrix")) == ""
     assert as_patch(fault("loss_broadcast", "mine.py:99", "a matrix")) == ""
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "2 leaves: a, b; mine.py:11",
+        "mine.py:11 (sub)",
+        "mine.py:11 from mine.py:7",
+        "x, mine.py:11",
+    ],
+)
+def test_the_line_is_found_however_a_finding_names_it(mine, where):
+    assert code_line(where) == ("mine.py", 11, "    return jnp.sum((o - y) ** 2)")

@@ -91,7 +91,7 @@ def divides_by_one(path: str, where: str, confidence: float) -> Finding:
     """A running deviation that is 1 at every step, as it was made."""
     return fault(
         "batch_statistics_not_updated",
-        f"{path}; {where}" if where else path,
+        f"{path}, {where}" if where else path,
         f"training divides by the running deviation {path}, which is 1 at every step, and hands it "
         "back as it came: nothing is normalized, training mode is evaluation mode",
         "unchanged by every step",

@@ -13,7 +13,7 @@ from nnref.data.trees import layout_of
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
-from nnref.diagnosis.judge.data_checks import check, mirrored, wrapped
+from nnref.diagnosis.judge.data_checks import check, circular_targets, mirrored
 from nnref.diagnosis.judge.skill import Outcome
 
 RANDOM = np.random.default_rng(0)
@@ -389,7 +389,9 @@ def line():
 )
 def test_targets_that_go_round(rows, causes):
     x, y = rows
-    told = [finding.cause for finding in wrapped(measured(x=x, y=y, kind="regression"), x, y)]
+    told = [
+        finding.cause for finding in circular_targets(measured(x=x, y=y, kind="regression"), x, y)
+    ]
     assert told == causes
 
 

@@ -27,7 +27,8 @@ BESIDE = re.compile(r"[,;] | from | \(")  # between a line of a program and what
 class Finding:
     """One cause: where it is, how it was measured, and what to type.
 
-    `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing).
+    `severity` is "fault" (it keeps the network from learning) or "note" (worth knowing). `where`
+    is a part of the network or the data, a line as `file:line`, or both, one behind the other.
     `healthy` and `remedy` are those of the cause where a check has nothing more specific.
     `confidence` in [0, 1] says how sure the check is that this is the cause. `proof` says how far
     the same training goes with one thing changed, where that was tried.

@@ -1,6 +1,5 @@
 """Folders of images: a folder for each class, below folders of splits where there are some."""
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from nnref.data.prepare import first_five, warn
+from nnref.data.prepare import first_five, host_memory, warn
 from nnref.data.splitting import NAMES, Rows
 from nnref.errors import UserError
 
@@ -218,7 +217,7 @@ def read_images(
 def refuse_many(where: Path, shape: tuple[int, ...]) -> None:
     """Raise where the bytes of all images would take more than half of the memory."""
     size = float(np.prod(shape, dtype=np.float64))
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory = host_memory()
     if size > memory / 2:
         raise UserError(
             f"data.path: {shape[0]:,} images of {shape[1]} x {shape[2]} in {where} take "

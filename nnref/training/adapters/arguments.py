@@ -22,6 +22,7 @@ ROLES = {
         "use_running_average",
     },
 }
+MODES = ROLES["train"] | ROLES["evaluate"]
 KNOWN = {name: role for role, names in ROLES.items() for name in names}
 
 

@@ -61,13 +61,22 @@ class AtStart:
 
     @property
     def outputs(self) -> np.ndarray:
-        """The outputs of the sample.
+        """The outputs of the sample, where the targets beside them are one array as well.
 
         Raises:
-            SeveralOutputs: where they are not one array, or the targets beside them are not.
+            SeveralOutputs: where one of them is several.
         """
         if self.recipe.targets is not None:
             raise SeveralOutputs("the targets are several arrays")
+        return self.one_output
+
+    @property
+    def one_output(self) -> np.ndarray:
+        """The outputs of the sample, whatever the targets are.
+
+        Raises:
+            SeveralOutputs: where they are not one array.
+        """
         outputs = self.sample.outputs
         if outputs is None:
             raise SeveralOutputs("the outputs are not one array with the rows first")

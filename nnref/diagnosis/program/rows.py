@@ -351,11 +351,11 @@ def one_target_counts(start: AtStart) -> Iterator[Finding]:
 
     So it is where a mask stands the other way round: what is real counts nothing.
     """
-    (leaf,), recipe = jax.tree.leaves(start.sample.tree), start.recipe
+    recipe, first = start.recipe, start.one_output
     places = np.random.default_rng(0).permutation(len(recipe.train[1]))[:MANY]
     y = np.asarray(recipe.train[1])[places]
     slopes = jax.jit(jax.grad(lambda o: jnp.asarray(recipe.loss(o, jnp.asarray(y))).sum()))
-    shape = (2, len(y), *np.shape(leaf)[1:])
+    shape = (2, len(y), *first.shape[1:])
     draws = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     looked_at = np.any([np.asarray(slopes(o)) != 0 for o in draws], axis=0)
     parts = [y] if recipe.targets is None else jax.tree.leaves(recipe.targets.unpack(y))

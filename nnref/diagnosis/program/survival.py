@@ -18,9 +18,8 @@ ROWS = 8  # of a probe, each with a time of its own
 def at_risk(start: AtStart) -> Iterator[Finding]:
     """Rows that have left already, in the place of those still at risk, behind each event."""
     recipe, y = start.recipe, np.asarray(start.recipe.train[1])
-    leaves = jax.tree.leaves(start.sample.tree)
-    one_number = len(leaves) == 1 and np.size(leaves[0]) == len(start.sample.x)
-    if not one_number or y.ndim != 2 or y.shape[1] != 2:
+    first = start.one_output
+    if first.size != len(first) or y.ndim != 2 or y.shape[1] != 2:
         return
     flags = [np.array_equal(np.unique(column), (0, 1)) for column in y.T]
     if sum(flags) != 1:
@@ -32,7 +31,7 @@ def at_risk(start: AtStart) -> Iterator[Finding]:
     order = np.random.default_rng(0).permutation(ROWS)
     rows = np.zeros((ROWS, 2), y.dtype)
     rows[:, 1 - event] = times[np.linspace(0, len(times) - 1, ROWS).round().astype(int)][order]
-    shape = (ROWS, *np.shape(leaves[0])[1:])
+    shape = (ROWS, *first.shape[1:])
     outputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     slopes = jax.jit(jax.grad(lambda o, y: jnp.asarray(recipe.loss(o, y)).sum()))
     earlier = later = 0

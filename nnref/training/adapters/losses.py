@@ -14,14 +14,19 @@ TARGETS_FIRST = {"y", "y_true", "true", "labels", "label", "targets", "target"}
 PARAMS = {"params", "parameters", "weights", "theta", "model", "net", "network", "module"}
 BATCH = {"batch", "data", "batches", "examples"}
 OUTPUTS = {"outputs", "output", "out", "logits", "pred", "preds", "predictions", "y_pred", "y_hat"}
+OUTPUTS |= {"probs", "prediction", "yhat"}
 
 
 def of_params(loss: Callable[..., Any]) -> bool:
-    """Whether a loss takes the parameters, or the model, and calls the network itself."""
+    """Whether a loss takes the parameters, or the model, and calls the network itself.
+
+    Before a batch stand the parameters, whatever they are called: `p` alone may be probabilities.
+    """
     names = required(loss)
-    if len(names) < 2 or len(names) > 1 and names[1] in OUTPUTS:
+    if len(names) < 2 or not OUTPUTS.isdisjoint(names[:2]):
         return False
-    return names[0] in PARAMS or len([n for n in names if KNOWN.get(n) != "key"]) > 2
+    strangers = [n for n in names if KNOWN.get(n) != "key"]
+    return names[0] in PARAMS or names[1] in BATCH or len(strangers) > 2
 
 
 def scalar(value: Any) -> Any:

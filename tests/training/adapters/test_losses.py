@@ -20,6 +20,9 @@ from nnref.training.adapters.losses import batch_loss, loss_of, of_params
         (lambda params, batch, key: 0, True),
         (lambda model, x, y: 0, True),
         (lambda outputs: 0, False),
+        (lambda p, batch, key: 0, True),
+        (lambda p, y: 0, False),
+        (lambda logits, batch: 0, False),
     ],
 )
 def test_a_loss_says_by_its_arguments_whether_it_calls_the_network(loss, own):

@@ -12,7 +12,7 @@ from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.judge.constant import least_constant_loss
 from nnref.diagnosis.program.class_weights import Weighed, class_weights
 from nnref.diagnosis.program.expectation import among_rows, row_by_row
-from nnref.diagnosis.program.loss_facts import kind_of, where_least
+from nnref.diagnosis.program.loss_facts import goes_round, kind_of, where_least
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import looked_at
 from nnref.diagnosis.thresholds import bound
@@ -151,6 +151,14 @@ class Skill:
         return abs(one - other) < bound("felt") * abs(one) < abs(one - outwards)
 
     @cached_property
+    def goes_round(self) -> bool:
+        """Whether the loss takes both ends of the targets for the same, as those of an angle."""
+        y = np.asarray(self.recipe.train[1])
+        if self.outputs is None or y[0].size != 1:
+            return False
+        return goes_round(self.recipe.loss, self.outputs.shape[1:], y)
+
+    @cached_property
     def fits(self) -> bool:
         """Whether outputs can be compared with targets: one by one, or by the user's metric.
 
@@ -171,7 +179,7 @@ class Skill:
         least = where_least(self.recipe.loss, (2, *output.shape), y)
         if self.kind in ("regression", "binary") and least == "elsewhere":
             return False  # no output is to be its target: logarithms of rates, distances of pairs
-        if self.kind == "regression" and self.as_sets():
+        if self.kind == "regression" and (self.goes_round or self.as_sets()):
             return False
         return self.kind == "places" or output.size == y[0].size
 

@@ -13,6 +13,9 @@ import numpy as np
 from nnref.data.targets import Kind, LossFacts, is_whole, kind_of_targets
 from nnref.diagnosis.program.sample import ROWS, target_order
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.thresholds import bound
+
+ENDS = 9  # targets from end to end that a loss is asked about, and as many outputs
 
 
 def kind_of(recipe: Recipe, outputs: Any, y: Any) -> Kind:
@@ -93,6 +96,36 @@ def where_least(
     inside = (place > 0) & (place < len(wide) - 1)
     apart = np.diff(place) != 0  # another target, another best output
     return "elsewhere" if np.mean(inside) > 0.5 and apart.size and apart.all() else "nowhere"
+
+
+def goes_round(loss: Callable[[Any, Any], Any], shape: tuple[int, ...], y: np.ndarray) -> bool:
+    """Whether the two ends of the targets are next to each other for a loss, as those of an angle.
+
+    It is asked with outputs over the range of the targets and with drawn ones, for targets from end
+    to end: no output tells the ends apart as it tells other targets apart.
+
+    Args:
+        loss: of outputs and targets.
+        shape: of the outputs of a row.
+        y: all targets, one number a row.
+    """
+    values = np.asarray(y, np.float64)
+    targets = np.linspace(values.min(), values.max(), ENDS)
+    drawn = np.random.default_rng(0).normal(size=(ENDS, *shape))
+    along = np.broadcast_to(targets.reshape(-1, *(1 for _ in shape)), drawn.shape)
+    outputs = np.concatenate([drawn, along]).astype(np.float32)
+
+    def asked(output: Any, target: Any) -> Any:
+        pair = jnp.broadcast_to(output, (2, *shape)), jnp.full((2, *y.shape[1:]), target)
+        return jnp.asarray(loss(*pair)).sum()
+
+    try:
+        many = jax.jit(jax.vmap(jax.vmap(asked, in_axes=(None, 0)), in_axes=(0, None)))
+        losses = np.asarray(many(outputs, targets.astype(y.dtype)), np.float64)
+    except Exception:  # whatever a loss raises that takes other outputs
+        return False
+    between = float(np.ptp(losses, axis=1).max())
+    return float(np.abs(losses[:, 0] - losses[:, -1]).max()) < bound("ends meet") * between
 
 
 def takes_indices(loss: Callable[[Any, Any], Any], outputs: Any, y: np.ndarray) -> bool:

@@ -41,9 +41,11 @@ def measured(
     reference=0.9,
     reads_targets=False,
     inputs=None,
+    goes_round=False,
 ):
     return SimpleNamespace(
         skill=SimpleNamespace(
+            goes_round=goes_round,
             reads_targets=reads_targets,
             outputs=np.ones((8, 3)),
             costs=costs,
@@ -393,6 +395,11 @@ def test_targets_that_go_round(rows, causes):
         finding.cause for finding in circular_targets(measured(x=x, y=y, kind="regression"), x, y)
     ]
     assert told == causes
+
+
+def test_targets_may_go_round_where_the_loss_does():
+    x, y = compass(0.0, 9.0)
+    assert not list(wrapped(measured(x=x, y=y, kind="regression", goes_round=True), x, y))
 
 
 # One row in ten is of the second class, and half of it can be told from the others.

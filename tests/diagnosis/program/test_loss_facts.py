@@ -1,6 +1,7 @@
 """How a loss reads its targets, whatever their dtype."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from healthy import (
@@ -17,7 +18,12 @@ from healthy import (
     task,
 )
 
-from nnref.diagnosis.program.loss_facts import kind_of, takes_indices, where_least
+from nnref.diagnosis.program.loss_facts import (
+    goes_round,
+    kind_of,
+    takes_indices,
+    where_least,
+)
 from nnref.diagnosis.recipe import Recipe
 
 
@@ -50,3 +56,31 @@ def test_a_loss_takes_indices_where_all_beyond_the_last_class_are_the_same():
     assert takes_indices(softmax_of_indices, outputs, labels)
     assert not takes_indices(squared, outputs[:, 0], labels)
     assert not takes_indices(softmax_of_indices, outputs, labels + 0.5)
+
+
+def of_a_turn(angle, y):
+    return (1 - jnp.cos(angle - y)).mean()
+
+
+def of_a_day(clock, hour):
+    """Sine and cosine of the hour against the two outputs."""
+    angle = 2 * np.pi * hour / 24
+    return ((clock - jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)) ** 2).mean()
+
+
+@pytest.mark.parametrize(
+    ("loss", "shape", "y", "round"),
+    [
+        (of_a_turn, (), np.linspace(-3.141, 3.139, 300), True),
+        (of_a_day, (2,), np.arange(240) % 24, True),
+        (of_a_turn, (), np.linspace(0, 2, 300), False),  # a part of the circle
+        (squared, (1,), COUNTS, False),
+        (lambda z, y: jnp.minimum((z - y) ** 2, 1).mean(), (), np.linspace(-9, 9, 300), False),
+        (poisson, (1,), RATES, False),
+        (lambda z, y: (z**2).mean(), (), np.linspace(-9, 9, 300), False),  # it looks at no target
+    ],
+    ids=["angle", "hour", "part of a turn", "squared", "clipped", "poisson", "no target"],
+)
+def test_a_loss_says_whether_its_targets_go_round(loss, shape, y, round):
+    y = np.asarray(y) if np.asarray(y).dtype.kind == "i" else np.float32(y)
+    assert goes_round(loss, shape, y) is round

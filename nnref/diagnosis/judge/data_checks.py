@@ -284,9 +284,10 @@ def constant_targets(measured: Measurements, y: np.ndarray) -> Iterator[Finding]
     """One target for every row.
 
     A fault where a metric compares, the one class is not predicted, or the loss asks which class it
-    is. Some losses want no targets, and are given zeros in their place.
+    is. Some losses want no targets, and are given zeros in their place; a network that takes sides
+    is told by the inputs which is the first.
     """
-    if len(y) > 1 and (y == y[:1]).all():
+    if len(y) > 1 and (y == y[:1]).all() and not measured.skill.takes_sides:
         if measured.skill.kind == "regression":
             metric = measured.recipe.metric is not None
             missed = metric and measured.trained.skill < bound("failed")

@@ -216,9 +216,10 @@ class Measurements:
     def outcome_on(self, rows: tuple[Any, Any]) -> Outcome | None:
         """At the end of the run, on rows that were not trained on.
 
-        None where all their targets are the same: no answer explains anything of these.
+        None where all their targets are the same: no answer explains anything of these, unless the
+        network takes sides.
         """
-        if np.ptp(np.asarray(rows[1], float)) == 0:
+        if np.ptp(np.asarray(rows[1], float)) == 0 and not self.skill.takes_sides:
             return None
         return self.skill.outcome(self.run.params, self.run.state, rows)
 

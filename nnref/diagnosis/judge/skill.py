@@ -13,6 +13,7 @@ from nnref.diagnosis.judge.constant import least_constant_loss
 from nnref.diagnosis.program.class_weights import Weighed, class_weights
 from nnref.diagnosis.program.expectation import among_rows, row_by_row
 from nnref.diagnosis.program.loss_facts import goes_round, kind_of, where_least
+from nnref.diagnosis.program.sides import takes_sides
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.run.snapshot import looked_at
 from nnref.diagnosis.thresholds import bound
@@ -151,6 +152,13 @@ class Skill:
         return abs(one - other) < bound("felt") * abs(one) < abs(one - outwards)
 
     @cached_property
+    def takes_sides(self) -> bool:
+        """Whether all targets are the same, and the inputs tell what is to be first."""
+        y = np.asarray(self.recipe.train[1])
+        asked = self.outputs is not None and bool((y == y[:1]).all())
+        return asked and takes_sides(self.recipe)
+
+    @cached_property
     def goes_round(self) -> bool:
         """Whether the loss takes both ends of the targets for the same, as those of an angle."""
         y = np.asarray(self.recipe.train[1])
@@ -166,7 +174,7 @@ class Skill:
         """
         if self.recipe.metric is not None:
             return not self.indifferent
-        if self.outputs is None or self.recipe.targets is not None:
+        if self.outputs is None or self.recipe.targets is not None or self.takes_sides:
             return False
         output, y = self.outputs[0], np.asarray(self.recipe.train[1])
         if output.size > 1 and among_rows(self.recipe.loss, self.outputs[:16], self.wanted[:16]):
@@ -218,8 +226,11 @@ class Skill:
     def constant_loss(self) -> float:
         """The loss of the best constant answer: outputs the same for every row.
 
-        A loss is measured against it where outputs and targets cannot be compared.
+        A loss is measured against it where outputs and targets cannot be compared. A network that
+        takes sides has no constant but 0.
         """
+        if self.takes_sides:
+            return float(jax.jit(self.recipe.loss)(np.zeros_like(self.outputs), self.wanted))
         return least_constant_loss(self.recipe.loss, self.first_outputs, self.wanted)
 
     @cached_property

@@ -42,10 +42,12 @@ def measured(
     reads_targets=False,
     inputs=None,
     goes_round=False,
+    takes_sides=False,
 ):
     return SimpleNamespace(
         skill=SimpleNamespace(
             goes_round=goes_round,
+            takes_sides=takes_sides,
             reads_targets=reads_targets,
             outputs=np.ones((8, 3)),
             costs=costs,
@@ -440,6 +442,7 @@ def test_one_class_in_every_row_is_a_fault_to_a_loss_that_asks_for_it():
     one = {"y": np.zeros(300, np.int32), "kind": "multiclass"}
     assert ("corrupted_labels", "fault") in found(**one, reads_targets=True)
     assert ("corrupted_labels", "note") in found(**one, reads_targets=False)
+    assert not found(**one, reads_targets=True, takes_sides=True)
 
 
 @pytest.mark.parametrize(

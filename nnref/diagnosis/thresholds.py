@@ -45,6 +45,15 @@ THRESHOLDS: dict[str, Threshold] = {
         "what a loss tells the ends of the targets apart by, of what it tells others apart by: "
         "0.26 of months under a cosine, 1 under a distance",
     ),
+    "one side": Threshold(
+        0.9,
+        "of the ids of one column, up to which those of the other go: of 200 rows none by chance",
+    ),
+    "even": Threshold(
+        0.2,
+        "distance of ids from evenly drawn ones (Kolmogorov-Smirnov): of frequent ones first it is "
+        "0.5 and more",
+    ),
     "stands still": Threshold(
         0.1, "of its first value, or of what is missing to 1, by which an evaluation must move"
     ),

@@ -8,6 +8,8 @@ from nnref.diagnosis.data.leaks import copies_of_targets, groups, interleaved, n
 from nnref.diagnosis.data.references import references
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.sides import one_sided
 from nnref.diagnosis.thresholds import bound
 
 
@@ -15,6 +17,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     """Targets among the inputs, and splits that were not made of separate rows."""
     x = np.asarray(measured.recipe.train[0])
     yield from given_away(measured, x)
+    yield from one_sided_ids(measured)
     for name, part in (("validation", measured.recipe.valid), ("test", measured.recipe.test)):
         if part is not None:
             held = np.asarray(part[0])
@@ -50,6 +53,25 @@ def given_away(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
         if x.ndim == 2
         else f"x = np.delete(x.reshape(len(x), -1), {columns}, axis=1)",
     )
+
+
+def one_sided_ids(measured: Measurements) -> Iterator[Finding]:
+    """Ids that stand on one side alone of the pairs that a network ranks."""
+    if not measured.skill.takes_sides:
+        return
+    for found in one_sided(AtStart(measured.recipe, *measured.initial)):
+        column, other = map(measured.recipe.column, (found.column, found.other))
+        yield fault(
+            "leaked_targets",
+            f"{found.table}, column {column} of the inputs",
+            f"columns {column} and {other} are looked up in the same table, {found.table}; column "
+            f"{other} holds ids up to {found.whole - 1}, column {column} none from {found.end} on: "
+            "those stand on one side alone, which tells the answer whatever else a row says",
+            f"ids below {found.end} in column {column}, below {found.whole} in column {other}",
+            healthy="ids over the whole table in both columns",
+            remedy=f"draw column {column} from all ids: rng.integers(0, {found.whole}, rows)",
+            confidence=0.9,
+        )
 
 
 def between(name: str, x: np.ndarray, held: np.ndarray) -> Iterator[Finding]:

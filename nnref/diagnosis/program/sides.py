@@ -1,17 +1,34 @@
 """Whether a network says which of two parts of a row stands first, as in ranking by pairs."""
 
 from collections.abc import Iterator
+from itertools import permutations
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.data.trees import Layout
-from nnref.diagnosis.program.at_start import beside
+from nnref.diagnosis.program.at_start import AtStart, beside
+from nnref.diagnosis.program.layers import products
+from nnref.diagnosis.program.step import indices_into
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.thresholds import bound
+from nnref.internals import last_rows
 
 ROWS = 16  # that are asked about
 PARTS = 8  # columns at most of which each pair is exchanged
+MANY = 200  # rows at least, of which none by chance keeps below an id
+
+
+class OneSided(NamedTuple):
+    """Two columns that are looked up in one table, of which one keeps below an id."""
+
+    table: str
+    column: int  # that does so
+    end: int  # the first id that it never holds
+    other: int  # the column of all ids
+    whole: int  # one more than the last of them
 
 
 def takes_sides(recipe: Recipe) -> bool:
@@ -58,5 +75,46 @@ def exchanges(x: np.ndarray, layout: Layout | None) -> Iterator[np.ndarray]:
         for other, stop in parts[number + 1 :]:
             if stop - other == end - start:
                 exchanged = x.copy()
-                exchanged[:, start:end], exchanged[:, other:stop] = x[:, other:stop], x[:, start:end]
+                exchanged[:, start:end], exchanged[:, other:stop] = (
+                    x[:, other:stop],
+                    x[:, start:end],
+                )
                 yield exchanged
+
+
+def one_sided(start: AtStart) -> Iterator[OneSided]:
+    """Columns that hold ids from a short beginning of a table, beside one that holds all alike.
+
+    Both are used evenly, so that it is no matter of what is frequent, and the column of all ids
+    holds those of the beginning, too: two kinds of nodes may share a table.
+    """
+    x, traced = np.asarray(start.recipe.train[0]), start.sample.trace
+    if x.ndim != 2 or x.shape[1] > PARTS or len(x) < MANY:
+        return
+    columns: dict[str, list[int]] = {}
+    for op in [op for op, *_ in products(traced) if op.name == "gather"]:
+        names = [
+            traced.paths[v] for v in traced.arguments[0] if op.inputs[0] in traced.reached([v])
+        ]
+        if len(names) != 1 or len(last_rows(op.equation)) != 1:
+            continue
+        ids = indices_into(start, op, 1)[:, 0]
+        asked = [c for c, of in enumerate(x[: len(ids)].T) if np.array_equal(of, ids)]
+        columns.setdefault(names[0], []).extend(asked)
+    for table, places in columns.items():
+        for one, other in permutations(sorted(set(places)), 2):
+            end, whole = (int(x[:, place].max()) + 1 for place in (one, other))
+            below = float(np.mean(x[:, other] < end))
+            alike = uneven(x[:, one], end), uneven(x[:, other], whole)
+            if (
+                end < bound("one side") * whole
+                and max(alike) < bound("even")
+                and 2 * below > end / whole
+            ):
+                yield OneSided(table, one, end, other, whole)
+
+
+def uneven(ids: np.ndarray, end: int) -> float:
+    """The largest distance of the shares of ids up to each one from those of ids drawn evenly."""
+    drawn = np.sort(ids) / end
+    return float(np.abs(drawn - np.linspace(0, 1, len(ids))).max())

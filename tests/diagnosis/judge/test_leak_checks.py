@@ -32,7 +32,7 @@ def said(x, y, held=None):
             inputs=None,
             column=str,
         ),
-        skill=SimpleNamespace(target=target_of(y[:400], "regression")),
+        skill=SimpleNamespace(target=target_of(y[:400], "regression"), takes_sides=False),
     )
     return [(finding.cause, finding.severity) for finding in check(measurements)]
 

@@ -7,8 +7,11 @@ import pytest
 
 import nnref
 from nnref.diagnosis.api import recipe_from
+from nnref.diagnosis.judge.leak_checks import check
+from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.skill import Skill
-from nnref.diagnosis.program.sides import takes_sides
+from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.sides import one_sided, takes_sides
 
 RANDOM = np.random.default_rng(0)
 TRIPLES = RANDOM.integers(0, 20, (60, 3)).astype(np.int32)  # a user and two items
@@ -43,7 +46,7 @@ def logistic(margin, y):
 
 
 def recipe(x, init, apply):
-    y = np.ones(60, np.float32)
+    y = np.ones(len(jax.tree.leaves(x)[0]), np.float32)
     task = nnref.Task(init=init, apply=apply, loss=logistic, train=(x, y))
     return recipe_from(task, {})
 
@@ -82,3 +85,37 @@ def test_the_constant_of_a_network_that_takes_sides_is_zero():
     assert skill.constant_loss == pytest.approx(np.log(2))
     plain = Skill(recipe(TRIPLES, of_items, lambda p, x: 1 + difference(p, x)), outputs)
     assert plain.constant_loss < 0.1
+
+
+def triples(first, second):
+    """Users, and items drawn evenly from two ranges; items of one range are more frequent first."""
+    user, one, other = (RANDOM.uniform(size=400) for _ in range(3))
+    columns = [20 * user]
+    for share, (low, high, power) in ((one, first), (other, second)):
+        columns.append(low + (high - low) * share**power)
+    return np.stack(columns, 1).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "columns"),
+    [
+        ((0, 20, 1), (0, 8, 1), [(2, 8, 1)]),
+        ((0, 12, 1), (0, 20, 1), [(1, 12, 2)]),
+        ((0, 20, 1), (0, 20, 1), []),
+        ((4, 20, 1), (0, 4, 1), []),  # two kinds of nodes in one table
+        ((0, 20, 4), (0, 8, 4), []),  # frequent items first, and those alone in the other column
+    ],
+    ids=["negatives", "positives", "the whole table", "two kinds", "frequent first"],
+)
+def test_ids_that_one_column_never_holds(first, second, columns):
+    found = list(one_sided(AtStart(recipe(triples(first, second), of_items, difference))))
+    assert [(each.column, each.end, each.other) for each in found] == columns
+    assert all(each.table == "item" for each in found)
+
+
+@pytest.mark.parametrize(("end", "causes"), [(8, ["leaked_targets"]), (20, [])])
+def test_ids_on_one_side_alone_give_the_answer_away(end, causes):
+    made = recipe(triples((0, 20, 1), (0, end, 1)), of_items, difference)
+    told = list(check(Measurements(made)))
+    assert [finding.cause for finding in told] == causes
+    assert all(finding.where == "item, column 2 of the inputs" for finding in told)

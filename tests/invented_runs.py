@@ -139,6 +139,8 @@ def case(
             apply=lambda params, state, x, key, train: (x @ params["a"]["kernel"][:4, :1], state),
         ),
         skill=SimpleNamespace(
+            takes_sides=False,
+            goes_round=False,
             row_by_row=True,
             kind="regression",
             costs=costs,
@@ -186,7 +188,7 @@ def case(
     start = SimpleNamespace(range=None, form="values", last="c, net.py:7", loss_line="net.py:9")
     width = {} if wider is None else trials(same_width=reached, wider=wider)
     head = {name: all_trials[name] for name in HEAD if name in all_trials}
-    names = ("opposite", "activation", "batch", "optimizer", "everything")
+    names = ("opposite", "padding", "activation", "batch", "optimizer", "everything")
     made = {n: {t: all_trials[t] for t in (n, f"{n} x10") if t in all_trials} for n in names}
     made |= {"head": head, "width": width, "outweighed": None}
     signals.exchanges = SimpleNamespace(at_start=start, **made)

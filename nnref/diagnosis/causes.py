@@ -327,6 +327,7 @@ EDITS: dict[str, str] = {
     "loss": "with the loss that fits the targets",
     "outputs and loss": "with raw outputs and the loss that fits the targets",
     "opposite": "with the two targets exchanged",
+    "padding": "with the padding in front of each row",
     "activation": "with ReLU in the hidden layers",
     "batch": "with batches of 32 rows",
     "everything": "with everything but the layers exchanged",

@@ -11,6 +11,7 @@ from nnref.diagnosis.causes import EDITS
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.skill import Skill
 from nnref.diagnosis.program.at_start import AtStart
+from nnref.diagnosis.program.ignored import filler_of, in_front
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.recipe import Recipe, no_penalty
 from nnref.diagnosis.run.changes import Change, End, Trial
@@ -98,6 +99,21 @@ class Exchanges:
         valid = None if self.recipe.valid is None else turned(self.recipe.valid)
         recipe = replace(self.recipe, valid=valid)
         return self.tried("opposite", recipe, turned(self.recipe.train), {"": Change()})
+
+    @cached_property
+    def padding(self) -> dict[str, Trial]:
+        """With what fills up each row in front of it; {} where none stands behind most rows."""
+        x, y = (np.asarray(part) for part in self.recipe.train)
+        filler = None if self.recipe.inputs is not None or y.size > len(y) else filler_of(x)
+        front = in_front(x, filler)
+        if front is None:
+            return {}
+        valid = self.recipe.valid
+        if valid is not None:
+            held = in_front(np.asarray(valid[0]), filler)
+            valid = None if held is None else (held, valid[1])
+        recipe = replace(self.recipe, valid=valid)
+        return self.tried("padding", recipe, (front, y), {"": Change()})
 
     @cached_property
     def tail_is_identity(self) -> bool:

@@ -305,7 +305,16 @@ def all_trials(signals: Signals) -> list[Trial]:
     """Every further run that was made."""
     of_run = vars(signals.interventions)
     exchanged = vars(signals.exchanges) if "exchanges" in vars(signals) else {}
-    names = ("head", "opposite", "activation", "batch", "optimizer", "everything", "width")
+    names = (
+        "head",
+        "opposite",
+        "padding",
+        "activation",
+        "batch",
+        "optimizer",
+        "everything",
+        "width",
+    )
     trials = [of_run.get("trials", {}), *(exchanged.get(name, {}) for name in names)]
     quiet = [of_run["quiet"]] if of_run.get("quiet") else []
     return [*(trial for each in trials for trial in each.values()), *quiet]

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.ignored import NOT_BEHIND, contents, filler_of
 from nnref.diagnosis.program.loss_facts import where_least
 from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.thresholds import bound
@@ -37,6 +38,8 @@ def in_time(signals: Signals) -> Iterator[Finding]:
             f"gradient exactly 0 at {sum(size == 0 for size in times)} of {len(times)} steps",
             confidence=0.8,
         )
+    elif forgets and (forgotten := behind_padding(signals, early / max(times))):
+        yield forgotten
     elif forgets and not signals.slower:
         yield fault(
             "vanishing_gradients",
@@ -58,6 +61,28 @@ def in_time(signals: Signals) -> Iterator[Finding]:
             f"{measured.start.loss:.3g}",
             remedy="jax.nn.initializers.orthogonal() for the recurrent kernel",
         )
+
+
+def behind_padding(signals: Signals, early: float) -> Finding | None:
+    """Rows that are forgotten while the loop goes on over what fills them up, as a trial proves."""
+    # Before the other trials are made, after which there may be no work left for this one.
+    cure = signals.cured("padding") if signals.exchanges.padding else None
+    if cure is None:
+        return None
+    x = np.asarray(signals.measurements.recipe.train[0])
+    said = contents(x, filler_of(x)).reshape(*x.shape[:2], -1).any(2)
+    behind = int(np.quantile(said[:, ::-1].argmax(1), 1 - bound("mostly")))
+    return fault(
+        "inputs_ignored",
+        "the loop over time",
+        f"behind what a row says stands padding up to its end, at least {behind} of {x.shape[1]} "
+        "steps in most rows, and the loop has forgotten the row by then",
+        f"gradient of the first quarter at most {early:.1e} of the largest",
+        healthy=f"above {bound('forgotten'):g}",
+        remedy=NOT_BEHIND,
+        confidence=0.95,
+        proof=signals.proof(cure),
+    )
 
 
 def cut_off(times: Sequence[float]) -> bool:

@@ -54,7 +54,7 @@ class Signals:
     def tried(self) -> dict[str, Trial]:
         """All further runs that were made of this network, by what is different in them."""
         exchanged = {} if "exchanges" not in vars(self) else vars(self.exchanges)
-        names = ("head", "opposite", "activation", "batch", "optimizer", "everything")
+        names = ("head", "opposite", "padding", "activation", "batch", "optimizer", "everything")
         made = [exchanged.get(name, {}) for name in names]
         return {**self.trials, **{word: trial for each in made for word, trial in each.items()}}
 

@@ -30,6 +30,10 @@ TOKENS = 1024  # different ones, at most, that are held against each other
 # Parts of names of what says which rows or steps count.
 WHICH_COUNT = ("mask", "done", "terminal", "valid", "length", "weight", "discount")
 TABLE = 4000  # columns of one-hot tokens, at most, for the simple models
+NOT_BEHIND = (
+    "a mask of the filling (mask_zero=True in Keras), the output of the last step that is none, or "
+    "the filling in front: padding='pre'"
+)
 
 Outputs = Callable[[Any, Any], list[Any]]  # of parameters and rows: the leaves of the outputs
 
@@ -267,8 +271,7 @@ def ignored(start: AtStart) -> Iterator[Finding]:
             "it differs",
             f"simple models find {everything:.2f} of the answer in the inputs",
             healthy="outputs that change with what a row says",
-            remedy="a mask of the filling (mask_zero=True in Keras), the output of the last step "
-            "that is none, or the filling in front: padding='pre'",
+            remedy=NOT_BEHIND,
             confidence=0.95,
         )
         return
@@ -292,15 +295,21 @@ def ignored(start: AtStart) -> Iterator[Finding]:
 
 def behind_filler(outputs: Outputs, params: Any, x: np.ndarray, filler: float | None) -> bool:
     """Whether rows change the outputs once their filling stands in front of them, not behind."""
-    if filler is None or x.ndim < 2:
+    front = in_front(x, filler)
+    if front is None or filler is None:
         return False
+    return not says(outputs, params, x, filler) and says(outputs, params, front, filler)
+
+
+def in_front(x: np.ndarray, filler: float | None) -> np.ndarray | None:
+    """Rows with their filling in front of them; None where it stands behind few of them."""
+    if filler is None or x.ndim < 2:
+        return None
     steps = np.any(contents(x, filler).reshape(*x.shape[:2], -1), axis=2)
     if steps[:, -1].mean() > 1 - bound("mostly"):
-        return False
+        return None
     order = np.argsort(steps, axis=1, kind="stable").reshape(*x.shape[:2], *[1] * (x.ndim - 2))
-    return not says(outputs, params, x, filler) and says(
-        outputs, params, np.take_along_axis(x, order, 1), filler
-    )
+    return np.take_along_axis(x, order, 1)
 
 
 def says(outputs: Outputs, params: Any, x: np.ndarray, filler: float) -> bool:

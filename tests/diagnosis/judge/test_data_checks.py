@@ -13,7 +13,12 @@ from nnref.data.trees import layout_of
 from nnref.diagnosis.data.references import Reference
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
-from nnref.diagnosis.judge.data_checks import check, circular_targets, mirrored
+from nnref.diagnosis.judge.data_checks import (
+    check,
+    circular_targets,
+    constant_targets,
+    mirrored,
+)
 from nnref.diagnosis.judge.skill import Outcome
 
 RANDOM = np.random.default_rng(0)
@@ -401,7 +406,7 @@ def test_targets_that_go_round(rows, causes):
 
 def test_targets_may_go_round_where_the_loss_does():
     x, y = compass(0.0, 9.0)
-    assert not list(wrapped(measured(x=x, y=y, kind="regression", goes_round=True), x, y))
+    assert not list(circular_targets(measured(x=x, y=y, kind="regression", goes_round=True), x, y))
 
 
 # One row in ten is of the second class, and half of it can be told from the others.
@@ -442,7 +447,8 @@ def test_one_class_in_every_row_is_a_fault_to_a_loss_that_asks_for_it():
     one = {"y": np.zeros(300, np.int32), "kind": "multiclass"}
     assert ("corrupted_labels", "fault") in found(**one, reads_targets=True)
     assert ("corrupted_labels", "note") in found(**one, reads_targets=False)
-    assert not found(**one, reads_targets=True, takes_sides=True)
+    sides = measured(**one, reads_targets=True, takes_sides=True)
+    assert not list(constant_targets(sides, one["y"]))
 
 
 @pytest.mark.parametrize(

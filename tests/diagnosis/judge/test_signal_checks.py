@@ -11,9 +11,13 @@ import pytest
 from invented_runs import FADING, LEVEL, STILL, TANH, WEAK, case, faults, layer, look
 from networks import binary_cross_entropy, ends, identity, mean_squared_error
 
+import nnref
+from nnref.diagnosis.api import recipe_from
+from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.signal_checks import perfect_answer
+from nnref.diagnosis.judge.signal_checks import in_time, perfect_answer
+from nnref.diagnosis.judge.signals import Signals
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -171,3 +175,44 @@ def test_a_loss_that_the_right_answers_do_not_lower(loss, y, cause):
 )
 def test_losses_that_are_least_for_the_right_answers_or_for_sure_ones(loss, y, activation):
     assert [*right_answers(loss, y, activation)] == []
+
+
+def reader(x, y):
+    """Reads words one after the other; of what it has read, three tenths are left after each."""
+
+    def init(key):
+        words, out = jax.random.split(key)
+        normal = jax.random.normal
+        return {
+            "words": normal(words, (9, 8)),
+            "out": normal(out, (8, 2)) / 3,
+            "still": jnp.ones(8),
+        }
+
+    def apply(params, x):
+        def turn(state, now):
+            return 0.3 * params["still"] * state + now, None
+
+        words = params["words"][x].swapaxes(0, 1)
+        return jax.lax.scan(turn, jnp.zeros((len(x), 8)), words)[0] @ params["out"]
+
+    loss = optax.softmax_cross_entropy_with_integer_labels
+    task = nnref.Task(init=init, apply=apply, loss=loss, train=(x, y), valid=(x[:40], y[:40]))
+    return recipe_from(task, {"optimizer": optax.adam(0.02), "batch_size": 20, "epochs": 10})
+
+
+SAID = np.random.default_rng(3).integers(1, 9, (200, 3)).astype(np.int32)
+MORE = np.random.default_rng(4).integers(1, 9, (200, 21)).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+    ("behind", "causes"),
+    [(0 * MORE, ["inputs_ignored"]), (MORE, ["vanishing_gradients"]), (MORE[:, :0], [])],
+    ids=["padding", "words", "nothing"],
+)
+def test_what_is_forgotten_behind_padding_is_no_matter_of_the_gradient(behind, causes):
+    made = reader(np.concatenate([SAID, behind], 1), (SAID[:, 2] > 4).astype(np.int32))
+    measured = Measurements(made)
+    told = list(in_time(Signals(measured, Interventions(measured))))
+    assert [finding.cause for finding in told] == causes
+    assert all(finding.proof.after[0] > 0.9 for finding in told if finding.proof)

@@ -102,7 +102,7 @@ def triples(first, second):
         ((0, 20, 1), (0, 8, 1), [(2, 8, 1)]),
         ((0, 12, 1), (0, 20, 1), [(1, 12, 2)]),
         ((0, 20, 1), (0, 20, 1), []),
-        ((4, 20, 1), (0, 4, 1), []),  # two kinds of nodes in one table
+        ((3, 20, 1), (0, 3, 1), []),  # two kinds of nodes in one table
         ((0, 20, 4), (0, 8, 4), []),  # frequent items first, and those alone in the other column
     ],
     ids=["negatives", "positives", "the whole table", "two kinds", "frequent first"],

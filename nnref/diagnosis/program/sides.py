@@ -116,5 +116,5 @@ def one_sided(start: AtStart) -> Iterator[OneSided]:
 
 def uneven(ids: np.ndarray, end: int) -> float:
     """The largest distance of the shares of ids up to each one from those of ids drawn evenly."""
-    drawn = np.sort(ids) / end
+    drawn = (np.sort(ids) + 0.5) / end
     return float(np.abs(drawn - np.linspace(0, 1, len(ids))).max())

@@ -20,7 +20,7 @@ ARRAYS = {"first": FEATURES[:, :6], "second": FEATURES[:, 6:]}
 
 
 def of_items(key):
-    return {"user": jax.random.normal(key, (20, 4)), "item": jax.random.normal(key, (20, 4))}
+    return {"user": jax.random.normal(key, (20, 4)), "item": jax.random.normal(key, (60, 4))}
 
 
 def scores(p, x):
@@ -99,11 +99,11 @@ def triples(first, second):
 @pytest.mark.parametrize(
     ("first", "second", "columns"),
     [
-        ((0, 20, 1), (0, 8, 1), [(2, 8, 1)]),
-        ((0, 12, 1), (0, 20, 1), [(1, 12, 2)]),
-        ((0, 20, 1), (0, 20, 1), []),
-        ((3, 20, 1), (0, 3, 1), []),  # two kinds of nodes in one table
-        ((0, 20, 4), (0, 8, 4), []),  # frequent items first, and those alone in the other column
+        ((0, 60, 1), (0, 24, 1), [(2, 24, 1)]),
+        ((0, 36, 1), (0, 60, 1), [(1, 36, 2)]),
+        ((0, 60, 1), (0, 60, 1), []),
+        ((6, 60, 1), (0, 6, 1), []),  # two kinds of nodes in one table
+        ((0, 60, 4), (0, 24, 4), []),  # frequent items first, and those alone in the other column
     ],
     ids=["negatives", "positives", "the whole table", "two kinds", "frequent first"],
 )
@@ -113,9 +113,9 @@ def test_ids_that_one_column_never_holds(first, second, columns):
     assert all(each.table == "item" for each in found)
 
 
-@pytest.mark.parametrize(("end", "causes"), [(8, ["leaked_targets"]), (20, [])])
+@pytest.mark.parametrize(("end", "causes"), [(24, ["leaked_targets"]), (60, [])])
 def test_ids_on_one_side_alone_give_the_answer_away(end, causes):
-    made = recipe(triples((0, 20, 1), (0, end, 1)), of_items, difference)
+    made = recipe(triples((0, 60, 1), (0, end, 1)), of_items, difference)
     told = list(check(Measurements(made)))
     assert [finding.cause for finding in told] == causes
     assert all(finding.where == "item, column 2 of the inputs" for finding in told)

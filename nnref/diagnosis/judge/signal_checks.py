@@ -70,7 +70,7 @@ def behind_padding(signals: Signals, early: float) -> Finding | None:
     if cure is None:
         return None
     x = np.asarray(signals.measurements.recipe.train[0])
-    said = contents(x, filler_of(x)).reshape(*x.shape[:2], -1).any(2)
+    said = np.any(contents(x, filler_of(x)).reshape(*x.shape[:2], -1), axis=2)
     behind = int(np.quantile(said[:, ::-1].argmax(1), 1 - bound("mostly")))
     return fault(
         "inputs_ignored",

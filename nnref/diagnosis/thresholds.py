@@ -280,6 +280,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "lost": Threshold(
         0.5, "share of a kernel's numbers that a step leaves as they are: half of them is rounding"
     ),
+    "arrives": Threshold(
+        0.5, "share of the way of an average in float32 that one in half precision goes"
+    ),
     "promoted": Threshold(
         0.5, "confidence of a note that is the fault where no other fault is found"
     ),

@@ -1,14 +1,19 @@
 """What goes wrong little by little: sums never cleared, rates that melt, updates rounded away."""
 
 from collections.abc import Iterator
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.course import Course
-from nnref.diagnosis.loop.program import cosine
-from nnref.diagnosis.loop.roles import partners
+from nnref.diagnosis.loop.program import Program, cosine
+from nnref.diagnosis.loop.roles import partners, share
+from nnref.diagnosis.loop.running import Call, Loop
+from nnref.diagnosis.loop.stepping import Arrays, parted
+from nnref.diagnosis.program.tracing import Trace
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 
@@ -113,18 +118,20 @@ def melting(loop: Course) -> Iterator[Finding]:
             return
 
 
+def halves(loop: Course) -> dict[str, float]:
+    """Tables in half precision, with the share of their numbers that stay the same in a step."""
+    return {
+        path: float(np.mean([np.mean(before[path] == after[path]) for before, after in loop.pairs]))
+        for path in loop.floating()
+        if loop.states[0][path].dtype.itemsize == 2 and loop.states[0][path].ndim > 1
+    }
+
+
 def rounded_away(loop: Course) -> Iterator[Finding]:
     """Weights in half precision whose updates are smaller than what half precision can tell."""
-    halves = [
-        path
-        for path in loop.of("parameter")
-        if loop.states[0][path].dtype.itemsize == 2 and loop.states[0][path].ndim > 1
-    ]
-    still = {
-        path: float(np.mean([np.mean(before[path] == after[path]) for before, after in loop.pairs]))
-        for path in halves
-    }
-    lost = [path for path in halves if loop.moves[path].any() and still[path] > bound("lost")]
+    weights = loop.of("parameter")
+    still = {path: left for path, left in halves(loop).items() if path in weights}
+    lost = [path for path in still if loop.moves[path].any() and still[path] > bound("lost")]
     wide = [m for m, of in loop.moments.items() if of in lost and loop.moves[m].any()]
     if lost and (wide or not loop.moments):
         kind = jnp.dtype(loop.states[0][lost[0]].dtype).name
@@ -139,3 +146,77 @@ def rounded_away(loop: Course) -> Iterator[Finding]:
             "params.astype(jnp.bfloat16) inside of the loss",
             confidence=0.9,
         )
+
+
+def sums_rounded_away(loop: Loop) -> Iterator[Finding]:
+    """Averages, moments and sums in half precision that do not get where each step moves them.
+
+    What a step computes before it is rounded is asked of the same step with these arrays in
+    float32. A copy that is written now and then also stands for most of the steps, and random
+    rounding leaves most numbers as they are; both arrive.
+    """
+    weights = loop.of("parameter")
+    still = [path for path, left in halves(loop).items() if left > bound("lost")]
+    for place, program in enumerate(loop.programs):
+        own = [p for p in still if p not in weights and program and not program.passed_on(p)]
+        parts = arrived(loop, place, program, own) if program and own else {}
+        lost = [path for path in own if parts[path] < bound("arrives")]
+        if not lost:
+            continue
+        kind = jnp.dtype(loop.states[0][lost[0]].dtype).name
+        part = min(parts[path] for path in lost)
+        yield fault(
+            "numerical_instability",
+            f"{listed(lost)}; {loop.line_of(lost[0])}",
+            f"kept in {kind}: {listed(lost)}. What a step adds is lost in rounding: after "
+            f"{loop.turns} steps {max(part, 0.0):.0%} of the way is made that the same steps make "
+            "in float32",
+            f"{max(part, 0.0):.0%} of the way",
+            healthy="all of it",
+            remedy="keep what is added to in small shares in float32: "
+            "jax.tree.map(lambda p: p.astype(jnp.float32), params)",
+            confidence=0.9,
+        )
+        return
+
+
+def arrived(loop: Loop, place: int, program: Program, paths: list[str]) -> dict[str, float]:
+    """The share of the way on which the steps send leaves in half precision that these go.
+
+    The way is the sum of the moves in float32, each from where the leaves are.
+    """
+
+    def widened(arrays: Arrays) -> Arrays:
+        return {p: jnp.float32(leaf) if p in paths else leaf for p, leaf in arrays.items()}
+
+    def leaves(call: Call) -> list[Any]:
+        return jax.tree.leaves((widened(call.before.arrays), parted(call.batch).arrays, call.key))
+
+    start = program.call.before
+    start = start._replace(arrays=widened(start.arrays))
+    wide = Program(program.step, program.call._replace(before=start))
+    unrounded = [before_casts(wide.trace, wide.new[path]) for path in paths]
+    moved = jax.jit(lambda leaves: wide.trace.evaluate(leaves, unrounded))
+    shapes = [np.shape(leaf) for leaf in leaves(program.call)]
+    shape = {path: np.shape(program.call.before.arrays[path]) for path in paths}
+    went, way = ({path: np.zeros(shape[path]) for path in paths} for _ in range(2))
+    for call in loop.calls[place]:
+        given = leaves(call)
+        if [np.shape(leaf) for leaf in given] != shapes:
+            continue
+        for path, new in zip(paths, moved(given), strict=True):
+            before = np.asarray(call.before.arrays[path], float)
+            went[path] += np.asarray(call.after.arrays[path], float) - before
+            way[path] += np.asarray(new, float) - before
+    return {
+        path: share(np.zeros_like(end), went[path], end)[0] if np.any(end) else 1.0
+        for path, end in way.items()
+    }
+
+
+def before_casts(traced: Trace, value: int) -> int:
+    """A value before it was cast."""
+    makers = {out: op for op in traced.operations for out in op.outputs}
+    while value in makers and makers[value].name == "convert_element_type":
+        (value,) = makers[value].inputs
+    return value

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from loops import BATCHES, begun, drawn, faults, first, network, plain, squares
+from networks import line_of
 
 import nnref
 
@@ -161,3 +162,61 @@ def test_a_loss_that_no_loop_gets_down_is_worth_a_note():
     found = examine(step, begun(optax.adam(1e-3)), BATCHES, key=key)
     assert "no_signal" in [note.cause for note in found.notes]
     assert "no_signal" not in [note.cause for note in nnref.examine(plain, begun(), BATCHES).notes]
+
+
+def with_an_average(dtype, averaged):
+    """A step that keeps an average of the parameters; `averaged` gives the new one."""
+
+    @jax.jit
+    def step(state, batch, key):
+        *learning, mean, count = state
+        *learning, value = plain(*learning, *batch)
+        mean = jax.tree.map(lambda m, p: averaged(m, p, count, key), mean, learning[0])
+        return (*learning, mean, count + 1), value
+
+    mean = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn())
+    return step, (*begun(), mean, jnp.int32(0))
+
+
+def by_a_hundredth(m, p, count, key):
+    return m + 0.01 * (p.astype(m.dtype) - m)  # by_a_hundredth
+
+
+def cast_behind(m, p, count, key):
+    return (0.99 * m.astype(jnp.float32) + 0.01 * p).astype(jnp.bfloat16)  # cast_behind
+
+
+def by_half(m, p, count, key):
+    return m + 0.5 * (p.astype(m.dtype) - m)
+
+
+def now_and_then(m, p, count, key):
+    return jnp.where(count % 10 == 0, p.astype(m.dtype), m)
+
+
+def rounded_at_random(m, p, count, key):
+    wide = m.astype(jnp.float32) + 0.01 * (p - m)
+    bits = jax.lax.bitcast_convert_type(wide, jnp.uint32)
+    bits = (bits + (jax.random.bits(key, m.shape) >> 16)) & jnp.uint32(0xFFFF0000)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("averaged", [by_a_hundredth, cast_behind])
+def test_an_average_whose_steps_half_precision_cannot_tell(averaged):
+    found = first(*with_an_average(jnp.bfloat16, averaged))
+    assert found.cause == "numerical_instability"
+    assert "of the way" in found.evidence
+    assert f"test_wearing.py:{line_of(__file__, averaged.__name__)}" in found.where
+
+
+@pytest.mark.parametrize(
+    ("dtype", "averaged"),
+    [
+        (jnp.float32, by_a_hundredth),
+        (jnp.bfloat16, by_half),
+        (jnp.bfloat16, now_and_then),
+        (jnp.bfloat16, rounded_at_random),
+    ],
+)
+def test_averages_that_get_where_they_should(dtype, averaged):
+    assert "numerical_instability" not in faults(*with_an_average(dtype, averaged))

@@ -7,8 +7,8 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
-from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace
-from nnref.internals import place_of
+from nnref.diagnosis.program.tracing import COMPARISONS, PRODUCTS, Operation, Trace
+from nnref.internals import place_of, reduced_axes
 
 MEETINGS = {"add", "sub", "mul", "div", "max", "min", "pow", "atan2", *COMPARISONS}
 SPREADS = {"broadcast_in_dim", "reshape"}
@@ -55,11 +55,15 @@ def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
 
     Who means it writes an axis: x[:, None] - x[None, :], or x[:, None] - x. Here one side, (n,),
     became (1, n) in the very expression in which it meets the other, (n, 1), and that was a column
-    before.
+    before. Where n is not the length of the batch, as behind a reshape, more is asked for: both
+    depend on what the program is given, no axis was written, and all of the square is summed.
     """
     made = {out: op for op in traced.operations for out in op.outputs}
+    given = traced.reached(traced.inputs)
     for op in traced.operations:
-        crossed = axes_of(traced.shape(op.outputs[0]), rows)
+        shape = traced.shape(op.outputs[0])
+        of_rows = axes_of(shape, rows)
+        crossed = of_rows or axes_of(shape, set(shape))
         if op.name not in MEETINGS or crossed is None or len(op.inputs) != 2:
             continue
         for row, column in (op.inputs, op.inputs[::-1]):
@@ -72,6 +76,8 @@ def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
                 and shape[crossed[1]] == 1
                 and place_of(spread.equation) == place_of(op.equation) is not None
                 and not is_written(made, op, spread.inputs[0], column)
+                and (of_rows or (given >= {row, column} and not has_new_axis(made, column)))
+                and is_unmeant(traced, op, crossed, bool(of_rows))
             ):
                 first, second = shape, traced.shape(spread.inputs[0])
                 yield fault(
@@ -94,6 +100,51 @@ def is_written(made: dict[int, Operation], op: Operation, row: int, column: int)
         return False
     (_, line, *_), (_, other, *_) = (place_of(each.equation) or ("", 0) for each in (maker, op))
     return line == other or before(made, column) == before(made, row)
+
+
+def has_new_axis(made: dict[int, Operation], column: int) -> bool:
+    """Whether a column is a row of numbers that was given one more axis, as a[:, None] does."""
+    maker = made.get(column)
+    return maker is not None and maker.name == "broadcast_in_dim"
+
+
+def is_unmeant(traced: Trace, op: Operation, axes: tuple[int, int], unsummed: bool) -> bool:
+    """Whether a square is nothing but columns and rows until all of it is summed.
+
+    Where pairs are meant, it meets what was made for pairs, such as a product of matrices or a
+    mask: |x|² + |y|² - 2 x·y of a kernel. `unsummed` is what is said where it is never summed.
+    """
+    alone, square, summed = (
+        squares_alone(traced, traced.shape(op.outputs[0])),
+        set(op.outputs),
+        False,
+    )
+    for other in traced.operations:
+        if square.isdisjoint(other.inputs):
+            continue
+        if other.name == "reduce_sum":
+            summed |= set(axes) <= set(reduced_axes(other.equation))
+        elif traced.shape(other.outputs[0]) == traced.shape(op.outputs[0]):
+            if alone.isdisjoint(other.outputs):
+                return False
+            square.update(other.outputs)
+    return summed or unsummed
+
+
+def squares_alone(traced: Trace, shape: tuple[int, ...]) -> set[int]:
+    """The values of a shape that are computed element by element of smaller ones that are spread."""
+    found: set[int] = set()
+    for op in traced.operations:
+        parts = [traced.shape(value) for value in op.inputs]
+        whole = {value for value, part in zip(op.inputs, parts, strict=True) if part == shape}
+        fits = all(
+            len(part) in (0, len(shape)) and all(a in (1, b) for a, b in zip(part, shape))
+            for part in parts
+        )
+        spread = op.name == "broadcast_in_dim" or (op.name not in PRODUCTS and parts and fits)
+        if traced.shape(op.outputs[0]) == shape and spread and whole <= found:
+            found.update(op.outputs)
+    return found
 
 
 def axes_of(shape: tuple[int, ...], rows: set[int]) -> tuple[int, int] | None:

@@ -102,6 +102,69 @@ def test_weights_of_one_shape_and_pairs_of_rows_that_are_written(start):
     assert list(promotions(start.training, {30})) == []
 
 
+STEPS = np.random.default_rng(1).normal(size=(5, 30, 3)).astype(np.float32)
+
+
+def by_steps(loss):
+    """A loss of outputs, (150, 1), and data, (5, 30), of 5 steps of 30 rows."""
+
+    def of_batch(params, batch):
+        x, y = batch
+        return loss(affine(params, x.reshape(-1, 3)), y)
+
+    params = dense(jax.random.key(0), 3, 1)["dense0"]
+    return LossAtStart(of_batch, params, (STEPS, STEPS[..., 0]), False)
+
+
+def of_returns(values, y):
+    returns = y.reshape(-1, 1)
+    weights = jax.nn.sigmoid(y).reshape(-1)
+    return (weights * (returns - values[:, 0]) ** 2).mean()  # returns against values
+
+
+def kernel(values, y):
+    """The mean of a Gaussian kernel of outputs and data, the distances from a product."""
+    other = y.reshape(-1, 1)
+    squares = (other**2).reshape(-1, 1)
+    norms = (values[:, 0]) ** 2
+    return jnp.exp(-(squares + norms - 2 * other @ values.T)).mean()
+
+
+def hinge(values, y):
+    """Each output is to be below each of the data."""
+    bounds = y.reshape(-1)[:, None]
+    outputs = values[:, 0]
+    return jax.nn.relu(outputs - bounds).mean()
+
+
+def ramp(values, y):
+    """Weights of places, which the data have no part in."""
+    places = jnp.linspace(0, 1, 150).reshape(-1, 1)
+    return (places * values[:, 0]).mean() + y.mean()
+
+
+def nearest(values, y):
+    """The distance of each output to the nearest of the data: not all pairs are summed."""
+    column = y.reshape(-1, 1)
+    return jnp.abs(column - values[:, 0]).min(0).mean()
+
+
+def test_a_square_behind_a_reshape_of_steps_and_rows():
+    (finding,) = promotions(by_steps(of_returns).training, {5})
+    assert (finding.severity, finding.cause) == ("fault", "loss_broadcast")
+    assert finding.where.endswith(f"{HERE}:{line_of(__file__, 'returns against values')}")
+    assert "(150, 1) and (150,) meet in sub and give (150, 150)" in finding.evidence
+
+
+@pytest.mark.parametrize("loss", [kernel, hinge, ramp, nearest])
+def test_squares_that_are_meant_behind_a_reshape(loss):
+    assert list(promotions(by_steps(loss).training, {5})) == []
+
+
+def test_a_kernel_of_as_many_rows_as_the_batch_has():
+    assert list(promotions(by_steps(kernel).training, {150})) == []
+
+
 @pytest.mark.parametrize(("words", "causes"), [(9, ["inputs_ignored"]), (5, [])])
 def test_a_table_that_is_too_short_in_a_bare_loss(words, causes):
     x = np.arange(20) % words

@@ -1,9 +1,11 @@
 """What the user's evaluation does: to the state, twice, with random numbers, with statistics."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
@@ -96,12 +98,28 @@ class Evaluation:
             for a, b in pairs
         )
 
-    def reads(self, path: str) -> bool | None:
-        """Whether the result depends on a leaf, None where that is not known."""
-        if self.trace is None:
-            return None
-        old = {self.trace.paths[value]: value for value in self.trace.arguments[0]}
-        return old.get(path) in self.trace.needed(self.trace.outputs)
+    def reads(self, *paths: str) -> bool:
+        """Whether the result depends on any of these leaves.
+
+        Where the evaluation cannot be traced it is run without them: an array that was deleted
+        raises when it is read.
+        """
+        if self.trace is not None:
+            old = {self.trace.paths[value]: value for value in self.trace.arguments[0]}
+            return not self.needed.isdisjoint(old[path] for path in paths if path in old)
+        gone = {path: jnp.array(self.state.arrays[path]) for path in paths}
+        for leaf in gone.values():
+            leaf.delete()
+        try:
+            self.function(self.state.rebuild({**copied(self.state.arrays), **gone}))
+        except Exception:
+            return True
+        return False
+
+    @cached_property
+    def needed(self) -> set[int]:
+        """The values of its program on which the result depends."""
+        return self.trace.needed(self.trace.outputs) if self.trace else set()
 
 
 def numeric(result: Any) -> list[Any]:
@@ -180,8 +198,8 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
     yield from unused_statistics(loop, seen)
     told = list(other_labels(loop, traced, seen.line)) if traced is not None else []
     yield from told or list(average_behind(loop, seen)) or stands_still(loop, seen)
+    yield from other_weights(loop, seen)
     if traced is not None:
-        yield from other_weights(loop, seen, traced)
         yield from other_inputs(loop, seen, traced)
 
 
@@ -272,20 +290,23 @@ def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     )
 
 
-def other_weights(loop: Loop, seen: Evaluation, traced: Trace) -> Iterator[Finding]:
-    """An evaluation that reads nothing of the state, or only copies that are never written."""
-    read = [path for path in loop.floating() if seen.reads(path)]
+def other_weights(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
+    """An evaluation that reads no parameter that moves, or only copies that are never written."""
     learn = [path for path in loop.of("parameter") if loop.moves[path].any()]
-    weights = [path for path in read if path in learn or loop.roles[path] != "statistic"]
-    if not traced.outputs or not learn or any(loop.moves[path].any() for path in weights):
+    weights = [p for p in loop.floating() if p in learn or loop.roles[p] != "statistic"]
+    moving = [path for path in weights if loop.moves[path].any()]
+    if not seen.first or not learn or seen.reads(*moving):
         return
-    if not weights:
+    read = [path for path in loop.floating() if path not in moving and seen.reads(path)]
+    if not set(weights) & set(read):
+        changes = any(loop.moves[path].any() for path in read)
         yield fault(
             "metric_mismatch",
             seen.line,
             f"the evaluation reads {listed(read) if read else 'nothing'} of the state that it is "
             "given, and no parameter: it evaluates weights from elsewhere, such as those of the "
-            "start",
+            "start"
+            + (", and its result changes a little, as what it reads does" if changes else ""),
             "no way from the parameters to the result",
             healthy="the parameters that the last step gave",
             remedy="evaluate with the parameters of its argument: def evaluate(state): ... "
@@ -354,11 +375,11 @@ def first_inputs(traced: Trace, leaves: list[Any]) -> dict[str, np.ndarray]:
 
 def unused_statistics(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     """Statistics that the steps measure and that the evaluation does not look at."""
-    if seen.changed or seen.trace is None:
+    if seen.changed:
         return
     measured = [path for path in loop.of("statistic") if not loop.stands(path)]
     weights = [path for path in loop.of("parameter") if seen.reads(path)]
-    if measured and weights and not any(seen.reads(path) for path in measured):
+    if measured and weights and not seen.reads(*measured):
         yield fault(
             "evaluation_in_training_mode",
             f"{listed(measured)}; {seen.line}",

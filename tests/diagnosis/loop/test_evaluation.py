@@ -150,18 +150,32 @@ def test_an_evaluation_of_other_weights_or_other_rows(evaluate, causes):
     assert faults(plain, begun(), BATCHES, evaluate) == causes
 
 
-def test_an_evaluation_of_the_first_weights_by_the_last_statistics():
+@pytest.mark.parametrize("number", [jnp.mean, lambda outputs: float(outputs.mean())])
+def test_an_evaluation_of_the_first_weights_by_the_last_statistics(number):
     """It reads of the state what training measured, and none of what training learned."""
     step, state = linen()
 
     def of_the_start(now):  # of the start
-        return NET.apply({"params": state.params, "batch_stats": now.batch_stats}, X, False)
+        variables = {"params": state.params, "batch_stats": now.batch_stats}
+        return number(NET.apply(variables, X, False))
 
     found = first(step, state, evaluate=of_the_start)
     assert (found.cause, found.severity) == ("metric_mismatch", "fault")
     assert "reads 2 leaves: batch_stats." in found.evidence
     assert "and no parameter" in found.evidence
+    assert "changes a little" in found.evidence
     assert found.where.endswith(f"test_evaluation.py:{line_of(__file__, 'of the start')}")
+
+
+@pytest.mark.parametrize(
+    "number", [lambda outputs: float(outputs.mean()), lambda outputs: int((outputs > 1e9).sum())]
+)
+def test_evaluations_that_cannot_be_traced_and_read_the_parameters(number):
+    """Also one whose answer is the same whatever the parameters are."""
+    step, state = linen()
+    found = nnref.examine(step, state, BATCHES, lambda now: number(by_statistics(now)), effort=0)
+    assert not found.mistakes
+    assert not any("no parameter" in finding.evidence for finding in found.faults)
 
 
 @pytest.mark.parametrize(("better", "causes"), [(jnp.greater, ["metric_mismatch"]), (jnp.less, [])])

@@ -132,13 +132,14 @@ def is_unmeant(traced: Trace, op: Operation, axes: tuple[int, int], unsummed: bo
 
 
 def squares_alone(traced: Trace, shape: tuple[int, ...]) -> set[int]:
-    """The values of a shape that are computed element by element of smaller ones that are spread."""
+    """The values of a shape that are computed, number by number, of smaller ones alone."""
     found: set[int] = set()
     for op in traced.operations:
         parts = [traced.shape(value) for value in op.inputs]
         whole = {value for value, part in zip(op.inputs, parts, strict=True) if part == shape}
         fits = all(
-            len(part) in (0, len(shape)) and all(a in (1, b) for a, b in zip(part, shape))
+            len(part) in (0, len(shape))
+            and all(a in (1, b) for a, b in zip(part, shape, strict=False))
             for part in parts
         )
         spread = op.name == "broadcast_in_dim" or (op.name not in PRODUCTS and parts and fits)

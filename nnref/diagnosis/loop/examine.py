@@ -18,6 +18,7 @@ from nnref.diagnosis.findings import (
 )
 from nnref.diagnosis.loop import batches as of_batches
 from nnref.diagnosis.loop import (
+    bootstraps,
     carried,
     evaluation,
     lookups,
@@ -79,6 +80,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "classes in an update": of_batches.one_class_a_batch,
     "rows without labels": unlabelled.blanks,
     "targets of other rows": other_rows.of_other_rows,
+    "ends of episodes": bootstraps.ends_ignored,
     "parts of a batch that are not used": of_batches.unused_parts,
     "rows that are looked up": lookups.only_the_first,
     "the order of a stream": streams.cut_across,

@@ -62,6 +62,11 @@ def chosen(online, target, batch):
     return jnp.where(batch["fell"] > 0, batch["reward"], goal)
 
 
+def discounted(online, target, batch):
+    """What is left of the answer is said by another part than the flags."""
+    return batch["reward"] + batch["left"] * after(target, batch)
+
+
 def differences(online, target, batch):
     """Pairs of rows, as of siblings, whose difference is learned: gradients pass both."""
     return batch["reward"] + after(online, batch)
@@ -83,6 +88,10 @@ def renamed(batch):
     return {"success" if name == "fell" else name: part for name, part in batch.items()}
 
 
+def with_the_rest(batch):
+    return batch | {"left": 0.9 * (1 - batch["fell"])}
+
+
 def in_thirds(batch):
     return batch | {"fell": np.arange(16) % 3}
 
@@ -92,6 +101,7 @@ def in_thirds(batch):
     [
         (ending, BATCHES),
         (chosen, BATCHES),
+        (discounted, [with_the_rest(batch) for batch in BATCHES]),
         (differences, BATCHES),
         (at_once, BATCHES),
         (of_a_target, [renamed(batch) for batch in BATCHES]),

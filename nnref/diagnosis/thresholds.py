@@ -181,6 +181,9 @@ THRESHOLDS: dict[str, Threshold] = {
         0.5, "share of the rows of a batch: joined graphs reach all but what fills it up"
     ),
     "goes on": Threshold(0.3, "of how far any rows are apart: what goes on is next to it"),
+    "goes on somewhere": Threshold(
+        0.25, "of the batches: of several epochs those that are looked at hold so many followers"
+    ),
     "elsewhere": Threshold(0.6, "of how far any rows are apart: nothing goes on there"),
     "several values": Threshold(
         4, "of targets that a loss leaves out: fewer may be flags, or a mask itself"

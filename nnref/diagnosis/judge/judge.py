@@ -15,6 +15,7 @@ from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
 from nnref.diagnosis.judge.proofs import HEAD, proven, repeated, with_proof
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.at_start import SeveralOutputs
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.proof import curve
 from nnref.diagnosis.run.changes import Trial
@@ -95,6 +96,8 @@ def answers(check: Callable[[Signals], Iterator[Finding]], signals: Signals) -> 
     """What a check finds; where it raises, the answer goes on without it and says so."""
     try:
         return list(check(signals))
+    except SeveralOutputs:
+        return []  # a check that wants one array of outputs and one of targets finds nothing here
     except (UserError, jax.errors.UnexpectedTracerError):
         raise
     except Exception as error:

@@ -83,7 +83,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "ends of episodes": bootstraps.ends_ignored,
     "parts of a batch that are not used": of_batches.unused_parts,
     "rows that are looked up": lookups.only_the_first,
-    "the order of a stream": streams.cut_across,
+    "the order of a stream": streams.misplaced,
     "evaluation": evaluation.evaluation,
 }
 

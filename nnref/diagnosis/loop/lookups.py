@@ -48,9 +48,10 @@ def only_the_first(loop: Loop) -> Iterator[Finding]:
 def differ(leaf: Any, reach: int) -> bool:
     """Whether so many rows behind the reach differ from each other as are before it."""
     rest = np.asarray(leaf)[reach:]
-    return len(rest) > 0 and np.mean(np.any(rest != rest[-1:], axis=tuple(range(1, rest.ndim)))) > (
-        bound("looked up")
-    )
+    if not len(rest):
+        return False
+    others = np.any(rest != rest[-1:], axis=tuple(range(1, rest.ndim)))
+    return float(np.mean(others)) > bound("looked up")
 
 
 def lookups(program: Program) -> Iterator[tuple[str, str, int]]:

@@ -11,6 +11,8 @@ from nnref.diagnosis.loop.stepping import Parted, on_host
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 
+CHOICES = {"select_n", "cond"}
+
 
 def targets(loop: Loop) -> Iterator[Finding]:
     """Slow copies: those that run away, and those that the loss reads: too slow, fast, standing."""
@@ -109,7 +111,8 @@ def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
     """Copies that the loss reads and no step moves: a target, or a teacher that is meant so."""
     programs = [program for program in loop.programs if program]
     if any(not program.passed_on(p) for program in programs for p in read if p in program.old):
-        return  # moved once in a while
+        yield from never_due(loop, read)  # moved once in a while
+        return
     lost = next(filter(None, (program.thrown_away(read) for program in programs)), "")
     yield (fault if lost else note)(
         "target_stands",
@@ -124,6 +127,39 @@ def standing(loop: Loop, read: list[str]) -> Iterator[Finding]:
         f"moved by 0 in {loop.turns} steps",
         confidence=0.9 if lost else 0.4,
     )
+
+
+def never_due(loop: Loop, read: list[str]) -> Iterator[Finding]:
+    """Copies that wait for a condition of the state which no longer changes, and is not met."""
+    for place, program in enumerate(loop.programs):
+        waiting = [p for p in read if program and p in program.new and not program.passed_on(p)]
+        if program is None or not waiting:
+            continue
+        traced, new = program.trace, program.new[waiting[0]]
+        chosen = [op for op in traced.operations if op.name in CHOICES and new in op.outputs]
+        asked = traced.needed([op.inputs[0] for op in chosen])
+        looked_at = [path for path, value in program.old.items() if value in asked]
+        if not looked_at or asked & {*program.batch, *program.key}:
+            continue
+        last = loop.further.state
+        number = loop.count + len(loop.further.lengths)
+        again = loop.call(loop.steps[place], last, loop.batch(number), loop.calls[place][-1].key)
+        first, ends = loop.start.arrays, (last.arrays, again.after.arrays)
+        still = [p for p in looked_at if np.array_equal(*(end[p] for end in ends))]
+        stood = all(np.array_equal(first[p], end[p]) for p in waiting for end in ends)
+        if still == looked_at and stood:
+            numbers = ", ".join(f"{p} = {np.asarray(last.arrays[p])}" for p in still)
+            yield fault(
+                "target_stands",
+                f"{listed(waiting)}; {chosen[0].where or program.line_of(waiting[0])}",
+                f"{listed(waiting)} are copied only when {listed(still)} says so; after "
+                f"{number} steps that is {numbers}, and no longer changes: no copy is made again",
+                f"moved by 0 in {number} steps",
+                healthy="a copy every so many steps",
+                remedy="count the steps of learning, and ask that number: step % every == 0",
+                confidence=0.9,
+            )
+            return
 
 
 def pulled_back(loop: Loop, read: list[str]) -> Iterator[Finding]:

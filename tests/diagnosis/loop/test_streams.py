@@ -24,8 +24,13 @@ def row_by_row(ids):
 
 
 def anywhere(ids):
-    """Windows in an order of their own."""
+    """Windows in an order of their own, in every row another one: they go on nowhere."""
     return np.random.default_rng(1).permutation(ids.reshape(-1, SPAN)).reshape(-1, ROWS, SPAN)
+
+
+def shuffled(ids):
+    """Batches in an order of their own."""
+    return np.random.default_rng(1).permutation(in_order(ids))
 
 
 def drawn():
@@ -70,40 +75,62 @@ def step_of(carries):
     ("cut", "carries", "told"),
     [
         (row_by_row, True, ["state_not_carried"]),
+        (shuffled, True, ["state_not_carried"]),
         (in_order, True, []),
         (anywhere, True, []),
         (row_by_row, False, []),
+        (shuffled, False, []),
     ],
-    ids=["row by row", "in order", "anywhere", "nothing is carried"],
+    ids=["row by row", "shuffled", "in order", "anywhere", "from 0, row by row", "from 0"],
 )
 def test_a_carried_state_belongs_to_the_row_that_goes_on(cut, carries, told):
     x, y = cut(IDS[:-1]), cut(IDS[1:])
     batches = [(jnp.asarray(a), jnp.asarray(b)) for a, b in zip(x, y, strict=True)]
     found = nnref.examine(*step_of(carries), batches, effort=0)
-    across = [f for f in found.faults if "next row of its own batch" in f.evidence]
-    assert [finding.cause for finding in across] == told
+    of_streams = [f for f in found.faults if "belongs to another place" in f.evidence]
+    assert [finding.cause for finding in of_streams] == told
+    assert all(("next row" in f.evidence) == (cut is row_by_row) for f in of_streams)
     assert found.measures["roles"]["carry"] == "other"
 
 
-def test_a_series_without_targets_is_cut_across_its_rows():
-    """The last value of a row is near to the first of what follows; the carry is a running mean."""
-    walk = np.cumsum(np.random.default_rng(0).normal(size=ROWS * 20 * 8)).astype(np.float32)
+def averaged(resets):
+    """A step whose state is a running mean of each row; `resets` begins it anew in every batch."""
 
     @jax.jit
     def step(state, batch):
+        carry = jnp.zeros((ROWS, 1)) * state["carry"] if resets else state["carry"]
+
         def loss(params):
-            expected = params["w"] * batch[:, :-1] + state["carry"] * params["b"]
+            expected = params["w"] * batch[:, :-1] + carry * params["b"]
             return jnp.mean((expected - batch[:, 1:]) ** 2)
 
         value, gradient = jax.value_and_grad(loss)(state["params"])
         updates, opt_state = TX.update(gradient, state["opt_state"])
         params = optax.apply_updates(state["params"], updates)
-        carry = 0.5 * state["carry"] + 0.5 * batch.mean(1, keepdims=True)
+        carry = 0.5 * carry + 0.5 * batch.mean(1, keepdims=True)
         return {"params": params, "opt_state": opt_state, "carry": carry}, value
 
-    params = {"w": jnp.ones(19), "b": jnp.zeros(19)}
-    state = {"params": params, "opt_state": TX.init(params), "carry": jnp.zeros((ROWS, 1))}
-    for cut, across in ((walk.reshape(-1, ROWS, 20), True), (walk.reshape(ROWS, -1, 20), False)):
-        cut = cut if across else cut.swapaxes(0, 1)
-        found = nnref.examine(step, state, [jnp.asarray(rows) for rows in cut], effort=0)
-        assert any("next row of its own" in f.evidence for f in found.faults) == across
+    params = {"w": jnp.ones(19), "b": 0.1 * jnp.ones(19)}
+    return step, {"params": params, "opt_state": TX.init(params), "carry": jnp.zeros((ROWS, 1))}
+
+
+WAVE = np.sin(np.arange(ROWS * 160) / 5).astype(np.float32)
+IN_ORDER = WAVE.reshape(ROWS, -1, 20).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("batches", "resets", "words"),
+    [
+        (WAVE.reshape(-1, ROWS, 20), False, "next row of its own"),
+        (IN_ORDER[[3, 0, 6, 1, 7, 4, 2, 5]], False, "order of their own"),
+        (IN_ORDER, False, ""),
+        (IN_ORDER[[3, 0, 6, 1, 7, 4, 2, 5]], True, ""),
+        (np.random.default_rng(0).normal(size=IN_ORDER.shape).astype(np.float32), False, ""),
+    ],
+    ids=["across", "shuffled", "in order", "shuffled, and begun anew", "noise"],
+)
+def test_a_series_without_targets_goes_on_where_it_is_near(batches, resets, words):
+    found = nnref.examine(*averaged(resets), [jnp.asarray(rows) for rows in batches], effort=0)
+    of_streams = [f for f in found.faults if "belongs to another place" in f.evidence]
+    assert bool(of_streams) == bool(words)
+    assert all(words in finding.evidence for finding in of_streams)

@@ -294,6 +294,10 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "strangers": Threshold(2.5, "the same, of rows that are no more alike than chance has it"),
     "alike": Threshold(10.0, "largest over median deviation of features: they have one scale"),
+    "hidden": Threshold(
+        1e-4,
+        "of what a row moves with its filling in front: rounding leaves 1e-6 where it is forgotten",
+    ),
     "faint": Threshold(
         1e-6, "least over largest gradient in time: one that fades to 0 passes through tiny ones"
     ),

@@ -10,7 +10,7 @@ import pytest
 from networks import affine, learns, line_of, mean_squared_error, recipe
 
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
-from nnref.diagnosis.program.ignored import Looked, ignored, ignored_by_loss
+from nnref.diagnosis.program.ignored import Looked, behind_filler, ignored, ignored_by_loss
 from nnref.diagnosis.recipe import Recipe
 
 RANDOM = np.random.default_rng(0)
@@ -88,10 +88,11 @@ def test_a_mask_that_is_turned_around():
 # Tokens that a table does not know
 
 
-def words(rows):
+def words(rows, padding=0):
     random = np.random.default_rng(2)
     y = random.integers(0, 2, ROWS).astype(np.int32)
     x = (20 + y[:, None] + 2 * random.integers(0, 10, (ROWS, 6))).astype(np.int32)  # even, odd
+    x = np.pad(x, ((0, 0), (0, padding)))
 
     def apply(params, x):
         return jax.nn.one_hot(x, rows).sum(1) @ params["out"]  # of so many rows
@@ -99,8 +100,9 @@ def words(rows):
     return made(apply, x, y, {"out": (rows, 2)})
 
 
-def test_tokens_that_are_one():
-    (finding,) = ignored(AtStart(words(22)))
+@pytest.mark.parametrize("padding", [0, 20])
+def test_tokens_that_are_one(padding):
+    (finding,) = ignored(AtStart(words(22, padding)))
     assert (finding.severity, finding.cause) == ("fault", "inputs_ignored")
     assert "are taken for" in finding.evidence
     assert found(words(40)) == []
@@ -125,6 +127,16 @@ def test_words_that_are_forgotten_behind_the_padding(masked, words):
     findings = list(ignored(AtStart(made(apply, x, y, {"in": (9, 8), "out": (8, 2)}))))
     assert [f.severity for f in findings] == ["fault"] * bool(words)
     assert all(words in f.evidence for f in findings)
+
+
+@pytest.mark.parametrize(("left", "hidden"), [(1e-6, True), (1e-2, False)])
+def test_a_trace_that_rounding_may_leave_says_nothing(left, hidden):
+    words = np.pad(RANDOM.integers(1, 9, (16, 3)), ((0, 0), (0, 5)))
+
+    def outputs(params, x):
+        return [np.asarray(x[:, -1:] + left * x.sum(1, keepdims=True))]
+
+    assert (behind_filler(outputs, {}, words, 0.0) is not None) == hidden
 
 
 # Columns

@@ -6,7 +6,8 @@ import pytest
 from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
 
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge.judge import decide, impossible, learned, of_the_run
+from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, of_the_run
+from nnref.diagnosis.program.at_start import SeveralOutputs
 from nnref.diagnosis.run.changes import Change, Trial
 
 
@@ -150,3 +151,15 @@ def test_rare_classes_are_no_cause_where_other_outputs_cure(raw, first):
 )
 def test_what_learns_is_told_by_simple_models_and_by_its_own_trials(run, learns):
     assert learned(case(**run)) == learns
+
+
+def test_a_check_that_wants_one_array_finds_nothing_of_several():
+    """It is no mistake of nnref's own."""
+
+    def wants_one(signals):
+        raise SeveralOutputs("the targets are several arrays")
+        yield signals
+
+    invented = case(reached=0.1)
+    assert answers(wants_one, invented) == []
+    assert not invented.mistakes

@@ -218,15 +218,34 @@ def signs_in(order):
     return lambda state: np.mean(np.sign(network(state[0], X)) == np.sign(TARGETS[order]))
 
 
+def share_of(rows):
+    """A share of 48 rows that was 7 before the first step, and grows by so many."""
+
+    def evaluate(state):
+        first = np.asarray(state[0]["w1"]).tolist() == np.asarray(START["w1"]).tolist()
+        return (7 if first else 7 + rows) / 48
+
+    return evaluate
+
+
 @pytest.mark.parametrize(
     ("evaluate", "causes"),
     [
+        (share_of(1), ["metric_mismatch"]),
+        (share_of(2), []),
         (error_in(1.0), ["metric_mismatch"]),
         (error_in(100.0), []),
         (signs_in(STORED[::-1]), ["metric_mismatch"]),
         (signs_in(STORED), []),
     ],
-    ids=["never unscaled", "unscaled", "in another order", "as learned"],
+    ids=[
+        "by chance",
+        "by more than chance",
+        "never unscaled",
+        "unscaled",
+        "in another order",
+        "as learned",
+    ],
 )
 def test_an_evaluation_that_stands_while_the_loss_falls(evaluate, causes):
     tx = optax.adam(3e-2)

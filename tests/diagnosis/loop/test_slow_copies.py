@@ -179,3 +179,42 @@ def held(params, target, at):
 )
 def test_a_network_that_is_held_near_a_copy_or_learns_from_it(loop):
     assert "target_stands" not in faults(*loop)
+
+
+def copied_when(count, every):
+    """A step that copies to its target where a count of the state is a multiple of a number."""
+
+    @jax.jit
+    def step(state, at):
+        value, gradient = jax.value_and_grad(chasing)(state["params"], state["target"], at)
+        updates, opt_state = TX.update(gradient, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        number = count(state["count"])
+        target = optax.periodic_update(params, state["target"], number, every)
+        return {
+            "params": params,
+            "target": target,
+            "opt_state": opt_state,
+            "count": number,
+        }, value
+
+    params = drawn()
+    state = {"params": params, "target": drawn(), "opt_state": TX.init(params)}
+    return step, state | {"count": jnp.int32(1)}
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "told"),
+    [
+        (lambda n: jnp.minimum(n + 16, 100), 60, True),
+        (lambda n: jnp.minimum(n + 16, 120), 60, False),
+        (lambda n: n + 1, 500, False),
+    ],
+    ids=["never due", "due at the end", "due later"],
+)
+def test_a_copy_that_waits_for_a_number_which_stands(count, every, told):
+    rows = [jnp.asarray(X[:, 0] * 0 + i, jnp.int32)[:16] for i in range(4)]
+    found = nnref.examine(*copied_when(count, every), rows, effort=0)
+    waiting = [f for f in found.faults if "no longer changes" in f.evidence]
+    assert [finding.cause for finding in waiting] == ["target_stands"] * told
+    assert all("count = 100" in finding.evidence for finding in waiting)

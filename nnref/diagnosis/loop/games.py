@@ -1,0 +1,133 @@
+"""Two networks in turn, of which one answers to what the other makes: a game (Goodfellow 2014).
+
+The critic moves its answers to true rows one way, to made ones the other way. The maker has to move
+the answers to what it makes as the critic moves those to true rows.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.loop.program import Program, cosine
+from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.thresholds import bound
+
+AS_IT_IS = {"broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type", "copy"}
+
+
+class Push(NamedTuple):
+    """Which way a step moves the answers of the critic, 1 up and -1 down; 0 where neither."""
+
+    made: float  # to what the maker makes
+    true: float  # to the rows of the batch
+
+
+def on_one_side(loop: Loop) -> Iterator[Finding]:
+    """A maker that moves the answers to what it makes as the critic does, away from true ones."""
+    if len(loop.steps) < 2 or not all(loop.programs):
+        return
+    moved = [moved_by(loop, place) for place in range(len(loop.steps))]
+    for maker, critic in ((m, c) for m in range(len(moved)) for c in range(len(moved)) if m != c):
+        if not moved[maker] or not moved[critic] or set(moved[maker]) & set(moved[critic]):
+            continue
+        of_maker = push(loop, maker, moved[maker], moved[critic])
+        of_critic = push(loop, critic, moved[maker], moved[critic])
+        if of_maker is None or of_critic is None or of_critic.made * of_critic.true >= 0:
+            continue
+        if of_maker.made == of_critic.made:
+            word = "up" if of_maker.made > 0 else "down"
+            yield fault(
+                "gradient_ascent",
+                f"step {maker + 1}; {loop.loss_line(maker)}",
+                f"this step moves the other network's answers to what it makes {word}, and so does "
+                "the step of that network, which moves its answers to the rows of the batch the "
+                "other way: both say that what is made is not true, and nothing asks it to be",
+                f"answers to what is made go {word} in both steps",
+                healthy="the answers to what is made go where those to true rows go",
+                remedy="the other sign of the loss, or labels of true rows for what is made: "
+                "-jnp.mean(critic(made)), softplus(-critic(made))",
+                confidence=0.9,
+            )
+            return
+
+
+def moved_by(loop: Loop, place: int) -> list[str]:
+    """The parameters that a step moves in its first calls."""
+    calls = loop.calls[place][:3]
+    return [
+        path
+        for path in loop.of("parameter")
+        if any(
+            not np.array_equal(call.before.arrays[path], call.after.arrays[path]) for call in calls
+        )
+    ]
+
+
+def push(loop: Loop, place: int, maker: list[str], critic: list[str]) -> Push | None:
+    """Which way a step moves the answers of the critic; None where these are not found."""
+    program = loop.programs[place]
+    found = program and program.loss_of(loop)
+    if program is None or not found:
+        return None
+    loss, gradient = found
+    before, after = program.call.before.arrays, program.call.after.arrays
+    moves = {path: np.asarray(after[path] - before[path]) for path in gradient if path in after}
+    along = np.sign(cosine(moves, gradient))  # -1 where the step descends
+    ways: dict[str, list[float]] = {"made": [], "true": []}
+    for value in answers(program, loss, critic):
+        slopes, made = slopes_at(program, loss, value, maker)
+        for name, rows in (("made", made), ("true", ~made)):
+            if rows.any():
+                ways[name].append(float(along * one_sign(slopes[rows])))
+    signs = [set(each) for each in ways.values()]
+    if not along or any(len(each) > 1 for each in signs) or not ways["made"]:
+        return None
+    return Push(ways["made"][0], ways["true"][0] if ways["true"] else 0.0)
+
+
+def one_sign(slopes: np.ndarray) -> float:
+    """The sign that nearly all slopes which are not 0 share, 0 where they share none."""
+    signs = np.sign(slopes[slopes != 0])
+    return (
+        float(np.sign(signs.mean())) if signs.size and abs(signs.mean()) > bound("mostly") else 0.0
+    )
+
+
+def answers(program: Program, loss: int, critic: list[str]) -> list[int]:
+    """The values that the last layer of the critic gives on the way to a loss."""
+    traced, needed = program.trace, program.trace.needed([loss])
+    leaves = {path: program.old[path] for path in critic if path in program.old}
+    data = traced.reached([*program.batch, *program.key])
+    found: list[int] = []
+    for value in leaves.values():
+        alone = traced.reached([value], lambda op: op.name in AS_IT_IS)
+        used = [
+            op.outputs[0]
+            for op in traced.operations
+            if not alone.isdisjoint(op.inputs)
+            and not data.isdisjoint(set(op.inputs) - alone)
+            and op.outputs[0] in needed
+        ]
+        found = max(found, used, key=lambda each: max(each, default=-1))
+    return found
+
+
+def slopes_at(
+    program: Program, loss: int, value: int, maker: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The slopes of a loss by a value, (rows, ...), and which of its rows the maker has made."""
+    traced, leaves = program.trace, program.leaves
+    state, batch, key = program.arguments
+    other = {path: leaf * 1.5 + 0.1 if path in maker else leaf for path, leaf in state.items()}
+    (one,) = traced.evaluate(leaves, [value])
+    (two,) = traced.evaluate(jax.tree.leaves((other, batch, key)), [value])
+    made = np.any(np.asarray(one != two).reshape(len(one), -1), axis=1)
+
+    def of_value(values: Any) -> Any:
+        return jnp.ravel(traced.evaluate(leaves, [loss], {value: values})[0])[0]
+
+    return np.asarray(jax.grad(of_value)(one)), made

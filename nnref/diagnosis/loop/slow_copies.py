@@ -144,9 +144,9 @@ def never_due(loop: Loop, read: list[str]) -> Iterator[Finding]:
         last = loop.further.state
         number = loop.count + len(loop.further.lengths)
         again = loop.call(loop.steps[place], last, loop.batch(number), loop.calls[place][-1].key)
-        first, ends = loop.start.arrays, (last.arrays, again.after.arrays)
-        still = [p for p in looked_at if np.array_equal(*(end[p] for end in ends))]
-        stood = all(np.array_equal(first[p], end[p]) for p in waiting for end in ends)
+        first, end, beyond = loop.start.arrays, last.arrays, again.after.arrays
+        still = [p for p in looked_at if np.array_equal(end[p], beyond[p])]
+        stood = all(np.array_equal(first[p], beyond[p]) for p in waiting)
         if still == looked_at and stood:
             numbers = ", ".join(f"{p} = {np.asarray(last.arrays[p])}" for p in still)
             yield fault(

@@ -173,8 +173,8 @@ def makes_a_difference(loop: Loop, path: str) -> bool:
     call = loop.calls[0][-1]
     other = {**call.before.arrays, path: call.before.arrays[path] + 1}
     again = loop.call(loop.steps[0], Parted(other, call.before.rebuild), call.batch, call.key)
-    ends = on_host(call.after.arrays), on_host(again.after.arrays)
-    return any(not np.array_equal(*(end[p] for end in ends)) for p in loop.of("parameter"))
+    one, two = on_host(call.after.arrays), on_host(again.after.arrays)
+    return any(not np.array_equal(one[p], two[p]) for p in loop.of("parameter"))
 
 
 def followers(rows: list[dict[str, Any]], path: str) -> str:

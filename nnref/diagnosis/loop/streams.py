@@ -135,7 +135,7 @@ def streams(loop: Loop) -> Iterator[Stream]:
     if len(rows) < FEWEST or loop.one_batch:
         return
     for path, leaf in rows[0].items():
-        shapes = {np.shape(each.get(path)) for each in rows}
+        shapes = {np.shape(each[path]) if path in each else () for each in rows}
         if len(shapes) > 1 or np.ndim(leaf) < 2 or min(np.shape(leaf)[:2]) < 2:
             continue
         for axis in (0, 1):

@@ -68,6 +68,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "updates against the gradient": movement.ascent,
     "parameters against each other's gradient": movement.crossed,
     "two networks against each other": games.on_one_side,
+    "labels of what is made": games.other_condition,
     "updates of a batch that stands twice": movement.summed,
     "updates that fade": movement.fading,
     "gradients that pile up": wearing.piling,

@@ -14,6 +14,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.program.keys import DRAWS
 from nnref.diagnosis.thresholds import bound
 
 AS_IT_IS = {"broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type", "copy"}
@@ -53,6 +54,53 @@ def on_one_side(loop: Loop) -> Iterator[Finding]:
                 confidence=0.9,
             )
             return
+
+
+def other_condition(loop: Loop) -> Iterator[Finding]:
+    """What is made for some labels, and judged by other ones that have nothing to do with these."""
+    if len(loop.steps) < 2 or not all(loop.programs):
+        return
+    moved = [moved_by(loop, place) for place in range(len(loop.steps))]
+    for maker, critic in ((m, c) for m in range(len(moved)) for c in range(len(moved)) if m != c):
+        program = loop.programs[maker]
+        found = program and program.loss_of(loop)
+        if program is None or not found or set(moved[maker]) & set(moved[critic]):
+            continue
+        judged = answers(program, found[0], moved[critic])
+        made = answers(program, judged[0], moved[maker]) if judged else []
+        if not made:
+            continue
+        of_maker = labels(program, program.trace.needed(made))
+        of_critic = labels(program, program.trace.needed(judged[:1], made))
+        if of_maker and of_critic and not of_maker & of_critic:
+            paths = {program.trace.paths.get(value) for value in of_critic}
+            names = [f"{path} of the batch" if path else "random ones" for path in paths]
+            yield fault(
+                "loss_mismatch",
+                f"step {maker + 1}; {loop.loss_line(maker)}",
+                "what is made here is made for some labels, and the other network judges it by "
+                f"others, {', '.join(sorted(names))}, which have nothing to do with them: it can "
+                "only learn to look like anything at all",
+                "no label in common",
+                healthy="the labels that it was made for",
+                remedy="the same labels for both: critic(maker(noise, labels), labels)",
+                confidence=0.9,
+            )
+            return
+
+
+def labels(program: Program, needed: set[int]) -> set[int]:
+    """Where the whole numbers come from, one a row, among these values: a batch, or a draw."""
+    traced = program.trace
+    rows = {traced.shape(value)[:1] for value in program.batch}
+    drawn = {out for op in traced.operations if op.name in DRAWS for out in op.outputs}
+    found: set[int] = set()
+    for value in needed:
+        dtype, shape = getattr(traced.avals[value], "dtype", None), traced.shape(value)
+        whole = dtype is not None and jnp.issubdtype(dtype, jnp.signedinteger)
+        if whole and shape[:1] in rows and traced.size(value) == shape[0]:
+            found |= traced.needed([value]) & {*program.batch, *drawn}
+    return found
 
 
 def moved_by(loop: Loop, place: int) -> list[str]:
@@ -97,10 +145,10 @@ def one_sign(slopes: np.ndarray) -> float:
     )
 
 
-def answers(program: Program, loss: int, critic: list[str]) -> list[int]:
-    """The values that the last layer of the critic gives on the way to a loss."""
+def answers(program: Program, loss: int, network: list[str]) -> list[int]:
+    """The values that the last layer of a network gives on the way to a loss, or another value."""
     traced, needed = program.trace, program.trace.needed([loss])
-    leaves = {path: program.old[path] for path in critic if path in program.old}
+    leaves = {path: program.old[path] for path in network if path in program.old}
     data = traced.reached([*program.batch, *program.key])
     found: list[int] = []
     for value in leaves.values():

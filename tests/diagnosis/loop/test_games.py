@@ -104,3 +104,70 @@ def test_a_network_that_helps_another_is_no_game():
     found = nnref.examine([step_of("critic"), step_of("maker")], state | moments, BATCHES, effort=0)
     assert not any("the other network's answers" in f.evidence for f in found.faults)
     assert not found.mistakes
+
+
+def labelled(judged_by):
+    """The step of a maker that is given labels; `judged_by` says which ones the critic gets."""
+
+    def beside(x, labels):
+        return jnp.concatenate([x, jax.nn.one_hot(labels, 3)], 1)
+
+    @jax.jit
+    def critic(state, batch, key):
+        x, own = batch
+        noise, labels = drawn_for(key)
+        made = network(state["maker"], beside(noise, labels))
+
+        def loss(params):
+            true = cross_entropy(network(params, beside(x, own)), 1)
+            return true + cross_entropy(network(params, beside(made, labels)), 0)
+
+        return stepped(state, "critic", loss)
+
+    @jax.jit
+    def maker(state, batch, key):
+        noise, labels = drawn_for(key)
+
+        def loss(params):
+            made = network(params, beside(noise, labels))
+            answer = network(state["critic"], beside(made, judged_by(batch[1], labels)))
+            return cross_entropy(answer, 1)
+
+        return stepped(state, "maker", loss)
+
+    state = {"critic": drawn((5, 8, 1), 0), "maker": drawn((6, 8, 2), 1)}
+    moments = {f"{name}_moments": TX.init(params) for name, params in state.items()}
+    return [critic, maker], state | moments
+
+
+def drawn_for(key):
+    one, other = jax.random.split(key)
+    return jax.random.normal(one, (16, 3)), jax.random.randint(other, (16,), 0, 3)
+
+
+def stepped(state, name, loss):
+    value, gradient = jax.value_and_grad(loss)(state[name])
+    updates, moments = TX.update(gradient, state[f"{name}_moments"])
+    return {
+        **state,
+        name: optax.apply_updates(state[name], updates),
+        f"{name}_moments": moments,
+    }, value
+
+
+@pytest.mark.parametrize(
+    ("judged_by", "told"),
+    [
+        (lambda own, labels: own, True),
+        (lambda own, labels: labels, False),
+        (lambda own, labels: 0 * labels, False),
+    ],
+    ids=["the labels of the batch", "its own", "one label for all"],
+)
+def test_what_is_made_is_judged_by_the_labels_it_was_made_for(judged_by, told):
+    batches = [(x, jnp.arange(16) % 3) for x in BATCHES]
+    found = nnref.examine(*labelled(judged_by), batches, effort=0)
+    assert not found.mistakes
+    others = [f for f in found.faults if "made for some labels" in f.evidence]
+    assert [f.cause for f in others] == ["loss_mismatch"] * told
+    assert all("step 2; " in f.where for f in others)

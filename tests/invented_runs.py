@@ -156,6 +156,7 @@ def case(
         recomputed=misjudged,
         shuffled=0.02,
         decay=takes,
+        added=None,
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],
         initial=(first, states[0]),

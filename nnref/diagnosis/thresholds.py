@@ -116,6 +116,10 @@ THRESHOLDS: dict[str, Threshold] = {
         "step's gradient; batch normalization gains 1.2 a layer (Yang 2019)",
     ),
     "decayed": Threshold(0.1, "share of the weights that decay alone takes in a run: less is mild"),
+    "decay beside": Threshold(
+        0.01,
+        "what decay adds at the first step over what it is added to: less is not tried without",
+    ),
     "forgotten": Threshold(1e-2, "gradient of the first quarter of a sequence over the largest"),
     "vanishing": Threshold(
         0.03,

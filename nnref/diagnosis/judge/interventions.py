@@ -100,14 +100,24 @@ class Interventions:
                 first["targets"] = Change(targets=1)
                 if "inputs" in first:
                     first["inputs and targets"] = Change(inputs=1, targets=1)
-        if np.any(self.measurements.run.steps.penalty) or self.measurements.decay:
-            first["decay" if self.measurements.decay else "penalty"] = Change(penalty=0.0)
+        if self.outweighing:
+            first["decay"] = Change(penalty=0.0)
+        elif np.any(self.measurements.run.steps.penalty):
+            first["penalty"] = Change(penalty=0.0)
         simple = simple_targets(x, y, self.measurements.skill.kind)
         last = {}
         if simple is not None and np.isfinite(simple.astype(float)).all():
             last["another task"] = Change(targets=len(targets))
             targets.append(simple.astype(targets[-1].dtype))
         return inputs, targets, {**first, "initialization": Change(), **rates, **last}
+
+    @property
+    def outweighing(self) -> bool:
+        """Whether the optimizer decays the weights by much, and can be asked to do without."""
+        decay, added = self.measurements.decay, self.measurements.added
+        if added is None:
+            return bool(decay) and self.recipe.setup is not None
+        return bool(decay) or added.beside > bound("decay beside")
 
     def start_of(self, name: str) -> tuple[Any, Any]:
         """Parameters and state that a trial starts from: the user's, but for one trial."""
@@ -226,7 +236,8 @@ class Interventions:
         longer = LONGER if trial is not None and trial.name == "longer" else 1
         recipe = replace(self.recipe, train=(x[rows], y[rows]), epochs=longer * self.recipe.epochs)
         start = self.start_of("" if trial is None else trial.name)
-        trainer = Trainer(recipe, measured.trainer.stepwise, budget=measured.budget)
+        own = measured.trainer
+        trainer = Trainer(recipe, own.stepwise, own.decays, measured.budget)
         (end,) = trainer.trials(x[rows][None], y[rows][None], [change], [start])
         rest = x[held_out], y[held_out]
         # Where no work is left, it is not doubted.

@@ -13,6 +13,7 @@ from nnref.diagnosis.data.references import Reference, references, through
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.judge.skill import Outcome, Skill
 from nnref.diagnosis.program.at_start import AtStart, drawn_like
+from nnref.diagnosis.program.decay import Decay, decay_of, decays
 from nnref.diagnosis.program.layers import Layer, layers
 from nnref.diagnosis.program.tracing import COMPARISONS, Trace, trace
 from nnref.diagnosis.recipe import Recipe
@@ -143,6 +144,20 @@ class Measurements:
         return tuple(shares) if steps * max(shares) > bound("decayed") else ()
 
     @cached_property
+    def decays(self) -> bool:
+        """Whether the optimizer decays the weights, and can be asked to do without."""
+        return decays(self.recipe.optimizer, self.initial[0])
+
+    @cached_property
+    def added(self) -> Decay | None:
+        """The decay that can be taken out of the optimizer, at the first gradient of the run."""
+        if not self.decays:
+            return None
+        slopes, arguments = self.slopes_at(np.arange(self.trainer.batch))
+        gradient = jax.jit(slopes)(*arguments)[1]
+        return decay_of(self.recipe.optimizer, self.initial[0], gradient)
+
+    @cached_property
     def clipped(self) -> float | None:
         """The share of steps whose gradient was longer than the optimizer lets through.
 
@@ -174,7 +189,7 @@ class Measurements:
         """The compiled training; step by step where a compiled chunk is too much work at once."""
         convolves = any(layer.kind == "conv_general_dilated" for layer in self.layers)
         stepwise = convolves and jax.default_backend() == "cpu"
-        trainer = Trainer(self.recipe, stepwise, self.decay, self.budget)
+        trainer = Trainer(self.recipe, stepwise, self.decays, self.budget)
         if not stepwise:
             chunk = trainer.work_of_a_step * trainer.chunk_epochs * trainer.steps_per_epoch
             trainer.stepwise = chunk > CHUNK * RUN * self.effort

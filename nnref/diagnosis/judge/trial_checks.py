@@ -76,10 +76,16 @@ def penalty(signals: Signals) -> Iterator[Finding]:
     where, evidence, specific = "penalty", "the penalty outweighs the data", {}
     if not steps.penalty.any():
         where, evidence = "optimizer", "the weight decay outweighs the gradient"
-        measured = f"every step takes {max(signals.measurements.decay):.2%} of the weights away"
+        decay, added = signals.measurements.decay, signals.measurements.added
+        measured = (
+            f"every step takes {max(decay):.2%} of the weights away"
+            if decay or added is None
+            else f"at the first step {added.beside:.2g} times as long as what it is added to"
+        )
+        typed = f": {added.coefficient / 100:.2g} for {added.coefficient:.2g}" if added else ""
         specific = {
             "healthy": "far less than a step of the gradient gives them",
-            "remedy": "divide the weight decay by 100",
+            "remedy": f"divide the weight decay by 100{typed}",
         }
     else:
         ratio = steps.penalty[-1] / max(abs(steps.loss[-1]), 1e-30)

@@ -1,6 +1,6 @@
 """What a further run changes, and how it ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +55,7 @@ def scaled(hyperparameters: Mapping[str, Any], change: Change) -> dict[str, Any]
 
 
 def changed(
-    functions: Functions, optimizer: Any, change: Change, decay: Sequence[float]
+    functions: Functions, optimizer: Any, change: Change, decays: bool
 ) -> tuple[Functions, Any]:
     """A user's functions and optimizer with factors on what it adds to the weights and to the loss.
 
@@ -63,8 +63,8 @@ def changed(
         functions: of the run.
         optimizer: of the run.
         change: what is different, as numbers or traced.
-        decay: the share of each parameter that a step takes away, whatever the gradient; () where
-            it takes nothing.
+        decays: whether all that the optimizer does with the parameters is to add multiples of
+            them: then these are scaled as it is shown other parameters.
     """
     penalty = functions.penalty
     if penalty is not None:
@@ -74,15 +74,9 @@ def changed(
         updates: Tree, state: Tree, params: Tree = None, *, grad_fn: Any = None, **extra: Any
     ) -> Any:
         extra["grad_fn"] = grad_fn
+        if decays:
+            params = jax.tree.map(lambda p: (change.penalty * p).astype(p.dtype), params)
         updates, state = updated_by(optimizer, updates, state, params, extra)
-        if decay:
-            shares = jax.tree.unflatten(jax.tree.structure(params), decay)
-            updates = jax.tree.map(
-                lambda u, share, p: u + ((1 - change.penalty) * share * p).astype(u.dtype),
-                updates,
-                shares,
-                params,
-            )
         return jax.tree.map(lambda u: (u * change.rate).astype(u.dtype), updates), state
 
     return functions, optax.GradientTransformationExtraArgs(optimizer.init, update)

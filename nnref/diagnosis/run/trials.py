@@ -127,14 +127,14 @@ class Trainer:
         self,
         recipe: Recipe,
         stepwise: bool = False,
-        decay: tuple[float, ...] = (),
+        decays: bool = False,
         budget: Budget | None = None,
     ) -> None:
         self.recipe = recipe
         self.budget = Budget() if budget is None else budget
         self.plan = recipe.plan
         self.stepwise = stepwise
-        self.decay = decay  # what a step of the optimizer takes of each parameter, gradient or not
+        self.decays = decays  # whether the optimizer is without its decay once it is shown zeros
         self.rows = len(recipe.train[0])
         self.batch = min(recipe.batch_size, self.rows)
         self.steps_per_epoch = -(-self.rows // self.batch)
@@ -209,7 +209,7 @@ class Trainer:
         """Functions and optimizer of a trial, whose hyperparameters are scaled already."""
         built = self.recipe.build(hyperparameters)
         # In the program of an experiment nothing is added: XLA would round differently.
-        return built if self.recipe.setup else changed(*built, change, self.decay)
+        return built if self.recipe.setup else changed(*built, change, self.decays)
 
     def built(self, data: Any, change: Change) -> tuple[Functions, Any]:
         """Functions and optimizer of a trial."""

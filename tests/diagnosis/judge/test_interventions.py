@@ -128,3 +128,28 @@ def test_a_longer_run_and_an_exchange_are_made_again_from_other_seeds():
             assert after.skill > own.skill + 0.05
         if trial.name == "longer":
             assert [len(after.losses) for _, after in again] == [50, 50]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tried_without"),
+    [
+        (optax.chain(optax.add_decayed_weights(5.0), optax.adam(0.1)), True),
+        (optax.chain(optax.add_decayed_weights(1e-6), optax.adam(0.05)), False),
+        (optax.adam(1.0), False),
+        (optax.lamb(0.05, weight_decay=5.0), False),  # its trust ratio is of the weights, too
+    ],
+    ids=["strong", "mild", "none", "a trust ratio"],
+)
+def test_an_l2_penalty_in_the_gradient_of_adam_is_tried_without(optimizer, tried_without):
+    """It is no share of the weights that a step takes away, whatever the gradient."""
+
+    def init(key):
+        return {"w": jnp.array([[1.0], [2.0], [0.5]])}, {}
+
+    measured = Measurements(replace(linear(), init=init, optimizer=optimizer, epochs=40))
+    made = Interventions(measured)
+    assert made.outweighing == tried_without
+    if tried_without:
+        assert measured.decay == ()
+        assert measured.added.coefficient == pytest.approx(5.0)
+        assert made.trials["decay"].skill > 0.99 > measured.trained.skill + 0.3

@@ -394,6 +394,10 @@ THRESHOLDS: dict[str, Threshold] = {
         0.1,
         "by which neighbours are more alike once bytes are turned back; else it makes them less so",
     ),
+    "steps alike": Threshold(
+        0.3,
+        "correlation of neighbouring steps of a row, of series; in any order it is about 0",
+    ),
     "neighbours alike": Threshold(
         0.3,
         "likeness of pixels side by side, of pictures: of photographs it is 0.4 to 0.8, of noise 0",

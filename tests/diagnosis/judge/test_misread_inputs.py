@@ -82,3 +82,43 @@ def test_spectrograms_that_were_reshaped_where_axes_should_have_been_exchanged(f
     for finding in found:
         assert finding.proof.after[0] > 0.9 > finding.proof.before[0] + 0.3
         assert f"reshape(len(x), {BANDS}, {STEPS}).transpose(0, 2, 1)" in finding.remedy
+
+
+HOURS = 20
+
+
+def series(seed, walks):
+    """Rows of (rows, hours): walks, or noise; and the change over each of them."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(ROWS, HOURS))
+    x = (x.cumsum(1) / 3 if walks else x).astype(np.float32)
+    return x, x[:, -1:] - x[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("order", "walks", "causes"),
+    [
+        (lambda x: x.T.reshape(x.shape), True, ["inputs_misread"]),
+        (lambda x: x.reshape(x.shape[::-1]).T, True, ["inputs_misread"]),
+        (lambda x: x, True, []),
+        (lambda x: x.T.reshape(x.shape), False, []),
+        (lambda x: x[:, np.random.default_rng(3).permutation(HOURS)], True, []),
+    ],
+    ids=["steps as rows", "rows as steps", "right", "noise", "columns in any order"],
+)
+def test_rows_and_steps_that_a_reshape_exchanged(order, walks, causes):
+    (x, y), (xv, yv) = series(0, walks), series(1, walks)
+    task = nnref.Task(
+        init=lambda key: {"w": jnp.zeros((HOURS, 1))},
+        apply=lambda params, x: x @ params["w"],
+        loss=lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(order(x), y),
+        valid=(order(xv), yv),
+    )
+    of_series = Measurements(
+        recipe_from(task, {"optimizer": optax.adam(2e-2), "batch_size": 50, "epochs": 40})
+    )
+    found = list(misread(of_series, np.asarray(of_series.recipe.train[0])))
+    assert [finding.cause for finding in found] == causes
+    for finding in found:
+        assert finding.proof.after[0] > 0.9 > finding.proof.before[0] + 0.3

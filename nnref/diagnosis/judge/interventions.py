@@ -91,10 +91,12 @@ class Interventions:
             if wide.any():
                 targets.append(scaled.astype(y.dtype))
                 first["targets"] = Change(targets=1)
-        elif self.measurements.skill.kind == "regression":
+        elif self.measurements.skill.kind == "regression" and self.measurements.skill.any_scale:
             spread = float(np.std(y.astype(float)))
             if spread > 3 or 0 < spread < 0.1 or abs(y.mean()) > 10:
                 scaled = (y - y.mean(0)) / np.maximum(y.std(0), 1e-30)
+                flags = np.isin(y, (0, 1)).all(0)  # beside values they say which of these count
+                scaled = scaled if flags.all() else np.where(flags, y, scaled)
                 dtype = y.dtype if y.dtype.kind == "f" else np.float32  # fractions are no integers
                 targets = [y.astype(dtype), scaled.astype(dtype)]
                 first["targets"] = Change(targets=1)
@@ -193,9 +195,10 @@ class Interventions:
         otherwise, it is not asked about them.
         """
         skill, valid = self.measurements.skill, None
+        asked = skill.of_other_targets(rows) if change.targets and rows is not None else skill
         if self.recipe.valid is not None and not change.inputs and not change.targets:
             valid = skill.outcome(*end.network, self.recipe.valid).skill
-        return Trial(name, change, skill.outcome(*end.network, rows).skill, valid, end.losses)
+        return Trial(name, change, asked.outcome(*end.network, rows).skill, valid, end.losses)
 
     def likeliest(self, names: Iterable[str]) -> list[str]:
         """Trials in the order in which the run so far speaks for them."""

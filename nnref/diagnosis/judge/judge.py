@@ -263,8 +263,11 @@ def in_this_run(signals: Signals, finding: Finding) -> Finding:
 
 
 def fault_even_if_it_learns(finding: Finding) -> bool:
-    """Whether it is a mistake even where the network learns: a layer never used, a leak."""
-    causes = ("parameters_not_updated", "softmax_on_single_unit", "leaked_targets")
+    """Whether it is a mistake even where the network learns: a layer never used, a leak.
+
+    So are rows whose outputs no loss looks at: the loss of the others falls without them.
+    """
+    causes = ("parameters_not_updated", "softmax_on_single_unit", "leaked_targets", "rows_dropped")
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
     return finding.cause in causes and sure
 

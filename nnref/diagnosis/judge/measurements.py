@@ -232,11 +232,13 @@ class Measurements:
         """At the end of the run, on rows that were not trained on.
 
         None where all their targets are the same: no answer explains anything of these, unless the
-        network takes sides.
+        network takes sides. Where they are of one class that no training row has, no constant of
+        the training rows is right: the skill is the share of the rows that are answered right.
         """
-        if np.ptp(np.asarray(rows[1], float)) == 0 and not self.skill.takes_sides:
-            return None
-        return self.skill.outcome(self.run.params, self.run.state, rows)
+        y, network = np.asarray(rows[1]), (self.run.params, self.run.state)
+        if (y != y[:1]).any() or self.skill.takes_sides:
+            return self.skill.outcome(*network, rows)
+        return self.skill.of_unseen_class(*network, rows) if self.skill.is_unseen(y) else None
 
     @cached_property
     def recomputed(self) -> float | None:

@@ -1,5 +1,6 @@
 """How well outputs do on some rows: 0 as well as the best constant answer, 1 perfectly."""
 
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeGuard
 
@@ -192,6 +193,32 @@ class Skill:
         return self.kind == "places" or output.size == y[0].size
 
     @cached_property
+    def any_scale(self) -> bool:
+        """Whether the loss asks for the same of targets that are scaled otherwise.
+
+        One that holds rows against each other knows their order alone, and one whose best output
+        is no target, as that of Poisson, is another loss of negative ones.
+        """
+        if self.fits or self.outputs is None:
+            return self.fits
+        output, y = self.outputs[0], np.asarray(self.recipe.train[1])
+        if self.goes_round or not self.row_by_row:
+            return False
+        least = where_least(self.recipe.loss, (2, *output.shape), y)
+        return output.size != y[0].size or least != "elsewhere"
+
+    def of_other_targets(self, rows: tuple[Any, Any]) -> "Skill":
+        """The scores of a training on other targets, of rows (x, y).
+
+        A skill by the loss is held against the best constant answer to these.
+        """
+        if self.fits:
+            return self
+        other = Skill(replace(self.recipe, train=rows), self.first_outputs)
+        vars(other)["fits"] = False
+        return other
+
+    @cached_property
     def indifferent(self) -> bool:
         """Whether the metric calls one answer for all rows perfect.
 
@@ -292,6 +319,22 @@ class Skill:
         if value is None:
             return Outcome(loss, self.recomputed(outputs, y))
         return Outcome(loss, skill(value, self.metric_of_constants(outputs, y)))
+
+    def is_unseen(self, y: np.ndarray) -> bool:
+        """Whether no training row has any of the classes of these targets."""
+        if self.kind != "multiclass" or not self.fits:
+            return False
+        return not np.isin(target_of(y, self.kind).answers, self.target.answers).any()
+
+    def of_unseen_class(self, params: Any, state: Any, rows: tuple[Any, Any]) -> Outcome:
+        """How the network does on rows whose class it was not trained on: the share answered right.
+
+        To know a class that it never saw is all skill, and no chance.
+        """
+        outputs, y = self.outputs_at(params, state, rows)
+        loss = float(jax.jit(self.recipe.loss)(outputs, y))
+        target = self.as_target(y)
+        return Outcome(loss, score(target, self.predictions(np.asarray(outputs, float), target)))
 
     def outputs_at(
         self, params: Any, state: Any, rows: tuple[Any, Any] | None = None, train: bool = False

@@ -13,6 +13,7 @@ from nnref.diagnosis.judge.exchanges import Exchanges
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import Recipe
+from nnref.diagnosis.run.changes import Change, End
 
 
 def tried(recipe):
@@ -153,3 +154,50 @@ def test_an_l2_penalty_in_the_gradient_of_adam_is_tried_without(optimizer, tried
         assert measured.decay == ()
         assert measured.added.coefficient == pytest.approx(5.0)
         assert made.trials["decay"].skill > 0.99 > measured.trained.skill + 0.3
+
+
+def of_times(loss):
+    """Months until an event, and whether it was seen: targets far from unit scale."""
+    random = np.random.default_rng(0)
+    months = random.exponential(30, 64) * np.exp(X[:, 0])
+    y = np.stack([months, random.uniform(size=64) < 0.6], 1).astype(np.float32)
+    return recipe_of(
+        task(
+            init=lambda key: {"w": 0.1 * jax.random.normal(key, (3, 1))},
+            loss=loss,
+            train=(X, y),
+        )
+    )
+
+
+def cox(risk, y):
+    order = jnp.argsort(-y[:, 0])
+    risk, event = risk[order, 0], y[order, 1]
+    return jnp.sum((jax.lax.cumlogsumexp(risk) - risk) * event) / jnp.maximum(event.sum(), 1)
+
+
+def seen_times(rate, y):
+    """The times themselves, of rows whose event was seen."""
+    return jnp.mean(y[:, 1] * (rate[:, 0] - y[:, 0]) ** 2)
+
+
+@pytest.mark.parametrize(("loss", "scaled"), [(cox, False), (seen_times, True)])
+def test_targets_are_not_standardized_for_a_loss_that_knows_their_order_alone(loss, scaled):
+    _, targets, changes = tried(of_times(loss)).planned()
+    assert ("targets" in changes) == scaled
+    if scaled:
+        np.testing.assert_allclose(targets[1][:, 0].std(), 1, rtol=1e-3)
+        np.testing.assert_array_equal(targets[1][:, 1], targets[0][:, 1])  # flags stay
+
+
+def test_a_skill_by_the_loss_is_held_against_a_constant_answer_to_the_same_targets():
+    """A loss of the scale of its targets is small for small targets, whatever is answered."""
+    made = tried(of_times(seen_times))
+    assert not made.measurements.skill.fits
+    _, targets, _ = made.planned()
+    constant = {"w": jnp.zeros((3, 1))}, {}
+    end = End(constant, np.zeros(1))
+    for at in (0, 1):
+        rows = made.recipe.train[0], targets[at]
+        skill = made.trial("targets", Change(targets=at), end, rows).skill
+        assert skill < 0.02

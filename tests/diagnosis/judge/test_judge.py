@@ -97,6 +97,15 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
     assert [f.severity for f in told] == ["note"]
 
 
+@pytest.mark.parametrize(("confidence", "severity"), [(0.9, "fault"), (0.6, "note")])
+def test_rows_that_no_loss_looks_at_are_a_fault_though_the_loss_of_the_others_falls(
+    confidence, severity
+):
+    lost = Finding("rows_dropped", "fault", "net.py:3", "rows 0 and 1", confidence=confidence)
+    told = decide(case(reached=0.9), [lost])
+    assert [(f.cause, f.severity) for f in told] == [("rows_dropped", severity)]
+
+
 def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():
     distance = Finding("loss_mismatch", "note", "net.py:3", "a distance", confidence=0.3)
     found = decide(case(reached=0.1, wider=0.9), [distance])

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from networks import X, Y, linear, recipe_of, task
 
 from nnref.diagnosis.judge.measurements import Measurements
@@ -179,3 +180,42 @@ def test_a_loss_that_grows_with_the_number_of_rows_is_compared_at_one_number():
     assert not skill.fits
     assert abs(skill.outcome({"w": jnp.zeros((3, 1))}, {}).skill) < 0.05
     assert skill.outcome({"w": jnp.array([[2.0], [0], [0]])}, {}).skill > 0.1
+
+
+def of_a_class(name):
+    """A network that names one class whatever it sees, and was trained on classes 0 and 1."""
+
+    def apply(params, state, x, key, train):
+        return jnp.zeros((len(x), 3)).at[:, name].set(1.0) + params["w"], state
+
+    def loss(outputs, y):
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, y).mean()
+
+    x, y = np.zeros((40, 2), np.float32), np.arange(40) % 2
+    return Recipe(
+        lambda key: ({"w": jnp.zeros(3)}, {}), apply, loss, train=(x, y), optimizer=optax.sgd(0.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "named", "skill"), [(2, 1, 0.0), (2, 2, 1.0), (1, 0, None), (1, 1, None)]
+)
+def test_rows_of_one_class_are_scored_where_training_never_saw_it(asked, named, skill):
+    rows = np.zeros((12, 2), np.float32), np.full(12, asked)
+    outcome = Measurements(of_a_class(named)).outcome_on(rows)
+    assert (None if outcome is None else outcome.skill) == skill
+
+
+def test_one_hot_rows_of_one_class_are_targets_that_are_all_the_same():
+    recipe = of_a_class(1)
+    one_hot = np.eye(3, dtype=np.float32)
+    recipe = replace(
+        recipe,
+        loss=lambda outputs, y: optax.softmax_cross_entropy(outputs, y).mean(),
+        train=(recipe.train[0], one_hot[recipe.train[1]]),
+    )
+    x = np.zeros((12, 2), np.float32)
+    assert Measurements(recipe).outcome_on((x, one_hot[np.full(12, 1)])) is None
+    outcome = Measurements(recipe).outcome_on((x, one_hot[np.full(12, 2)]))
+    assert outcome is not None
+    assert outcome.skill == 0

@@ -68,6 +68,36 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
     )
 
 
+def lost_slope(start: LossAtStart, params: Any) -> tuple[str, float] | None:
+    """Where a number of the whole batch meets a function that is flat there: the line, the number.
+
+    A logistic function of a sum over the rows is as good as constant; of each row it is not.
+    """
+    traced, (_, *rest) = start.training, start.arguments
+    loss, leaves = traced.outputs[0], jax.tree.leaves((params, *rest, jax.random.key(0)))
+    moved = traced.reached(traced.arguments[0]) & traced.reached(traced.arguments[2])
+    path = [
+        value
+        for value in sorted(moved & traced.needed([loss]))
+        if traced.size(value) == 1 and jnp.issubdtype(traced.avals[value].dtype, jnp.inexact)
+    ]
+
+    def slope(value: int, at: Any) -> float:
+        of_loss = jax.grad(lambda v: traced.evaluate(leaves, [loss], {value: v})[0].sum())
+        return abs(float(jnp.sum(of_loss(at))))
+
+    values = dict(zip(path, traced.evaluate(leaves, path), strict=True))
+    slopes = {value: slope(value, at) for value, at in values.items()}
+    for op in traced.operations:
+        inputs, after = slopes.keys() & op.inputs, slopes.keys() & op.outputs
+        if not inputs or not after or op.name in ("mul", "div") or not op.where:
+            continue
+        before, behind = (max(slopes[value] for value in each) for each in (inputs, after))
+        if before <= bound("felt") * behind and behind > 0:
+            return op.where, float(jnp.sum(values[max(inputs)]))
+    return None
+
+
 def silent_terms(start: AtStart | LossAtStart) -> Iterator[Finding]:
     """Terms of a loss that change with the parameters, and have no gradient for any of them."""
     traced = start.training

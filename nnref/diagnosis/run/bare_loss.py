@@ -9,12 +9,13 @@ import numpy as np
 import optax
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.at_start import LossAtStart, beside
 from nnref.diagnosis.program.birth import birth_of
+from nnref.diagnosis.program.blocked import lost_slope
 from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.run.step_faults import first_nonfinite, zero_updates
-from nnref.diagnosis.run.trials import StepMeasures, by_leaf
+from nnref.diagnosis.run.trials import StepMeasures, by_leaf, lengths
 from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 from nnref.training.task import Functions
@@ -97,8 +98,14 @@ def check(
         measured = f"loss {loss[0]:.3g} at first"
         yield first_nonfinite(born, at + 1, measured, grew=grew, where=line or born)
         return
+    flat = [] if "gradient_blocked" in known else list(flattened(start, steps, end))
+    if flat:
+        yield from flat
+        return
     paths = [name_of(path) for path, _ in jax.tree.leaves_with_path(params)]
     silent = [name for name, norms in zip(paths, steps.gradient.T, strict=True) if not norms.any()]
+    if len(silent) == len(paths) and at_its_floor(start):
+        return
     if silent and known.isdisjoint({"parameters_not_updated", "gradient_blocked"}):
         yield (fault if len(silent) == len(paths) else note)(
             "parameters_not_updated",
@@ -126,3 +133,52 @@ def check(
         data, others = (sum(t.value for t in last if t.of_targets == of) for of in (True, False))
         found = outweighed(first, last) if abs(others) < bound("served") * data else None
         yield from [found] if found else []
+
+
+def nearby(params: Any) -> Any:
+    """Parameters so near that only what is flat stays as it is."""
+    return jax.tree.map(
+        lambda a, b: a + (bound("small change") * (b - a)).astype(a.dtype),
+        params,
+        beside(params, 1.0, 1),
+    )
+
+
+def at_its_floor(start: LossAtStart) -> bool:
+    """Whether a loss without a gradient rises beside the parameters, and has one there."""
+    params, state, batch, targets = start.arguments
+
+    def value(params: Any) -> Any:
+        return start.objective(params, state, batch, targets, jax.random.key(0))[0]
+
+    both = jax.jit(jax.value_and_grad(value))
+    (here, _), (there, gradient) = both(params), both(nearby(params))
+    return bool(there > here and any(np.any(leaf) for leaf in jax.tree.leaves(gradient)))
+
+
+def flattened(start: LossAtStart, steps: StepMeasures, end: Any) -> Iterator[Finding]:
+    """A loss of the whole batch that is flat, from its first steps to its last and beside it.
+
+    A loss at its floor is flat at one place alone, unless its slope was lost on the way.
+    """
+    slopes, few = lengths(steps.gradient), int(bound("few steps"))
+    size = max(float(np.abs(steps.loss).max()), 1.0)
+    # Times the weights it is what the loss changes by where they do.
+    if slopes[few:].max() * max(lengths(steps.weight)[-1], 1.0) > bound("felt") * size:
+        return
+    lost = [lost_slope(start, point) for point in (end, nearby(end))]
+    if lost[0] is None or lost[1] is None:
+        return
+    where, number = lost[0]
+    yield fault(
+        "gradient_blocked",
+        where,
+        f"the slope is lost in this line: a number of the whole batch, {number:.3g}, is put "
+        "through a function that is flat there, and next to no gradient is left for any parameter",
+        f"a gradient of {slopes[few:].max():.2g}; loss {steps.loss[0]:.3g} at first, "
+        f"{steps.loss[-1]:.3g} after {len(steps.loss)} steps",
+        healthy="a slope for every row that is answered wrongly",
+        remedy="the function of each row, then their mean: jnp.mean(jax.nn.log_sigmoid(margin)), "
+        "not jax.nn.log_sigmoid(jnp.sum(margin))",
+        confidence=0.9,
+    )

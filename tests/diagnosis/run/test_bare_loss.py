@@ -163,3 +163,39 @@ def test_a_task_with_a_bare_loss_keeps_the_names_of_its_arrays():
         train=(batch, Y),
     )
     assert [finding.where.split(";")[0] for finding in nnref.diagnose(task).faults] == ["0.done"]
+
+
+def sums_first(params, batch):
+    x, y = batch
+    margin = y * (x @ params["w"])
+    return -jax.nn.log_sigmoid(jnp.sum(margin))  # of the whole batch
+
+
+def each_row_first(params, batch):
+    x, y = batch
+    return -jnp.mean(jax.nn.log_sigmoid(y * (x @ params["w"])))
+
+
+def square_of_a_mean(params, batch):
+    return bare(params, batch) ** 2
+
+
+TRUE = {"w": jnp.array([[1.0], [-2], [0]])}
+
+
+@pytest.mark.parametrize(
+    ("loss", "params", "causes"),
+    [
+        (sums_first, TRUE, ["gradient_blocked"]),  # flat from the first step on
+        (sums_first, {"w": -TRUE["w"]}, ["gradient_blocked"]),  # and soon, from the other side
+        (each_row_first, TRUE, []),
+        (each_row_first, {"w": -TRUE["w"]}, []),
+        (bare, TRUE, []),  # at its floor
+        (square_of_a_mean, TRUE, []),
+    ],
+)
+def test_a_sum_over_the_batch_that_saturates_a_function_leaves_no_slope(loss, params, causes):
+    found = nnref.diagnose(loss=loss, params=params, batch=(X, Y), optimizer=optax.adam(0.1))
+    assert [finding.cause for finding in found.faults] == causes
+    for finding in found.faults:
+        assert finding.where.endswith(f":{line_of(__file__, 'of the whole batch')}")

@@ -64,7 +64,7 @@ def across_rows(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:
         return
     for remedy, exchanged in EXCHANGED.items():
         as_it_is, other = along_steps(x), along_steps(exchanged(x))
-        if other < bound("steps alike") or as_it_is > other / 2:
+        if other < bound("steps alike") or as_it_is > bound("steps alike") / 3:
             continue
         proof = retrained(measured, exchanged)
         if proof is not None:

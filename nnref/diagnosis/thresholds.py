@@ -225,6 +225,14 @@ THRESHOLDS: dict[str, Threshold] = {
     "one best output": Threshold(
         0.3, "share of the targets' range with one best answer: healthy losses have 0"
     ),
+    "one answer": Threshold(
+        0.05,
+        "of what answers of other rows cost more than right ones, that one answer for all rows "
+        "may: of a squared error it is a half",
+    ),
+    "one length": Threshold(
+        1e-3, "of the outputs' mean norm, by which those of rows that are divided by theirs differ"
+    ),
     "probabilities": Threshold(1e-3, "of 1: what rounding leaves of a sum of probabilities"),
     "floor": Threshold(0.2, "share of drawn outputs at the bound: with ReLU it is a half"),
     "even steps": Threshold(

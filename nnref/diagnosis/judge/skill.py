@@ -168,6 +168,28 @@ class Skill:
         return goes_round(self.recipe.loss, self.outputs.shape[1:], y)
 
     @cached_property
+    def takes_either_sign(self) -> bool:
+        """Whether outputs and their opposites cost the same, as quaternions that turn alike do."""
+        assert self.outputs is not None, "asked of outputs that are one array"
+        size = np.abs(self.wanted.astype(np.float64)).reshape(len(self.wanted), -1).max(1)
+        y = self.wanted[np.argsort(-size, kind="stable")[:16]]  # of 0 every distance does
+        shape = 2, len(y), *self.outputs.shape[1:]
+        a, b = (size.max() * np.random.default_rng(0).normal(size=shape)).astype(np.float32)
+        loss = jax.jit(self.recipe.loss)
+        one, opposite, other = (float(loss(z, y)) for z in (a, -a, b))
+        return bool(np.isclose(one, opposite, rtol=1e-5) and not np.isclose(one, other, rtol=1e-5))
+
+    @cached_property
+    def one_length(self) -> float | None:
+        """The norm of the outputs where it is that of all rows, as behind a division by it."""
+        if self.outputs is None or self.kind != "regression" or self.width < 2:
+            return None
+        norms = np.linalg.norm(np.asarray(self.outputs, np.float64), axis=-1)
+        differ = np.ptp(self.outputs, axis=0).max() > bound("one length") * norms.mean()
+        same = np.ptp(norms) < bound("one length") * norms.mean()
+        return float(norms.mean()) if same and differ else None
+
+    @cached_property
     def fits(self) -> bool:
         """Whether outputs can be compared with targets: one by one, or by the user's metric.
 
@@ -188,7 +210,9 @@ class Skill:
         least = where_least(self.recipe.loss, (2, *output.shape), y)
         if self.kind in ("regression", "binary") and least == "elsewhere":
             return False  # no output is to be its target: logarithms of rates, distances of pairs
-        if self.kind == "regression" and (self.goes_round or self.as_sets()):
+        if self.kind == "regression" and (
+            self.goes_round or self.takes_either_sign or self.as_sets()
+        ):
             return False
         return self.kind == "places" or output.size == y[0].size
 
@@ -254,11 +278,19 @@ class Skill:
         """The loss of the best constant answer: outputs the same for every row.
 
         A loss is measured against it where outputs and targets cannot be compared. A network that
-        takes sides has no constant but 0.
+        takes sides has no constant but 0, and one whose outputs have one length none of another.
         """
         if self.takes_sides:
             return float(jax.jit(self.recipe.loss)(np.zeros_like(self.outputs), self.wanted))
-        return least_constant_loss(self.recipe.loss, self.first_outputs, self.wanted)
+        length = self.one_length
+
+        def loss(outputs: Any, y: Any) -> Any:
+            if length is not None:
+                norm = jnp.linalg.norm(outputs, axis=-1, keepdims=True)
+                outputs = length * outputs / jnp.maximum(norm, 1e-6 * length)
+            return self.recipe.loss(outputs, y)
+
+        return least_constant_loss(loss, self.first_outputs, self.wanted)
 
     @cached_property
     def decision_threshold(self) -> float:

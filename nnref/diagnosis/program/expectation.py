@@ -132,7 +132,8 @@ class Expectation:
         positive: it is finite for positive outputs and not for negative ones.
         beyond_one: it rises for outputs above one, too.
         rises: it rises as outputs move towards the targets.
-        collapses: share of the targets' range within which the best output is the same.
+        collapses: share of the targets' range within which the best output is the same; 0 for a
+            loss that is no sum over the columns, as one of directions, which is not asked this.
         weights: how unequally targets weigh, the heaviest over the lightest.
         blind: of two classes, the one whose rows have the same loss whatever the output.
         bottomless: it falls without end as all outputs grow, or fall.
@@ -345,6 +346,7 @@ def best_outputs(probe: Probe) -> Reader:
     if form not in ("values", "binary", "flags") or goal is None:
         return dict
     quantiles, grid = calibration(probe.y, goal.size)
+    by_columns = sum_over_columns(probe)
     curve = [[probe.ask(g, np.full_like(probe.y, v)) for g in grid] for v in quantiles]
 
     def read() -> dict[str, Any]:
@@ -358,13 +360,35 @@ def best_outputs(probe: Probe) -> Reader:
         best = grid[np.where(np.isfinite(table), table, np.inf).argmin(1)]
         gaps, still = np.diff(quantiles), np.abs(np.diff(best)) <= 1e-6 * probe.spread
         if len(gaps):
-            known = np.isfinite(table).any()
+            known = np.isfinite(table).any() and by_columns()
             fields["collapses"] = float(gaps[still].sum() / gaps.sum()) if known else 0.0
             fields["distance"] = bool(np.abs(best - quantiles).max() <= near)
             if form == "values":  # what is worst at the target is a loss with its sign reversed
                 worst = grid[np.where(np.isfinite(table), table, -np.inf).argmax(1)]
                 fields["rises"] = bool(np.abs(worst - quantiles).max() <= near)
         return fields
+
+    return read
+
+
+def sum_over_columns(probe: Probe) -> Callable[[], bool]:
+    """Whether a loss is a sum over the columns of the outputs, once its losses are computed.
+
+    Then the loss of one number in all columns says what it is for each of them. Of an angle it
+    says nothing, as all these outputs have one direction.
+    """
+    if probe.width == 1:
+        return lambda: True
+    random, even = np.random.default_rng(1), np.arange(probe.width) % 2 == 0
+    a, b = probe.middle + probe.spread * random.uniform(-0.45, 0.45, (2, *probe.shape))
+    drawn = [probe.ask(outputs) for outputs in (a, b)]
+    mixed = [probe.ask(outputs) for outputs in (np.where(even, a, b), np.where(even, b, a))]
+
+    def read() -> bool:
+        one, other = probe.losses[drawn], probe.losses[mixed]
+        size = np.abs([one, other]).max()
+        # Where a logarithm of these outputs is not finite, nothing speaks against a sum.
+        return not np.abs(one.sum() - other.sum()) > 1e-4 * size
 
     return read
 

@@ -12,6 +12,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.program.expectation import Range, goal_of
+from nnref.diagnosis.program.one_answer import one_answer
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation
 from nnref.diagnosis.thresholds import bound
 
@@ -481,5 +482,6 @@ CHECKS = (
     no_competition,
     exclusive_labels,
     unreachable,
+    one_answer,
     distance_to_classes,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,16 @@ from nnref.diagnosis.recipe import Recipe
 
 ROWS = 8  # of a probe
 
+# Outputs as a function of a value of the last layer, and the shape of this value.
+Tail = tuple[Callable[[Any], Any], tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Sample:
     """A recipe at its start, with a few rows.
 
-    `tail` gives the outputs for pre-activations of the last layer, where they depend on nothing
-    else of the data; None otherwise.
+    `tail` and `after_product` give the outputs for what the last layer makes, where they depend on
+    nothing else of the data; None otherwise.
     """
 
     recipe: Recipe
@@ -42,13 +45,22 @@ class Sample:
         return np.asarray(leaves[0], np.float64)
 
     @property
-    def tail(self) -> tuple[Callable[[Any], Any], tuple[int, ...]] | None:
+    def tail(self) -> Tail | None:
         """The outputs as a function of the last pre-activations, and the shape of these."""
+        return self.outputs_from("before")
+
+    @property
+    def after_product(self) -> Tail | None:
+        """The same as a function of the last product, before it is shifted or normalized."""
+        return self.outputs_from("product")
+
+    def outputs_from(self, place: Literal["before", "product"]) -> Tail | None:
+        """The outputs as a function of a value of the last layer, and the shape of this."""
         outputs = self.trace.outputs[: len(jax.tree.leaves(self.tree))]
         layers = [layer for layer in self.layers if not layer.looped]
         if not layers or len(outputs) != 1:
             return None
-        cut = layers[-1].before
+        cut = layers[-1].before if place == "before" else layers[-1].product
         data = set(self.trace.arguments[2])
         if data & self.trace.needed(outputs, [cut]) or cut not in self.trace.needed(outputs):
             return None

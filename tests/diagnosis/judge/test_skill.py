@@ -147,6 +147,40 @@ def test_targets_whose_order_does_not_count_are_not_compared_one_by_one():
     assert fits(lambda outputs, y: jnp.mean((outputs - y) ** 2), alike, 3)
 
 
+def unit(z):
+    return z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+
+
+def angle(outputs, y):
+    """Of two rotations: a quaternion and its opposite are the same one."""
+    product = jnp.abs(jnp.sum(outputs * y, axis=-1))
+    return jnp.mean(jnp.arccos(jnp.clip(product, 0, 1 - 1e-6)))
+
+
+def test_what_costs_the_same_with_either_sign_is_not_compared_one_by_one():
+    directions = np.asarray(unit(1 + X @ np.ones((3, 4)) * np.arange(4)), np.float32)
+    assert not fits(angle, directions, 4)
+    assert fits(lambda outputs, y: jnp.mean((outputs - y) ** 2), directions, 4)
+    sparse = directions * (np.arange(len(X)) >= 20)[:, None]  # of 0 all distances are even
+    assert fits(lambda outputs, y: jnp.mean((outputs - y) ** 2), sparse, 4)
+
+
+def test_the_constant_has_the_length_that_all_outputs_have():
+    y = np.asarray(unit(np.c_[np.ones(64), X[:64]]), np.float32)
+
+    def constant_loss(ends):
+        recipe = Recipe(
+            lambda key: ({"w": jax.random.normal(key, (3, 4))}, {}),
+            lambda params, state, x, key, train: (ends(x @ params["w"]), state),
+            angle,
+            train=(X[:64], y),
+        )
+        return Measurements(recipe).skill.constant_loss
+
+    assert constant_loss(unit) > 0.2
+    assert constant_loss(lambda z: z) < 0.01  # a long one
+
+
 def test_distances_of_pairs_are_no_scores_of_their_labels():
     """A contrastive loss: pairs of a kind are to be near each other, others apart by 2 or more."""
 

@@ -65,6 +65,20 @@ def matched(outputs, y):
     return -jnp.mean(jnp.diag(jax.nn.log_softmax(10 * unit[0] @ unit[1].T)))
 
 
+def unit(z):
+    return z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
+
+
+def angle(outputs, y):
+    """Of two directions; a product of 1 is the right one (Huynh 2009, equation 13)."""
+    product = jnp.abs(jnp.sum(outputs * y, axis=-1))
+    return jnp.mean(jnp.arccos(jnp.clip(product, 0, 1 - 1e-6)))
+
+
+def hinge(outputs, y):
+    return jnp.mean(jnp.maximum(0, 1 - y * outputs))
+
+
 RANDOM = np.random.default_rng(1)
 CLASSES = np.arange(12) % 3
 ONE_HOT = np.eye(3, dtype=np.float32)[CLASSES]
@@ -75,6 +89,7 @@ COUNTS = (3 + np.arange(12) % 5).astype(np.float32).reshape(-1, 1)
 PAIRS = RANDOM.normal(size=(12, 5)).astype(np.float32)
 SHARES = np.linspace(0.1, 0.9, 12, dtype=np.float32).reshape(-1, 1)
 PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
+DIRECTIONS = np.asarray(unit(np.c_[np.linspace(0.3, 2, 12), PAIRS[:, :3]]), np.float32)
 NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
 
 PROGRAMS = {
@@ -216,6 +231,16 @@ PROGRAMS = {
         "loss_mismatch",
         ends(identity, ONE_HOT, lambda z, y: jnp.mean((y < 1) * jax.nn.softplus(z))),
     ),
+    "directions of any length": (
+        ends(identity, DIRECTIONS, angle),
+        "loss_mismatch",
+        ends(unit, DIRECTIONS, angle),
+    ),
+    "one answer for all classes": (
+        ends(identity, ONE_HOT, lambda z, y: jnp.mean(1 - jnp.clip(jnp.sum(z * y, -1), 0, 1))),
+        "loss_mismatch",
+        ends(identity, ONE_HOT * 2 - 1, hinge),
+    ),
     "rows against columns": (
         ends(identity, VALUES[:, 0], mean_squared_error),
         "loss_broadcast",
@@ -259,6 +284,7 @@ def test_answers_trigger_and_near_miss(name):
         (ends(jax.nn.softplus, COUNTS, poisson), []),
         (ends(identity, VALUES, ranked), [("note", "loss_axis_error")]),
         (ends(identity, PAIRS, matched, width=5), []),
+        (ends(identity, DIRECTIONS, mean_squared_error), []),
     ],
     ids=[
         "no targets",
@@ -271,6 +297,7 @@ def test_answers_trigger_and_near_miss(name):
         "a rate",
         "a ranking",
         "pairs",
+        "directions by their squared error",
     ],
 )
 def test_losses_that_are_worth_a_note(asked, found):

@@ -177,7 +177,9 @@ class Skill:
         a, b = (size.max() * np.random.default_rng(0).normal(size=shape)).astype(np.float32)
         loss = jax.jit(self.recipe.loss)
         one, opposite, other = (float(loss(z, y)) for z in (a, -a, b))
-        return bool(np.isclose(one, opposite, rtol=1e-5) and not np.isclose(one, other, rtol=1e-5))
+        read = not np.isclose(one, float(loss(a, y[::-1])), rtol=1e-5)
+        differ = read and not np.isclose(one, other, rtol=1e-5)
+        return bool(np.isclose(one, opposite, rtol=1e-5) and differ)
 
     @cached_property
     def one_length(self) -> float | None:

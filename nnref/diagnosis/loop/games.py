@@ -121,10 +121,13 @@ def push(loop: Loop, place: int, maker: list[str], critic: list[str]) -> Push | 
     found = program and program.loss_of(loop)
     if program is None or not found:
         return None
-    loss, gradient = found
-    before, after = program.call.before.arrays, program.call.after.arrays
+    # A first step follows its own gradient, which later ones mix with moments.
+    loss, call = found[0], loop.calls[place][0]
+    gradient = program.gradients(call)[program.candidates.index(loss)]
+    before, after = call.before.arrays, call.after.arrays
     moves = {path: np.asarray(after[path] - before[path]) for path in gradient if path in after}
-    along = np.sign(cosine(moves, gradient))  # -1 where the step descends
+    descends = cosine({p: move for p, move in moves.items() if np.any(gradient[p])}, gradient)
+    along = np.sign(descends) if abs(descends) > bound("climbs") else 0.0  # -1 where it descends
     ways: dict[str, list[float]] = {"made": [], "true": []}
     for value in answers(program, loss, critic):
         slopes, made = slopes_at(program, loss, value, maker)

@@ -237,9 +237,8 @@ def misread(dataset: Dataset) -> Iterator[Doubt]:
     orders = [(likeness(other), remedy) for _, remedy, other in reordered(x) if "reshape" in remedy]
     best, remedy = max(orders, default=(0.0, ""))
     better = best > max(alike + bound("read better"), bound("neighbours alike"))
-    if better and alike > -bound(
-        "read better"
-    ):  # stripes of a pixel are no neighbours in any order
+    striped = alike <= -bound("read better")  # of a pixel: these are alike in no order
+    if better and not striped:
         yield Doubt(
             "misread images",
             f"neighbouring pixels of these images of {shape} are less alike ({alike:.2f}) than "

@@ -5,6 +5,7 @@ the answers to what it makes as the critic moves those to true rows.
 """
 
 from collections.abc import Iterator
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import jax
@@ -29,12 +30,8 @@ class Push(NamedTuple):
 
 def on_one_side(loop: Loop) -> Iterator[Finding]:
     """A maker that moves the answers to what it makes as the critic does, away from true ones."""
-    if len(loop.steps) < 2 or not all(loop.programs):
-        return
     moved = [moved_by(loop, place) for place in range(len(loop.steps))]
-    for maker, critic in ((m, c) for m in range(len(moved)) for c in range(len(moved)) if m != c):
-        if not moved[maker] or not moved[critic] or set(moved[maker]) & set(moved[critic]):
-            continue
+    for maker, critic in rivals(loop, moved):
         of_maker = push(loop, maker, moved[maker], moved[critic])
         of_critic = push(loop, critic, moved[maker], moved[critic])
         if of_maker is None or of_critic is None or of_critic.made * of_critic.true >= 0:
@@ -58,13 +55,11 @@ def on_one_side(loop: Loop) -> Iterator[Finding]:
 
 def other_condition(loop: Loop) -> Iterator[Finding]:
     """What is made for some labels, and judged by other ones that have nothing to do with these."""
-    if len(loop.steps) < 2 or not all(loop.programs):
-        return
     moved = [moved_by(loop, place) for place in range(len(loop.steps))]
-    for maker, critic in ((m, c) for m in range(len(moved)) for c in range(len(moved)) if m != c):
+    for maker, critic in rivals(loop, moved):
         program = loop.programs[maker]
         found = program and program.loss_of(loop)
-        if program is None or not found or set(moved[maker]) & set(moved[critic]):
+        if program is None or not found:
             continue
         judged = answers(program, found[0], moved[critic])
         made = answers(program, judged[0], moved[maker]) if judged else []
@@ -103,6 +98,14 @@ def labels(program: Program, needed: set[int]) -> set[int]:
     return found
 
 
+def rivals(loop: Loop, moved: list[list[str]]) -> list[tuple[int, int]]:
+    """The ordered pairs of steps that move parameters, and none in common."""
+    if not all(loop.programs):
+        return []
+    pairs = permutations(range(len(loop.steps)), 2)
+    return [(m, c) for m, c in pairs if moved[m] and moved[c] and not set(moved[m]) & set(moved[c])]
+
+
 def moved_by(loop: Loop, place: int) -> list[str]:
     """The parameters that a step moves in its first calls."""
     calls = loop.calls[place][:3]
@@ -124,9 +127,7 @@ def push(loop: Loop, place: int, maker: list[str], critic: list[str]) -> Push | 
     # A first step follows its own gradient, which later ones mix with moments.
     loss, call = found[0], loop.calls[place][0]
     gradient = program.gradients(call)[program.candidates.index(loss)]
-    before, after = call.before.arrays, call.after.arrays
-    moves = {path: np.asarray(after[path] - before[path]) for path in gradient if path in after}
-    descends = cosine({p: move for p, move in moves.items() if np.any(gradient[p])}, gradient)
+    descends = cosine(call.change(p for p in gradient if np.any(gradient[p])), gradient)
     along = np.sign(descends) if abs(descends) > bound("climbs") else 0.0  # -1 where it descends
     ways: dict[str, list[float]] = {"made": [], "true": []}
     for value in answers(program, loss, critic):

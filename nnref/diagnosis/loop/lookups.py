@@ -46,7 +46,7 @@ def only_the_first(loop: Loop) -> Iterator[Finding]:
 
 
 def differ(leaf: Any, reach: int) -> bool:
-    """Whether so many rows behind the reach differ from each other as are before it."""
+    """Whether most rows behind the reach differ from the last one: what fills a batch does not."""
     rest = np.asarray(leaf)[reach:]
     if not len(rest):
         return False

@@ -229,12 +229,9 @@ def one_view_twice(loop: Loop) -> Iterator[Finding]:
 
     What is compared is what meets the kernels first. Layers of two networks have one shape.
     """
-    for place, program in enumerate(loop.programs):
-        found = program and program.loss_of(loop)
-        if program is None or not found:
-            continue
+    for place, program, loss, _ in loop.losses_of_steps():
         traced = program.trace
-        needed, drawn = traced.needed([found[0]]), draws(traced, [found[0]])
+        needed, drawn = traced.needed([loss]), draws(traced, [loss])
         networks = loop.of("parameter") + loop.of("target")
         learned = traced.reached(program.old[p] for p in networks if p in program.old)
         changed = traced.reached(program.batch) & traced.reached(

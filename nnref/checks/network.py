@@ -12,7 +12,7 @@ import optax
 from nnref.checks.subject import Answer, NotApplicable, Subject, checked
 from nnref.diagnosis.findings import Finding, as_note, fault, note
 from nnref.diagnosis.judge.judge import fault_even_if_it_learns
-from nnref.diagnosis.judge.signal_checks import first_loss
+from nnref.diagnosis.judge.signal_checks import first_loss, measured_in_depth
 from nnref.diagnosis.program.arithmetic import gradients
 from nnref.diagnosis.program.at_start import SeveralOutputs
 from nnref.diagnosis.program.blocked import blocked
@@ -30,6 +30,8 @@ from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 
 STEPS = 5  # after which every parameter has moved: a last layer of zeros lets pass from the second
+GROWN = (4, 16)  # times as large as at the start: a network that has grown sure
+LARGE_OUTPUT = 30.0  # beyond which an exponential of outputs may overflow, as it may in training
 LONGER = 3  # steps of padding that are added
 
 
@@ -104,10 +106,15 @@ def loss_fits_outputs(subject: Subject) -> Answer:
         found = [*outputs(start), *broadcasts(start)]
     except SeveralOutputs as error:
         raise NotApplicable(f"loss_fits_outputs: {error}") from None
+    return Answer({"width": start.width}, noted_if_it_learns(subject, found))
+
+
+def noted_if_it_learns(subject: Subject, found: list[Finding]) -> list[Finding]:
+    """Faults of a network that learns all the same, as notes; it is trained only if there are."""
     wrong = [finding for finding in found if finding.severity == "fault"]
     if any(not fault_even_if_it_learns(finding) for finding in wrong) and subject.signals.learned:
-        found = [f if fault_even_if_it_learns(f) else as_note(f) for f in found]
-    return Answer({"width": start.width}, found)
+        return [f if fault_even_if_it_learns(f) else as_note(f) for f in found]
+    return found
 
 
 @checked
@@ -343,8 +350,14 @@ def same_seed_same_bits(subject: Subject) -> Answer:
 
 @checked
 def survives_extreme_batches(subject: Subject) -> Answer:
-    """Loss and gradient are finite for the largest rows, one row, equal rows, and rows of zeros."""
-    found = list(not_finite(subject))
+    """Loss and gradient are finite for the largest rows, one row, equal rows, and rows of zeros.
+
+    The loss is so for a network that has grown sure as well: it keeps weights of four and sixteen
+    times their size.
+    """
+    found = list(not_finite(subject)) or noted_if_it_learns(
+        subject, list(not_finite_when_sure(subject))
+    )
     return Answer({"batches": len(extremes(subject))}, found)
 
 
@@ -395,18 +408,42 @@ def not_finite(subject: Subject) -> Iterator[Finding]:
         return
 
 
+def not_finite_when_sure(subject: Subject) -> Iterator[Finding]:
+    """A loss that is NaN or infinite where weights have grown, and no output is large."""
+    start, (x, y) = subject.start, subject.batch(0)
+    measure = jax.jit(start.objective)
+    for times in GROWN:
+        grown = jax.tree.map(lambda leaf, times=times: leaf * times, start.params)
+        loss, outputs, _ = measure(grown, start.state, x, y, jax.random.key(0))
+        sizes = [float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(outputs)]
+        if not np.isfinite(loss) and all(size <= LARGE_OUTPUT for size in sizes):
+            yield fault(
+                "numerical_instability",
+                start.loss_line,
+                f"with weights {times} times as large, as training makes them, the loss is not "
+                f"finite, and no output is beyond {max(sizes, default=0.0):.3g}",
+                f"loss {float(loss):.3g}",
+                remedy="a loss of logits, or a logarithm of jnp.maximum(p, 1e-7)",
+            )
+            return
+
+
 @checked
 def signal_at_start(subject: Subject) -> Answer:
     """Root mean squares of each layer's outputs and of its kernel's gradient before training.
 
-    It holds of every network that has finite ones: they are figures to compare a later one with.
+    They are finite, and neither explode nor vanish through the depth of a network that does not
+    learn; beyond that they are figures to compare a later one with.
     """
     seen = subject.measured.start
     measured = {}
     for number, (level, gradient) in enumerate(zip(seen.levels, seen.gradients, strict=False), 1):
         measured |= {f"signal of layer {number}": level.size, f"gradient of {number}": gradient}
     bad = [name for name, size in measured.items() if not np.isfinite(size)]
-    found = [fault("numerical_instability", bad[0], f"{bad[0]} is not finite")] if bad else []
+    if bad:
+        found = [fault("numerical_instability", bad[0], f"{bad[0]} is not finite")]
+    else:
+        found = noted_if_it_learns(subject, list(measured_in_depth(subject.signals)))
     return Answer(measured | {"parameters": sizes(subject)}, found)
 
 

@@ -26,6 +26,15 @@ class NotApplicable(UserError):
     """A property that this network or these data cannot have."""
 
 
+class DoesNotHold(AssertionError):
+    """A property that does not hold: the finding against it, and what was measured."""
+
+    def __init__(self, name: str, finding: Finding, measured: dict[str, Any]) -> None:
+        """Say it in the words of the finding."""
+        super().__init__(in_words(name, finding))
+        self.finding, self.measured = finding, measured
+
+
 class Answer(NamedTuple):
     """What was measured of a property, by name, and what speaks against it."""
 
@@ -61,7 +70,8 @@ def subject(task: Any = None, **arguments: Any) -> Subject:
     """The subject of `nnref.checks`: what is measured of it is measured once.
 
     Args:
-        task: an `nnref.Task`, an experiment or its path, or "package.module:make_task".
+        task: an `nnref.Task`, an experiment or its path, "package.module:make_task", or
+            "file.py:make_task".
         arguments: instead of a task, those of `nnref.Task`; beside it, those of `nnref.diagnose`
             that say how it is trained: optimizer, batch_size, epochs, shuffle, penalty, metric and
             kind.
@@ -98,11 +108,11 @@ def settle(name: str, answer: Answer, strict: bool) -> dict[str, Any]:
     """What was measured, where nothing speaks against it.
 
     Raises:
-        AssertionError: the text of the finding that does; of notes only where it is strict.
+        DoesNotHold: with the finding that does, faults first; for notes only where it is strict.
     """
-    against = [f for f in upstream(answer.findings) if strict or f.severity == "fault"]
-    if against:
-        raise AssertionError(in_words(name, against[0]))
+    against = sorted(upstream(answer.findings), key=lambda finding: finding.severity != "fault")
+    if against and (strict or against[0].severity == "fault"):
+        raise DoesNotHold(name, against[0], answer.measured)
     return answer.measured
 
 

@@ -1,14 +1,15 @@
 """All properties at once: `nnref.check(task)`, one line of a test."""
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnref.checks import network, rows
-from nnref.checks.subject import NotApplicable, Subject, subject
+from nnref.checks.subject import DoesNotHold, NotApplicable, Subject, subject
 from nnref.training.compilation import usual_settings
 
 Call = Callable[..., dict[str, Any]]
@@ -34,15 +35,19 @@ LEARNS: dict[str, Call] = {"learns": network.learns}
 
 @dataclass(frozen=True)
 class Checked:
-    """What was checked and holds, with its figures, and what could not be asked, and why."""
+    """What was checked and holds, with its figures; what could not be asked, and why.
+
+    `notes` are worth knowing and keep no network from learning: a text for each property.
+    """
 
     held: dict[str, dict[str, Any]]
     skipped: dict[str, str]
+    notes: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{name:<42} {in_figures(measured)}" for name, measured in self.held.items()]
         lines += [f"{name:<42} not asked: {why}" for name, why in self.skipped.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"note: {text}" for text in self.notes.values())])
 
 
 def in_figures(measured: dict[str, Any]) -> str:
@@ -52,31 +57,43 @@ def in_figures(measured: dict[str, Any]) -> str:
 
 
 @usual_settings()
-def check(task: Any = None, **arguments: Any) -> Checked:
+def check(task: Any = None, *, strict: bool = False, **arguments: Any) -> Checked:
     """Check every property of a network and its data that can be asked.
 
+    What is odd and keeps no network from learning, such as a softmax before a loss that takes one
+    itself, is warned of and noted.
+
     Args:
-        task: an `nnref.Task`, an experiment or its path, or "package.module:make_task".
+        task: an `nnref.Task`, an experiment or its path, "package.module:make_task", or
+            "file.py:make_task".
+        strict: raise for notes as well.
         arguments: instead of a task, those of `nnref.Task`; and those of `nnref.diagnose` that say
             how it is trained.
 
     Returns:
-        What holds, with its figures, and what could not be asked.
+        What holds, with its figures, what could not be asked, and what is worth knowing.
 
     Raises:
         AssertionError: the text of the first finding that keeps such a network from learning.
         UserError: for arguments that do not fit together.
     """
     asked = subject(task, **arguments)
-    held: dict[str, dict[str, Any]] = {}
-    skipped: dict[str, str] = {}
+    checked = Checked({}, {}, {})
     with np.errstate(all="ignore"):
         for name, call in calls_of(asked, NETWORK).items():
             try:
-                held[name] = call(strict=False)
+                checked.held[name] = call(strict=True)
             except NotApplicable as error:
-                skipped[name] = str(error).partition(": ")[2]
-    return Checked(held, skipped)
+                checked.skipped[name] = str(error).partition(": ")[2]
+            except DoesNotHold as odd:
+                if strict or odd.finding.severity == "fault":
+                    raise
+                if name == "is_causal":
+                    checked.skipped[name] = "steps may look ahead, unless you ask it alone"
+                    continue
+                checked.held[name], checked.notes[name] = odd.measured, str(odd)
+                warnings.warn(str(odd), stacklevel=3)
+    return checked
 
 
 def calls_of(asked: Subject, properties: dict[str, Call]) -> dict[str, Call]:

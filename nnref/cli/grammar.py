@@ -198,7 +198,9 @@ CHOICE = (
     flag("--json", "one JSON array, nothing else"),
 )
 DIAGNOSIS = (
-    argument("task", help="experiment file or name, or package.module:make_task"),
+    argument(
+        "task", help="experiment file or name, package.module:make_task, or file.py:make_task"
+    ),
     JSON,
     argument("--html", metavar="OUT", help="write a page as well"),
     number("--effort", 1.0, "E", "of the work a diagnosis may take", float),
@@ -206,7 +208,9 @@ DIAGNOSIS = (
     argument("--logbook", metavar="DIR", help="train what was tried again, a page there for each"),
 )
 UNIT_TESTS = (
-    argument("task", help="experiment file or name, or package.module:make_task"),
+    argument(
+        "task", help="experiment file or name, package.module:make_task, or file.py:make_task"
+    ),
     argument("-o", "--output", default="test_mine.py", metavar="PATH", help="a .py file"),
 )
 PIECES = (

@@ -200,17 +200,20 @@ def from_experiment(given: Any) -> Recipe:
 
 
 def made_by(given: str) -> tuple[Any, dict[str, Any]]:
-    """The task that `package.module:make_task` makes, and further arguments of `diagnose`.
+    """The task of `package.module:make_task` or `file.py:make_task`, and arguments of `diagnose`.
 
     Raises:
         UserError: for something that cannot be imported, or makes no task.
     """
-    path, _, function = given.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    path, _, function = given.rpartition(":")
+    folder, module = importable(path)
+    sys.path.insert(0, str(folder))
     try:
-        make = getattr(importlib.import_module(path), function)
+        make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{given}: {error}; give package.module:function") from None
+        raise UserError(
+            f"{given}: {error}; give package.module:function, or file.py:function"
+        ) from None
     except Exception as error:  # whatever the user's module raises
         raise UserError(in_their_line(given, error)) from None
     finally:
@@ -228,6 +231,16 @@ def made_by(given: str) -> tuple[Any, dict[str, Any]]:
         f"{given} gave a {type(made).__name__}; it must give an nnref.Task, or a pair of one and a "
         "dict of further arguments of nnref.diagnose (optimizer, batch_size, epochs, ...)"
     )
+
+
+def importable(path: str) -> tuple[Path, str]:
+    """The folder to import a module from, and its name there; it may be given as a file."""
+    file = Path(path)
+    if file.suffix != ".py":
+        return Path.cwd(), path
+    if file.is_absolute() or ".." in file.parts:
+        return file.parent.resolve(), file.stem
+    return Path.cwd(), ".".join(file.with_suffix("").parts)
 
 
 def in_their_line(given: str, error: Exception) -> str:

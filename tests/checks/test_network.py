@@ -180,6 +180,55 @@ def test_what_looks_odd_and_learns_is_no_fault(name):
             ask(strict=False, **TASK | trained | odd | {"optimizer": optax.sgd(1e-9)})
 
 
+def deep(key):
+    return [jax.random.normal(each, (3, 3)) for each in jax.random.split(key, 9)] + [
+        jax.random.normal(key, (3, 1))
+    ]
+
+
+def through_sigmoids(params, x):
+    for kernel in params[:-1]:
+        x = jax.nn.sigmoid(x @ kernel)
+    return x @ params[-1]
+
+
+def through_tanh_beside(params, x):
+    for kernel in params[:-1]:
+        x = x + 0.1 * jnp.tanh(x @ kernel)
+    return x @ params[-1]
+
+
+def sure(outputs, y):
+    return -jnp.mean(jnp.log(jnp.where(y > 0, outputs, 1 - outputs)))
+
+
+def sure_of_logits(outputs, y):
+    return jnp.mean(jax.nn.softplus(jnp.where(y > 0, -outputs, outputs)))
+
+
+@pytest.mark.parametrize(
+    ("name", "odd", "sound"),
+    [
+        (
+            "signal_at_start",
+            {"init": deep, "apply": through_sigmoids},
+            {"init": deep, "apply": through_tanh_beside},
+        ),
+        (
+            "survives_extreme_batches",
+            {"apply": lambda params, x: jax.nn.sigmoid(x @ params["w"]), "loss": sure},
+            {"loss": sure_of_logits},
+        ),
+    ],
+)
+def test_what_may_stop_a_network_is_a_fault_where_it_does_not_learn(name, odd, sound):
+    signs = {"train": (X, (Y > 0).astype(np.float32)), "optimizer": optax.sgd(1e-9)}
+    ask = getattr(checks, name)
+    with pytest.raises(AssertionError, match=name):
+        ask(strict=False, **TASK | signs | odd)
+    assert ask(**TASK | signs | sound)
+
+
 def test_what_is_meant_to_stay_is_said():
     moves = checks.all_parameters_train(frozen=("first", "bias"), **TASK | BLIND)
     assert moves["largest move"] > 0

@@ -1,5 +1,9 @@
 """All properties at once, as one line of a test."""
 
+import warnings
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,7 +14,10 @@ from nnref import checks
 
 
 def test_a_healthy_network():
-    checked = nnref.check(task())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked = nnref.check(task())
+    assert not checked.notes
     assert "gradients_match_finite_differences" in checked.held
     assert "too few" in checked.skipped["labels_belong_to_rows"]
     assert "key_matters" in checked.skipped
@@ -29,6 +36,33 @@ def test_a_fault_raises_with_the_text_of_its_finding(changes, name):
         nnref.check(task(**changes))
     with pytest.raises(AssertionError, match="all_parameters_train: "):
         nnref.check(task(), optimizer=optax.sgd(-0.1))
+
+
+def test_what_is_odd_and_learns_is_warned_of_and_raises_only_where_one_asks_for_it():
+    """A ReLU on the outputs, before targets that are hardly ever negative."""
+    mostly = task(
+        apply=lambda params, x: jax.nn.relu(x @ params["w"]),
+        train=(X, np.where(Y > 0, Y, -1e-2 * np.abs(Y))),
+    )
+    trained = {"optimizer": optax.adam(0.1), "epochs": 60}
+    with pytest.warns(UserWarning, match="loss_fits_outputs: the outputs stay in"):
+        checked = nnref.check(mostly, **trained)
+    assert "loss_fits_outputs" in checked.held
+    assert "note: loss_fits_outputs" in str(checked)
+    with pytest.raises(AssertionError, match="loss_fits_outputs"):
+        nnref.check(mostly, strict=True, **trained)
+
+
+def test_steps_may_look_ahead_unless_one_asks():
+    x = np.random.default_rng(0).normal(size=(64, 6, 3)).astype(np.float32)
+    backwards = task(
+        init=lambda key: {"w": jax.random.normal(key, (3, 3))},
+        apply=lambda params, x: jnp.cumsum((x @ params["w"])[:, ::-1], 1),
+        train=(x, np.cumsum(x[:, ::-1], 1)),
+    )
+    checked = nnref.check(backwards, optimizer=optax.adam(0.1), epochs=60)
+    assert "unless" in checked.skipped["is_causal"]
+    assert "is_causal" not in checked.notes
 
 
 def test_the_wing_is_a_door():

@@ -15,6 +15,7 @@ from networks import LinenNorm, X, Y, recipe_of, squared, task
 import nnref
 from nnref import UserError
 from nnref.cli import main
+from nnref.diagnosis.api import made_by
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.program import checks
 from nnref.diagnosis.recipe import Recipe
@@ -368,9 +369,23 @@ def make_trouble():
     raise RuntimeError("no task today")
 
 
+@pytest.mark.parametrize("given", ["mine.py", "within/mine.py", "{folder}/mine.py"])
+def test_a_task_is_named_by_its_file(given, tmp_path, monkeypatch):
+    """From a folder, below it, and from elsewhere; what lies beside the file can be imported."""
+    name = f"mine_{len(given)}"
+    file = tmp_path / given.replace("{folder}/", "").replace("mine", name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from test_api import make_task\n")
+    monkeypatch.chdir("/" if "{" in given else tmp_path)
+    made, arguments = made_by(f"{given.format(folder=tmp_path).replace('mine', name)}:make_task")
+    assert arguments["epochs"] == 20
+    assert isinstance(made, nnref.Task)
+
+
 @pytest.mark.parametrize(
     "given",
     [
+        "absent.py:make_task",
         f"{__name__}:make_nothing",
         f"{__name__}:absent",
         f"{__name__}:make_trouble",

@@ -101,7 +101,7 @@ class Depth(NamedTuple):
     bounded: int  # hidden layers that saturate
     saturated: float  # share of their units without a slope
     kernel: float  # median deviation of the hidden kernels, times the root of the fan-in
-    cure: Trial | None  # He's kernels, if these go most of the way
+    cure: Trial | None = None  # He's kernels, if these go most of the way
 
     @property
     def deep(self) -> bool:
@@ -111,15 +111,36 @@ class Depth(NamedTuple):
 
 def in_depth(signals: Signals) -> Iterator[Finding]:
     """The first of these that speaks: each rules the following ones out."""
+    depth = through_layers(signals)
+    if depth is None:
+        return
+    depth = depth._replace(cure=signals.cured("initialization"))
+    for check in (growing_gradient, growing_signal, without_slope, fading, too_small, too_large):
+        finding = check(signals, depth)
+        if finding is not None:
+            yield finding
+            return
+
+
+def measured_in_depth(signals: Signals) -> Iterator[Finding]:
+    """Those of them for which nothing is trained."""
+    depth = through_layers(signals)
+    if depth is not None:
+        found = (check(signals, depth) for check in (growing_gradient, growing_signal, fading))
+        yield from (finding for finding in found if finding is not None)
+
+
+def through_layers(signals: Signals) -> Depth | None:
+    """What of a network before its first step has layers; no start is tried in its place."""
     start, layers = signals.measurements.start, signals.measurements.layers
     if len(start.levels) < 2:
-        return
+        return None
     bounded = [not BOUNDED.isdisjoint(layer.primitives) for layer in layers[:-1]]
     lost = [level.saturated for level, each in zip(start.levels, bounded, strict=False) if each]
     kernels = [
         kernel * np.sqrt(layer.fan_in) for kernel, layer in zip(start.kernels, layers, strict=True)
     ]
-    depth = Depth(
+    return Depth(
         place=layers[0].place,
         layers=len(layers),
         sizes=[max(level.size, 1e-30) for level in start.levels],
@@ -127,13 +148,7 @@ def in_depth(signals: Signals) -> Iterator[Finding]:
         bounded=sum(bounded),
         saturated=float(np.mean(lost)) if lost else 0.0,
         kernel=float(np.median(kernels[:-1])),
-        cure=signals.cured("initialization"),
     )
-    for check in (growing_gradient, growing_signal, without_slope, fading, too_small, too_large):
-        finding = check(signals, depth)
-        if finding is not None:
-            yield finding
-            return
 
 
 def growing_gradient(signals: Signals, depth: Depth) -> Finding | None:

@@ -30,7 +30,7 @@ from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 
 STEPS = 5  # after which every parameter has moved: a last layer of zeros lets pass from the second
-GROWN = (4, 16)  # times as large as at the start: a network that has grown sure
+GROWN = (4, 16, 64)  # times as large as at the start: a network that has grown sure
 LARGE_OUTPUT = 30.0  # beyond which an exponential of outputs may overflow, as it may in training
 LONGER = 3  # steps of padding that are added
 
@@ -137,7 +137,7 @@ def all_parameters_train(subject: Subject, *, frozen: tuple[str, ...] = ()) -> A
     start = subject.start
     moves = moved(subject)
     still = [n for n, move in moves.items() if not move.any() and not n.startswith(frozen)]
-    found = list(chain(unused(start), blocked(start), optimizer(start)))
+    found = list(chain(unused(start), blocked(start), optimizer(start), alike(subject, moves)))
     if still and not found:
         found = [
             note(
@@ -152,6 +152,24 @@ def all_parameters_train(subject: Subject, *, frozen: tuple[str, ...] = ()) -> A
     every = np.concatenate([move.ravel() for move in moves.values()])
     figures = {"largest move": float(every.max()), "share that moved": float((every > 0).mean())}
     return Answer({"parameters": sizes(subject)} | figures, kept)
+
+
+def alike(subject: Subject, moves: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """Units of a layer that start with the same weights and take the same steps."""
+    kernels = jax.tree.leaves(subject.start.params)
+    for (path, move), kernel in zip(moves.items(), kernels, strict=True):
+        if move.ndim < 2 or move.shape[-1] < 2 or not move.any():
+            continue
+        units, steps = (np.asarray(a).reshape(-1, move.shape[-1]) for a in (kernel, move))
+        same = np.ptp(steps, axis=1).max() <= bound("identical") * steps.max()
+        if same and not np.ptp(units, axis=1).any():
+            yield fault(
+                "constant_initialization",
+                path,
+                f"all {move.shape[-1]} units start with the same weights and take the same steps: "
+                "together they are no more than one",
+                f"{move.shape[-1]} identical columns",
+            )
 
 
 def moved(subject: Subject) -> dict[str, np.ndarray]:
@@ -352,7 +370,7 @@ def same_seed_same_bits(subject: Subject) -> Answer:
 def survives_extreme_batches(subject: Subject) -> Answer:
     """Loss and gradient are finite for the largest rows, one row, equal rows, and rows of zeros.
 
-    The loss is so for a network that has grown sure as well: it keeps weights of four and sixteen
+    The loss is so for a network that has grown sure as well: it keeps weights of 4, 16 and 64
     times their size.
     """
     found = list(not_finite(subject)) or noted_if_it_learns(

@@ -32,7 +32,7 @@ def experiment_path(name: str | None) -> Path:
 
 
 def experiment_or_maker(word: str) -> Path | None:
-    """The file of an experiment; None where the word is `package.module:make_task` or `file.py:make_task`."""
+    """The file of an experiment; None where the word names a function that makes a task."""
     return None if ":" in word and not Path(word).exists() else experiment_path(word)
 
 

@@ -234,6 +234,14 @@ def test_what_is_meant_to_stay_is_said():
     assert moves["largest move"] > 0
 
 
+def test_units_that_start_alike_train_only_if_their_steps_differ():
+    equal = {"init": lambda key: jax.tree.map(lambda leaf: 0 * leaf + 0.1, two_layers(key))}
+    with pytest.raises(AssertionError, match="(?s)all 16 units start with the same weights.*first"):
+        checks.all_parameters_train(**TASK | {"apply": hidden} | equal)
+    apart = {"init": lambda key: two_layers(key) | {"first": jnp.full((3, 16), 0.1)}}
+    assert checks.all_parameters_train(**TASK | {"apply": hidden} | apart)
+
+
 def test_what_is_worth_knowing_passes_where_it_is_not_strict():
     assert checks.all_parameters_train(strict=False, **TASK | BLIND)
 

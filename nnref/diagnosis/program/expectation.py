@@ -123,6 +123,8 @@ class Expectation:
         reads_targets: it depends on the targets.
         pairs: it matters which output stands beside which target.
         softmax: it applies a softmax over the last axis.
+        never_sure: it cannot fall below ln(1 + (K - 1)/e) of K classes, as it squeezes outputs into
+            0 to 1 before it applies a softmax.
         softmax_over_batch: it applies one over the rows of the batch.
         among_rows: it holds outputs against each other, as distances between rows do.
         margin: it rewards large outputs of the right sign without end, as a logistic loss does.
@@ -144,6 +146,7 @@ class Expectation:
     reads_targets: bool = True
     pairs: bool = True
     softmax: bool = False
+    never_sure: bool = False
     softmax_over_batch: bool = False
     among_rows: bool = False
     margin: bool = False
@@ -291,6 +294,8 @@ def right_and_wrong(probe: Probe) -> Reader:
     )
     ones = probe.ask(np.full(probe.shape, 0.999))
     level = probe.ask(np.full(probe.shape, 1 / max(width, 2)))
+    exclusive = form in ("one-hot", "classes") and width > 1
+    floor = np.log1p((width - 1) / np.e) / np.log(width) if exclusive else np.inf
     signs = 2 * goal - 1
     right, wrong = (
         [probe.ask(sign * size * signs) for size in (10.0, 20.0, 40.0)] for sign in (1, -1)
@@ -310,6 +315,7 @@ def right_and_wrong(probe: Probe) -> Reader:
         negative = min(towards.min(), backwards.min()) < 0
         return {
             "logarithm": logarithm,
+            "never_sure": bool(np.isclose(least[-1], floor * losses[level], rtol=1e-5, atol=0)),
             "only_true": bool(losses[ones] < bound("only true") * losses[level]),
             "margin": bool(
                 not logarithm

@@ -329,14 +329,22 @@ def may_be_negative(start: AtStart) -> Iterator[Finding]:
 
 
 def softmax_twice(start: AtStart) -> Iterator[Finding]:
-    """A softmax before a loss that applies one."""
-    if start.range and start.range.sums_to_one and start.expectation.softmax:
-        others = start.width - 1
-        yield activation(
-            start,
-            "double_softmax",
-            "the network ends in a softmax, and the loss applies another: it cannot fall below "
-            f"ln(1 + {others}/e) = {np.log1p(others / np.e):.3g}",
+    """A softmax before a loss that applies one, or a sigmoid or softmax before one in the loss."""
+    asked, ends = start.expectation, bool(start.range and start.range.sums_to_one)
+    others = start.width - 1
+    floor = f"it cannot fall below ln(1 + {others}/e) = {np.log1p(others / np.e):.3g}"
+    if ends and asked.softmax:
+        words = f"the network ends in a softmax, and the loss applies another: {floor}"
+        yield activation(start, "double_softmax", words)
+    elif asked.never_sure and not ends:
+        first = "softmax" if asked.softmax else "sigmoid"
+        yield fault(
+            "double_softmax" if asked.softmax else "output_activation_mismatch",
+            start.loss_line,
+            f"the loss applies a {first} to the outputs, and then a softmax: {floor}",
+            "for outputs of 40 and -40",
+            healthy="falls to 0",
+            remedy=f"leave out the {first} in the loss",
         )
 
 

@@ -29,6 +29,10 @@ def cross_entropy_of_numbers(logits, y):
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
 
 
+def softmax_inside(logits, y):
+    return cross_entropy_of_numbers(jax.nn.softmax(logits), y)
+
+
 def contrastive(distance, same):
     """Near where two are the same, else beyond a margin (Hadsell, Chopra, LeCun 2006)."""
     apart = jnp.maximum(0, 1.5 - distance) ** 2
@@ -132,6 +136,16 @@ PROGRAMS = {
         ends(jax.nn.softmax, ONE_HOT, softmax_cross_entropy),
         "double_softmax",
         ends(jax.nn.log_softmax, ONE_HOT, softmax_cross_entropy),
+    ),
+    "two softmaxes in the loss": (
+        ends(identity, CLASSES, softmax_inside, width=3),
+        "double_softmax",
+        ends(identity, CLASSES, cross_entropy_of_numbers, width=3),
+    ),
+    "a sigmoid and a softmax in the loss": (
+        ends(identity, ONE_HOT, lambda z, y: softmax_cross_entropy(jax.nn.sigmoid(z), y)),
+        "output_activation_mismatch",
+        ends(identity, ONE_HOT, lambda z, y: softmax_cross_entropy(z, 0.9 * y + 0.1 / 3)),
     ),
     "sigmoid on the logits": (
         ends(jax.nn.sigmoid, ONE_HOT, softmax_cross_entropy),

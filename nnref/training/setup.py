@@ -27,8 +27,8 @@ from nnref.parts.regularizers import Regularization
 from nnref.parts.target_kinds import target_kind
 from nnref.training.adapters.losses import loss_of, of_params
 from nnref.training.adapters.models import network_of
-from nnref.training.adapters.nnx import SplitModule
 from nnref.training.embedded import Embedding, embedded
+from nnref.training.split_module import SplitModule
 from nnref.training.task import Array, Functions, Task, Tree, functions_of_network
 
 

@@ -371,11 +371,11 @@ def make_trouble():
 
 @pytest.mark.parametrize("given", ["mine.py", "within/mine.py", "{folder}/mine.py"])
 def test_a_task_is_named_by_its_file(given, tmp_path, monkeypatch):
-    """From a folder, below it, and from elsewhere; what lies beside the file can be imported."""
+    """In the folder where one is, below it, and elsewhere."""
     name = f"mine_{len(given)}"
     file = tmp_path / given.replace("{folder}/", "").replace("mine", name)
     file.parent.mkdir(exist_ok=True)
-    file.write_text("from test_api import make_task\n")
+    file.write_text("from networks import task\ndef make_task(): return task(), {'epochs': 20}")
     monkeypatch.chdir("/" if "{" in given else tmp_path)
     made, arguments = made_by(f"{given.format(folder=tmp_path).replace('mine', name)}:make_task")
     assert arguments["epochs"] == 20

@@ -1,7 +1,6 @@
 """Columns: what each column of a table is, and what it is used for."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -103,7 +102,10 @@ NUMBERED = "numbers the rows"
 
 def useless(name: str, column: Column) -> str:
     """Why nothing can be learned from a column, in words; "" where something may be."""
-    cells, missing = column.cells, column.missing
+    cells = column.cells
+    if cells[0] == cells[0] and len(cells) > 1 and (cells[1:2] != cells[0]).all():
+        return ""  # as the first two cells tell of most columns
+    missing = column.missing
     if missing.all():
         return f"its cells are of the type {column.spelling}" if column.spelling else "empty"
     if not missing.any() and (cells[:2] == cells[0]).all() and (cells == cells[0]).all():
@@ -113,16 +115,15 @@ def useless(name: str, column: Column) -> str:
 
 def nameless(name: str, column: Column) -> str:
     """Why a column only tells rows, or groups of them, apart; "" where it says more."""
-    cells = column.cells
-    if column.kind == "date":
-        return ""
-    present = cells[~column.missing]
     called = bool(ID.search(name) or CAMEL_ID.search(name) or UNNAMED.fullmatch(name))
+    if column.kind == "date" or (column.kind == "number" and not called):
+        return ""
     if called and numbers_the_rows(column):
         return NUMBERED
-    if column.kind == "number" and (not called or (present != np.rint(present)).any()):
+    present = column.cells[~column.missing]
+    if column.kind == "number" and (present != np.rint(present)).any():
         return ""
-    different = len(set(present.tolist()))
+    different = len(np.unique(present))
     if different == len(present) > 2:
         return "every row has its own"
     if called:
@@ -141,7 +142,7 @@ def numbers_the_rows(column: Column) -> bool:
 
 def refuse_prose(name: str, column: Column) -> None:
     """Raise for text that is no category: it takes a network of another kind."""
-    different = {cell for cell in column.cells if cell is not None}
+    different = column.counts
     words = sum(len(cell.split()) for cell in different) / max(len(different), 1)
     if len(different) > FEW and words > WORDS:
         raise UserError(
@@ -153,15 +154,16 @@ def refuse_prose(name: str, column: Column) -> None:
 
 def refuse_mixed(name: str, column: Column) -> None:
     """Raise for numbers with a few words among them."""
-    counts = Counter(cell for cell in column.cells if cell is not None)
+    counts = column.counts
     words = [cell for cell in counts if as_numbers([cell], "") is None]
     bad, rows = sum(counts[cell] for cell in words), sum(counts.values())
     if len(counts) - len(words) > FEW and bad < rows / 10:
-        row = int(np.flatnonzero(column.cells == words[0])[0]) + 1
+        row = int(np.isin(column.cells, [column.words.index(word) for word in words]).argmax())
+        first = column.words[column.cells[row]]
         raise UserError(
             f'data: "{name}" holds {rows - bad} numbers and {bad} cells that are none, the first '
-            f'in row {row}: "{words[0]}"; correct them in the file, or write '
-            f'"missing": ["{words[0]}"], "drop": ["{name}"] or "categories": ["{name}"]'
+            f'in row {row + 1}: "{first}"; correct them in the file, or write '
+            f'"missing": ["{first}"], "drop": ["{name}"] or "categories": ["{name}"]'
         )
 
 
@@ -169,7 +171,7 @@ def unique_in_words(column: Column) -> str:
     """How many different cells there are, counted in the first rows where these are many."""
     cells = column.cells
     if column.kind == "text":
-        return str(len({cell for cell in cells if cell is not None}))
+        return str(len(column.counts))
     some = np.unique(cells[:LOOKED_AT])
     if len(some) > LOOKED_AT / 4 and len(cells) > LOOKED_AT:
         return f">{len(some)}"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from nnref.data.encoding import text_cells
 from nnref.data.prepare import first_five
 from nnref.data.reading import Column, Table
 from nnref.data.splitting import Rows
@@ -63,14 +62,14 @@ def same_groups(column: Column, target: Column) -> bool:
 def groups_in_two_splits(table: Table, names: list[str], rows: Rows) -> Iterator[str]:
     """Columns of ids whose rows stand in training and in another split."""
     for name in names:
-        cells = text_cells(table[name]).astype(str)
-        trained = set(cells[rows["train"]])
-        if len(trained) < 3 or len(set(cells)) > 0.9 * len(cells):
+        different, cells = np.unique(table[name].cells, return_inverse=True)
+        trained = np.unique(cells[rows["train"]])
+        if len(trained) < 3 or len(different) > 0.9 * len(cells):
             continue
         for split, numbers in rows.items():
             if split == "train":
                 continue
-            shared = sum(cell in trained for cell in cells[numbers])
+            shared = int(np.isin(cells[numbers], trained).sum())
             if shared:
                 yield (
                     f'data: {shared} of {len(numbers)} rows of {split} have a "{name}" that is '

@@ -112,18 +112,19 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     made, places = source.inputs(rows), source.places
     del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
-    if made.encoder is None:
-        # Before any statistics: one NaN would spread over its column and hide where it was.
-        refuse_nonfinite(where.name, "inputs", x, columns)
     refuse_large(where.name, "inputs", x, columns)
     target_scaling = None
     if not classes:
         y, target_scaling = scaled_targets(where.name, y, rows, keys, loss)
-    train, *others = (Split(x[rows[s]], y[rows[s]]) if s in rows else None for s in Parts._fields)
+    ends = np.cumsum([len(numbers) for numbers in rows.values()])
+    each = dict(zip(rows, np.split(x, ends[:-1]), strict=True))
+    train, *others = (
+        Split(each[name], y[rows[name]]) if name in rows else None for name in Parts._fields
+    )
     assert train is not None, "there is a split without training rows"
     if not keys.standardized:
         warn_coarse(where.name, "inputs", x, columns)
-    made, x = made._replace(x=x[:1].copy()), None
+    made, x, each = made._replace(x=x[:0]), None, None
     warn_constant(where.name, train.x, columns)
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
     parts, scaling = scaled_inputs(Parts(train, *others), made, keys.standardized)
@@ -189,8 +190,11 @@ def image_source(where: Path, keys: Keys) -> Source:
             "out"
         )
     x, y, rows, files, note = read_folder(where, keys.resize, keys.colors)
-    made = Made(x, files=files, note=note)
-    return Source(y, rows, lambda rows: made, 1 + np.arange(len(y)))
+
+    def inputs(rows_dealt: Rows) -> Made:
+        return Made(x[np.concatenate(list(rows_dealt.values()))], files=files, note=note)
+
+    return Source(y, rows, inputs, 1 + np.arange(len(y)))
 
 
 def array_source(where: Path, keys: Keys) -> Source:
@@ -224,7 +228,13 @@ def array_source(where: Path, keys: Keys) -> Source:
         ends = np.cumsum([len(split.x) for split in splits.values()])
         rows = dict(zip(splits, np.split(np.arange(len(x)), ends[:-1]), strict=True))
     x = x[:, None] if x.ndim == 1 else x
-    return Source(y, rows, lambda rows: Made(x), 1 + np.arange(len(y)))
+
+    def inputs(rows_dealt: Rows) -> Made:
+        # Before any statistics: one NaN would spread over its column and hide where it was.
+        refuse_nonfinite(where.name, "inputs", x, ())
+        return Made(x[np.concatenate(list(rows_dealt.values()))])
+
+    return Source(y, rows, inputs, 1 + np.arange(len(y)))
 
 
 def scaled_targets(
@@ -247,7 +257,7 @@ def scaled_inputs(
     if not standardized:
         every = (part and part._replace(x=part.x.astype(np.float32)) for part in parts)
         return parts._make(every), None
-    mean, deviation = mean_and_deviation(parts.train.x, averaged(made.x))
+    mean, deviation = mean_and_deviation(parts.train.x, averaged(parts.train.x))
     if made.encoder is not None:  # 0 and 1 of categories and gaps stay what they are
         mean, deviation = (
             np.where(made.encoder.scaled, mean, 0),

@@ -53,7 +53,7 @@ def dealt(way: Way, name: str, by: Column, *, valid: float, test: float, seed: i
     if way == "time":
         if by.kind == "text":
             raise UserError(
-                f'data.by: "{name}" holds text like "{by.cells[0]}", no dates and no numbers; '
+                f'data.by: "{name}" holds text like "{by.texts()[0]}", no dates and no numbers; '
                 "write dates as 2024-12-31"
             )
         rows = by_time(by.cells, valid, test)

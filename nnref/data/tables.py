@@ -52,7 +52,7 @@ OF_IMAGES = ("resize", "colors")
 
 
 class Made(NamedTuple):
-    """Inputs of all rows of a file, (rows, ...), and what made them."""
+    """Inputs of a file, (rows, ...), one split after the other, and what made them."""
 
     x: np.ndarray
     columns: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Source(NamedTuple):
     Attributes:
         y: targets as they stand in the file, (rows, ...).
         rows: of the splits, where the file or a column decides them; None for chance.
-        inputs: called with the rows of the splits.
+        inputs: called with the rows of the splits, gives them one split after the other.
         places: numbers of the rows in the file, from 1, (rows,).
     """
 
@@ -111,7 +111,8 @@ def table_source(where: Path, keys: Keys) -> Source:
 
     def inputs(rows_dealt: Rows) -> Made:
         encoder = Encoder(chosen, keys.fill, keys.dates, keys.missing, keys.embedding)
-        x = encoder.fit(table, rows_dealt["train"])
+        encoder.fit(table, rows_dealt["train"])
+        x = encoder(table, np.concatenate(list(rows_dealt.values())))
         warn_gaps(table, chosen, keys.fill)
         warn_doubts(table, keys, chosen, left, rows_dealt)
         uses = uses_in_words(table, keys, chosen, left, encoder)
@@ -135,14 +136,14 @@ def with_targets(table: Table, target: str) -> Table:
         f'data: {missing.sum()} of {len(missing)} rows have no "{target}", the first is row '
         f"{missing.argmax() + 1}; they are left out"
     )
-    return {name: column._replace(cells=column.cells[~missing]) for name, column in table.items()}
+    return {name: column.at(~missing) for name, column in table.items()}
 
 
 def target_cells(name: str, column: Column) -> np.ndarray:
     """Targets as numbers or as text, (rows,)."""
     if column.kind == "date":
         raise UserError(f'data.target: "{name}" holds dates; numbers and text can be predicted')
-    return column.cells if column.kind == "number" else column.cells.astype(str)
+    return column.cells if column.kind == "number" else column.texts().astype(str)
 
 
 def warn_gaps(table: Table, chosen: Inputs, fill: Fill) -> None:

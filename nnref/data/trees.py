@@ -166,7 +166,7 @@ def layout_of(rows: Tree, what: str) -> Layout | None:
         raise UserError(f"{what} has arrays of shapes {shapes}; rows come first in each")
     paths = [path for path, _ in jax.tree.leaves_with_path(rows)]
     names = tuple(jax.tree_util.keystr(path, simple=True, separator=".") for path in paths)
-    dtypes = tuple(np.dtype(jnp.asarray(leaf[:1]).dtype) for leaf in leaves)
+    dtypes = tuple(np.dtype(jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in leaves)
     return Layout(jax.tree.structure(rows), names, tuple(leaf.shape[1:] for leaf in leaves), dtypes)
 
 

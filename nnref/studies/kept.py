@@ -13,6 +13,7 @@ import numpy as np
 
 from nnref.data import Dataset
 from nnref.data.archives import every_array
+from nnref.data.encoding import text_cells
 from nnref.data.files import ENDINGS
 from nnref.data.folders import new_images
 from nnref.data.prepare import first_five, warn
@@ -242,9 +243,9 @@ def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
     for name in wanted:
-        cells, missing = table[name].cells, table[name].missing
-        if table[name].kind != "number" or missing.any():
-            bad = "" if missing.any() else next(cell for cell in cells if cell is not None)
+        column = table[name]
+        if column.kind != "number" or column.missing.any():
+            bad = "" if column.missing.any() else text_cells(column)[0]
             raise UserError(f'{path}: in the column {name} "{bad}" is no number')
     rows = np.stack([table[name].cells for name in wanted], axis=1)
     shape = dataset.train.x.shape[1:]

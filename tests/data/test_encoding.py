@@ -46,6 +46,15 @@ def test_a_gap_that_no_training_row_has_makes_no_column():
     np.testing.assert_array_equal(made(TABLE)[:, 0], [1, 2, 2, 4, 100])
 
 
+def test_gaps_of_new_rows_are_filled_by_rows_from_all_of_training():
+    sizes = typed([str(i) for i in range(6000)])
+    table = {"size": sizes, "holed": typed(["1", "3", ""] * 2000)}
+    made = encoder(table, np.arange(6000), size="number", holed="number")
+    assert made.names == ["size", "holed", "holed missing"]
+    new = {"size": typed([""]), "holed": typed([""])}
+    np.testing.assert_allclose(made(new), [[2998.5, 2, 1]])
+
+
 def test_gaps_are_refused_where_nothing_may_stand_in_them():
     told = refused(encoder, fill="refuse")
     assert told == (
@@ -150,7 +159,8 @@ def many(rows=None, **keys):
     table["trade"] = typed([["a", "b"][i % 2] for i in range(len(MANY))])
     inputs = {"town": "category", "size": "number", "trade": "category"}
     made = Encoder(inputs, "median", "cyclic", **keys)  # type: ignore
-    return table, made, made.fit(table, np.arange(len(MANY)) if rows is None else rows)
+    made.fit(table, np.arange(len(MANY)) if rows is None else rows)
+    return table, made, made(table)
 
 
 def test_many_categories_become_numbers_in_front_of_all_other_columns():

@@ -33,7 +33,8 @@ def read(request, tmp_path, monkeypatch):
 
 def listed(column):
     """Cells as plain values, None for what is missing."""
-    values = column.cells.astype("O").tolist()
+    text = column.kind == "text"
+    values = (column.texts() if text else column.cells.astype("O")).tolist()
     return [
         None if missing else value for value, missing in zip(values, column.missing, strict=True)
     ]
@@ -95,6 +96,12 @@ def test_further_words_for_nothing(tmp_path):
     ]
 
 
+def test_a_further_word_for_nothing_leaves_the_decimal_comma(read, tmp_path):
+    read("a;b\n1,234;1\nnil;2\n")
+    table = reading.read_table(tmp_path / "table.csv", ("nil",))
+    assert listed(table["a"]) == [1.234, None]
+
+
 SAME = {"a": [1.5, 2.25], "b": ["x", "y"]}
 
 
@@ -121,6 +128,21 @@ def test_a_word_far_down_makes_the_column_text(read):
     table = read("a,b\n" + "1,2\n" * 3000 + "x,3\n")
     assert table["a"][-2:] == ["1", "x"]
     assert table["b"][-2:] == [2.0, 3.0]
+
+
+def test_words_for_nothing_far_down_leave_a_column_what_it_is(read):
+    table = read(
+        "a,b,c,d\n" + "1,2020-01-31,x,2\n" * 3000 + "NA,NA,NA,2\n 7 ,2020-02-01 10:30,y,2\n"
+    )
+    assert table["a"][-3:] == [1.0, None, 7.0]
+    assert table["b"][-3:] == [datetime(2020, 1, 31), None, datetime(2020, 2, 1, 10, 30)]
+    assert table["c"][-3:] == ["x", None, "y"]
+
+
+def test_days_that_are_in_no_calendar_are_text(read):
+    table = read("a,b\n2020-02-29,1\n2019-02-29,2\n")
+    assert table["a"] == ["2020-02-29", "2019-02-29"]
+    assert read("a,b\n2020-02-29,1\n,2\n")["a"] == [datetime(2020, 2, 29), None]
 
 
 def test_names_that_are_missing_are_made(read):

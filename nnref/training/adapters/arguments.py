@@ -1,7 +1,7 @@
 """What the arguments of a user's function mean, by their names, and how it is called with them."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from nnref.errors import UserError
@@ -63,6 +63,7 @@ def roles_of(
     positional: Iterable[str],
     what: str,
     inputs: Mapping[str, str] | None = None,
+    left: Collection[str] = (),
 ) -> list[Passed]:
     """What is passed to a function, in order; arguments that keep their default are left out.
 
@@ -71,6 +72,7 @@ def roles_of(
         positional: the roles of arguments that go by place, whatever they are called.
         what: the function in words, for an error.
         inputs: roles that are known by the name of the argument, as `inputs_of` gives them.
+        left: roles that keep their default where they have one.
 
     Raises:
         UserError: for an argument that has neither a known name nor a default.
@@ -89,6 +91,9 @@ def roles_of(
         if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
             continue
         role = inputs.get(one.name) or KNOWN.get(one.name, "")
+        if role in left and one.default is not one.empty:
+            by_name = True
+            continue
         if not role and waiting and one.kind is not one.KEYWORD_ONLY:
             role = waiting.pop(0)
         if role:

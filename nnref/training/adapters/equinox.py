@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from nnref.errors import UserError
 from nnref.training.adapters.arguments import called, inputs_of, roles_of, words
 from nnref.training.adapters.network import Network, Tree
 
@@ -21,7 +22,7 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
 
     def init(key: Any) -> tuple[Tree, Tree]:
         built = build(key)
-        module, own = built if isinstance(built, tuple) else (built, None)
+        module, own = built if isinstance(built, tuple) else with_state(built)
         params, further = eqx.partition(module, eqx.is_inexact_array)
         arrays, others = eqx.partition((further, own), eqx.is_array)
         rest[:] = jax.tree.structure(arrays), others
@@ -35,7 +36,9 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     module, own = merge(*shapes)
-    passed = roles_of(module, ("x",), "the module's __call__", inputs_of(module, 0, x))
+    left = () if jax.tree.leaves(own) else ("state",)  # of layers that have none
+    passed = roles_of(module, ("x",), "the module's __call__", inputs_of(module, 0, x), left)
+    roles = words(passed)
     names = [layer.axis_name for layer in layers_with(module, "axis_name")]
     axis = names[0] if names else "batch"
 
@@ -47,7 +50,7 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
             def call(x: Any, key: Any) -> tuple[Any, Tree]:
                 values = {"x": x, "key": key, "train": train, "evaluate": not train}
                 made = called(module, passed, values | {"state": before})
-                return made if own is not None else (made, None)
+                return made if "state" in roles else (made, before)
 
             drawn = jax.random.key(0) if key is None else key
             if by_row:
@@ -61,7 +64,6 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
         return apply
 
     by_row, whole = network(by_row=True), network(by_row=False)
-    roles = words(passed)
     return Network(
         init,
         whole if not takes(by_row, shapes, x) and takes(whole, shapes, x) else by_row,
@@ -70,6 +72,21 @@ def equinox_network(build: Callable[[Any], Any], x: Any) -> Network:
         whole=lambda params, state: merge(params, state)[0],
         in_evaluation=layers_in_evaluation(module),
     )
+
+
+def with_state(module: Any) -> tuple[Any, Any]:
+    """A module as it was built, and the state of its layers, which `make_with_state` takes out.
+
+    Raises:
+        UserError: for a module whose state was taken out before.
+    """
+    try:
+        return eqx.nn.make_with_state(lambda: module)()
+    except ValueError:
+        raise UserError(
+            "model: its layers have a state that was taken out of it; give both, "
+            "model=(model, state), as eqx.nn.make_with_state gives them"
+        ) from None
 
 
 def layers_in_evaluation(module: Any) -> tuple[str, ...]:

@@ -79,6 +79,8 @@ def builder_of(model: Callable[..., Any]) -> tuple[Callable[[Any], Any], bool]:
         UserError: where it needs other arguments.
     """
     parameters = parameters_of(model) or []
+    if getattr(model, "__qualname__", "").startswith("make_with_state."):
+        return lambda key: with_key(model, key), True  # of Equinox, which hides the arguments
     names = [one.name for one in parameters if one.default is one.empty]
     known = [one.name for one in parameters if KNOWN.get(one.name) == "key"]
     needed = [name for name in required(model) if name not in known]
@@ -98,6 +100,21 @@ def builder_of(model: Callable[..., Any]) -> tuple[Callable[[Any], Any], bool]:
     if "rngs" in name:
         return lambda key: model(**{name: rngs_of(key)}), True
     return lambda key: model(**{name: key}), True
+
+
+def with_key(model: Callable[..., Any], key: Any) -> Any:
+    """What `eqx.nn.make_with_state(Net)` builds of a key.
+
+    Raises:
+        UserError: where the class of the module takes other arguments.
+    """
+    try:
+        return model(key=key)
+    except TypeError as error:
+        raise UserError(
+            f"model: {error}; give nnref a function that passes what it takes, such as "
+            "model=lambda key: eqx.nn.make_with_state(Net)(..., key=key)"
+        ) from None
 
 
 def rngs_of(key: Any) -> Any:

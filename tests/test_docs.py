@@ -120,7 +120,7 @@ def test_the_programs_of_the_page_run(page, program, tmp_path, monkeypatch):
 )
 def test_the_commands_of_the_page_run(page, told, tmp_path, monkeypatch):
     """One block after the other in one folder, as task 2 of an array of Slurm."""
-    for name, words in (("python", ""), ("nnref", "-m nnref.cli")):
+    for name, words in (("python", ""), ("nnref", "-m nnref")):
         (tmp_path / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
         (tmp_path / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)

@@ -160,9 +160,9 @@ def referenced(kind: str) -> Callable[[Any], Any]:
         name = value["name"]
         try:
             _, digest = found(name, value.get("digest", ""))
+            model = reference_model(kind, name, digest)
         except UserError as error:
             raise ValueError(str(error)) from None
-        model = reference_model(kind, name, digest)
         known = [key for key in model.model_fields if key not in ("name", "digest")]
         words = f"unknown key; allowed: {', '.join(known) or 'none'}"
         unknown = [key for key in value if key not in model.model_fields]

@@ -158,13 +158,23 @@ def with_digests(value: Any) -> Any:
 
 
 def settings_of(kind: str, target: Any) -> list[inspect.Parameter]:
-    """The arguments of a target that a file may give: all but those that training passes."""
+    """The arguments of a target that a file may give: all but those that training passes.
+
+    Raises:
+        UserError: for a loss that calls the network itself.
+    """
     if not (inspect.isroutine(target) or isinstance(target, type)):
         return []  # a model as it stands, which is called with rows
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = [p for p in parameters_of(target) or [] if p.kind not in several]
+    names = [p.name for p in parameters]
+    if kind == "loss" and (names[:1] in (["params"], ["model"]) or "key" in names[2:]):
+        raise UserError(
+            f"a loss of ({', '.join(names)}) calls the network itself, which nnref.Task allows; "
+            "that of an experiment takes (outputs, y), and then its settings"
+        )
     passed = PASSED if kind == "model" else set()
-    if "parent" in {p.name for p in parameters}:
+    if "parent" in names:
         passed = passed | {"name"}  # Linen names its modules itself
     return [p for p in parameters[BY_PLACE.get(kind, 0) :] if p.name not in passed]
 

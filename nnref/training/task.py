@@ -53,8 +53,9 @@ def warn_of_modes(functions: Functions) -> None:
     """Warn of layers that will be trained in evaluation mode, as they were handed over."""
     if functions.in_evaluation:
         warnings.warn(
-            f"model: {', '.join(functions.in_evaluation)} was built in evaluation mode, and is "
-            "trained in it as it is; if that is not meant, put it into training mode first",
+            f"model: built in evaluation mode, and trained in it as they are: "
+            f"{', '.join(functions.in_evaluation)}; if that is not meant, put the model into "
+            "training mode first",
             stacklevel=2,
         )
 

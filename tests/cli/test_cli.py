@@ -62,7 +62,7 @@ def test_the_experiment_file_loads_nothing_heavy():
 
 
 def test_a_closed_pipe_is_no_error(folder):
-    command = f"'{sys.executable}' -m nnref.cli schema | head -1"
+    command = f"'{sys.executable}' -m nnref schema | head -1"
     said = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=REPOSITORY)
     assert said.stdout == "{\n"
     assert said.stderr == ""

@@ -68,6 +68,15 @@ def test_the_signature_is_the_schema(file):
     assert "there is no file their.py" in mistake(file(data="their.py:rows"))
 
 
+@pytest.mark.parametrize("arguments", ["params, batch, key", "model, x, y", "outputs, y, key"])
+def test_a_loss_that_calls_the_network_is_for_a_task(file, tmp_path, arguments):
+    path = file()
+    (tmp_path / "mine.py").write_text(f"{CODE}\ndef error({arguments}):\n    return 0\n")
+    told = mistake(path)
+    assert "loss (line 7)" in told
+    assert f"a loss of ({arguments}) calls the network itself, which nnref.Task allows" in told
+
+
 def test_a_file_that_raises_says_where(file, tmp_path):
     path = file()
     (tmp_path / "mine.py").write_text("x = 1\n1 / 0\n")

@@ -166,7 +166,7 @@ def test_a_dry_run_shows_the_nodes(cluster, file, capsys):
 def test_without_an_address_a_cluster_is_started_and_stopped(file, logbook, tmp_path):
     pytest.importorskip("ray")
     words = ["sweep", str(file), "--logbook", str(logbook), "--json", "--ray"]
-    command = [sys.executable, "-m", "nnref.cli", *words]
+    command = [sys.executable, "-m", "nnref", *words]
     said = subprocess.run(command, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout)["repeated"] == 0

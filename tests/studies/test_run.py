@@ -221,5 +221,5 @@ def test_a_model_of_ones_own_that_is_left_in_evaluation_mode_is_named(tmp_path, 
         "    return made\n"
     )
     settings = {"model": {"name": "still.py:net"}}
-    with pytest.warns(UserWarning, match=r"model: layers.1 \(Dropout\) was built in evaluation"):
+    with pytest.warns(UserWarning, match=r"model: built in evaluation .*: layers.1 \(Dropout\);"):
         nnref.run("xor_small", settings=settings, epochs=2, seeds=[0], logbook=None)

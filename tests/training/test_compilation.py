@@ -127,7 +127,7 @@ def test_programs_are_let_go_before_the_system_refuses_more(monkeypatch, tmp_pat
 
 def test_the_command_says_that_a_platform_is_not_there():
     ended = subprocess.run(
-        [sys.executable, "-m", "nnref.cli", "run", "xor_small", "--no-logbook"],
+        [sys.executable, "-m", "nnref", "run", "xor_small", "--no-logbook"],
         capture_output=True,
         text=True,
         env=os.environ | {"JAX_PLATFORMS": "nonsense"},

@@ -1,10 +1,12 @@
 """Models of Keras 3 on JAX: their variables by path, and what they were compiled with."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import optax
 
 from nnref.errors import UserError
@@ -20,15 +22,19 @@ def keras_network(model: Any, x: Any) -> Network:
     Raises:
         UserError: where Keras does not compute with JAX.
     """
-    import keras
-
     if keras.backend.backend() != "jax":
         raise UserError(
             f"model: Keras computes with {keras.backend.backend()} here; set the environment "
             "variable KERAS_BACKEND=jax before Keras is imported"
         )
+    few = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), x)
     if not model.built:
-        model(jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), x))
+        model(few)
+    with keras.StatelessScope(collect_losses=True) as scope:
+        model(few)
+    if scope.losses:
+        words = "losses that its layers add (add_loss, activity_regularizer) are left out"
+        warnings.warn(f"model: {words}; they can be an output, and part of loss=", stacklevel=2)
     trained, others = model.trainable_variables, model.non_trainable_variables
     names = [variable.path for variable in trained]
     # A seed is no state: it comes from the key of a step, so that every seed of nnref has its own.
@@ -68,8 +74,6 @@ def keras_network(model: Any, x: Any) -> Network:
 
 def compiled_loss(model: Any) -> Callable[[Any, Any], Any] | None:
     """`loss(outputs, y)` as the model was compiled with it; None where it was not."""
-    import keras
-
     asked = keras_loss(model)
     if asked is None:
         return None
@@ -96,8 +100,6 @@ def training_of(model: Any, x: Any) -> dict[str, Any]:
 
 def keras_optimizer(optimizer: Any) -> optax.GradientTransformation:
     """An optimizer of Keras as one of optax; the user's own keeps its variables."""
-    import keras
-
     ours = type(optimizer).from_config(optimizer.get_config())
 
     def init(params: Tree) -> Tree:

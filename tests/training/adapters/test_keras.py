@@ -70,6 +70,13 @@ def test_what_a_model_was_compiled_with_is_read_from_it():
     assert penalty == pytest.approx(float(0.5 * (kernel**2).sum()), rel=1e-6)
 
 
+def test_losses_that_layers_add_are_told():
+    layer = keras.layers.Dense(1, activity_regularizer="l2")
+    model = keras.Sequential([keras.Input((3,)), layer])
+    with pytest.warns(UserWarning, match="model: losses that its layers add"):
+        nnref.Task(model=model, loss=lambda o, y: o - y, train=(X, Y))
+
+
 def test_a_model_without_a_loss_wants_one():
     with pytest.raises(nnref.UserError, match="loss is missing"):
         nnref.Task(model=small(), train=(X, Y))

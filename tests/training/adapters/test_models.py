@@ -168,61 +168,6 @@ def test_what_is_no_fraction_is_no_parameter_of_an_equinox_module():
     jax.grad(lambda p: functions.apply(p, functions.init(KEY)[1], X, KEY, True)[0].sum())(params)
 
 
-def equinox_class():
-    eqx = pytest.importorskip("equinox")
-
-    class Net(eqx.Module):
-        norm: eqx.nn.BatchNorm
-        weight: jax.Array
-
-        def __init__(self, key):
-            self.norm = eqx.nn.BatchNorm(3, axis_name="rows", mode="ema")
-            self.weight = jax.random.normal(key, (1, 3))
-
-        def __call__(self, x, state):
-            x, state = self.norm(x, state)
-            return self.weight @ x, state
-
-    return eqx, Net
-
-
-@pytest.mark.parametrize("way", ["class", "instance", "function", "pair"])
-def test_the_state_of_an_equinox_module_need_not_be_taken_out(way):
-    eqx, net = equinox_class()
-    make = eqx.nn.make_with_state(net)
-    model = {"class": net, "instance": net(KEY), "function": make, "pair": make(KEY)}[way]
-    functions = nnref.Task(model=model, loss=squared, train=(X, Y)).functions
-    params, state = functions.init(KEY)
-    assert [leaf.shape for leaf in jax.tree.leaves(params)].count((3,)) == 2  # scale and shift
-    _, after = functions.apply(params, state, X, KEY, True)
-    assert any((a != b).any() for a, b in zip(arrays(state), arrays(after), strict=True))
-
-
-def test_what_an_equinox_module_with_a_state_lacks_is_told():
-    eqx, net = equinox_class()
-
-    class Wide(net):
-        def __init__(self, width, key):
-            super().__init__(key)
-
-    stripped = eqx.nn.make_with_state(net)(KEY)[0]
-    for model, words in (
-        (stripped, r"give both, model=\(model, state\)"),
-        (eqx.nn.make_with_state(Wide), r"argument: 'width'; .* model=lambda key: eqx"),
-    ):
-        with pytest.raises(nnref.UserError, match=words):
-            nnref.Task(model=model, loss=squared, train=(X, Y))
-
-
-def test_layers_of_equinox_in_a_row_that_have_no_state_get_none():
-    eqx = pytest.importorskip("equinox")
-    model = eqx.nn.Sequential([eqx.nn.Linear(3, 1, key=KEY), eqx.nn.Dropout(0.5)])
-    functions = nnref.Task(model=model, loss=squared, train=(X, Y)).functions
-    outputs, _ = functions.apply(*functions.init(KEY), X, KEY, True)
-    assert outputs.shape == (64, 1)
-    assert (outputs == 0).any()
-
-
 @pytest.mark.parametrize("name", ["transform", "transform_with_state"])
 def test_a_haiku_network_without_a_key_takes_none(name):
     hk = pytest.importorskip("haiku")
@@ -231,21 +176,6 @@ def test_a_haiku_network_without_a_key_takes_none(name):
     outputs, _ = functions.apply(*functions.init(KEY), X, KEY, True)
     assert outputs.shape == (64, 1)
     assert not functions.random
-
-
-def test_an_equinox_module_for_whole_batches_is_called_with_them():
-    eqx = pytest.importorskip("equinox")
-
-    class Batched(eqx.Module):
-        weight: jax.Array
-
-        def __call__(self, x):
-            return (x - x.mean(0, keepdims=True))[:, :2] @ self.weight
-
-    model = Batched(jnp.ones((2, 1)))
-    functions = nnref.Task(model=model, loss=squared, train=(X, Y)).functions
-    outputs, _ = functions.apply(*functions.init(KEY), X, None, False)
-    np.testing.assert_allclose(outputs, model(X), rtol=1e-6)
 
 
 def test_a_stream_of_linen_may_have_any_name():

@@ -1,4 +1,4 @@
-"""`python -m nnref.cli` is the command `nnref`."""
+"""`python -m nnref` is the command `nnref`."""
 
 import sys
 

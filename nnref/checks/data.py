@@ -9,7 +9,7 @@ import numpy as np
 
 from nnref.data import Dataset, DataWarning, Split
 from nnref.data.encoding import MOST
-from nnref.data.prepare import Parts, column_name, first_five
+from nnref.data.prepare import Parts, column_name, first_five, row_hashes
 from nnref.diagnosis.data.edits import cures, reordered
 from nnref.diagnosis.data.images import COLORS, IMAGES, is_image, likeness
 from nnref.diagnosis.data.leaks import interleaved, neighbours
@@ -63,7 +63,7 @@ class Look(NamedTuple):
 def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
     """Look at a data set; `warnings` are those that reading it has given."""
     given, dataset = dataset, in_columns(dataset)
-    doubts = [*doubtful_labels(dataset), *telling_columns(dataset), *conflicts(dataset)]
+    doubts = [*doubtful_labels(dataset), *telling_columns(dataset, warnings), *conflicts(dataset)]
     doubts += [*misread(dataset), *slipped(dataset)]
     numbers: dict[str, Numbers | None] = {}
     x, y = dataset.train
@@ -75,6 +75,10 @@ def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
         numbers[name] = splits.numbers
         doubts += [*own_scale(dataset, splits, name), *meaning(splits, name)]
         doubts += drift(dataset, splits, name)
+    sentences = " ".join(doubt.sentence for doubt in doubts if doubt.what == "equal rows")
+    for name in numbers:  # what a doubt tells with its twins
+        again = f"rows of {name} are also in train"
+        warnings = tuple(each for each in warnings if again not in each or again not in sentences)
     return Look(given, warnings, tuple(doubts), numbers)
 
 
@@ -142,7 +146,10 @@ def named(dataset: Dataset, column: int) -> str:
 
 
 def doubtful_labels(dataset: Dataset) -> Iterator[Doubt]:
-    """Labels that nearly all of the nearest rows speak against, where these are right as a rule."""
+    """Labels that nearly all of the nearest rows speak against, where these are right as a rule.
+
+    As a rule is more than the most frequent class is right by itself: one of many speaks for all.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     if not dataset.classes or dataset.train.y.ndim > 1 or len(dataset.train.x) < 5 * FEW_ROWS:
@@ -155,7 +162,8 @@ def doubtful_labels(dataset: Dataset) -> Iterator[Doubt]:
     if len(np.unique(x, axis=0)) < bound("copies") * len(x):
         return  # of a few different rows the nearest are the same one, under other labels
     bad = np.flatnonzero((votes.max(1) >= 0.9 * NEAR) & (votes.argmax(1) != y))
-    if usual > 0.8 and len(bad) > NOISE * len(x):
+    others = 1 - np.bincount(y).max() / len(y)
+    if 1 - usual < min(0.2, others / 2) and len(bad) > NOISE * len(x):
         first = bad[0]
         yield Doubt(
             "label noise",
@@ -167,8 +175,11 @@ def doubtful_labels(dataset: Dataset) -> Iterator[Doubt]:
         )
 
 
-def telling_columns(dataset: Dataset) -> Iterator[Doubt]:
-    """Columns by each of which alone a small tree tells the target."""
+def telling_columns(dataset: Dataset, warnings: tuple[str, ...]) -> Iterator[Doubt]:
+    """Columns by each of which alone a small tree tells the target, if no warning has named them.
+
+    Of a table those of the file.
+    """
     from sklearn.model_selection import cross_val_predict
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
@@ -189,13 +200,20 @@ def telling_columns(dataset: Dataset) -> Iterator[Doubt]:
         error = float(np.mean(wrong))
         if 1 - error / (1 - constant) > ALONE:
             found.append(named(dataset, column))
+    if dataset.encoder is not None:
+        sources = [dataset.encoder.source_of(name[1:-1]) for name in found]
+        found = [f'"{name}"' for name in dict.fromkeys(sources)]
+    found = [name for name in found if not any(f"{name} is " in each for each in warnings)]
     if found:
+        written = f'write "drop": [{", ".join(found[:5])}]'
+        if dataset.encoder is None:
+            written = f"leave {first_five(found)} out of the inputs"
         yield Doubt(
             "tells too much",
             f"{first_five(found)} alone {'tells' if len(found) == 1 else 'tell'} the target to "
             f"{ALONE:.0%} or better in {len(x)} training rows",
             (),
-            f'if that is not known before the target is, write "drop": [{found[0]}]',
+            f"if that is not known before the target is, {written}",
         )
 
 
@@ -277,7 +295,8 @@ def copies(dataset: Dataset, name: str) -> Iterator[Doubt]:
     pairs = [(row, trained.get(pair_of(split, row))) for row in range(len(split.x))]
     same = [(row, twin) for row, twin in pairs if twin is not None]
     # Tables of a few values repeat some rows, and that is no fault of the split.
-    if same and len(trained) > bound("copies") * len(dataset.train.x):
+    different = len(np.unique(row_hashes(dataset.train.x)))
+    if same and different > bound("copies") * len(dataset.train.x):
         first, twin = same[0]
         theirs = rows_in_file(dataset, "train", [twin])[0]
         ours = rows_in_file(dataset, name, [first])[0]

@@ -17,8 +17,11 @@ SPLIT = re.compile(r"(.+)_(train|valid|validation|val|dev|test)")
 SAME = {"validation": "valid", "val": "valid", "dev": "valid"}
 
 
-def read_npz(path: Path, target: str) -> dict[str, Split]:
+def read_npz(path: Path, target: str) -> tuple[str, dict[str, Split]]:
     """Arrays of an archive: inputs under "x" (or the only other name), targets under `target`.
+
+    Returns:
+        The name of the inputs, and the splits.
 
     An archive may hold its splits: "x", "x_valid" and "x_test", or "x_train" and "x_test" as Keras
     has them, and targets likewise. One without has "train" alone.
@@ -55,7 +58,7 @@ def read_npz(path: Path, target: str) -> dict[str, Split]:
                 f'data.path: {path} has "{splits[held][one]}" and no "{lacks}_{one}"; a split has '
                 "inputs and targets"
             )
-        return {
+        return inputs, {
             split: Split(
                 array_of(path, archive, name), array_of(path, archive, splits[target][split])
             )

@@ -1,5 +1,6 @@
 """Columns: what each column of a table is, and what it is used for."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -15,6 +16,11 @@ ID = re.compile(
     re.IGNORECASE,
 )
 CAMEL_ID = re.compile(r"[a-z]I[dD]$")
+OF_GROUPS = re.compile(
+    r"(?:^|[\s_.-])(?:patient|subject|participant|person|user|customer|client|household|student|"
+    r"pupil|speaker|author|animal|session|device)[\s_.-]?(?:ids?|no|nr|num|number|code|key|name)?$",
+    re.IGNORECASE,
+)
 UNNAMED = re.compile(r"column \d+|Unnamed: \d+|__index_level_\d+__")
 FEW = 20  # different texts: of so many even a small table may have categories
 WORDS = 6  # of a cell on average, beyond which it is prose
@@ -133,6 +139,15 @@ def nameless(name: str, column: Column) -> str:
     return ""
 
 
+def names_groups(name: str, column: Column) -> bool:
+    """Whether a column is called as what has several rows, and tells as many of them apart."""
+    numbers = column.kind == "number"
+    if column.kind == "date" or not OF_GROUPS.search(name):
+        return False
+    cells = column.cells[~column.missing]
+    return len(np.unique(cells)) > FEW and not (numbers and (cells != np.rint(cells)).any())
+
+
 def numbers_the_rows(column: Column) -> bool:
     """Whether a column counts from 0 or 1 in the order of the rows."""
     first, rows = column.cells[0], len(column.cells)
@@ -159,11 +174,11 @@ def refuse_mixed(name: str, column: Column) -> None:
     bad, rows = sum(counts[cell] for cell in words), sum(counts.values())
     if len(counts) - len(words) > FEW and bad < rows / 10:
         row = int(np.isin(column.cells, [column.words.index(word) for word in words]).argmax())
-        first = column.words[column.cells[row]]
+        every = f'"missing": {json.dumps(words, ensure_ascii=False)}, ' if len(words) <= FEW else ""
         raise UserError(
             f'data: "{name}" holds {rows - bad} numbers and {bad} cells that are none, the first '
-            f'in row {row + 1}: "{first}"; correct them in the file, or write '
-            f'"missing": ["{first}"], "drop": ["{name}"] or "categories": ["{name}"]'
+            f'in row {row + 1}: "{column.words[column.cells[row]]}"; correct them in the file, or '
+            f'write {every}"drop": ["{name}"] or "categories": ["{name}"]'
         )
 
 

@@ -132,6 +132,12 @@ class Encoder:
             numbers = numbers[places[rows]]
             counts = np.bincount(numbers, minlength=len(known))
             many = self.embedding != 0 and np.count_nonzero(counts) > MOST
+            if many and counts.max() < RARE:
+                raise UserError(
+                    f'data: each of the {counts.sum()} texts in "{name}" stands in one training '
+                    'row, and says nothing of others; take it out of "inputs" and "categories" '
+                    f'and write "drop": ["{name}"]'
+                )
             self.ordinal[name] = numbering(known[counts >= (RARE if many else 1)].tolist())
             if not many:  # of numbers it learns twenty times as fast as of text
                 one_hot = OneHotEncoder(max_categories=MOST, **ONE_HOT)
@@ -156,6 +162,15 @@ class Encoder:
     def sources(self) -> list[str]:
         """The column of each number and each part of a date."""
         return self.named("number") + [name for name, parts in self.parts.items() for _ in parts]
+
+    def source_of(self, made: str) -> str:
+        """The column of the table that a column of the inputs was made of."""
+        fits = (
+            name
+            for name in self.inputs
+            if made.startswith((f"{name}=", f"{name}: ", f"{name} missing")) or made == name
+        )
+        return max(fits, key=len)
 
     def gaps(self, table: Table) -> dict[str, np.ndarray]:
         """Which rows lack a number or a date, (rows,), of each column where any does.
@@ -276,7 +291,7 @@ class Encoder:
         told = []
         gaps = {n: int(table[n].missing.sum()) for n in self.inputs if self.inputs[n] != "category"}
         named = [f"{name}: {count}" for name, count in gaps.items() if count]
-        if named:
+        if named and self.imputer is not None:
             told.append(
                 f"cells are missing in {first_five(named)}; filled by the {self.fill} of training"
             )
@@ -286,8 +301,9 @@ class Encoder:
             where, then = "no training row", "none that was, or as the rare ones"
             if name in self.numbered:
                 where, then = f"fewer than {RARE} training rows", "the rare ones do"
+            was, counts = ("were", "count") if new[1:] else ("was", "counts")
             if new:
-                told.append(f"{name}: {first_five(new)} was in {where}, and counts as {then}")
+                told.append(f"{name}: {first_five(new)} {was} in {where}, and {counts} as {then}")
         return told
 
 

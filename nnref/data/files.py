@@ -105,10 +105,11 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     source = source_of(where, keys)
     y, classes = targets(where.name, source.y, keys.kind, loss)
     chance = {"valid": keys.valid, "seed": keys.seed, "stratify": bool(classes)}
-    if source.rows is None:
+    own = source.rows
+    if own is None:
         rows = dealt_by_chance(y, test=keys.test, **chance)
     else:
-        rows = lacking(source.rows, y, **chance)
+        rows = lacking(own, y, **chance)
     made, places = source.inputs(rows), source.places
     del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
@@ -141,7 +142,11 @@ def loaded(keys: Keys, loss: str) -> Dataset:
         inputs=made.encoder and made.encoder.layout,
         encoder=made.encoder,
         table=made.table,
-        notes=(*notes_of(classes, target_scaling, rows, keys), *filter(None, [made.note])),
+        notes=(
+            targets_in_words(classes, target_scaling, keys, loss),
+            f"rows: {shares_in_words(rows)}, {split_in_words(own, rows, bool(classes), keys)}",
+            *filter(None, [made.note]),
+        ),
         files=made.files,
         places={name: places[numbers] for name, numbers in rows.items()},
     )
@@ -200,7 +205,7 @@ def image_source(where: Path, keys: Keys) -> Source:
 def array_source(where: Path, keys: Keys) -> Source:
     """An archive as a source: the arrays of its splits one after the other."""
     refuse_senseless(keys, OF_TABLES, "the columns of a table, and not of a .npz")
-    splits = read_npz(where, keys.target)
+    inputs_name, splits = read_npz(where, keys.target)
     for name, (x, y) in splits.items():
         of = "" if name == "train" else f"{name} of "
         if x.dtype.kind not in "fiub":
@@ -232,7 +237,9 @@ def array_source(where: Path, keys: Keys) -> Source:
     def inputs(rows_dealt: Rows) -> Made:
         # Before any statistics: one NaN would spread over its column and hide where it was.
         refuse_nonfinite(where.name, "inputs", x, ())
-        return Made(x[np.concatenate(list(rows_dealt.values()))])
+        shape = " x ".join(map(str, x.shape[1:]))
+        note = f'inputs: the array "{inputs_name}", {shape} numbers a row'
+        return Made(x[np.concatenate(list(rows_dealt.values()))], note=note)
 
     return Source(y, rows, inputs, 1 + np.arange(len(y)))
 
@@ -279,21 +286,29 @@ def weights_of(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[float, ...
     return balanced_weights(labels, len(classes))
 
 
-def notes_of(
+def targets_in_words(
     classes: tuple[str, ...],
     target_scaling: tuple[np.ndarray, np.ndarray] | None,
-    rows: Rows,
     keys: Keys,
-) -> tuple[str, ...]:
-    """What was decided, in words."""
+    loss: str,
+) -> str:
+    """What the targets are taken for."""
     if classes:
         some = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
-        told = f"{keys.target or 'folders'}: {len(classes)} classes ({some})"
-    else:
-        told = f"{keys.target}: values"
+        return f"{keys.target or 'folders'}: {len(classes)} classes ({some})"
     if target_scaling is not None:
         mean, deviation = (", ".join(f"{v:.4g}" for v in part[:3]) for part in target_scaling)
-        told += f"; the loss counts deviations of {deviation} from the mean {mean}, metrics do not"
-    how = {"random": "at random" + (", stratified" if classes else "")}
-    by = how.get(keys.split, f'{keys.split} by "{keys.by}"')
-    return told, f"rows: {shares_in_words(rows)}, {by}"
+        return (
+            f"{keys.target}: values; the loss counts deviations of {deviation} from the mean "
+            f"{mean}, metrics do not"
+        )
+    return f"{keys.target}: values" + (", as they are in the file" if loss in DISTANCES else "")
+
+
+def split_in_words(own: Rows | None, rows: Rows, classes: bool, keys: Keys) -> str:
+    """How the rows were split; `own` are the splits that the file or a column decides."""
+    chance = "at random" + (", stratified" if classes else "")
+    if own is None:
+        return chance
+    how = f'{keys.split} by "{keys.by}"' if keys.by else "as they are given"
+    return how + (f"; valid out of train {chance}" if "valid" in rows.keys() - own.keys() else "")

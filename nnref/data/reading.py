@@ -12,11 +12,11 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from nnref.data.prepare import first_five, host_memory
+from nnref.data.prepare import first_five, host_memory, warn
 from nnref.errors import UserError, nearest
 
 MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-"}
@@ -116,14 +116,18 @@ def read_table(path: Path, missing: Sequence[str] = ()) -> Table:
         table = (by_polars if has_polars() else by_csv)(path, missing)
     if missing:
         table = {name: without(column, missing) for name, column in table.items()}
-    full = np.ones(len(next(iter(table.values())).cells), bool)
-    blank = ~full
-    for number, column in enumerate(table.values()):
-        blank = column.missing if number == 0 else blank & column.missing
+    blank = np.ones(len(next(iter(table.values())).cells), bool)
+    for column in table.values():
+        blank &= column.missing
         if not blank.any():
             break
     else:
         table = {name: column.at(~blank) for name, column in table.items()}
+        if blank[: np.flatnonzero(~blank).max(initial=0)].any():
+            warn(
+                f"data: {blank.sum()} of {len(blank)} rows of {path} hold nothing, the first is "
+                f"row {blank.argmax() + 1}; they are left out"
+            )
     if not len(next(iter(table.values())).cells):
         raise UserError(f"data.path: {path} has no rows below its header line")
     return table
@@ -185,7 +189,11 @@ def by_csv(path: Path, missing: Sequence[str] = ()) -> Table:
             names, separator = header_of(path, lines)
             lines.seek(0)
             reader = csv.reader(lines, delimiter=separator, strict=True)
-            rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))][1:]
+            rows = [
+                (reader.line_num, row)
+                for row in reader
+                if any(map(str.strip, row)) or len(row) == len(names) > 1
+            ][1:]
     except UnicodeDecodeError as error:
         raise UserError(
             f"data.path: {path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
@@ -227,12 +235,27 @@ def by_polars(path: Path, missing: Sequence[str] = ()) -> Table:
                     packed.seek(0)
                 how["infer_schema_length"] = 0
                 frame = polars.read_csv(source, **how)
+            # Of a row that is too short polars makes one with gaps at its end.
+            sound = frame.height and frame.width == len(names)
+            if sound and frame[:, -1].null_count():
+                sound = has_all_cells(lines.buffer, separator, frame)  # type: ignore
     except (UnicodeDecodeError, csv.Error, polars.exceptions.PolarsError):
         return by_csv(path, missing)  # which says what is wrong, and where
-    # Of a row that is too short polars makes one with gaps at its end, and quotes may be unequal.
-    if not frame.height or frame.width != len(names) or frame[:, -1].null_count():
-        return by_csv(path, missing)
-    return columns_of(frame, separator, missing)
+    return columns_of(frame, separator, missing) if sound else by_csv(path, missing)
+
+
+def has_all_cells(content: BinaryIO, separator: str, frame: Any) -> bool:
+    """Whether a file without quotes has as many separators as so many rows and columns need.
+
+    A row that is too long is none that polars reads.
+    """
+    content.seek(0)
+    count = 0
+    while block := content.read(2**20):
+        if b'"' in block:
+            return False
+        count += block.count(separator.encode())
+    return count == (frame.height + 1) * (frame.width - 1)
 
 
 def columns_of(frame: Any, separator: str, missing: Sequence[str]) -> Table:

@@ -110,6 +110,13 @@ def as_given(name: str, cells: np.ndarray) -> Rows:
     return {split: numbers for split, numbers in rows.items() if len(numbers)}
 
 
+def names_splits(cells: np.ndarray) -> bool:
+    """Whether cells name splits, and nothing else."""
+    words = {str(cell).strip().lower() for cell in cells}
+    every = {word for words in NAMES.values() for word in words}
+    return len(words) > 1 and words <= every and bool(words & set(NAMES["train"]))
+
+
 def lacking(rows: Rows, y: np.ndarray, *, valid: float, seed: int, stratify: bool) -> Rows:
     """Validation rows out of the training rows, where the file gives none."""
     if "valid" in rows or not valid:
@@ -121,4 +128,4 @@ def lacking(rows: Rows, y: np.ndarray, *, valid: float, seed: int, stratify: boo
 
 def shares_in_words(rows: Rows) -> str:
     """How many rows each split has."""
-    return ", ".join(f"{name} {len(numbers):,}" for name, numbers in rows.items())
+    return ", ".join(f"{name} {len(rows[name]):,}" for name in NAMES if name in rows)

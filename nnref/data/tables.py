@@ -6,14 +6,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnref.data.columns import Inputs, Use, unique_in_words, uses_of, warn_left_out
+from nnref.data.columns import (
+    Inputs,
+    Use,
+    names_groups,
+    unique_in_words,
+    uses_of,
+    warn_left_out,
+)
 from nnref.data.doubts import copies_of_the_target, groups_in_two_splits, time_order
-from nnref.data.encoding import Dates, Encoder, Fill
+from nnref.data.encoding import Dates, Encoder, Fill, text_cells
 from nnref.data.folders import Colors
 from nnref.data.labels import Kind
 from nnref.data.prepare import first_five, warn
 from nnref.data.reading import Column, Table, read_table
-from nnref.data.splitting import Rows, Way, dealt
+from nnref.data.splitting import Rows, Way, dealt, names_splits
 from nnref.errors import UserError, nearest
 
 
@@ -171,9 +178,16 @@ def warn_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], 
         warn(told)
     if keys.split == "random":
         ids = [name for name, why in left.items() if why.startswith("an id")]
+        ids += [name for name in chosen if names_groups(name, table[name])]
         dates = [name for name, kind in chosen.items() if kind == "date"]
         for told in (*groups_in_two_splits(table, ids, rows), *time_order(table, dates, rows)):
             warn(told)
+        for name in [each for each in chosen if each not in keys.inputs]:
+            if chosen[name] == "category" and names_splits(text_cells(table[name])):
+                warn(
+                    f'data: "{name}" holds the names of splits, and is an input like others; to '
+                    f'split by it, write "split": "given", "by": "{name}"'
+                )
 
 
 def uses_in_words(
@@ -190,7 +204,7 @@ def uses_in_words(
             use = f"split: {keys.split}"
         else:
             made = [each for each in encoder.names if each.startswith((f"{name}=", f"{name}: "))]
-            told = f"input, {len(made)} columns" if made else "input"
+            told = f"input, {len(made)} columns" if made[1:] else "input"
             if name in encoder.numbered:
                 told = "input, {} vectors of {} numbers".format(*encoder.vectors[name])
             use = told + (

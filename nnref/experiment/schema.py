@@ -314,6 +314,9 @@ def in_words(error: ErrorDetails, key: str, siblings: Mapping[str, FieldInfo]) -
     numbers = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
     allowed = ALLOWED.get(kind, error["msg"]).format(**numbers)
     hint = ""
+    texts = key in siblings and str in get_args(siblings[key].annotation)
+    if kind == "tuple_type" and isinstance(value, str) and texts:
+        allowed = f"allowed is a list, like {as_json([value])}"
     if kind == "literal_error" and isinstance(value, str):
         hint = nearest(value, re.findall(r"'(.*?)'", context["expected"]))
     return f"{as_json(value)} given; {allowed}{hint}"

@@ -1,5 +1,7 @@
 """A look at data: each doubt where it is planted, none in what is healthy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,25 @@ def test_a_column_that_tells_the_target_alone():
     looked = seen(x, Y, (np.c_[held, 3 * y + 0.1 * rng.normal(size=200)], y))
     (doubt,) = [d for d in looked.doubts if d.what == "tells too much"]
     assert doubt.sentence.startswith('"6" alone tells the target to 98% or better in 600')
+    assert doubt.remedy.endswith('leave "6" out of the inputs')
+
+
+def test_a_column_that_tells_the_target_is_left_out_by_the_name_it_has_in_the_file(tmp_path):
+    lines = [f"{x:.6f},{['no', 'yes'][y]},{x > 0:d},{y}" for x, y in zip(X[:, 0], Y, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,said,b,y", *lines]))
+    keys = {"path": str(tmp_path / "t.csv"), "target": "y"}
+    with pytest.warns(DataWarning, match='"said" is another name of the target') as told:
+        dataset = DATA["file"](**keys)
+    (doubt,) = [d for d in look(dataset).doubts if d.what == "tells too much"]
+    assert doubt.remedy.endswith('write "drop": ["said"]')
+    assert "tells too much" not in whats(look(dataset, tuple(str(w.message) for w in told)))
+    assert "tells too much" not in whats(look(DATA["file"](**keys, drop=("said",))))
+
+
+def test_a_rare_class_is_no_noise_of_labels():
+    """Nearly all rows around each of its rows are of the other: so are those around all."""
+    y = (rng.random(ROWS) < 0.04).astype(np.int32)
+    assert "label noise" not in whats(seen(X, y))
 
 
 def test_rows_that_no_network_tells_apart():
@@ -69,6 +90,13 @@ def test_equal_rows_and_rows_between_training_rows():
     held[:50], y[:50] = X[:50], Y[:50]
     with pytest.warns(DataWarning, match="50 of 200 rows of valid"):
         looked = seen(held=(held, y))
+    told = (
+        "12 of 20 rows of test are also in train; ...",
+        "50 of 200 rows of valid are also in train",
+    )
+    dataset = looked.dataset
+    with pytest.warns(DataWarning):
+        assert look(dataclasses.replace(dataset), told).warnings == told[:1]
     (doubt,) = [d for d in looked.doubts if d.what == "equal rows"]
     assert "50 of 200 rows of valid are also in train, targets and all: row 1 is row 1" in (
         doubt.sentence

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from written import refused
 
-from nnref.data.columns import unique_in_words, uses_of
+from nnref.data.columns import names_groups, unique_in_words, uses_of
 from nnref.data.reading import Column, typed
 
 ROWS = 60
@@ -76,10 +76,12 @@ def test_what_is_said_of_prose_holds_when_it_is_typed():
 
 def test_a_few_words_among_numbers_are_told_with_their_row():
     cells = [str(i) for i in range(60)]
-    cells[41] = "about 4"
+    cells[41], cells[50] = "about 4", "none"
     table = {"a": typed(cells), "y": typed(["0", "1"] * 30)}
     told = refused(uses_of, table, "y", "")
-    assert 'holds 59 numbers and 1 cells that are none, the first in row 42: "about 4"' in told
+    assert 'holds 58 numbers and 2 cells that are none, the first in row 42: "about 4"' in told
+    assert 'write "missing": ["about 4", "none"], "drop": ["a"]' in told
+    assert typed(cells, missing=("about 4", "none")).kind == "number"
     assert uses_of(table, "y", "", categories=["a"])[0] == {"a": "category"}
 
 
@@ -88,3 +90,16 @@ def test_different_cells_are_counted_exactly_where_they_are_few():
     assert unique_in_words(typed(["1", "2", "", "1", ""])) == "2"
     assert unique_in_words(Column(np.arange(5000) % 3.0)) == "3"
     assert unique_in_words(Column(np.arange(5000) * 1.0)) == ">500"
+
+
+def test_columns_of_groups_are_known_by_name_and_by_their_cells():
+    many = [str(i % 30) for i in range(120)]
+    assert all(
+        names_groups(name, typed(many))
+        for name in ("patient", "Subject ID", "user_no", "customerkey")
+    )
+    assert names_groups("patient", typed([f"P{cell}" for cell in many]))
+    assert not names_groups("users online", typed(many))
+    assert not names_groups("patients", typed(many))
+    assert not names_groups("patient", typed([str(i % 3) for i in range(120)]))
+    assert not names_groups("session", typed([str(i / 7) for i in range(120)]))

@@ -89,6 +89,37 @@ def test_rare_categories_share_a_column():
     np.testing.assert_array_equal(made({"a": typed(["079x"])})[0], np.eye(MOST)[-1])
 
 
+def test_texts_that_never_come_back_are_refused_and_the_words_help():
+    cells = [f"text {i}" for i in range(60)]
+    table = {"a": typed(cells), "b": typed([str(i % 7) for i in range(60)])}
+    told = refused(encoder, table, np.arange(60), a="category", b="number")
+    assert told.startswith('data: each of the 60 texts in "a" stands in one training row')
+    assert 'write "drop": ["a"]' in told
+    assert encoder(table, np.arange(60), b="number").names == ["b"]
+    assert len(encoder({"a": typed(cells * 2)}, np.arange(120), a="category").vectors) == 1
+
+
+def test_several_new_categories_are_told_and_no_gap_is_filled_where_none_may_be():
+    table = {"size": typed([""] * 2), "colour": typed(["a", "b"])}
+    made = encoder(
+        {"size": typed(["1", "2"]), "colour": typed(["x", "y"])}, np.arange(2), fill="refuse"
+    )
+    assert made.doubts(table) == [
+        "colour: a, b were in no training row, and count as none that was, or as the rare ones"
+    ]
+    assert refused(made, table) == 'numbers are missing in size, and "fill" refuses that'
+
+
+def test_what_a_column_of_the_inputs_was_made_of():
+    days = {
+        "day": typed(["2020-01-01", "2020-06-02", "2021-02-03"]),
+        "day of": typed(["a", "b", "a"]),
+    }
+    made = encoder(days, np.arange(3), **{"day": "date", "day of": "category"})
+    assert {made.source_of(name) for name in made.names if "of" in name} == {"day of"}
+    assert {made.source_of(name) for name in made.names if "of" not in name} == {"day"}
+
+
 def test_infinite_numbers_are_refused():
     table = {"size": typed(["1", "inf", ""])}
     told = refused(encoder, table, np.arange(2), size="number")

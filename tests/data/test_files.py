@@ -169,12 +169,25 @@ def test_columns_without_information_are_told(tmp_path):
     ]
 
 
-def test_rows_that_are_there_twice_are_told(tmp_path):
-    text = "a,y\n" + "".join(f"{i // 10},{i // 10}\n" for i in range(20))
-    path = csv_file(tmp_path, text)
-    assert told_of(path=path, target="y", valid=0.2, test=0.2) == [
-        f"data: 4 of 4 rows of {name} are also in train; what {name} says is too good by that much"
-        for name in ("valid", "test")
+def test_rows_that_are_there_twice_are_told_with_their_numbers(tmp_path):
+    twins = [*range(30), 0, 3, 8, 17]
+    text = "a,y\n" + "".join(f"{i},{i % 2}\n" for i in twins)
+    told = told_of(path=csv_file(tmp_path, text), target="y", valid=0.2, test=0.2)
+    assert told == [
+        f"data: 2 of 7 rows of {name} are also in train (rows {rows}); what {name} says is too "
+        "good by that much"
+        for name, rows in (("valid", "9, 18"), ("test", "31, 32"))
+    ]
+
+
+def test_few_rows_that_come_back_are_told_once(tmp_path):
+    """A table of truth, ten times."""
+    rows = [(i & 1, i >> 1 & 1, (i >> 1 ^ i) & 1) for i in range(4)] * 10
+    text = "a,b,y\n" + "".join(f"{a},{b},{y}\n" for a, b, y in rows)
+    assert told_of(path=csv_file(tmp_path, text), target="y", valid=0.2, test=0.2) == [
+        "data: train has 4 different rows among 24, and 8 of 8 rows of valid and 8 of 8 rows of "
+        "test are also in train: they say whether these rows are known by heart, and little of "
+        "others; to ask about others, keep each row once"
     ]
 
 

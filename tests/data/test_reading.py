@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from written import csv_file, refused
 
-from nnref.data import reading
+from nnref.data import DataWarning, reading
 
+SLOW = reading.by_csv
 READERS = ["csv", *(["polars"] if find_spec("polars") else [])]
 polars_only = pytest.mark.skipif(not find_spec("polars"), reason="read by polars alone")
 
@@ -116,12 +117,39 @@ SAME = {"a": [1.5, 2.25], "b": ["x", "y"]}
         "a b\n1.5 x\n2.25 y\n",
         'a,b\n"1,5",x\n"2,25",y\n',
         "'a','b'\n1.5, \"x\"\n2.25,   'y'\n",
-        'a,b\n1.5,"x"\n\n,\n"2.25",y\n',
+        'a,b\n1.5,"x"\n\n"2.25",y\n,\n',
     ],
 )
 def test_separators_quotes_marks_and_empty_lines(read, text):
     assert read(text) == SAME
     assert read(text, "table.csv.gz") == SAME
+
+
+def test_rows_without_a_cell_are_told_where_others_follow(read):
+    with pytest.warns(DataWarning, match="1 of 4 rows of .* hold nothing, the first is row 2"):
+        assert read("a,b\n1.5,x\n,\n2.25,y\n,3\n") == {"a": [1.5, 2.25, None], "b": ["x", "y", "3"]}
+    with pytest.warns(DataWarning, match="2 of 4 rows"):
+        assert read("a,b\n1.5,x\n,\nNA,?\n2.25,y\n\n") == SAME
+    assert read("a,b\n1.5,x\n2.25,y\n,\n,\n") == SAME
+
+
+@polars_only
+@pytest.mark.parametrize(
+    ("text", "fast"), [("a,b\n1,\n2,3\n", True), ('a,b\n"1",\n2,3\n', False), ("a,b\n1\n", None)]
+)
+def test_gaps_in_the_last_column_are_no_short_rows(tmp_path, monkeypatch, text, fast):
+    """Of short rows polars makes such with gaps; the module csv tells them apart."""
+    slow = []
+    monkeypatch.setattr(reading, "by_csv", lambda *args: slow.append(args) or SLOW(*args))
+    for name in ("table.csv", "table.csv.gz"):
+        slow.clear()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        if fast is None:
+            assert "another number of cells" in refused(reading.read_table, path)
+        else:
+            assert listed(reading.read_table(path)["b"]) == [None, 3.0]
+        assert (not slow) == bool(fast)
 
 
 def test_a_word_far_down_makes_the_column_text(read):

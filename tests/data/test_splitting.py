@@ -5,7 +5,7 @@ import pytest
 from written import refused
 
 from nnref.data.reading import typed
-from nnref.data.splitting import dealt, lacking
+from nnref.data.splitting import dealt, lacking, names_splits
 
 SHARES = {"valid": 0.2, "test": 0.2, "seed": 0}
 rng = np.random.default_rng(0)
@@ -68,3 +68,10 @@ def test_a_column_names_the_splits():
 )
 def test_columns_that_split_nothing_are_refused(way, cells, told):
     assert told in refused(dealt, way, "c", typed(cells), **SHARES)
+
+
+def test_a_column_that_names_splits_is_known():
+    assert names_splits(np.array(["train", "Test", "train"], object))
+    assert not names_splits(np.array(["train", "bus", "car"], object))
+    assert not names_splits(np.array(["valid", "test"], object))
+    assert not names_splits(np.array(["train", "train"], object))

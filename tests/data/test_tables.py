@@ -194,6 +194,22 @@ def test_splits_by_a_column(tmp_path):
         )
 
 
+def test_groups_and_splits_that_a_column_names_are_told_with_the_words_that_help(tmp_path):
+    person = [f"P{i}" for i in rng.integers(0, 30, ROWS)]
+    part = ["train", "train", "valid", "test"] * 30
+    path = csv_file(tmp_path, table_of(a=MASS, person=person, part=part, y=SEX))
+    told = told_of(path=path, target="y")
+    assert sum('"split": "group", "by": "person"' in each for each in told) == 2
+    assert told[-1] == (
+        'data: "part" holds the names of splits, and is an input like others; to split by it, '
+        'write "split": "given", "by": "part"'
+    )
+    made = DATA["file"](path=path, target="y", split="group", by="person", drop=("part",))
+    assert len(made.splits) == 3
+    made = DATA["file"](path=path, target="y", split="given", by="part", drop=("person",))
+    assert made.notes[1] == 'rows: train 60, valid 30, test 30, given by "part"'
+
+
 def test_ratings_are_values_under_a_squared_error(tmp_path):
     path = csv_file(tmp_path, table_of(a=MASS, y=1 + np.arange(ROWS) % 5))
     assert len(DATA["file"]("softmax_cross_entropy", path=path, target="y").classes) == 5
@@ -205,6 +221,7 @@ def test_ratings_are_values_under_a_squared_error(tmp_path):
     assert plain.target_scaling is None
     unscaled = DATA["file"]("squared_error", path=path, target="y", standardized=False)
     assert unscaled.target_scaling is None
+    assert unscaled.notes[0] == "y: values, as they are in the file"
 
 
 def test_an_archive_with_its_own_splits_is_never_split_anew(tmp_path):
@@ -219,6 +236,11 @@ def test_an_archive_with_its_own_splits_is_never_split_anew(tmp_path):
         made = DATA["file"](path=npz_file(tmp_path, **keras), **plain | {"target": target})
         np.testing.assert_array_equal(made.test.x, x[14:].astype(np.float32))
         assert [len(split.x) for split in made.splits.values()] == [12, 2, 6]
+        assert made.notes[1:] == (
+            "rows: train 12, valid 2, test 6, as they are given; valid out of train at random, "
+            "stratified",
+            'inputs: the array "x", 3 numbers a row',
+        )
     path = npz_file(tmp_path, x=x, y=y, x_valid=x)
     assert 'has "x_valid" and no "y_valid"' in refused(DATA["file"], path=path, target="y")
     path = npz_file(tmp_path, x=x, y=y, x_valid=x[:, :2], y_valid=y)

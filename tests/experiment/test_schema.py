@@ -39,6 +39,14 @@ def test_the_schema_refuses_what_the_parser_refuses():
             jsonschema.validate(SMALL | wrong, schema)
 
 
+def test_a_word_in_the_place_of_a_list_is_told_as_a_list():
+    data = {"name": "file", "path": "a.csv", "target": "y", "inputs": "size"}
+    (told,) = errors(json.dumps(SMALL | {"data": data}))
+    assert told == 'data.inputs (line 1): "size" given; allowed is a list, like ["size"]'
+    (told,) = errors(json.dumps(SMALL | {"model": {"name": "mlp", "hidden": "4"}}))
+    assert told == 'model.hidden (line 1): "4" given; allowed is a list, like [1, 2]'
+
+
 def test_the_schema_file_is_up_to_date():
     assert json.loads(Path("experiments/schema.json").read_text()) == json.loads(
         json.dumps(Experiment.model_json_schema(by_alias=True))

@@ -111,13 +111,17 @@ def test_several_new_categories_are_told_and_no_gap_is_filled_where_none_may_be(
 
 
 def test_what_a_column_of_the_inputs_was_made_of():
-    days = {
-        "day": typed(["2020-01-01", "2020-06-02", "2021-02-03"]),
-        "day of": typed(["a", "b", "a"]),
+    table = {"a": typed(["x", "y"]), "a=b": typed(["u", "v"]), "day": typed(["2020-01-01", ""])}
+    made = encoder(table, np.arange(2), **{"a": "category", "a=b": "category", "day": "date"})
+    sources = {name: made.source_of(name) for name in made.names}
+    assert sources == {
+        "a=x": "a",
+        "a=y": "a",
+        "a=b=u": "a=b",
+        "a=b=v": "a=b",
+        "day: days": "day",
+        "day: days missing": "day",
     }
-    made = encoder(days, np.arange(3), **{"day": "date", "day of": "category"})
-    assert {made.source_of(name) for name in made.names if "of" in name} == {"day of"}
-    assert {made.source_of(name) for name in made.names if "of" not in name} == {"day"}
 
 
 def test_infinite_numbers_are_refused():

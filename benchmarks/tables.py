@@ -7,11 +7,17 @@
 What to predict, and with which loss, was written down before any table was tried. A table counts
 where the run ends, and where the network of the last epoch is no worse on its validation rows than
 a constant answer is counted apart.
+
+    python benchmarks/tables.py --speed
+
+reads a table of 100,000 rows and 50 columns with polars, and reads, checks, splits and standardizes
+it with nnref, by turns and each in a process of its own: one of numbers, one of all kinds.
 """
 
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -142,8 +148,88 @@ def outcomes(folder: Path, only: list[str]) -> Iterator[tuple[str, str, Outcome]
                 yield name, target, trained(found(name, folder), target, loss, Path(place))
 
 
+# --- time and memory ------------------------------------------------------------------------------
+
+TURNS, ROWS = 24, 100_000
+READ = """
+import sys, time, warnings
+import polars, sklearn.impute, sklearn.preprocessing
+from nnref.data import DATA
+
+def memory(key):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(key))
+
+warnings.simplefilter("ignore")
+who, path, loss = sys.argv[1:]
+before = memory("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here on
+wall, processor = time.perf_counter(), time.process_time()
+made = polars.read_csv(path) if who == "polars" else DATA["file"](loss, path=path, target="y")
+print(time.perf_counter() - wall, time.process_time() - processor, memory("VmHWM") - before)
+"""
+
+
+def large_tables(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """Names, files and losses of two large tables."""
+    import polars  # pyright: ignore[reportMissingImports]
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=(ROWS, 49))
+    y = x.sum(1) + random.normal(size=ROWS)
+    numbers = {f"n{place}": column for place, column in enumerate(x.T)}
+    minutes = random.integers(0, 3_000_000, ROWS) * np.timedelta64(1, "m")
+    moments = (np.datetime64("2015-01-01T00:00") + minutes).astype(str)
+    kinds = {name: column.round(4) for name, column in list(numbers.items())[:41]}
+    for name in ("n0", "n1", "n2", "n3", "n4"):
+        kinds[name] = [
+            None if gap else v
+            for gap, v in zip(random.random(ROWS) < 0.05, kinds[name], strict=True)
+        ]
+    kinds |= {f"city{n}": [f"city {k}" for k in random.integers(0, n, ROWS)] for n in (3, 5, 9, 20)}
+    kinds["zip"] = [f"zip {k}" for k in random.integers(0, 800, ROWS)]
+    kinds |= {"day": [moment[:10] for moment in moments], "moment": moments}
+    kinds |= {"member": random.random(ROWS) < 0.5, "visits": random.integers(0, 50, ROWS)}
+    for name, table, loss in (
+        ("numbers", numbers | {"y": y}, VALUES),
+        ("all kinds", kinds | {"y": y > 0}, CLASSES),
+    ):
+        path = folder / f"{name}.csv"
+        polars.DataFrame(table).write_csv(path)
+        yield name, path, loss
+
+
+def speed() -> None:
+    """Print medians of wall time, processor time and memory of both, and of their ratios."""
+    print("| table | MB | who | s | s of processor | MB taken |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path, loss in large_tables(Path(folder)):
+            figures = np.zeros((TURNS, 2, 3))
+            for turn in range(TURNS):
+                for place, who in enumerate(("polars", "nnref")):
+                    command = [sys.executable, "-c", READ, who, str(path), loss]
+                    said = subprocess.run(command, capture_output=True, text=True, check=True)
+                    figures[turn, place] = [float(word) for word in said.stdout.split()]
+            size = path.stat().st_size / 1e6
+            for place, who in enumerate(("polars", "nnref")):
+                wall, processor, memory = np.median(figures[:, place], axis=0)
+                row = f"{wall:.2f} | {processor:.2f} | {memory:.0f} |"
+                print(f"| {name} | {size:.0f} | {who} | {row}")
+            wall, processor, _ = np.median(figures[:, 1] / figures[:, 0], axis=0)
+            most = figures[:, 1, 2].max()
+            print(
+                f"{name}: {wall:.2f} times the wall time of polars, {processor:.2f} times its "
+                f"processor time; at most {most:.0f} MB, {most / size:.1f} times the file",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Print a row for each table, and how many train."""
+    if sys.argv[1:] == ["--speed"]:
+        speed()
+        return
     folder, *only = sys.argv[1:]
     made = []
     print("| table | predicted | validation rows (a constant answer) | told | s |")

@@ -181,8 +181,10 @@ class Encoder:
         gaps = {}
         for name in self.named("number"):
             cells = number_cells(name, table[name])
-            gaps[name] = ~np.isfinite(cells)
-            if gaps[name].any() and np.isinf(cells).any():
+            if np.isfinite(cells.sum()):
+                continue  # as none of them makes it infinite
+            gaps[name] = np.isnan(cells)
+            if np.isinf(cells).any():
                 self.refuse_infinite(table)
         for name in self.parts:
             gaps[name] = table[name].missing

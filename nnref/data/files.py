@@ -264,12 +264,15 @@ def scaled_inputs(
     if not standardized:
         every = (part and part._replace(x=part.x.astype(np.float32)) for part in parts)
         return parts._make(every), None
-    mean, deviation = mean_and_deviation(parts.train.x, averaged(parts.train.x))
-    if made.encoder is not None:  # 0 and 1 of categories and gaps stay what they are
-        mean, deviation = (
-            np.where(made.encoder.scaled, mean, 0),
-            np.where(made.encoder.scaled, deviation, 1),
-        )
+    if made.encoder is None:
+        mean, deviation = mean_and_deviation(parts.train.x, averaged(parts.train.x))
+    else:  # 0 and 1 of categories and gaps stay what they are
+        width = len(made.encoder.scaled)
+        mean, deviation = np.zeros((1, width)), np.ones((1, width))
+        if places := np.flatnonzero(made.encoder.scaled).tolist():
+            numbers = slice(places[0], places[-1] + 1)  # a view of them, not a copy
+            moments = mean_and_deviation(parts.train.x[:, numbers], 0)
+            mean[:, numbers], deviation[:, numbers] = moments
     return scaled_by(parts, mean, deviation), (mean, deviation)
 
 

@@ -263,8 +263,8 @@ def warn_shared_rows(dataset: Dataset) -> None:
     if told and different <= DIFFERENT * len(trained):
         warn(
             f"data: train has {different} different rows among {len(trained)}, and "
-            f"{' and '.join(told.values())} are also in train: they say whether these rows are "
-            "known by heart, and little of others; to ask about others, keep each row once"
+            f"{' and '.join(told.values())} are also in train: figures there are of rows that were "
+            "seen, and say little of others; where equal rows have equal targets, keep each once"
         )
         return
     for name, words in told.items():
@@ -281,7 +281,8 @@ def in_file(dataset: Dataset, split: str, rows: np.ndarray) -> str:
     places = dataset.places[split][rows]
     if dataset.files:
         return f" ({first_five([dataset.files[place - 1] for place in places])})"
-    return f" (rows {first_five([str(place) for place in np.sort(places)])})"
+    word = "rows" if places[1:].size else "row"
+    return f" ({word} {first_five([str(place) for place in np.sort(places)])})"
 
 
 def row_hashes(x: np.ndarray) -> np.ndarray:

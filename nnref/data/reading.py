@@ -77,6 +77,12 @@ class Column(NamedTuple):
         return np.isnan(self.cells) if self.kind == "number" else np.isnat(self.cells)
 
     @property
+    def gaps(self) -> int:
+        """How many cells hold nothing. A finite sum tells in a third of the time that none does."""
+        whole = self.kind == "number" and np.isfinite(self.cells.sum())
+        return 0 if whole else int(self.missing.sum())
+
+    @property
     def kind(self) -> str:
         """What the cells are, in a word."""
         return {"f": "number", "M": "date"}.get(self.cells.dtype.kind, "text")

@@ -1,5 +1,6 @@
 """Splitting: which rows of a table are trained on, by chance, time, group, or as it says itself."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -110,9 +111,9 @@ def as_given(name: str, cells: np.ndarray) -> Rows:
     return {split: numbers for split, numbers in rows.items() if len(numbers)}
 
 
-def names_splits(cells: np.ndarray) -> bool:
-    """Whether cells name splits, and nothing else."""
-    words = {str(cell).strip().lower() for cell in cells}
+def names_splits(different: Iterable[str]) -> bool:
+    """Whether the different cells of a column name splits, and nothing else."""
+    words = {cell.lower() for cell in different}
     every = {word for words in NAMES.values() for word in words}
     return len(words) > 1 and words <= every and bool(words & set(NAMES["train"]))
 

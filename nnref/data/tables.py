@@ -15,7 +15,7 @@ from nnref.data.columns import (
     warn_left_out,
 )
 from nnref.data.doubts import copies_of_the_target, groups_in_two_splits, time_order
-from nnref.data.encoding import Dates, Encoder, Fill, text_cells
+from nnref.data.encoding import Dates, Encoder, Fill
 from nnref.data.folders import Colors
 from nnref.data.labels import Kind
 from nnref.data.prepare import first_five, warn
@@ -157,8 +157,7 @@ def warn_gaps(table: Table, chosen: Inputs, fill: Fill) -> None:
     """Warn of gaps among the inputs, and say what stands in them."""
     numbers, texts = [], []
     for name, kind in chosen.items():
-        count = int(table[name].missing.sum())
-        if count:
+        if count := table[name].gaps:
             (texts if kind == "category" else numbers).append(f"{name}: {count}")
     if numbers:
         warn(
@@ -183,7 +182,7 @@ def warn_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], 
         for told in (*groups_in_two_splits(table, ids, rows), *time_order(table, dates, rows)):
             warn(told)
         for name in [each for each in chosen if each not in keys.inputs]:
-            if chosen[name] == "category" and names_splits(text_cells(table[name])):
+            if chosen[name] == "category" and names_splits(table[name].counts):
                 warn(
                     f'data: "{name}" holds the names of splits, and is an input like others; to '
                     f'split by it, write "split": "given", "by": "{name}"'
@@ -212,6 +211,5 @@ def uses_in_words(
             )
         spelled = f", {column.spelling}" if column.spelling else ""
         kind = "category" if chosen.get(name) == "category" else column.kind
-        missing = int(column.missing.sum())
-        uses.append(Use(name, kind + spelled, missing, unique_in_words(column), use))
+        uses.append(Use(name, kind + spelled, column.gaps, unique_in_words(column), use))
     return tuple(uses)

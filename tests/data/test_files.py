@@ -186,8 +186,8 @@ def test_few_rows_that_come_back_are_told_once(tmp_path):
     text = "a,b,y\n" + "".join(f"{a},{b},{y}\n" for a, b, y in rows)
     assert told_of(path=csv_file(tmp_path, text), target="y", valid=0.2, test=0.2) == [
         "data: train has 4 different rows among 24, and 8 of 8 rows of valid and 8 of 8 rows of "
-        "test are also in train: they say whether these rows are known by heart, and little of "
-        "others; to ask about others, keep each row once"
+        "test are also in train: figures there are of rows that were seen, and say little of "
+        "others; where equal rows have equal targets, keep each once"
     ]
 
 

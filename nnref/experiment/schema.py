@@ -287,6 +287,7 @@ ALLOWED = {
     "too_long": "allowed are at most {max_length} entries",
     "finite_number": "allowed is a finite number",
     "model_type": "allowed is an object, like {{...}}",
+    "dict_type": "allowed is an object, like {{...}}",
     "model_attributes_type": "allowed is an object, like {{...}}",
     "literal_error": "allowed: {expected}",
     "value_error": "{error}",

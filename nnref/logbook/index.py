@@ -281,7 +281,8 @@ def known_key(entries: Sequence[Entry], key: str, option: str) -> None:
     """Refuse a key that no entry has, and name the nearest."""
     keys = {key for entry in entries for key in entry.keys}
     if entries and key not in keys:
-        raise UserError(f'{option}: no run has "{key}"{nearest(key, sorted(keys))}')
+        hint = nearest(key, sorted(keys)) or f"; they have {', '.join(sorted(keys))}"
+        raise UserError(f'{option}: no run has "{key}"{hint}')
 
 
 def ordered(entries: Sequence[Entry], key: str | None, reverse: bool) -> list[Entry]:

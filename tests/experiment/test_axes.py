@@ -193,6 +193,7 @@ def test_a_mistake_of_the_file_is_told_with_those_of_the_axes():
         ({"batch_size": {"grid": [1, 2, 2], "cuont": 3}}, "unknown key"),
         ({"batch_size": []}, "allowed are at least 1 entries"),
         ({}, "sweep.axes"),
+        ([{"batch_size": [1]}], "allowed is an object, like {...}"),
         ({"seeds": [[0], [1]]}, "this does not vary"),
         ({"about": ["a", "b"]}, "this does not vary"),
         ({"epochs.more": [1]}, "epochs is 10, it has no keys"),

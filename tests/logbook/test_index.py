@@ -185,6 +185,7 @@ def test_conditions(logbook, conditions, found):
     [
         ("valid_loss", 'a key, one of = != < <= > >=, and a value, as in "valid_loss<0.1"'),
         ("valid_los<1", 'no run has "valid_los"; did you mean "valid_loss"'),
+        ("xyz<1", 'no run has "xyz"; they have .*optimizer.name.*, valid_loss'),
     ],
 )
 def test_conditions_that_mean_nothing(logbook, condition, text):

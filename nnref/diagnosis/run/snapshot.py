@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.program.layers import Layer, activations, forward
-from nnref.diagnosis.program.tracing import name_of
+from nnref.diagnosis.program.tracing import name_of, trace
 from nnref.diagnosis.recipe import Recipe
 
 ROWS = 256  # that a measure of activations looks at
+LARGEST = 2**22  # numbers of an array for which a loss holds rows against each other
+STEEP = 3.0  # times as many of them for twice the rows: more than in proportion
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,31 @@ def leaf_index(params: Any) -> dict[str, int]:
 
 def looked_at(recipe: Recipe) -> np.ndarray:
     """Which of the training rows a look at the network sees."""
-    return np.random.default_rng(0).permutation(len(recipe.train[0]))[: recipe.rows or ROWS]
+    many = recipe.rows or rows_at_once(recipe)
+    return np.random.default_rng(0).permutation(len(recipe.train[0]))[:many]
+
+
+def rows_at_once(recipe: Recipe) -> int:
+    """`ROWS`, or fewer, where a loss holds each row against all others, or against pairs of them.
+
+    A loss of all triplets of a batch keeps the cube of its rows.
+    """
+
+    def largest(rows: int) -> int:
+        x, y = (part[:rows] for part in recipe.train)
+
+        def outputs(key: Any) -> Any:
+            return recipe.apply(*recipe.init(key), x, key, True)[0]
+
+        traced = trace(recipe.loss, jax.eval_shape(outputs, jax.random.key(0)), y)
+        return max(map(traced.size, range(len(traced.avals))))
+
+    rows = ROWS
+    while rows > recipe.batch_size and (size := largest(rows)) > LARGEST:
+        if size < STEEP * largest(rows // 2):
+            break
+        rows //= 2
+    return rows
 
 
 def at_tokens(

@@ -70,6 +70,27 @@ def test_a_look_sees_rows_of_the_whole_data_each_once():
     assert len(looked_at(replace(linear(), rows=8))) == 8
 
 
+def of_triplets(outputs, y):
+    apart = jnp.abs(outputs - outputs.T)
+    return jnp.mean(jnp.maximum(apart[:, :, None] - apart[:, None] + 0.1, 0) * (y[:, None] > 0))
+
+
+def of_pairs(outputs, y):
+    return jnp.mean(jnp.abs(jnp.abs(outputs - outputs.T) - jnp.abs(y - y.T)))
+
+
+def of_many_places(outputs, y):
+    return jnp.mean((jnp.tile(outputs, (1, 40_000)) - y) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "rows"), [(of_triplets, ROWS // 2), (of_pairs, ROWS), (of_many_places, ROWS)]
+)
+def test_a_loss_that_keeps_a_cube_of_rows_is_asked_of_fewer(loss, rows):
+    x = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    assert len(looked_at(replace(linear(), train=(x, x[:, :1]), loss=loss))) == rows
+
+
 def test_leaves_have_the_place_that_jax_flattens_them_to():
     params = {"b": {"w": 2, "a": 1}, "a": [0]}
     places = leaf_index(params)

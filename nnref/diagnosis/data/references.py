@@ -15,6 +15,8 @@ FOLDS = 3
 FEW_ROWS = 30  # below, folds are too small to fit anything: a lookup table is the reference
 MOST_PAIRS = 4_000_000  # of a token and the class after it, that are counted
 LAST_VALUE, LAST_TOKEN = "the last value", "the last token"  # references that fit nothing
+COUNTS = "counts of tokens"  # a linear model of how often each stands in a row
+MOST_TOKENS = 500  # that are counted
 CONTEXT = 3  # steps of a sequence that a reference sees of it
 
 
@@ -112,9 +114,9 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     if answers.ndim == 2 and answers.shape[1] > 64:
         answers = answers[:, random.permutation(answers.shape[1])[:64]]
 
-    def held_out(build: Callable[[], Any], labels: np.ndarray) -> float:
+    def held_out(build: Callable[[], Any], labels: np.ndarray, x: np.ndarray = flat) -> float:
         predicted = np.empty(labels.shape)
-        for fit, held in KFold(FOLDS, shuffle=True, random_state=0).split(flat):
+        for fit, held in KFold(FOLDS, shuffle=True, random_state=0).split(x):
             if labels.ndim == 1 and len(np.unique(labels[fit])) < 2:
                 predicted[held] = labels[fit][0]
                 continue
@@ -123,7 +125,7 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
             with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")
                 predicted[held] = (
-                    build().fit(flat[fit], one).predict(flat[held]).reshape(predicted[held].shape)
+                    build().fit(x[fit], one).predict(x[held]).reshape(predicted[held].shape)
                 )
         sample = target._replace(answers=labels)
         return skill(score(sample, predicted), chance(sample))
@@ -136,9 +138,28 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         for _ in range(shuffles):
             drawn = held_out(build, answers[random.permutation(len(answers))])
             shuffled[name] = max(shuffled.get(name, -1.0), drawn)
+    if (counted := counts_of_tokens(x[rows])) is not None and target.kind != "multilabel":
+        linear = models(target.kind, width, target.weights)["linear"]
+        skills[COUNTS] = held_out(linear, answers, counted)
     return Reference(
         skills | last_value(x[rows], target.answers[rows], target.kind), shuffled, len(rows)
     )
+
+
+def counts_of_tokens(x: np.ndarray) -> np.ndarray | None:
+    """How often each token stands in a row, (rows, tokens); None where rows are no tokens.
+
+    The rarest beyond `MOST_TOKENS` are left out. What stands for a word is no quantity, and a model
+    of the numbers themselves finds nothing in them.
+    """
+    if x.ndim != 2 or x.shape[1] < 2 or x.dtype.kind not in "iu":
+        return None
+    tokens, places, counts = np.unique(x, return_inverse=True, return_counts=True)
+    if not 2 < len(tokens) <= x.size / 2:
+        return None
+    counted = np.zeros((len(x), len(tokens)), np.float32)
+    np.add.at(counted, (np.arange(len(x))[:, None], places.reshape(x.shape)), 1)
+    return counted[:, np.argsort(-counts, kind="stable")[:MOST_TOKENS]]
 
 
 def last_value(x: np.ndarray, answers: np.ndarray, kind: str = "regression") -> dict[str, float]:

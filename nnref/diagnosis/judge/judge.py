@@ -11,11 +11,13 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from nnref.diagnosis.data.references import COUNTS
 from nnref.diagnosis.findings import Finding, as_fault, as_note, mistake, under_their_cause
 from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_checks
 from nnref.diagnosis.judge.proofs import HEAD, proven, repeated, with_proof
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.at_start import SeveralOutputs
+from nnref.diagnosis.program.sequences import ANOTHER_ANSWER
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.proof import curve
 from nnref.diagnosis.run.changes import Trial
@@ -112,7 +114,7 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
         signals: of the data, the program and the run.
         structural: findings of the checks of the program.
     """
-    structural = list(structural)
+    structural = [finding for finding in structural if not needs_no_order(signals, finding)]
     data = answers(on_data, signals)
     wrong, known = faults_and_notes(data)
     if any(finding.cause == "nonfinite_data" for finding in data):
@@ -130,6 +132,14 @@ def decide(signals: Signals, structural: Iterable[Finding]) -> list[Finding]:
     if any(finding.where == "clipping" for finding in findings):
         beside = [finding for finding in beside if finding.where != "clipping"]
     return [*findings, *known, *beside]
+
+
+def needs_no_order(signals: Signals, finding: Finding) -> bool:
+    """Whether a finding asks for an order of steps where the best simple model knows of none."""
+    if (finding.cause, finding.healthy) != ("inputs_ignored", ANOTHER_ANSWER):
+        return False
+    name, skill = signals.measurements.reference.best
+    return name == COUNTS and skill > bound("signal")
 
 
 def on_data(signals: Signals) -> Iterator[Finding]:

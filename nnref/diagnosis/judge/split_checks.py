@@ -280,6 +280,19 @@ def other_classes(split: Split) -> Iterator[Finding]:
         carries = not unseen and split.numbers is not None and split.numbers.carries
         # Classes that no training row has are told by no model, whatever the order of the rows.
         never = unseen > bound("mostly") and split.far
+        answers = known.answers
+        if never and in_order(answers) and split.measured.reference.best[1] < bound("signal"):
+            yield fault(
+                "corrupted_labels",
+                "targets",
+                "targets stand in the order of their classes, and simple models find nothing of "
+                "them in the inputs: the inputs were shuffled, and the targets were not",
+                f"skill {split.measured.reference.best[1]:.2f} of simple models inside training",
+                healthy=f"above {bound('signal'):g}",
+                remedy="one order for both: x, y = x[order], y[order]",
+                confidence=0.8,
+            )
+            return
         yield (note if carries else fault if never else split.severity)(
             "unshuffled_split",
             f"{name} targets",

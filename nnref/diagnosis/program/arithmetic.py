@@ -152,11 +152,8 @@ def not_slopes(start: AtStart | LossAtStart, slopes: list[Slope]) -> Iterator[Fi
     turned = all(abs(s.autodiff + s.fine) < tolerance * abs(s.autodiff) for s in wrong)
     off = bound("far off")
     far = not around and not 1 / off < worst.autodiff / worst.fine < off
-    stopped = any(op.name == "stop_gradient" for op in start.training.operations)
-    if not start.training.by_hand and (
-        not (far or around) or (stopped and isinstance(start, LossAtStart))
-    ):
-        return  # a gradient that is stopped on some ways, as that of a target is
+    if not start.training.by_hand and (not (far or around) or stops_its_target(start)):
+        return  # a gradient that is stopped on some ways
     evidence = f"the gradient of {names} is not the slope of the loss"
     if around:
         evidence += ": the loss does not feel them, as behind a straight-through gradient"
@@ -172,6 +169,17 @@ def not_slopes(start: AtStart | LossAtStart, slopes: list[Slope]) -> Iterator[Fi
         remedy=CAUSES["wrong_gradient"].remedy,
         confidence=0.85 if far else 0.5,
     )
+
+
+def stops_its_target(start: AtStart | LossAtStart) -> bool:
+    """Whether a target of the loss may be what is stopped: it is computed by the network itself.
+
+    So it is in a loss that calls the network, or where one of several outputs is the target of
+    another, as in Q-learning.
+    """
+    stopped = any(op.name == "stop_gradient" for op in start.training.operations)
+    whole = isinstance(start, LossAtStart) or len(jax.tree.leaves(start.sample.tree)) > 1
+    return stopped and whole
 
 
 def by_hand(start: AtStart | LossAtStart) -> str:

@@ -133,6 +133,8 @@ class Expectation:
         only_true: only the output for the true class counts.
         positive: it is finite for positive outputs and not for negative ones.
         beyond_one: it rises for outputs above one, too.
+        of_shares: it is 0 (or -1) where the outputs are the targets, and falls further for outputs
+            beyond 0 and 1, as that of Dice does.
         rises: it rises as outputs move towards the targets.
         collapses: share of the targets' range within which the best output is the same; 0 for a
             loss that is no sum over the columns, as one of directions, which is not asked this.
@@ -155,6 +157,7 @@ class Expectation:
     only_true: bool = False
     positive: bool = False
     beyond_one: bool = False
+    of_shares: bool = False
     rises: bool = False
     collapses: float = 0.0
     weights: float = 1.0
@@ -301,6 +304,8 @@ def right_and_wrong(probe: Probe) -> Reader:
         [probe.ask(sign * size * signs) for size in (10.0, 20.0, 40.0)] for sign in (1, -1)
     )
     above = [probe.ask(np.where(goal > 0.5, size, 0.5)) for size in (0.999, 1.5, 2.5)]
+    half = probe.ask(np.full(probe.shape, 0.5))
+    exact, *beyond = (probe.ask(goal * size) for size in (1.0, 1.5, 2.0))
 
     def read() -> dict[str, Any]:
         if probe.flat:
@@ -313,12 +318,19 @@ def right_and_wrong(probe: Probe) -> Reader:
         towards, backwards = losses[toward], losses[away]
         # A loss that is above 0 was not turned: its answers may be distances, least for a match.
         negative = min(towards.min(), backwards.min()) < 0
+        first, second = np.diff(losses[[exact, *beyond]])
+        of_shares = bool(
+            np.abs(losses[exact] - [0.0, -1.0]).min() < 1e-3
+            and losses[half] > losses[exact] + 0.1
+            and first < 0.9 * second < -0.05  # along no straight line
+        )
         return {
             "logarithm": logarithm,
+            "of_shares": of_shares,
             "never_sure": bool(np.isclose(least[-1], floor * losses[level], rtol=1e-5, atol=0)),
             "only_true": bool(losses[ones] < bound("only true") * losses[level]),
             "margin": bool(
-                not logarithm
+                not (logarithm or of_shares)
                 and np.isfinite(most).all()
                 and np.isfinite(least).all()
                 and least[-1] < 1e-3 * most[-1]

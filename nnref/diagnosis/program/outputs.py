@@ -342,8 +342,6 @@ def softmax_twice(start: AtStart) -> Iterator[Finding]:
             "double_softmax" if asked.softmax else "output_activation_mismatch",
             start.loss_line,
             f"the loss applies a {first} to the outputs, and then a softmax: {floor}",
-            "for outputs of 40 and -40",
-            healthy="falls to 0",
             remedy=f"leave out the {first} in the loss",
         )
 
@@ -378,8 +376,15 @@ def bounded_logits(start: AtStart) -> Iterator[Finding]:
 
 
 def no_probabilities(start: AtStart) -> Iterator[Finding]:
-    """A logarithm of probabilities, of outputs that are none."""
+    """A logarithm of probabilities, or a measure of overlap, of outputs that are none."""
     unit, asked = start.range, start.expectation
+    if unit and unit.raw and asked.of_shares:
+        yield activation(
+            start,
+            "output_activation_missing",
+            "the loss falls below that of a perfect answer where outputs leave 0 to 1",
+            remedy=f"{last_activation(start)} as the last activation, or in the loss",
+        )
     if not unit or start.form == "values" or not asked.logarithm or asked.beyond_one:
         return
     rounding = bound("probabilities")

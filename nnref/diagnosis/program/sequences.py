@@ -205,6 +205,9 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
         )
 
 
+ANOTHER_ANSWER = "another answer"  # healthy, where steps change their order
+
+
 def order_of_steps(start: AtStart) -> Iterator[Finding]:
     """A note where the steps of a sequence may stand in any order, and the answer stays the same.
 
@@ -238,7 +241,7 @@ def order_of_steps(start: AtStart) -> Iterator[Finding]:
         "the steps of the inputs may stand in any order, and the answer stays the same: nothing "
         "tells the network where a step stands",
         "0 in three orders",
-        healthy="another answer",
+        healthy=ANOTHER_ANSWER,
         remedy="add what tells the places to the embeddings: x + positions[:steps], or read the "
         "steps in order",
         confidence=0.5,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nnref.diagnosis.data.references import (
+    COUNTS,
     LAST_VALUE,
     around_pixels,
     balanced,
@@ -50,6 +51,17 @@ def test_steps_of_sequences_are_told_from_those_before_them():
     # Inputs that do not go along with the targets are seen whole, with the place.
     seen = references(x[:, :3], target_of(np.tile([0, 1, 1, 2], (100, 1)), "places"))
     assert seen.best[1] > 0.9
+
+
+def test_tokens_are_counted_and_numbers_are_not():
+    """Words whose numbers say nothing, three of fifty of them of one class."""
+    words = RANDOM.integers(0, 50, (400, 6))
+    y = np.isin(words, [7, 23, 41]).any(1).astype(int)
+    found = references(words, target_of(y, "binary"))
+    assert found.skills[COUNTS] > 0.9 > 0.3 > found.skills["linear"]
+    assert COUNTS not in references(words.astype(np.float32), target_of(y, "binary")).skills
+    numbered = np.arange(800).reshape(400, 2)  # each stands once
+    assert COUNTS not in references(numbered, target_of(y, "binary")).skills
 
 
 def test_few_rows_are_held_against_a_table_of_them():

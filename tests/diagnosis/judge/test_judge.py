@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
 
+from nnref.diagnosis.data.references import COUNTS, Reference
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, of_the_run
 from nnref.diagnosis.program.at_start import SeveralOutputs
+from nnref.diagnosis.program.sequences import ANOTHER_ANSWER
 from nnref.diagnosis.run.changes import Change, Trial
 
 
@@ -18,6 +20,14 @@ def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, c
     note = Finding("loss_axis_error", "note", "net.py:3", "rows of a batch mix")
     found = decide(case(reached=0.1, **tried), [note])
     assert [f.cause for f in found if f.severity == "fault"] == [cause]
+
+
+@pytest.mark.parametrize(("best", "causes"), [(COUNTS, []), ("linear", ["inputs_ignored"])])
+def test_no_order_of_steps_is_asked_for_where_counting_them_says_most(best, causes):
+    note = Finding("inputs_ignored", "note", "out", "in any order", healthy=ANOTHER_ANSWER)
+    signals = case(reached=0.9)
+    signals.measurements.reference = Reference({best: 0.9}, {}, 300)
+    assert [finding.cause for finding in decide(signals, [note])] == causes
 
 
 @pytest.mark.parametrize(

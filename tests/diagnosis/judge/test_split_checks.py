@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from nnref.diagnosis.data.references import references
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.judge.skill import Outcome
@@ -29,6 +30,7 @@ def findings(train, valid, kind="multiclass", trained=1.0, validated=0.0, costs=
         trained=Outcome(0.1, trained),
         validated=Outcome(0.1, validated),
         splits=None if costs else Splits(train, valid, kind),
+        reference=None if costs else references(train[0], target_of(train[1], kind)),
     )
     return list(check(measurements))
 
@@ -206,3 +208,16 @@ def test_classes_that_training_never_sees_are_a_fault_though_the_rows_are_in_ord
     # Where the network is good there, they were not needed.
     told = said((x[:370], y[:370]), (x[430:], y[430:]), kind="multiclass", validated=0.95)
     assert ("unshuffled_split", "fault") not in told
+
+
+def test_targets_in_the_order_of_their_classes_beside_inputs_in_none_were_not_shuffled_along():
+    random, y = np.random.default_rng(1), np.repeat(np.arange(3), 200)
+    x = (random.normal(size=(600, 2)) + np.stack([y, -y], 1)).astype(np.float32)
+    lost = x[random.permutation(600)]
+    parts = slice(390), slice(410, None)
+    (found,) = findings(*at(lost, y, *parts), validated=-0.9)
+    assert (found.cause, found.severity) == ("corrupted_labels", "fault")
+    # Rows that were not shuffled at all belong to their targets.
+    assert {each.cause for each in findings(*at(x, y, *parts), validated=-0.9)} == {
+        "unshuffled_split"
+    }

@@ -1,6 +1,7 @@
 """Arithmetic in which a signal is lost: what triggers each check, and a near miss."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -114,6 +115,26 @@ def test_a_target_of_a_bare_loss_is_stopped_on_purpose():
     assert found_by(gradients, bare(jnp.tanh, lambda values: values)) == []
     (found,) = found_by(gradients, bare(by_hand(lambda z: 1 - z**2), jax.lax.stop_gradient))
     assert (found.cause, found.severity) == ("wrong_gradient", "fault")
+
+
+def test_a_target_among_several_outputs_is_stopped_on_purpose():
+    """The network gives values and what they are held against; one output alone is no target."""
+
+    def apply(params, state, x, key, train):
+        values = (jnp.tanh(x @ params["w"]) @ params["v"])[:, 0]
+        return {"now": values, "then": jax.lax.stop_gradient(0.9 * values)}, state
+
+    def both(outputs, y):
+        return jnp.mean((outputs["now"] - y[:, 0] - outputs["then"]) ** 2)
+
+    def alone(params, state, x, key, train):
+        outputs, state = apply(params, state, x, key, train)
+        return outputs["now"] - outputs["then"], state
+
+    recipe = Recipe(init, apply, both, train=(X, X[:, :1]), optimizer=optax.sgd(0.1))
+    assert found_by(gradients, AtStart(recipe)) == []
+    one = replace(recipe, apply=alone, loss=lambda outputs, y: jnp.mean((outputs - y[:, 0]) ** 2))
+    assert [found.cause for found in found_by(gradients, AtStart(one))] == ["wrong_gradient"]
 
 
 def test_a_wrong_derivative_is_told_with_its_line_and_not_that_of_a_librarys():

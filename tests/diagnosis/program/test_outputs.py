@@ -53,6 +53,11 @@ def apart(z, y):
     return jnp.mean(same * distance + (1 - same) * jnp.maximum(1 - distance, 0))
 
 
+def overlap(shares, y):
+    """One less the coefficient of Dice (Milletari, Navab, Ahmadi 2016)."""
+    return 1 - (2 * jnp.sum(shares * y) + 1) / (jnp.sum(shares) + jnp.sum(y) + 1)
+
+
 def poisson(rate, y):
     return jnp.mean(rate - y * jnp.log(rate))
 
@@ -156,6 +161,16 @@ PROGRAMS = {
         ends(identity, ONE_HOT, cross_entropy),
         "output_activation_missing",
         ends(jax.nn.softmax, ONE_HOT, cross_entropy),
+    ),
+    "an overlap of raw values": (
+        ends(identity, FLAGS, overlap),
+        "output_activation_missing",
+        ends(jax.nn.sigmoid, FLAGS, overlap),
+    ),
+    "a negative overlap of raw values": (
+        ends(identity, BITS, lambda z, y: overlap(z, y) - 1),
+        "output_activation_missing",
+        ends(identity, BITS, lambda z, y: overlap(jax.nn.sigmoid(z), y) - 1),
     ),
     "no probability": (
         ends(identity, BITS, binary_cross_entropy),

@@ -20,6 +20,7 @@ def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
     Of n rows they make n times n numbers: number (i, j) is of output i and of target j alone.
     """
     if isinstance(start, AtStart) and start.sample.outputs is not None:
+        yield from column_of_classes(start)
         return  # one array of outputs: the loss is asked itself
     traced = start.training
     network = traced.reached(traced.arguments[0])
@@ -48,6 +49,35 @@ def broadcasts(start: AtStart | LossAtStart) -> Iterator[Finding]:
             )
             return
     yield from promotions(traced, rows)
+
+
+def column_of_classes(start: AtStart) -> Iterator[Finding]:
+    """Classes as a column, of which a loss makes something else than of the same in one axis.
+
+    So does a mask of equal classes: labels (n, 1) give one more axis than labels (n,).
+    """
+    y, outputs = start.sample.y, start.outputs
+    column = np.issubdtype(y.dtype, np.integer) and y.shape == (len(y), 1)
+    if not column or outputs.ndim != 2 or outputs.shape[1] < 2:
+        return
+    drawn = np.random.default_rng(0).normal(size=outputs.shape).astype(np.float32)
+    try:
+        as_given, flat = (
+            float(np.sum(start.recipe.loss(drawn, labels))) for labels in (y, y[:, 0])
+        )
+    except (TypeError, ValueError):
+        return  # it takes no other shape
+    if np.isfinite([as_given, flat]).all() and not np.isclose(as_given, flat, rtol=1e-3):
+        yield fault(
+            "loss_broadcast",
+            start.loss_line,
+            f"targets of shape {y.shape} give another loss than the same ones of shape "
+            f"{y[:, 0].shape}: a comparison of all rows has one axis more than it was written for",
+            f"{as_given:.4g} and {flat:.4g} for the same outputs",
+            healthy="the same loss",
+            remedy="y = y[:, 0], or y.reshape(-1), before the loss",
+            confidence=0.9,
+        )
 
 
 def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:

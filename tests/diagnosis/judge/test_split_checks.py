@@ -218,6 +218,6 @@ def test_targets_in_the_order_of_their_classes_beside_inputs_in_none_were_not_sh
     (found,) = findings(*at(lost, y, *parts), validated=-0.9)
     assert (found.cause, found.severity) == ("corrupted_labels", "fault")
     # Rows that were not shuffled at all belong to their targets.
-    assert {each.cause for each in findings(*at(x, y, *parts), validated=-0.9)} == {
-        "unshuffled_split"
-    }
+    told = [cause for cause, _ in said(*at(x, y, *parts), validated=-0.9)]
+    assert "unshuffled_split" in told
+    assert "corrupted_labels" not in told

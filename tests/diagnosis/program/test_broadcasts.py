@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from networks import affine, dense, line_of
 
-from nnref.diagnosis.program.at_start import LossAtStart
+from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.birth import birth_of
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.step import tables
+from nnref.diagnosis.recipe import Recipe
 
 HERE = Path(__file__).name
 X = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
@@ -46,6 +47,39 @@ def test_targets_along_another_axis(y):
 @pytest.mark.parametrize(("loss", "y"), [(loss_of, Y), (contrastive, Y), (contrastive, Y > 0)])
 def test_rows_beside_their_targets_and_pairs_of_rows(loss, y):
     assert list(broadcasts(started(loss, y))) == []
+
+
+def of_one_class(z, y):
+    """Distances of the rows of one class; the mask is written for classes in one axis."""
+    apart = jnp.sum((z[:, None] - z[None]) ** 2, -1)
+    return jnp.mean(jnp.where(jnp.expand_dims(y, 0) == jnp.expand_dims(y, 1), apart, 0))
+
+
+def of_one_class_however_given(z, y):
+    return of_one_class(z, y.reshape(-1))
+
+
+def numbered(z, y):
+    return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y, 1))  # of a column alone
+
+
+def test_classes_as_a_column_make_another_loss_than_in_one_axis():
+    classes = (np.arange(30) % 3).astype(np.int32)
+
+    def told(loss, y):
+        kernel = dense(jax.random.key(0), 3, 3)["dense0"]
+        recipe = Recipe(
+            init=lambda key: (kernel, {}),
+            apply=lambda params, state, x, key, train: (affine(params, x), state),
+            loss=loss,
+            train=(X, y),
+        )
+        return [finding.cause for finding in broadcasts(AtStart(recipe))]
+
+    assert told(of_one_class, classes[:, None]) == ["loss_broadcast"]
+    assert told(of_one_class, classes) == []
+    assert told(of_one_class_however_given, classes[:, None]) == []
+    assert told(numbered, classes[:, None]) == []
 
 
 def weighed(weights):

@@ -144,6 +144,11 @@ def flops(equation: Equation) -> int:
     return 2 * summed_terms(equation) * math.prod(equation.outvars[0].aval.shape)
 
 
+def contracted_axes(equation: Equation) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of both sides that a product of matrices sums over."""
+    return equation.params["dimension_numbers"][0]
+
+
 def reduced_axes(equation: Equation) -> tuple[int, ...]:
     """The axes that a sum or a maximum reduces."""
     return equation.params["axes"]

@@ -12,6 +12,7 @@ import jax
 from nnref.diagnosis.findings import Finding, in_a_line, is_mistake, mistake, upstream
 from nnref.diagnosis.program.arithmetic import gradients, integers
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, SeveralOutputs
+from nnref.diagnosis.program.attention import other_axis
 from nnref.diagnosis.program.blocked import blocked, silent_terms, terms_of_the_batch
 from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
@@ -125,6 +126,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "targets that count": one_target_counts,
     "rows at risk": at_risk,
     "pairs of rows that are alike": partners,
+    "weights of an attention": other_axis,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,
     "steps that stay together": scattered_steps,

@@ -12,6 +12,7 @@ import numpy as np
 from nnref.data.targets import is_one_hot
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, beside
+from nnref.diagnosis.program.attention import other_axis
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
 
@@ -192,15 +193,19 @@ def future_leakage(start: AtStart) -> Iterator[Finding]:
         return
     share = seen_ahead(start, outputs)
     if share > bound("batch dependence"):
+        through = next(other_axis(start), None)
         yield fault(
             "leaked_targets",
-            start.last,
+            start.last if through is None else through.where,
             "each target is the next step of the inputs, and the outputs before it change with "
-            "it: the network reads what it is to predict, and knows nothing where that is missing",
+            "it: the network reads what it is to predict, and knows nothing where that is missing"
+            + ("" if through is None else ". The weights of its attention sum to 1 over queries"),
             f"by {share:.2g} of the largest output",
             healthy="0",
             remedy="a causal mask, jnp.tril(jnp.ones((steps, steps))), one direction, or padding "
-            "on the left alone",
+            "on the left alone"
+            if through is None
+            else through.remedy,
             confidence=0.95,
         )
 

@@ -114,6 +114,37 @@ def parameters_stand(loop: Course) -> Iterator[Finding]:
         )
 
 
+def never_written(loop: Course) -> Iterator[Finding]:
+    """A part of the state that begins at 0, is read beside the parameters, and stays at 0.
+
+    A step computes its next value, of itself and the batch alone: what the network makes of the
+    rows does not enter it, as where the carried state of a recurrent network is not handed on.
+    """
+    for program in filter(None, loop.programs):
+        traced = program.trace
+        weights = [program.old[path] for path in loop.of("parameter") if path in program.old]
+        learned = traced.reached(weights)
+        for path in loop.floating():
+            first, old, new = loop.states[0][path], program.old.get(path), program.new.get(path)
+            if path in loop.optimizers or loop.roles[path] == "parameter" or first.ndim < 2:
+                continue
+            if old is None or new is None or old == new or first.any() or not loop.stands(path):
+                continue
+            read = traced.reached([old]) & set(traced.outputs) - {new}
+            if read and new not in learned:
+                yield fault(
+                    "inputs_ignored",
+                    f"{path}; {program.line_of(path)}",
+                    f"{path} is read in each of {loop.turns} steps, and stays 0: its new value is "
+                    "made of the old one, and nothing that the network computes enters it",
+                    "0 after all steps",
+                    healthy="another value after each step",
+                    remedy="return the state that the network gives, and not the one it was given",
+                    confidence=0.9,
+                )
+                return
+
+
 def left_out(loop: Course) -> Iterator[Finding]:
     """Networks that stand beside one that is built alike and learns, and that a step computes with.
 

@@ -20,6 +20,7 @@ from nnref.diagnosis.program.blocked import (
 )
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.keys import draws, growing, of_one_key, one_row_less
+from nnref.diagnosis.program.lone_means import means_of_one
 from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
@@ -147,6 +148,50 @@ def shapes(loop: Loop) -> Iterator[Finding]:
             np.shape(leaf)[0] for leaf in jax.tree.leaves(program.arguments[1]) if np.ndim(leaf)
         }
         yield from promotions(trace(program.pure, *program.arguments, loops=True), rows)
+
+
+def means(loop: Loop) -> Iterator[Finding]:
+    """Numbers that a step takes the mean of themselves from."""
+    for program in filter(None, loop.programs):
+        yield from means_of_one(program.trace)
+
+
+def one_view_unused(loop: Loop) -> Iterator[Finding]:
+    """Rows that are drawn or given for a network, and whose outputs lead nowhere.
+
+    The same network learns of other rows: what it makes of these was meant to be compared.
+    """
+    for program in filter(None, loop.programs):
+        traced = program.trace
+        learned = traced.reached(program.old[p] for p in loop.of("parameter") if p in program.old)
+        drawn = [out for op in draws(traced, range(len(traced.avals))) for out in op.outputs]
+        rows = traced.reached([*program.batch, *drawn])
+        needed, dead = traced.needed(traced.outputs), {op.outputs for op in program.dead}
+        calls: dict[int, list[tuple[Operation, int]]] = {}
+        for op in traced.operations:
+            kernels = [value for value in op.inputs if value in learned - rows]
+            data = [value for value in op.inputs if value in rows - learned]
+            if op.name in PRODUCTS and kernels and data:
+                calls.setdefault(kernels[0], []).append((op, data[0]))
+        for made in calls.values():
+            lost = [
+                op
+                for op, data in made
+                if op.outputs in dead
+                and not traced.needed([data]) & {*program.batch, *drawn} <= needed
+            ]
+            if lost and len(lost) < len(made):
+                yield fault(
+                    "inputs_ignored",
+                    " from ".join(lost[0].frames[:3]),
+                    "the network is called on other rows as well, drawn or given for this alone, "
+                    "and what it makes of them is used nowhere",
+                    f"{len(lost)} of {len(made)} calls lead nowhere",
+                    healthy="each call is part of the loss",
+                    remedy="look at the loss for a name that stands twice where two were meant",
+                    confidence=0.85,
+                )
+                return
 
 
 def changed_apart(loop: Loop) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ two uses are changed one without the other.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ class TwoUses:
     ) -> None:
         """Find the uses, in a step with these arguments."""
         traced = self.traced = program.trace
-        self.part, self.loss, needed = part, loss, traced.needed([loss])
+        self.program, self.part, self.loss = program, part, loss
+        needed = traced.needed([loss])
         learned, data = traced.reached(weights), traced.reached(program.batch)
         drawn = [value for op in draws(traced, [loss]) for value in op.outputs]
         others = traced.reached([*program.old.values(), *program.key, *drawn])
@@ -60,7 +62,8 @@ class TwoUses:
         """Whether the part holds whole numbers, (rows, steps)."""
         leaf = self.leaves[self.at]
         whole = not is_key(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
-        return bool(whole and leaf.ndim == 2 and leaf.shape[1] >= FEWEST and leaf.size)
+        # Two rows of many numbers are pairs, as the ends of edges are, and no two sequences.
+        return bool(whole and leaf.ndim == 2 and min(leaf.shape) >= FEWEST)
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -153,6 +156,60 @@ class TwoUses:
         return other
 
 
+class Copy(NamedTuple):
+    """A part of the batch, (rows, steps), that stands again as the targets of the same steps."""
+
+    program: Program
+    loss: int
+    given: int
+    wanted: int
+    leaves: list[Any]
+
+    @property
+    def values(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the network is given, and what its outputs are held against."""
+        given, wanted = (
+            np.asarray(self.leaves[self.program.trace.inputs.index(part)])
+            for part in (self.given, self.wanted)
+        )
+        return given, wanted
+
+    @property
+    def in_place(self) -> bool:
+        """Whether targets that count are what is given at their own places."""
+        given, wanted = self.values
+        counts = np.isin(wanted, given)
+        return bool(counts.mean() > 0.1 and (given == wanted)[counts].all())
+
+    def knows(self, lag: int) -> bool:
+        """Whether the outputs of most steps change with what is given `lag` steps later.
+
+        The loss is changed by another target of a step, by another input at the place in question,
+        and by both: where the output does not change, these two add up.
+        """
+        (given, wanted), traced = self.values, self.program.trace
+        at = [traced.inputs.index(part) for part in (self.given, self.wanted)]
+
+        @jax.jit
+        def loss(given: Any, wanted: Any) -> Any:
+            leaves = list(self.leaves)
+            leaves[at[0]], leaves[at[1]] = given, wanted
+            return jnp.ravel(traced.evaluate(leaves, [self.loss])[0])[0]
+
+        begin, others, knowing = float(loss(given, wanted)), other_values(given), []
+        size = max(abs(begin), 1e-30) * 40 * float(np.finfo(np.float32).eps)
+        for step in range(given.shape[1] - 1):
+            counts = wanted[:, step] == given[:, step]
+            seen, asked = np.array(given), np.array(wanted)
+            asked[counts, step] = others[counts, step]
+            seen[:, step + lag] = others[:, step + lag]
+            apart = float(loss(given, asked)) - begin
+            if abs(apart) > size:
+                both = float(loss(seen, asked)) - float(loss(seen, wanted))
+                knowing.append(abs(both - apart) > bound("batch dependence") * abs(apart) + size)
+        return bool(knowing) and float(np.mean(knowing)) > bound("mostly")
+
+
 def along_one_step(moved: np.ndarray) -> bool:
     """Whether what has moved lies at one place of the first axis."""
     return int(moved.reshape(len(moved), -1).any(1).sum()) == 1
@@ -185,6 +242,7 @@ def sees_itself(loop: Loop) -> Iterator[Finding]:
         leaves = jax.tree.leaves((state, *program.arguments[1:]))
         parts = [TwoUses(program, loss, part, weights, leaves) for part in program.batch]
         fed = [uses for uses in parts if uses.inputs]
+        yield from not_shifted(fed, [uses for uses in parts if uses.targets and not uses.inputs])
         for uses in fed:
             if not uses.is_sequence or not uses.targets:
                 continue
@@ -197,6 +255,31 @@ def sees_itself(loop: Loop) -> Iterator[Finding]:
             if share > bound("mostly"):
                 yield leaked(uses, share, shifted=not given <= held)
                 return
+
+
+def not_shifted(fed: list[TwoUses], held: list[TwoUses]) -> Iterator[Finding]:
+    """Targets that are the inputs of their own steps, of a network that sees no later ones.
+
+    A network that sees all steps may be an autoencoder, or have some of them hidden.
+    """
+    for given, wanted in product(fed, held):
+        if not (given.is_sequence and wanted.is_sequence and given.y.shape == wanted.y.shape):
+            continue
+        copy = Copy(given.program, given.loss, given.part, wanted.part, given.leaves)
+        if copy.in_place and copy.knows(0) and not copy.knows(1):
+            one, other = (uses.traced.paths[uses.part] for uses in (given, wanted))
+            yield fault(
+                "leaked_targets",
+                " from ".join(dict.fromkeys(given.inputs[0].frames[:3])),
+                f"part {other} of the batch is part {one} again, place for place: each step is "
+                "held against what it is given itself, and no step sees the next. It learns to "
+                "hand on, and knows nothing where it has to go on by itself",
+                "equal at each place that counts",
+                healthy="the next one",
+                remedy=f"{other}[:, :-1] = {one}[:, 1:], or outputs[:, :-1] against {other}[:, 1:]",
+                confidence=0.95,
+            )
+            return
 
 
 def leaked(uses: TwoUses, share: float, shifted: bool) -> Finding:

@@ -20,6 +20,7 @@ from nnref.diagnosis.program.edges import edges, edges_of_loss
 from nnref.diagnosis.program.effect import without_effect
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
+from nnref.diagnosis.program.lone_means import lone_means
 from nnref.diagnosis.program.outputs import outputs
 from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import (
@@ -127,6 +128,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "rows at risk": at_risk,
     "pairs of rows that are alike": partners,
     "weights of an attention": other_axis,
+    "means of one number": lone_means,
     "steps of a sequence by those before them": future_leakage,
     "the order of the steps": order_of_steps,
     "steps that stay together": scattered_steps,
@@ -148,6 +150,7 @@ CHECKS_OF_A_LOSS: dict[str, Callable[[LossAtStart], Iterator[Finding]]] = {
     "terms that no gradient lowers": silent_terms,
     "terms without a parameter": terms_of_the_batch,
     "shapes that fill a matrix": broadcasts,
+    "means of one number": lone_means,
     "layers that change the loss": without_effect,
     "indices into tables": tables,
     "inputs that are looked at": ignored_by_loss,

@@ -257,3 +257,31 @@ def test_what_counts_pieces_of_a_batch_goes_round():
 
     params = drawn()
     assert "state_not_carried" not in faults(step, (params, optimizer.init(params)))
+
+
+def remembering(handed_on):
+    """A recurrent step over rows that go on; `handed_on(old, new)` is what the state keeps."""
+
+    def loss(params, memory, x, y):
+        new = jnp.tanh(x @ params["w1"] + params["b1"] + 0.5 * memory)
+        outputs = new @ params["w2"] + params["b2"]
+        return jnp.mean((outputs - y) ** 2), handed_on(memory, new)
+
+    @jax.jit
+    def step(state, batch):
+        kept = state["memory"] * 0.9
+        slope = jax.value_and_grad(loss, has_aux=True)
+        (value, memory), gradient = slope(state["params"], kept, *batch)
+        updates, opt = TX.update(gradient, state["opt"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt": opt, "memory": memory}, value
+
+    params, opt = begun()
+    return step, {"params": params, "opt": opt, "memory": jnp.zeros((16, 16))}
+
+
+def test_a_memory_that_is_never_written():
+    found = first(*remembering(lambda old, new: old))
+    assert found.cause == "inputs_ignored"
+    assert "memory is read in each of" in found.evidence
+    assert "inputs_ignored" not in faults(*remembering(lambda old, new: jax.lax.stop_gradient(new)))

@@ -318,13 +318,19 @@ def agreement(params, one, other):
     return optax.softmax_cross_entropy_with_integer_labels(a @ b.T, jnp.arange(len(a))).mean()
 
 
-def of_views(keys_of, views):
+def one_end(params, one, other):
+    """The same, in which the other view is called on, and forgotten."""
+    a, _ = (jnp.tanh(view @ params["w"]) for view in (one, other))
+    return optax.softmax_cross_entropy_with_integer_labels(a @ a.T, jnp.arange(len(a))).mean()
+
+
+def of_views(keys_of, views, loss=agreement):
     """A step that makes two views of its rows; `keys_of` gives the keys of both."""
 
     @jax.jit
     def step(state, batch, key):
         one, other = keys_of(key)
-        value, gradient = jax.value_and_grad(agreement)(
+        value, gradient = jax.value_and_grad(loss)(
             state["params"], views(batch[0], one), views(batch[0], other)
         )
         updates, opt_state = TX.update(gradient, state["opt_state"])
@@ -368,3 +374,23 @@ def test_one_view_that_is_used_twice_is_one_draw():
     _, state = of_views(jax.random.split, at_random)
     found = nnref.examine(step, state, BATCHES, effort=0)
     assert not any("one view twice" in f.evidence for f in found.faults)
+
+
+@pytest.mark.parametrize(("loss", "told"), [(one_end, True), (agreement, False)])
+def test_a_view_that_leads_nowhere(loss, told):
+    found = nnref.examine(*of_views(jax.random.split, at_random, loss), BATCHES, effort=0)
+    lost = [f for f in found.faults if "is used nowhere" in f.evidence]
+    assert [f.cause for f in lost] == ["inputs_ignored"] * told
+
+
+def test_outputs_that_are_computed_again_for_nothing_are_no_other_rows():
+    """A call on the very rows of the loss, as for a figure that is left out in the end."""
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        value, gradient = jax.value_and_grad(squares)(params, x, y)
+        _ = network(params, x).max()
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    assert faults(step, begun()) == []

@@ -131,3 +131,45 @@ def padded():
 )
 def test_targets_that_no_output_sees(program):
     assert "leaked_targets" not in faults(*loop(*program))
+
+
+def beside(labels_of, causal):
+    """A loss of two parts, tokens and labels of the same places."""
+
+    def loss(params, batch, key):
+        tokens, labels = batch
+        counts = labels >= 0
+        logits = outputs(params, tokens, causal) @ params["out"]
+        return (entropy(logits, jnp.where(counts, labels, 0)) * counts).sum() / counts.sum()
+
+    return loss, [(TARGET[i : i + 16], labels_of(TARGET[i : i + 16])) for i in range(0, 64, 16)]
+
+
+def but_for_the_last(tokens):
+    return np.where(np.arange(STEPS) < STEPS - 1, tokens, -1)
+
+
+def the_next(tokens):
+    return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), -1)], 1)
+
+
+def test_labels_that_are_the_tokens_of_the_same_places():
+    """Of an autoencoder they may be: it sees all steps."""
+    found = first(*loop(*beside(but_for_the_last, causal=True)))
+    assert found.cause == "leaked_targets"
+    assert "part 1 of the batch is part 0 again" in found.evidence
+    assert "leaked_targets" not in faults(*loop(*beside(the_next, causal=True)))
+    assert "leaked_targets" not in faults(*loop(*beside(but_for_the_last, causal=False)))
+
+
+def test_ends_of_edges_are_no_sequences():
+    """Two rows of node numbers, which both are looked up and tell which pairs are edges."""
+
+    def loss(params, batch, key):
+        ends, others = batch
+        h = params["table"] + jax.ops.segment_sum(params["table"][ends[0]], ends[1], 9)
+        near, far = ((h[pair[0]] * h[pair[1]]).sum(-1) for pair in (ends, others))
+        return jax.nn.softplus(-near).mean() + 0.1 * jax.nn.softplus(far).mean()
+
+    pairs = RANDOM.integers(0, 9, (2, 2, 40)).astype(np.int32)
+    assert "leaked_targets" not in faults(*loop(loss, [tuple(pairs)] * 4))

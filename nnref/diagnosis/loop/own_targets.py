@@ -59,11 +59,8 @@ class TwoUses:
 
     @property
     def is_sequence(self) -> bool:
-        """Whether the part holds whole numbers, (rows, steps)."""
-        leaf = self.leaves[self.at]
-        whole = not is_key(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
-        # Two rows of many numbers are pairs, as the ends of edges are, and no two sequences.
-        return bool(whole and leaf.ndim == 2 and min(leaf.shape) >= FEWEST)
+        """Whether the part holds sequences."""
+        return holds_sequences(self.leaves[self.at])
 
     @cached_property
     def y(self) -> np.ndarray:
@@ -154,6 +151,15 @@ class TwoUses:
         other = np.array(y)
         other[:, step] = self.others[:, step]
         return other
+
+
+def holds_sequences(leaf: Any) -> bool:
+    """Whether an array holds whole numbers, (rows, steps).
+
+    Two rows of many numbers are pairs, as the ends of edges are, and no two sequences.
+    """
+    whole = not is_key(leaf) and jnp.issubdtype(leaf.dtype, jnp.integer)
+    return bool(whole and leaf.ndim == 2 and min(leaf.shape) >= FEWEST)
 
 
 class Copy(NamedTuple):

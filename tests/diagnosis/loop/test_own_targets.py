@@ -8,6 +8,8 @@ import pytest
 from loops import TX, faults, first
 from networks import line_of
 
+from nnref.diagnosis.loop.own_targets import holds_sequences
+
 LETTERS, STEPS, START = 8, 6, 8
 RANDOM = np.random.default_rng(0)
 SOURCE = RANDOM.integers(0, LETTERS, (64, STEPS)).astype(np.int32)
@@ -162,14 +164,15 @@ def test_labels_that_are_the_tokens_of_the_same_places():
     assert "leaked_targets" not in faults(*loop(*beside(but_for_the_last, causal=False)))
 
 
-def test_ends_of_edges_are_no_sequences():
-    """Two rows of node numbers, which both are looked up and tell which pairs are edges."""
-
-    def loss(params, batch, key):
-        ends, others = batch
-        h = params["table"] + jax.ops.segment_sum(params["table"][ends[0]], ends[1], 9)
-        near, far = ((h[pair[0]] * h[pair[1]]).sum(-1) for pair in (ends, others))
-        return jax.nn.softplus(-near).mean() + 0.1 * jax.nn.softplus(far).mean()
-
-    pairs = RANDOM.integers(0, 9, (2, 2, 40)).astype(np.int32)
-    assert "leaked_targets" not in faults(*loop(loss, [tuple(pairs)] * 4))
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (SOURCE, True),
+        (SOURCE[:2], False),  # the ends of edges, say
+        (SOURCE[:, :2], False),
+        (SOURCE[0], False),
+        (SOURCE.astype(np.float32), False),
+    ],
+)
+def test_sequences_are_rows_of_steps(array, told):
+    assert holds_sequences(array) is told

@@ -69,5 +69,19 @@ def test_steps_may_look_ahead_unless_one_asks():
     assert "is_causal" not in checked.notes
 
 
+def test_zeros_may_count_unless_one_asks():
+    x = np.where(np.arange(6) < 4, 1, 0)[:, None] * np.random.default_rng(0).normal(size=(64, 6, 2))
+    mean = task(
+        init=lambda key: {"w": jax.random.normal(key, (2, 1))},
+        apply=lambda params, x: x.mean(1) @ params["w"],
+        train=(x.astype(np.float32), x.mean(1)[:, :1].astype(np.float32)),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checked = nnref.check(mean, optimizer=optax.adam(0.1), epochs=60)
+    assert "unless" in checked.skipped["padding_is_ignored"]
+    assert not {"is_causal", "padding_is_ignored"} & set(checked.notes)
+
+
 def test_the_wing_is_a_door():
     assert nnref.checks is checks

@@ -275,9 +275,16 @@ def in_this_run(signals: Signals, finding: Finding) -> Finding:
 def fault_even_if_it_learns(finding: Finding) -> bool:
     """Whether it is a mistake even where the network learns: a layer never used, a leak.
 
-    So are rows whose outputs no loss looks at: the loss of the others falls without them.
+    So are rows whose outputs no loss looks at: the loss of the others falls without them; and raw
+    outputs where shares are asked for: the loss falls below that of a perfect answer.
     """
-    causes = ("parameters_not_updated", "softmax_on_single_unit", "leaked_targets", "rows_dropped")
+    causes = (
+        "leaked_targets",
+        "output_activation_missing",
+        "parameters_not_updated",
+        "rows_dropped",
+        "softmax_on_single_unit",
+    )
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
     return finding.cause in causes and sure
 

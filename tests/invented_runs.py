@@ -193,6 +193,7 @@ def case(
     made = {n: {t: all_trials[t] for t in (n, f"{n} x10") if t in all_trials} for n in names}
     made |= {"head": head, "width": width, "outweighed": None}
     signals.exchanges = SimpleNamespace(at_start=start, **made)
+    signals.moving_target = False
     signals.mistakes = Strict()
     return signals
 

@@ -399,6 +399,26 @@ def test_the_command_refuses_what_makes_no_task(given, capsys):
     assert given in capsys.readouterr().err
 
 
+def test_a_loss_of_temporal_differences_does_not_tell_whether_it_learns():
+    """Each state leads to the next one; what is wanted of a value is another value, stopped."""
+    x = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+
+    def apply(params, x):
+        now, then = (jnp.tanh(rows) @ params["w"] for rows in (x, 0.9 * x))
+        return {"now": now, "then": jax.lax.stop_gradient(0.9 * then)}
+
+    def temporal(outputs, reward):
+        return jnp.mean((outputs["now"] - reward[:, None] - outputs["then"]) ** 2)
+
+    found = nnref.diagnose(
+        task(apply=apply, loss=temporal, train=(x, np.abs(x[:, 0]))),
+        optimizer=optax.adam(0.01),
+        epochs=5,
+    )
+    assert not found.faults
+    assert found.learns is None
+
+
 # A history of one's own beside the run
 
 

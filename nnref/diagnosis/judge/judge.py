@@ -292,9 +292,9 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
 def learned(signals: Signals) -> bool | None:
     """Whether the network learns as well as simple models and its own trials do.
 
-    None where the data need no training, or too little of the run was seen.
+    None where the data need no training, too little of the run was seen, or targets move along.
     """
-    if not signals.ran or signals.hardly_begun:
+    if not signals.ran or signals.hardly_begun or (signals.finite and signals.moving_target):
         return None
     if signals.learned:
         return True

@@ -10,6 +10,7 @@ from nnref.diagnosis.data.references import Scales, scales
 from nnref.diagnosis.judge.exchanges import Exchanges
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.program.arithmetic import stops_its_target
 from nnref.diagnosis.proof import Proof, curve
 from nnref.diagnosis.run.changes import Trial
 from nnref.diagnosis.run.trials import StepMeasures, lengths
@@ -101,7 +102,8 @@ class Signals:
     @property
     def learned(self) -> bool:
         """As well as simple models do, in finite steps; where those fail, beyond memory."""
-        if self.measurements.skill.costs:  # a skill is measured against targets
+        # A skill is measured against targets that are given, and stay.
+        if self.measurements.skill.costs or self.moving_target:
             return self.finite
         if not self.finite or self.collapsed:
             return False
@@ -111,6 +113,14 @@ class Signals:
         if validated is not None:
             return validated.skill > bound("failed")
         return self.reached > bound("failed") and self.beyond_memory
+
+    @cached_property
+    def moving_target(self) -> bool:
+        """Whether the network computes what it is held against, and no loss tells what it learns.
+
+        So it is with temporal differences, whose loss may rise while values become right.
+        """
+        return stops_its_target(self.exchanges.at_start)
 
     @property
     def rows_can_tell(self) -> bool:

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from nnref.checks.data import Look
 from nnref.data import Dataset
@@ -18,7 +19,7 @@ from nnref.report.page.blocks import (
     Section,
     Table,
 )
-from nnref.report.terminal.data import target_in_figures
+from nnref.report.terminal.data import target_in_figures, with_rows
 
 DRAWN = 24  # columns that have a picture each
 SMALL = (2.2, 1.5)  # inches
@@ -48,12 +49,9 @@ def headline_of(seen: Look, name: str) -> Headline:
 def doubts_section(seen: Look) -> Section:
     """Each doubt with its rows and its remedy, what reading has told, and the three numbers."""
     blocks: list[Block] = []
-    rows = [
-        [doubt.what, doubt.sentence, ", ".join(map(str, doubt.rows)), doubt.remedy]
-        for doubt in seen.doubts
-    ]
+    rows = [[doubt.what, with_rows(doubt), doubt.remedy] for doubt in seen.doubts]
     if rows:
-        heads = ["what", "how it is seen", "first rows", "what to do"]
+        heads = ["what", "how it is seen", "what to do"]
         blocks.append(Table("doubts", heads, rows, numbers=False))
     if seen.warnings:
         told = [["", warning] for warning in seen.warnings]
@@ -95,6 +93,7 @@ def draw_target(dataset: Dataset, axes: Axes) -> None:
             y = y.reshape(len(y), -1) * deviation + mean
         axes.hist(y.ravel(), bins=40)
     axes.set_ylabel("rows")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def columns_section(dataset: Dataset) -> Section:
@@ -167,7 +166,6 @@ def draw_column(dataset: Dataset, place: int, legend: bool, axes: Axes) -> None:
         bins = np.linspace(low, high, 21)
         shares = np.histogram(values, bins)[0] / len(values)
         axes.stairs(shares, bins, label=name)
-    axes.set_title(dataset.columns[place][:28])
     axes.set_yticks([])
     if legend:
         axes.legend(fontsize=7)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from nnref.checks.data import Look
+from nnref.checks.data import Doubt, Look
 from nnref.data import Dataset
 from nnref.report.terminal.logbook import plain_table
 
@@ -45,6 +45,12 @@ def target_in_figures(dataset: Dataset) -> list[tuple[str, str]]:
     ]
 
 
+def with_rows(doubt: Doubt) -> str:
+    """What was seen, with the first rows of it."""
+    rows = f" (rows {', '.join(map(str, doubt.rows))})" if doubt.rows else ""
+    return doubt.sentence + rows
+
+
 def show_look(seen: Look, console: Console) -> None:
     """Columns, target, the three numbers of each split, and every doubt with its remedy."""
     show_columns(seen.dataset, console)
@@ -61,8 +67,7 @@ def show_look(seen: Look, console: Console) -> None:
     for warning in seen.warnings:
         console.print(f"- {warning}", highlight=False, markup=False, soft_wrap=True)
     for doubt in seen.doubts:
-        rows = f" (rows {', '.join(map(str, doubt.rows))})" if doubt.rows else ""
-        line = f"- {doubt.sentence}{rows} [{doubt.what}]\n  {doubt.remedy}"
+        line = f"- {with_rows(doubt)} [{doubt.what}]\n  {doubt.remedy}"
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not seen.warnings and not seen.doubts:
         console.print("nothing is doubtful", highlight=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from written import csv_file
 
-from nnref.checks.data import look
+from nnref.checks.data import Doubt, look
 from nnref.data import DATA, DataWarning
 from nnref.report.page.about_data import report_of_look
 from nnref.report.page.document import html
@@ -27,6 +27,15 @@ def test_the_page_has_columns_target_and_doubts(path):
         assert words in text
     assert "<colour>" not in text  # what the file says is escaped
     assert text.count("<svg") >= 2
+
+
+def test_a_doubt_stands_beside_its_rows(path):
+    doubt = Doubt("equal rows", "2 rows are there twice", (3, 7), "keep one of them")
+    with pytest.warns(DataWarning):
+        seen = look(DATA["file"](path=path, target="<colour>"))
+    assert "2 rows are there twice (rows 3, 7)" in html(
+        report_of_look(seen._replace(doubts=(doubt,)), "table")
+    )
 
 
 def test_the_target_in_figures_keeps_its_unit(path):

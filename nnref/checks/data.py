@@ -75,11 +75,17 @@ def look(dataset: Dataset, warnings: tuple[str, ...] = ()) -> Look:
         numbers[name] = splits.numbers
         doubts += [*own_scale(dataset, splits, name), *meaning(splits, name)]
         doubts += drift(dataset, splits, name)
-    sentences = " ".join(doubt.sentence for doubt in doubts if doubt.what == "equal rows")
-    for name in numbers:  # what a doubt tells with its twins
-        again = f"rows of {name} are also in train"
-        warnings = tuple(each for each in warnings if again not in each or again not in sentences)
+    warnings = tuple(each for each in warnings if not told_again(each, doubts))
     return Look(given, warnings, tuple(doubts), numbers)
+
+
+def told_again(warning: str, doubts: list[Doubt]) -> bool:
+    """Whether a doubt tells the same as a warning, and more."""
+    if "scaled by their own statistics" in warning:
+        return any(doubt.what == "own statistics" for doubt in doubts)
+    equal = [doubt.sentence for doubt in doubts if doubt.what == "equal rows"]
+    rows, also, _ = warning.partition(" are also in train")
+    return bool(also) and any(f"of {rows.split()[-1]} are also" in sentence for sentence in equal)
 
 
 def in_columns(dataset: Dataset) -> Dataset:
@@ -375,8 +381,8 @@ def meaning(splits: Splits, name: str) -> Iterator[Doubt]:
 def in_words(numbers: Numbers, name: str) -> str:
     """The three numbers."""
     return (
-        f"simple models reach {numbers.inside:.2f} inside training, {numbers.across:.2f} from "
-        f"training to {name}, and {numbers.within:.2f} inside {name}"
+        f"simple models reach {numbers.inside:z.2f} inside training, {numbers.across:z.2f} from "
+        f"training to {name}, and {numbers.within:z.2f} inside {name}"
     )
 
 

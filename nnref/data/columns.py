@@ -162,8 +162,7 @@ def refuse_prose(name: str, column: Column) -> None:
     if len(different) > FEW and words > WORDS:
         raise UserError(
             f'data: "{name}" holds prose, {words:.0f} words a cell, and no network here reads it '
-            f'in a table; write "drop": ["{name}"], or "categories": ["{name}"] if few texts come '
-            "back"
+            f'in a table; write "drop": ["{name}"]{or_categories(name, column)}'
         )
 
 
@@ -178,8 +177,14 @@ def refuse_mixed(name: str, column: Column) -> None:
         raise UserError(
             f'data: "{name}" holds {rows - bad} numbers and {bad} cells that are none, the first '
             f'in row {row + 1}: "{column.words[column.cells[row]]}"; correct them in the file, or '
-            f'write {every}"drop": ["{name}"] or "categories": ["{name}"]'
+            f'write {every}"drop": ["{name}"]{or_categories(name, column)}'
         )
+
+
+def or_categories(name: str, column: Column) -> str:
+    """What else may be written of a column of text whose cells come back; "" of others."""
+    counts = column.counts
+    return f' or "categories": ["{name}"]' if 2 * len(counts) <= sum(counts.values()) else ""
 
 
 def unique_in_words(column: Column) -> str:

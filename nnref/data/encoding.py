@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nnref.data.columns import Inputs
-from nnref.data.prepare import first_five, refuse_nonfinite
+from nnref.data.prepare import first_five
 from nnref.data.reading import Column, Table
 from nnref.data.trees import Layout, layout_of
 from nnref.errors import UserError
@@ -193,11 +193,16 @@ class Encoder:
         return {name: each for name, each in gaps.items() if each.any()}
 
     def refuse_infinite(self, table: Table) -> None:
-        """Raise for infinite numbers, with the columns that hold most of them."""
+        """Raise for infinite numbers, with the columns that hold them."""
         names = self.named("number")
         bad = [np.isinf(number_cells(name, table[name])) for name in names]
-        rows = np.where(np.column_stack(bad), np.inf, 0)
-        refuse_nonfinite("the table", "inputs", rows, names)
+        counts = {name: int(each.sum()) for name, each in zip(names, bad, strict=True)}
+        named = first_five([f"{name}: {count}" for name, count in counts.items() if count])
+        row = int(np.any(bad, axis=0).argmax()) + 1
+        raise UserError(
+            f"data: {sum(counts.values())} numbers are infinite ({named}), the first in row {row}; "
+            'correct them in the file, or write "missing": ["inf", "-inf"] where they are none'
+        )
 
     def numbers(self, table: Table) -> np.ndarray:
         """Numbers and parts of dates of these columns, NaN for missing ones, (rows, numbers)."""

@@ -284,7 +284,7 @@ def weights_of(labels: np.ndarray, classes: tuple[str, ...]) -> tuple[float, ...
     """
     if not classes:
         raise UserError(
-            'data.balance: the targets are values; give kind="classes", or leave it out'
+            "data.balance: the targets are values, and classes alone are weighed; leave it out"
         )
     return balanced_weights(labels, len(classes))
 

@@ -54,7 +54,7 @@ def targets(
     if len(names) > 20 and len(names) == len(y):
         raise UserError(
             f"data.kind: all {len(y)} targets differ, so they are no classes; "
-            + ("choose another target" if text else 'give kind="values"')
+            + ("choose another target" if text else 'write "kind": "values"')
         )
     return labels.astype(np.int32), tuple(map(class_name, names))
 

@@ -221,7 +221,7 @@ def refuse_labels(name: str, y: np.ndarray, classes: Sequence[str]) -> None:
     if (y == y.flat[0]).all():
         raise UserError(
             f"data: all {y.size} labels of {name} are class {classes[y.flat[0]]}: nothing to tell "
-            "apart; give it a larger share, or stratify the split"
+            "apart; give it a larger share, or split at random, which keeps the shares of classes"
         )
 
 

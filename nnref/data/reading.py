@@ -182,7 +182,10 @@ def header_of(path: Path, lines: io.TextIOBase) -> tuple[list[str], str]:
     names = [unquoted(name) or f"column {place}" for place, name in enumerate(row, 1)]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f'data.path: {path} has {names.count(name)} columns called "{name}"')
+            raise UserError(
+                f'data.path: {path} has {names.count(name)} columns called "{name}"; give each '
+                "its own name in the header line"
+            )
     if not names:
         raise UserError(f"data.path: {path} has no rows below its header line")
     return names, separator
@@ -212,7 +215,8 @@ def by_csv(path: Path, missing: Sequence[str] = ()) -> Table:
     if ragged:
         raise UserError(
             f"data.path: {len(ragged)} rows of {path} have another number of cells than the "
-            f"{len(names)} of the header, the first in line {ragged[0]}"
+            f"{len(names)} of the header, the first in line {ragged[0]}; correct these lines: a "
+            f"cell that holds {'a space' if separator == ' ' else repr(separator)} stands in quotes"
         )
     columns = zip(*(row for _, row in rows), strict=True)
     return {n: typed(cells, separator, missing) for n, cells in zip(names, columns, strict=True)}

@@ -49,8 +49,8 @@ def encode_counts(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
     """Counts, 0 or more."""
     if classes:
         raise UserError(
-            f"loss: poisson takes counts, the targets are {classes} classes; give the data "
-            'kind="values" if they are counts, else use softmax_cross_entropy'
+            f"loss: poisson takes counts, the targets are {classes} classes; write "
+            '"kind": "values" under "data" if they are counts, else use softmax_cross_entropy'
         )
     counts, width = encode_values(y, 0)
     refuse_negative(counts)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nnref.checks.data import look
-from nnref.data import DATA, Dataset, DataWarning, Split
+from nnref.data import DATA, Dataset, DataWarning, Split, doubts
 
 rng = np.random.default_rng(0)
 ROWS = 600
@@ -74,7 +74,7 @@ def test_a_column_that_tells_the_target_is_left_out_by_the_name_it_has_in_the_fi
 
 def test_a_rare_class_is_no_noise_of_labels():
     """Nearly all rows around each of its rows are of the other: so are those around all."""
-    y = (rng.random(ROWS) < 0.04).astype(np.int32)
+    y = (np.random.default_rng(1).random(ROWS) < 0.04).astype(np.int32)
     assert "label noise" not in whats(seen(X, y))
 
 
@@ -128,7 +128,10 @@ def test_splits_that_do_not_mean_the_same(spoil, what):
 def test_splits_scaled_each_by_itself():
     x, y = rows_of(200)
     own = [(part - part.mean(0)) / part.std(0) for part in (X, x)]
-    assert "own statistics" in whats(seen(own[0], Y, (own[1], y)))
+    looked = seen(own[0], Y, (own[1], y))
+    assert "own statistics" in whats(looked)
+    (told,) = doubts.scaled_by_their_own({"train": own[0], "valid": own[1]})
+    assert look(looked.dataset, (told, "another")).warnings == ("another",)
     assert "own statistics" not in whats(seen(own[0], Y, ((x - X.mean(0)) / X.std(0), y)))
 
 

@@ -127,7 +127,10 @@ def test_what_a_column_of_the_inputs_was_made_of():
 def test_infinite_numbers_are_refused():
     table = {"size": typed(["1", "inf", ""])}
     told = refused(encoder, table, np.arange(2), size="number")
-    assert "1 values that are missing, NaN or infinite, in 1 of 3 rows, the first in row 2" in told
+    assert told == (
+        "data: 1 numbers are infinite (size: 1), the first in row 2; correct them in the file, or "
+        'write "missing": ["inf", "-inf"] where they are none'
+    )
 
 
 def test_parts_of_a_date():

@@ -51,9 +51,13 @@ TABLES_REFUSED = {
         'a,y\n"1\n",0\n\n2\n3,1,1\n4,0\n',
         "y",
         "data.path: 2 rows of PATH have another number of cells than the 2 of the header, the "
-        "first in line 5",
+        "first in line 5; correct these lines: a cell that holds ',' stands in quotes",
     ),
-    "a name twice": ("a,a,y\n0,1,0\n", "y", 'data.path: PATH has 2 columns called "a"'),
+    "a name twice": (
+        "a,a,y\n0,1,0\n",
+        "y",
+        'data.path: PATH has 2 columns called "a"; give each its own name in the header line',
+    ),
     "no inputs": ("y\n0\n1\n", "y", 'data: there is no column beside the target "y"'),
     "an open quote": (
         'a,y\n"1,0\n2,1\n',
@@ -148,7 +152,7 @@ def test_the_kind_of_targets_can_be_said(tmp_path):
     numbers = "x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30))
     path = csv_file(tmp_path, numbers)
     assert refused(DATA["file"], path=path, target="y", kind="classes") == (
-        'data.kind: all 30 targets differ, so they are no classes; give kind="values"'
+        'data.kind: all 30 targets differ, so they are no classes; write "kind": "values"'
     )
     path = npz_file(tmp_path, x=np.zeros((6, 2)), y=np.zeros((6, 2)))
     assert refused(DATA["file"], path=path, target="y", kind="classes") == (

@@ -233,7 +233,7 @@ REFUSED = {
     "a split of one class": (
         {"test": Split(X[::2], Y[::2])},
         "data: all 3 labels of test are class a: nothing to tell apart; give it a larger share, or "
-        "stratify the split",
+        "split at random, which keeps the shares of classes",
     ),
     "one class": (
         {"train": Split(X, Y * 0), "classes": ("only",)},

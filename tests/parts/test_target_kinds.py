@@ -43,8 +43,8 @@ def refused(call, *arguments):
             "poisson",
             LABELS,
             4,
-            'loss: poisson takes counts, the targets are 4 classes; give the data kind="values" if '
-            "they are counts, else use softmax_cross_entropy",
+            'loss: poisson takes counts, the targets are 4 classes; write "kind": "values" under '
+            '"data" if they are counts, else use softmax_cross_entropy',
         ),
         (
             "softmax_cross_entropy",

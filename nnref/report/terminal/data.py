@@ -60,7 +60,7 @@ def show_look(seen: Look, console: Console) -> None:
     for name, numbers in seen.numbers.items():
         if numbers is not None:
             three = (numbers.inside, numbers.across, numbers.within)
-            table.add_row(name, *(f"{value:.2f}" for value in three))
+            table.add_row(name, *(f"{value:z.2f}" for value in three))
     if table.row_count:
         console.print(table, highlight=False)
         console.print()

@@ -95,8 +95,7 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         reference = references(*at_places(x, target), shuffles=shuffles)
         reference.skills.update(last_token(x, target))
         return reference
-    random = np.random.default_rng(0)
-    rows = random.permutation(len(x))
+    rows = (random := np.random.default_rng(0)).permutation(len(x))
     if target.answers.ndim == 1:
         rows = rows[target.answers[rows] >= 0]  # a class below 0 is masked out
     rows = rows[:ROWS]
@@ -138,8 +137,8 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         for _ in range(shuffles):
             drawn = held_out(build, answers[random.permutation(len(answers))])
             shuffled[name] = max(shuffled.get(name, -1.0), drawn)
-    if (counted := counts_of_tokens(x[rows])) is not None and target.kind != "multilabel":
-        linear = models(target.kind, width, target.weights)["linear"]
+    linear = models(target.kind, width, target.weights).get("linear")
+    if linear is not None and (counted := counts_of_tokens(x[rows])) is not None:
         skills[COUNTS] = held_out(linear, answers, counted)
     return Reference(
         skills | last_value(x[rows], target.answers[rows], target.kind), shuffled, len(rows)

@@ -130,8 +130,10 @@ def never_written(loop: Course) -> Iterator[Finding]:
                 continue
             if old is None or new is None or old == new or first.any() or not loop.stands(path):
                 continue
-            read = traced.reached([old]) & set(traced.outputs) - {new}
-            if read and new not in learned:
+            reached = traced.reached([old])
+            # What is set to 0 on purpose, as sums that were spent, is not made of what it was.
+            kept, read = new in reached - learned, reached & set(traced.outputs) - {new}
+            if kept and read:
                 yield fault(
                     "inputs_ignored",
                     f"{path}; {program.line_of(path)}",

@@ -58,7 +58,7 @@ def column_of_classes(start: AtStart) -> Iterator[Finding]:
     """
     y, outputs = start.sample.y, start.outputs
     column = np.issubdtype(y.dtype, np.integer) and y.shape == (len(y), 1)
-    if not column or outputs.ndim != 2 or outputs.shape[1] < 2:
+    if not column or outputs.ndim != 2 or outputs.shape[1] < 2 or start.row_by_row:
         return
     drawn = np.random.default_rng(0).normal(size=outputs.shape).astype(np.float32)
     try:

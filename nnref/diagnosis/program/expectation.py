@@ -304,7 +304,6 @@ def right_and_wrong(probe: Probe) -> Reader:
         [probe.ask(sign * size * signs) for size in (10.0, 20.0, 40.0)] for sign in (1, -1)
     )
     above = [probe.ask(np.where(goal > 0.5, size, 0.5)) for size in (0.999, 1.5, 2.5)]
-    half = probe.ask(np.full(probe.shape, 0.5))
     exact, *beyond = (probe.ask(goal * size) for size in (1.0, 1.5, 2.0))
 
     def read() -> dict[str, Any]:
@@ -321,7 +320,7 @@ def right_and_wrong(probe: Probe) -> Reader:
         first, second = np.diff(losses[[exact, *beyond]])
         of_shares = bool(
             np.abs(losses[exact] - [0.0, -1.0]).min() < 1e-3
-            and losses[half] > losses[exact] + 0.1
+            and losses[level] > losses[exact] + 0.1
             and first < 0.9 * second < -0.05  # along no straight line
         )
         return {

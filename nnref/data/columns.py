@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from nnref.data.prepare import first_five, warn
-from nnref.data.reading import Column, Table, as_numbers, refuse_unknown
+from nnref.data.reading import Column, Table, as_numbers, refuse_unknown, refuse_unread
 from nnref.errors import UserError
 
 ID = re.compile(
@@ -67,6 +67,7 @@ def uses_of(
         raise UserError(f'data: there is no column beside the target "{target}"')
     for key, names in (("inputs", inputs), ("drop", drop), ("categories", categories)):
         refuse_unknown(key, names, table)
+        refuse_unread(key, names if key != "drop" else (), table)
     both = [name for name in drop if name in (*inputs, *categories, target)]
     if both:
         raise UserError(f'data.drop: "{both[0]}" is to be used and to be left out')
@@ -94,9 +95,10 @@ def uses_of(
         chosen[name] = "category" if text or name in categories else column.kind  # type: ignore
     if not chosen:
         told = "; ".join(f"{name}: {why}" for name, why in left.items())
+        unread = all(table[name].unread for name in left)
         raise UserError(
             f"data: no column is left to learn from ({told or 'the target is the only one'}); "
-            'name some in "inputs"'
+            + ("save their numbers in columns of their own" if unread else 'name some in "inputs"')
         )
     return chosen, left
 
@@ -108,12 +110,14 @@ NUMBERED = "numbers the rows"
 
 def useless(name: str, column: Column) -> str:
     """Why nothing can be learned from a column, in words; "" where something may be."""
+    if column.unread:
+        return f"its cells are of the type {column.spelling}"
     cells = column.cells
     if cells[0] == cells[0] and len(cells) > 1 and (cells[1:2] != cells[0]).all():
         return ""  # as the first two cells tell of most columns
     missing = column.missing
     if missing.all():
-        return f"its cells are of the type {column.spelling}" if column.spelling else "empty"
+        return "empty"
     if not missing.any() and (cells[:2] == cells[0]).all() and (cells == cells[0]).all():
         return "the same in every row"
     return ""
@@ -201,7 +205,14 @@ def unique_in_words(column: Column) -> str:
 
 def warn_left_out(table: Table, chosen: Inputs, left: dict[str, str]) -> None:
     """Warn of the columns that are left out though nobody asked for it, and of row numbers."""
-    own = [f"{name} ({why})" for name, why in left.items() if '"' not in why]
+    told = {name: f"{name} ({why})" for name, why in left.items() if '"' not in why}
+    own = [words for name, words in told.items() if not table[name].unread]
+    unread = [words for words in told.values() if words not in own]
+    if unread:
+        warn(
+            f"data: {len(unread)} columns are left out: {first_five(unread)}; to learn from them, "
+            "save each of their numbers in a column of its own"
+        )
     if own:
         warn(
             f"data: {len(own)} columns are left out: {first_five(own)}; to learn from them all the "

@@ -70,6 +70,11 @@ class Column(NamedTuple):
     words: tuple[str, ...] = ()
 
     @property
+    def unread(self) -> bool:
+        """Whether the cells are of a type that no network reads from a table, as lists are."""
+        return self.kind == "text" and bool(self.spelling)
+
+    @property
     def missing(self) -> np.ndarray:
         """Which cells hold nothing, (rows,)."""
         if self.kind == "text":
@@ -284,7 +289,9 @@ def column_of(series: Any, separator: str, missing: Sequence[str]) -> Column:
         series = series.cast(polars.String)
     if series.dtype == polars.String:
         return column_of_text(series, separator, missing)
-    if series.dtype.is_temporal() and series.dtype != polars.Time:
+    if series.dtype.is_temporal():
+        if series.dtype == polars.Time:  # of a day, in seconds
+            return Column(series.to_physical().cast(polars.Float64).to_numpy() / 1e9)
         if series.dtype == polars.Duration:
             return Column(series.dt.total_microseconds().cast(polars.Float64).to_numpy() / 1e6)
         if getattr(series.dtype, "time_zone", None):
@@ -468,4 +475,15 @@ def refuse_unknown(path: str, names: Sequence[str], table: Table) -> None:
             raise UserError(
                 f'data.{path}: there is no column "{name}"; the columns are '
                 f"{first_five(list(table))}{nearest(name, list(table))}"
+            )
+
+
+def refuse_unread(path: str, names: Sequence[str], table: Table) -> None:
+    """Raise for columns whose cells are of a type that is not read."""
+    for name in names:
+        if table[name].unread:
+            raise UserError(
+                f'data.{path}: the cells of "{name}" are of the type {table[name].spelling}, which '
+                "is not read from a table; save each of their numbers in a column of its own, or "
+                'all of them as the array "x" of a .npz'
             )

@@ -19,7 +19,7 @@ from nnref.data.encoding import Dates, Encoder, Fill
 from nnref.data.folders import Colors
 from nnref.data.labels import Kind
 from nnref.data.prepare import first_five, warn
-from nnref.data.reading import Column, Table, read_table
+from nnref.data.reading import Column, Table, as_numbers, read_table, refuse_unread
 from nnref.data.splitting import Rows, Way, dealt, names_splits
 from nnref.errors import UserError, nearest
 
@@ -97,7 +97,12 @@ def table_source(where: Path, keys: Keys) -> Source:
         told = f'{where} has no column "{keys.target}"; its columns are'
         if not keys.target:
             told = f"name what is to be predicted; the columns of {where} are"
-        raise UserError(f"data.target: {told} {', '.join(names)}{nearest(keys.target, names)}")
+        numbers = as_numbers(names, ",") is not None
+        hint = "; these are numbers: is there a line of names above the rows?" if numbers else ""
+        raise UserError(
+            f"data.target: {told} {', '.join(names)}{nearest(keys.target, names)}{hint}"
+        )
+    refuse_unread("target", [keys.target], table)
     if (keys.split == "random") == bool(keys.by):
         raise UserError(
             f'data.split: "{keys.split}" given, and data.by "{keys.by}"; a split by time, by group '

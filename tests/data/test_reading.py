@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from datetime import datetime
+from datetime import datetime, time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -213,6 +213,7 @@ def test_parquet_and_arrow_files(tmp_path, monkeypatch):
             "truth": [True, False, None],
             "day": [datetime(2020, 1, 1), None, datetime(2020, 1, 3)],
             "lists": [[1], [2], [3]],
+            "clock": [time(1), None, time(0, 0, 2)],
         }
     )
     frame.write_parquet(tmp_path / "a.parquet")
@@ -224,7 +225,9 @@ def test_parquet_and_arrow_files(tmp_path, monkeypatch):
         assert listed(table["text"]) == ["a", None, "b"]
         assert listed(table["truth"]) == ["True", "False", None]
         assert listed(table["day"]) == [datetime(2020, 1, 1), None, datetime(2020, 1, 3)]
-        assert table["lists"].missing.all()
+        assert table["lists"].unread
+        assert [name for name in table if table[name].unread] == ["lists"]
+        assert listed(table["clock"]) == [3600.0, None, 2.0]
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and no table")
     assert "is no readable table" in refused(reading.read_table, tmp_path / "b.parquet")
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2, "SC_PAGE_SIZE": 100}.__getitem__)

@@ -285,6 +285,33 @@ def test_targets_that_are_dates_or_all_missing_are_refused(tmp_path):
     assert 'all 3 cells of "y" are missing' in refused(DATA["file"], path=path, target="y")
 
 
+def test_lists_in_cells_are_told_and_refused_by_name(tmp_path):
+    polars = pytest.importorskip("polars")
+    path = tmp_path / "rows.parquet"
+    columns = {"a": MASS, "emb": [[1.0, 2.0]] * ROWS, "y": SEX}
+    polars.DataFrame(columns).write_parquet(path)
+    assert told_of(path=str(path), target="y") == [
+        "data: 1 columns are left out: emb (its cells are of the type List(Float64)); to learn "
+        "from them, save each of their numbers in a column of its own"
+    ]
+    for key, given in (("inputs", ("emb",)), ("categories", ("emb",)), ("target", "emb")):
+        told = refused(DATA["file"], **{"path": str(path), "target": "y"} | {key: given})
+        assert told.startswith(f'data.{key}: the cells of "emb" are of the type List(Float64)')
+    polars.DataFrame({"emb": columns["emb"], "y": SEX}).write_parquet(path)
+    assert refused(DATA["file"], path=str(path), target="y").endswith(
+        "save their numbers in columns of their own"
+    )
+
+
+def test_a_table_without_a_line_of_names_is_told(tmp_path):
+    path = csv_file(tmp_path, "5.1,3\n4.9,2\n")
+    assert refused(DATA["file"], path=path, target="y").endswith(
+        "its columns are 5.1, 3; these are numbers: is there a line of names above the rows?"
+    )
+    path = csv_file(tmp_path, "a,3\n4.9,2\n")
+    assert "line of names" not in refused(DATA["file"], path=path, target="y")
+
+
 TOWNS = 60
 TOWN = np.arange(1200) % TOWNS
 

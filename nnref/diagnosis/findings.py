@@ -164,7 +164,7 @@ class Findings:
             parts += [paragraph(f"{word:<17}", line) for word, line in self.figures]
         if self.tried:
             parts += [Text(), Text(TRIED, style="bold")]
-            parts += [paragraph(f"{bar(skill)} {skill:5.2f}  ", w) for w, skill in self.tried]
+            parts += [paragraph(f"{bar(skill)} {skill:z5.2f}  ", w) for w, skill in self.tried]
         if self.checked:
             parts += [Text(), paragraph("checked: ", ", ".join(self.checked), style="dim")]
         if self.impossible:
@@ -189,7 +189,7 @@ class Findings:
             return []
 
         def listed(skills: dict[Any, float], word: str = "{}") -> str:
-            return ", ".join(f"{word.format(name)} {skill:.2f}" for name, skill in skills.items())
+            return ", ".join(f"{word.format(name)} {skill:z.2f}" for name, skill in skills.items())
 
         def also(words: str, key: str) -> str:
             return "" if measures.get(key) is None else words.format(measures[key])
@@ -204,14 +204,14 @@ class Findings:
             answer = "it is learned, as far as simple models find it"
         lines = {
             "to be learned": answer if simple else "",
-            "this network": f"{reached:.2f} on its training rows"
-            + also(", {:.2f} on the validation rows", "skill on validation rows"),
+            "this network": f"{reached:z.2f} on its training rows"
+            + also(", {:z.2f} on the validation rows", "skill on validation rows"),
             "simple models": (listed(simple) + ", on rows held out" if simple else "")
-            + also("; {:.2f} of shuffled targets", "skill of simple models on shuffled targets"),
+            + also("; {:z.2f} of shuffled targets", "skill of simple models on shuffled targets"),
             "one batch alone": listed(measures["skill on one batch by its rows"], "{} rows"),
-            "loss": f"{measures['first loss']:.3g} at first, {measures['last loss']:.3g} after "
+            "loss": f"{measures['first loss']:z.3g} at first, {measures['last loss']:z.3g} after "
             f"{measures['steps']} steps"
-            + also("; {:.3g} of the best constant answer", "loss of the best constant answer"),
+            + also("; {:z.3g} of the best constant answer", "loss of the best constant answer"),
             "clipped": also("{:.0%} of the steps", "share of clipped steps"),
         }
         return [(word, line) for word, line in lines.items() if line]
@@ -259,23 +259,23 @@ class Findings:
         lines = []
         name = max((n for n in trials if n not in OTHERS), key=trials.__getitem__, default="")
         if name and trials[name] > reached + bound("gap"):
-            lines.append(f"What came closest: {EDITS[name]} it reaches {trials[name]:.2f}.")
+            lines.append(f"What came closest: {EDITS[name]} it reaches {trials[name]:z.2f}.")
         task = trials.get("another task")
         if task is not None and task > bound("good"):
             lines.append(
-                f"It learns a simple task of the same shapes ({task:.2f}): loss, optimizer and "
+                f"It learns a simple task of the same shapes ({task:z.2f}): loss, optimizer and "
                 "layers work. Look at what the targets are, and at what of the inputs tells them."
             )
         elif task is not None and not lines:
             lines.append(
-                f"It does not learn a simple task of the same shapes either ({task:.2f}): look at "
+                f"It does not learn a simple task of the same shapes either ({task:z.2f}): look at "
                 "the layers, the loss and the optimizer before the data."
             )
         layers = max((trials[n] for n in trials if n.startswith("everything")), default=None)
         if layers is not None and layers <= reached + bound("gap"):
             lines.append(
                 "With loss, optimizer, start and scales exchanged for trusted ones nothing "
-                f"changes ({layers:.2f}): the layers themselves do not let it through."
+                f"changes ({layers:z.2f}): the layers themselves do not let it through."
             )
         return lines
 

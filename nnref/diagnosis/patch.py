@@ -3,6 +3,7 @@
 import ast
 import difflib
 import linecache
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from nnref.diagnosis.findings import CodeLine, Finding, code_line
 
 REACH = 3  # lines below the one that a finding names, where its activation may stand
 ACTIVATIONS = {"relu", "sigmoid", "softmax", "log_softmax", "tanh", "softplus", "soft_sign"}
+INSTEAD = re.compile(r"jax\.nn\.(\w+) instead of")  # a remedy that names another activation
 
 
 def called(node: ast.AST) -> str:
@@ -20,14 +22,14 @@ def called(node: ast.AST) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
-def renamed(old: str, new: str) -> Callable[[str], str | None]:
-    """The first call of `old` in a line, of `new` instead."""
+def renamed(old: set[str], new: str) -> Callable[[str], str | None]:
+    """The first call of one of `old` in a line, of `new` instead."""
 
     def edit(line: str) -> str | None:
         for node in nodes_of(line):
-            if called(node) == old and isinstance(node, ast.Call):
+            if called(node) in old and isinstance(node, ast.Call):
                 end = node.func.end_col_offset or 0
-                return line[: end - len(old)] + new + line[end:]
+                return line[: end - len(called(node))] + new + line[end:]
         return None
 
     return edit
@@ -54,11 +56,52 @@ def over_the_last_axis(line: str) -> str | None:
 EDITS_OF_A_LINE: dict[str, Callable[[str], str | None]] = {
     "double_softmax": without_activation,
     "loss_axis_error": over_the_last_axis,
-    "loss_summed_over_batch": renamed("sum", "mean"),
+    "loss_summed_over_batch": renamed({"sum"}, "mean"),
     "output_range_excludes_targets": without_activation,
     "relu_output": without_activation,
-    "softmax_on_single_unit": renamed("softmax", "sigmoid"),
 }
+
+
+def edit_of(
+    finding: Finding, program: list[str], number: int
+) -> Callable[[str], str | None] | None:
+    """The edit of a line that a remedy stands for; None where only its author can make it."""
+    instead = INSTEAD.match(finding.remedy)
+    if instead:
+        return renamed(ACTIVATIONS, instead[1])
+    if finding.cause == "loss_broadcast":
+        side = {"outputs[:, 0] - y": 0, "y[:, 0]": 1}.get(finding.remedy)
+        names = arguments_around(program, number)
+        return first_column(names[side]) if side is not None and len(names) == 2 else None
+    return EDITS_OF_A_LINE.get(finding.cause)
+
+
+def arguments_around(program: list[str], number: int) -> list[str]:
+    """The names of the arguments of the innermost function that holds a line."""
+    try:
+        nodes = list(ast.walk(ast.parse("\n".join(program))))
+    except SyntaxError:
+        return []
+    around = [
+        node.args
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.Lambda)
+        and node.lineno <= number <= (node.end_lineno or 0)
+    ]
+    return [argument.arg for argument in around[-1].args] if around else []
+
+
+def first_column(name: str) -> Callable[[str], str | None]:
+    """The only use of a name in a line as its first column."""
+
+    def edit(line: str) -> str | None:
+        uses = [n for n in nodes_of(line) if isinstance(n, ast.Name) and n.id == name]
+        if len(uses) != 1:
+            return None
+        end = uses[0].end_col_offset or 0
+        return f"{line[:end]}[:, 0]{line[end:]}"
+
+    return edit
 
 
 def nodes_of(line: str) -> list[ast.AST]:
@@ -98,7 +141,7 @@ def as_patch(finding: Finding) -> str:
 
 def edited(finding: Finding, line: CodeLine, program: list[str]) -> list[str]:
     """The lines of the program with the edit of one of them."""
-    edit = EDITS_OF_A_LINE.get(finding.cause)
+    edit = edit_of(finding, program, line.number)
     at = line.number - 1
     for place in range(at, min(at + 1 + REACH, len(program))) if edit else ():
         changed = edit(program[place]) if edit else None

@@ -55,12 +55,32 @@ def test_a_known_edit_is_made_in_the_users_own_line(mine, cause, number, old, ne
 
 
 def test_another_remedy_stands_above_the_line(mine):
-    patch = as_patch(fault("loss_broadcast", "mine.py:11", "a matrix", remedy="o[:, 0] - y"))
-    line = "    return jnp.sum((o - y) ** 2)"
-    assert applied(patch, mine) == PROGRAM.replace(line, f"    # o[:, 0] - y\n{line}")
+    patch = as_patch(fault("loss_broadcast", "mine.py:14", "a matrix", remedy="outputs[:, 0] - y"))
+    line = "ce = -jnp.sum(y"  # in no function, so that nobody knows which name is which
+    assert applied(patch, mine) == PROGRAM.replace(line, f"# outputs[:, 0] - y\n{line}")
     compile(mine.read_text(), "mine.py", "exec")
     half = as_patch(fault("relu_output", "mine.py:10", "a line that is no statement"))
     assert "+# no activation" in half
+
+
+def test_another_activation_that_the_remedy_names_is_put_in_its_place(mine):
+    remedy = "jax.nn.sigmoid instead of the ReLU"
+    patch = as_patch(fault("relu_output", "b, mine.py:7", "a ReLU", remedy=remedy))
+    assert applied(patch, mine) == PROGRAM.replace("jax.nn.relu(x)\n\n", "jax.nn.sigmoid(x)\n\n")
+
+
+@pytest.mark.parametrize(
+    ("remedy", "new"),
+    [
+        ("outputs[:, 0] - y", "jnp.sum((o[:, 0] - y) ** 2)"),
+        ("y[:, 0]", "jnp.sum((o - y[:, 0]) ** 2)"),
+    ],
+)
+def test_a_column_is_read_as_one_axis_where_the_line_names_the_arguments_of_the_loss(
+    mine, remedy, new
+):
+    patch = as_patch(fault("loss_broadcast", "mine.py:11", "a matrix", remedy=remedy))
+    assert applied(patch, mine) == PROGRAM.replace("jnp.sum((o - y) ** 2)", new)
 
 
 def test_where_no_line_is_known_there_is_no_patch(mine):

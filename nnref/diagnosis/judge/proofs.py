@@ -12,6 +12,7 @@ from nnref.diagnosis.thresholds import bound
 
 # Causes about what stands behind the last layer: outputs and loss are exchanged to prove them.
 HEAD = (
+    "loss_broadcast",
     "loss_mismatch",
     "loss_axis_error",
     "double_softmax",
@@ -19,6 +20,7 @@ HEAD = (
     "output_activation_missing",
     "output_activation_mismatch",
     "output_range_excludes_targets",
+    "softmax_on_single_unit",
 )
 
 # Changes of a run that take a cause away; those of outputs and loss are in `HEAD`.

@@ -9,6 +9,7 @@ from nnref.diagnosis.judge.proofs import with_proof
 from nnref.diagnosis.run.changes import Change, Trial
 
 RELU = fault("relu_output", "out, net.py:7", "never negative")
+MATRIX = fault("loss_broadcast", "net.py:9", "a matrix")
 RATE = fault("learning_rate_too_high", "optimizer", "it climbs")
 
 
@@ -32,12 +33,22 @@ def test_what_holds_from_one_seed_alone_is_less_sure(with_it, confidence):
     assert high > low
 
 
-def test_what_was_certain_without_a_further_run_gets_its_proof():
+@pytest.mark.parametrize(
+    ("finding", "edit", "words"),
+    [
+        (RELU, "outputs", "with the raw outputs of the last layer"),
+        (MATRIX, "loss", "with the loss that fits the targets"),
+    ],
+)
+def test_what_was_certain_without_a_further_run_gets_its_proof(finding, edit, words):
     made = case(reached=0.1)
-    made.exchanges.head = trials(outputs=0.9)
-    shown = with_proof(made, RELU)
-    assert (shown.edit, shown.effect, shown.confidence) == ("outputs", 0.9, RELU.confidence)
-    assert "with the raw outputs of the last layer" in str(shown.proof)
+    made.exchanges.head = trials(**{edit: 0.9})
+    shown = with_proof(made, finding)
+    assert (shown.edit, shown.effect, shown.confidence) == (edit, 0.9, finding.confidence)
+    assert words in str(shown.proof)
+
+
+def test_a_run_that_was_made_proves_a_cause_of_the_run():
     assert with_proof(case(reached=0.1, **{"rate_x0.1": 0.8}), RATE).effect == 0.8
 
 

@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from nnref import checks as checks
+    from nnref.checks.regularize import regularize
     from nnref.checks.suite import check
     from nnref.diagnosis.api import diagnose
     from nnref.diagnosis.loop.examine import examine
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from nnref.studies.ablation import ablate
     from nnref.studies.crawl import crawl
     from nnref.studies.lr_range import lr_range
-    from nnref.studies.regularize import regularize
     from nnref.studies.run import AlreadyRun, Run, load, run
     from nnref.studies.sweep import sweep
     from nnref.training.task import Task
@@ -36,7 +36,7 @@ DOORS = {
     "load": "nnref.studies.run",
     "lr_range": "nnref.studies.lr_range",
     "recording": "nnref.diagnosis.loop.recording",
-    "regularize": "nnref.studies.regularize",
+    "regularize": "nnref.checks.regularize",
     "run": "nnref.studies.run",
     "sweep": "nnref.studies.sweep",
 }

@@ -197,10 +197,11 @@ CHOICE = (
     flag("--reverse", "the largest or latest first"),
     flag("--json", "one JSON array, nothing else"),
 )
+TASK = argument(
+    "task", help="experiment file or name, package.module:make_task, or file.py:make_task"
+)
 DIAGNOSIS = (
-    argument(
-        "task", help="experiment file or name, package.module:make_task, or file.py:make_task"
-    ),
+    TASK,
     JSON,
     argument("--html", metavar="OUT", help="write a page as well"),
     number("--effort", 1.0, "E", "of the work a diagnosis may take", float),
@@ -208,9 +209,7 @@ DIAGNOSIS = (
     argument("--logbook", metavar="DIR", help="train what was tried again, a page there for each"),
 )
 UNIT_TESTS = (
-    argument(
-        "task", help="experiment file or name, package.module:make_task, or file.py:make_task"
-    ),
+    TASK,
     argument("-o", "--output", default="test_mine.py", metavar="PATH", help="a .py file"),
 )
 PIECES = (
@@ -249,7 +248,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, picture("NAME-lr-range"), JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
     "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
-    "regularize": (many.regularize_command, EXPERIMENT, *PIECES, *RECORD, JSON),
+    "regularize": (many.regularize_command, TASK, *PIECES, *RECORD, JSON),
     "resume": (one.resume_command, PAGE, JSON, *SINKS),
     "predict": (one.predict_command, TRAINED, ROWS, LOGBOOK, JSON),
     "export": (one.export_command, TRAINED, FORMAT, FORMAT_FILE, LOGBOOK),

@@ -2,16 +2,20 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from nnref.cli.arguments import (
     PICTURES,
     console_of,
+    experiment_or_maker,
     experiment_path,
     experiment_paths,
     logbook_folder,
     output_path,
 )
+
+TRAINING = ("optimizer", "batch_size", "epochs", "shuffle", "penalty")  # of a task, by a maker
 
 
 def ready(options: argparse.Namespace) -> Any:
@@ -99,19 +103,28 @@ def ablate_command(options: argparse.Namespace) -> int:
 
 def regularize_command(options: argparse.Namespace) -> int:
     """Switch all regularization off, then each piece on again, alone and together."""
-    path = experiment_path(options.file)
-    picture = output_path(options.output or f"{path.stem}-regularize.png", PICTURES)
+    path = experiment_or_maker(options.task)
+    stem = Path(options.task.partition(":")[0]).stem if path is None else path.stem
+    picture = output_path(options.output or f"{stem}-regularize.png", PICTURES)
     page = output_path(options.html, (".html",)) if options.html else None
+    from nnref.checks.regularize import regularize
+    from nnref.diagnosis.api import made_by
     from nnref.report.page.about_regularization import report_of_regularization
     from nnref.report.page.document import write
     from nnref.report.page.panels import panels_in, save
     from nnref.report.terminal import regularization as terminal
     from nnref.report.terminal.sweep import TerminalSweepListener
-    from nnref.studies.regularize import regularize
 
     console = ready(options)
-    listener = TerminalSweepListener(console)
-    done = regularize(path, seeds=options.seeds, logbook=logbook_folder(options), listener=listener)
+    if path is None:
+        task, arguments = made_by(options.task)
+        how = {key: arguments[key] for key in TRAINING if key in arguments}
+        with console.status("") as status:
+            how["progress"] = lambda piece: status.update(f"{piece} ...")
+            done = regularize(task, name=stem, seeds=options.seeds, **how)
+    else:
+        listener, folder = TerminalSweepListener(console), logbook_folder(options)
+        done = regularize(path, seeds=options.seeds, logbook=folder, listener=listener)
     report = report_of_regularization(done)
     save(panels_in(report), done.name, picture)
     if page is not None:

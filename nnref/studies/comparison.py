@@ -134,17 +134,24 @@ def result_of_setting(
     target there is no timing.
     """
     records = final.of(place)
-    scores = np.array([score(record, metric, lower) for record in records])
-    steps, reached, seconds = None, 0, None
-    if timing is not None:
-        counts = steps_to(records, timing.target, timing.steps_per_epoch[place])
-        reached = int(np.isfinite(counts).sum())
-        steps = tuple(map(float, np.quantile(counts, [0.25, 0.5, 0.75], method="higher")))
-        seconds = timing.seconds[place]
     settings = values_in_words(final.variants[place].experiment, paths)
+    result = result_of_records(records, metric, lower, settings)
+    if timing is None:
+        return result
+    counts = steps_to(records, timing.target, timing.steps_per_epoch[place])
+    steps = tuple(map(float, np.quantile(counts, [0.25, 0.5, 0.75], method="higher")))
+    reached = int(np.isfinite(counts).sum())
+    return replace(result, steps=steps, reached=reached, step=timing.seconds[place])
+
+
+def result_of_records(
+    records: Sequence[Record], metric: str, lower: bool, settings: str = ""
+) -> Result:
+    """The result of some runs of one setting, one for each seed."""
+    scores = np.array([score(record, metric, lower) for record in records])
     diverged = sum(record.diverged for record in records)
     mean = statistics.bootstrap(statistics.interquartile_mean, scores, level=LEVEL)
-    return Result(settings, scores, mean, diverged, steps, reached, seconds)
+    return Result(settings, scores, mean, diverged, None)
 
 
 class Timing(NamedTuple):

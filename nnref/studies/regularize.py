@@ -4,7 +4,7 @@ First the network must learn without any. Then every run with a piece is held ag
 the same seed without it, and what is said of a piece is corrected for how many there are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,17 +16,18 @@ import numpy as np
 from nnref.errors import UserError
 from nnref.experiment.axes import Setting, value_in_words
 from nnref.experiment.experiment import Experiment, Mistakes, read
+from nnref.logbook.verdicts import Record
 from nnref.parts.metrics import lower_is_better
 from nnref.parts.regularizers import augment
 from nnref.studies import statistics
-from nnref.studies.comparison import LEVEL, Result, listed, result_of_setting
+from nnref.studies.comparison import LEVEL, Result, listed, result_of_records
 from nnref.studies.groups import Variant, groups_of
 from nnref.studies.listeners import SweepListener
 from nnref.studies.run import measures_of
 from nnref.studies.statistics import Interval
 from nnref.studies.sweep import sweep
 from nnref.studies.sweep_page import known
-from nnref.studies.sweep_record import SweepPlan, SweepResult
+from nnref.studies.sweep_record import SweepPlan
 from nnref.training.compilation import usual_settings
 
 OFF, TOGETHER = "everything off", "all together"
@@ -86,7 +87,6 @@ class Regularized:
     falls: float  # last over first training loss without any
     pieces: tuple[Piece, ...]
     refused: Mapping[str, str]  # pieces that this experiment cannot have, and why
-    runs: SweepResult
 
     @property
     def learns(self) -> bool:
@@ -157,13 +157,24 @@ def regularize(
     names = [measure for measure in measures_of(task) if measure != "epochs"]
     metric = next(m for m in ("test_loss", "valid_loss", "train_loss") if m in names)
     lower = lower_is_better(metric, task.functions.metrics)
-    results = [
-        result_of_setting(runs, place, metric, lower, [], None) for place in range(len(values))
-    ]
-    pieces = held_against(results, values, runs)
-    return Regularized(
-        plan.name, metric, lower, runs.seeds, results[0], fall(runs, 0), pieces, refused, runs
-    )
+    records = {label: runs.of(place) for place, label in enumerate(values)}
+    return regularized(plan.name, metric, lower, records, values, refused)
+
+
+def regularized(
+    name: str,
+    metric: str,
+    lower: bool,
+    records: Mapping[str, Sequence[Record]],
+    values: Mapping[str, Any],
+    refused: Mapping[str, str],
+) -> Regularized:
+    """What the runs of each piece say: those without any come first, one for each seed."""
+    off, *others = (result_of_records(runs, metric, lower) for runs in records.values())
+    falls = [fall(runs) for runs in records.values()]
+    pieces = held_against(off, others, values, falls[1:])
+    seeds = tuple(record.seed for record in records[OFF])
+    return Regularized(name, metric, lower, seeds, off, falls[0], pieces, refused)
 
 
 def pieces_of(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -249,10 +260,10 @@ def refuse_rows(variant: Variant) -> None:
     jax.eval_shape(partial(augment, record), group.task.train.x[:2], jax.random.key(0))
 
 
-def fall(runs: SweepResult, place: int) -> float:
-    """The last over the first training loss of a variant: the median of its seeds."""
+def fall(records: Sequence[Record]) -> float:
+    """The last over the first training loss of some runs: the median of their seeds."""
     ratios = []
-    for record in runs.of(place):
+    for record in records:
         losses = record.history["train_loss"]
         gone = np.inf if record.diverged else float(losses[-1])
         ratios.append(gone / max(float(losses[0]), 1e-30))
@@ -260,18 +271,17 @@ def fall(runs: SweepResult, place: int) -> float:
 
 
 def held_against(
-    results: list[Result], values: Mapping[str, Any], runs: SweepResult
+    off: Result, others: Sequence[Result], values: Mapping[str, Any], falls: Sequence[float]
 ) -> tuple[Piece, ...]:
     """Each piece beside the runs without any, corrected for their number."""
-    off, *others = results
     tests = [statistics.signed_rank(each.scores, off.scores) for each in others]
     ps, levels = statistics.holm(tests), statistics.holm_levels(tests, LEVEL)
     pieces = []
-    for place, (name, value) in enumerate(list(values.items())[1:]):
+    for place, name in enumerate(list(values)[1:]):
         each, level = others[place], float(levels[place])
         difference = statistics.paired_difference(each.scores, off.scores, level=level)
-        falls = fall(runs, place + 1)
-        pieces.append(Piece(name, value, each, difference, float(ps[place]), falls))
+        p = float(ps[place])
+        pieces.append(Piece(name, values[name], each, difference, p, falls[place]))
     return tuple(pieces)
 
 

@@ -1,5 +1,7 @@
 """Commands about many networks."""
 
+import json
+
 from commands import call, write
 
 
@@ -28,3 +30,30 @@ def test_regularize_draws_the_pieces_and_says_which_pay(folder, capsys):
     assert "l2 0.0001" in out
     assert (folder / "pieces.png").read_bytes().startswith(b"\x89PNG")
     assert "piece by piece" in (folder / "pieces.html").read_text()
+
+
+MINE = """
+import jax, jax.numpy as jnp, numpy as np, optax, nnref
+
+def make_task():
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+    task = nnref.Task(
+        init=lambda key: jnp.zeros((2, 1)),
+        apply=lambda params, x: x @ params,
+        loss=lambda outputs, y: jnp.mean((outputs - y) ** 2),
+        train=(x, x[:, :1]),
+    )
+    return task, {"optimizer": optax.adamw(0.05, weight_decay=0.1), "epochs": 5, "kind": None}
+"""
+
+
+def test_regularize_takes_a_task_of_ones_own(folder, capsys):
+    (folder / "mine.py").write_text(MINE)
+    code, out, _ = call(capsys, "regularize", "mine.py:make_task", "--seeds", "6", "--json")
+    done = json.loads(out)
+    assert code == 0
+    assert [piece["piece"] for piece in done["pieces"]] == ["weight decay"]
+    assert (done["name"], done["metric"], len(done["seeds"])) == ("mine", "train_loss", 6)
+    assert done["picture"] == "mine-regularize.png"
+    assert (folder / "mine-regularize.png").exists()
+    assert not (folder / "logbook").exists()

@@ -135,6 +135,7 @@ def data_summary(train: Rows) -> dict[str, Any]:
     first = flat.argmax(1) if flat.shape[1] > 1 else flat[:, 0]
     return {
         "rows": len(x),
+        "different rows": len(np.unique(flat, axis=0)),
         "mean of the inputs": float(flat.mean()),
         "deviation of the inputs": float(flat.std()),
         "deviation of the columns": float(np.sqrt((flat.std(0) ** 2).mean())),

@@ -34,8 +34,10 @@ def read_npz(path: Path, target: str) -> tuple[str, dict[str, Split]]:
         splits = named_splits(names)
         target = target.removesuffix("_train")
         if not target:
+            others = [name for name in splits if name not in ("x", "X")]
+            one = f'; write "target": "{others[0]}"' if len(others) == 1 else ""
             raise UserError(
-                f"data.target: name what is to be predicted; {path} has {', '.join(names)}"
+                f"data.target: name what is to be predicted; {path} has {', '.join(names)}{one}"
             )
         if "train" not in splits.get(target, {}):
             raise UserError(

@@ -114,8 +114,9 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     del source  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
     refuse_large(where.name, "inputs", x, columns)
-    target_scaling = None
+    target_scaling, odd = None, []
     if not classes:
+        odd = list(odd_values(keys.target, y[rows["train"]]))  # in the unit of the file
         y, target_scaling = scaled_targets(where.name, y, rows, keys, loss)
     ends = np.cumsum([len(numbers) for numbers in rows.values()])
     each = dict(zip(rows, np.split(x, ends[:-1]), strict=True))
@@ -129,8 +130,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     warn_constant(where.name, train.x, columns)
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
     parts, scaling = scaled_inputs(Parts(train, *others), made, keys.standardized)
-    odd = imbalance(train.y, classes, keys.balance) if classes else odd_values(keys.target, train.y)
-    for told in odd:
+    for told in imbalance(train.y, classes, keys.balance) if classes else odd:
         warn(told)
     return Dataset(
         *parts,

@@ -190,3 +190,10 @@ def test_an_archive_that_unpacks_to_more_than_the_memory_is_refused(tmp_path, mo
     path = npz_file(tmp_path, x=np.zeros((64, 2)), y=np.arange(64))
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 2, "SC_PAGE_SIZE": 1000}.__getitem__)
     assert "save fewer rows, or in float32" in refused(DATA["file"], path=path, target="y")
+
+
+def test_the_only_array_that_may_be_the_target_is_named(tmp_path):
+    path = npz_file(tmp_path, x_train=X, y_train=Y, x_test=X, y_test=Y)
+    assert refused(DATA["file"], path=path).endswith('y_test; write "target": "y"')
+    path = npz_file(tmp_path, x=X, age=Y, sex=Y)
+    assert refused(DATA["file"], path=path).endswith("has x, age, sex")

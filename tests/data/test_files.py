@@ -214,3 +214,10 @@ def test_targets_far_from_zero_are_told(tmp_path):
         "data: targets of table.csv vary by less than 1/10000 of their size in column 0; computed "
         "in float32, little of that is left: subtract an offset"
     ]
+
+
+def test_odd_values_are_told_in_the_unit_of_the_file(tmp_path):
+    rows = [f"{place * 0.37 % 1:.3f},{12 if place % 5 else 30 + place}" for place in range(120)]
+    path = csv_file(tmp_path, "\n".join(["x,rain", *rows]) + "\n")
+    told = told_of(path=path, target="rain", loss="squared_error")
+    assert any('"rain" is 12 in' in each for each in told)

@@ -114,7 +114,7 @@ def in_columns(dataset: Dataset) -> Dataset:
     columns = (*names, *dataset.columns[len(tops) :])
     with catch_warnings():  # they were told of the data as they are
         simplefilter("ignore", DataWarning)
-        return replace(dataset, **splits, columns=columns, inputs=None)
+        return replace(dataset, **splits, columns=columns, inputs=None, scaling=None)
 
 
 def kind_of(dataset: Dataset) -> str:
@@ -336,7 +336,7 @@ def near_rows(dataset: Dataset, name: str) -> Iterator[Doubt]:
                     rows_in_file(dataset, name, around.held[which]),
                     f"{remedy} after the split, and only the training rows",
                 )
-    share = interleaved(train, held)
+    share = interleaved(*(of_the_file(dataset, rows) for rows in (train, held)))
     if share > bound("leak"):
         yield Doubt(
             "overlapping windows",
@@ -344,6 +344,18 @@ def near_rows(dataset: Dataset, name: str) -> Iterator[Doubt]:
             (),
             "cut the series in time before windows are made",
         )
+
+
+def of_the_file(dataset: Dataset, x: np.ndarray) -> np.ndarray:
+    """Inputs as the file has them, to five digits of the largest column.
+
+    Columns that are standardized one by one hide that a window is another one, a step later.
+    """
+    if dataset.scaling is None:
+        return x
+    mean, deviation = (np.asarray(part, np.float64) for part in dataset.scaling)
+    unit = 1e-5 * (np.abs(mean) + deviation).max()
+    return np.rint((x * deviation + mean) / unit) + 0.0  # no negative zero, which has other bits
 
 
 def own_scale(dataset: Dataset, splits: Splits, name: str) -> Iterator[Doubt]:

@@ -197,3 +197,15 @@ def test_targets_that_stand_two_rows_off_in_the_file(tmp_path, lag):
     told = [doubt.sentence for doubt in looked.doubts if doubt.what == "rows out of step"]
     assert len(told) == bool(lag)
     assert all("row i stands beside the target of row i -2" in sentence for sentence in told)
+
+
+@pytest.mark.parametrize(("split", "told"), [({}, True), ({"split": "time", "by": "t"}, False)])
+def test_windows_of_a_table_that_overlap_are_told(tmp_path, split, told):
+    series = np.sin(np.arange(260) / 7) + 0.05 * rng.normal(size=260)
+    rows = np.lib.stride_tricks.sliding_window_view(series, 7).round(4)
+    head = ["t", *(f"s{step}" for step in range(6)), "next"]
+    table = np.c_[np.arange(len(rows)), rows].tolist()
+    path = tmp_path / "series.csv"
+    path.write_text("\n".join(",".join(map(str, row)) for row in [head, *table]))
+    made = DATA["file"](path=str(path), target="next", inputs=head[1:-1], **split)
+    assert ("overlapping windows" in whats(look(made))) == told

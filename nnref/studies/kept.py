@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def kept_network(page: Path, functions: Functions) -> tuple[Any, Any] | None:
     return network["params"], network["state"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """A trained network: called with rows as they stand in the world, it gives its outputs.
 
@@ -142,8 +142,14 @@ class Loaded:
 
     setup: Setup
     dataset: Dataset
-    params: Any = field(repr=False)
-    model_state: Any = field(repr=False)
+    params: Any
+    model_state: Any
+
+    def __repr__(self) -> str:
+        model, inputs = self.setup.experiment.model.name, self.setup.inputs
+        columns = f" ({first_five(self.dataset.columns)})" if self.dataset.columns else ""
+        answers = first_five(self.dataset.classes) or f"{self.setup.outputs} values"
+        return f"<{model}: rows of {' x '.join(map(str, inputs))}{columns} -> {answers}>"
 
     @cached_property
     def network(self) -> Any:
@@ -170,7 +176,8 @@ class Loaded:
             return self.network(jnp.asarray(layout.pack(x, "rows")))
         rows, shape = np.asarray(x), self.setup.inputs
         if rows.shape[1:] != shape:
-            raise UserError(f"rows of shape {rows.shape[1:]} given; the network takes {shape}")
+            wanted = ", ".join(map(str, ("rows", *shape)))
+            raise UserError(f"an array of shape {rows.shape} given; the network takes ({wanted})")
         if self.dataset.scaling is not None:
             mean, deviation = self.dataset.scaling
             rows = ((rows - mean) / deviation).astype(np.float32)

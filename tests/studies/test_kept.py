@@ -38,7 +38,8 @@ def page(table, tmp_path):
 def test_the_network_says_the_names_of_classes_of_raw_rows(page):
     network = nnref.load(page)
     assert network.predict([[30.0, 5.0], [-20.0, 5.0]]).tolist() == ["large", "small"]
-    with pytest.raises(nnref.UserError, match="the network takes"):
+    assert repr(network) == "<mlp: rows of 2 (a, b) -> large, small>"
+    with pytest.raises(nnref.UserError, match=r"\(1, 1\) given; the network takes \(rows, 2\)"):
         network.predict([[1.0]])
 
 

@@ -286,3 +286,13 @@ def keras_loss(model: Any) -> Any:
     `compute_loss` is public, and adds the penalties of the weights that the model itself holds.
     """
     return getattr(model, "_compile_loss", None)
+
+
+def keras_metrics(model: Any) -> tuple[Any, list[Any]]:
+    """The metrics of a compiled `keras.Model` as one object, and as they were asked for, flat.
+
+    The object is None where there are none. It is built when it is first asked, and then has the
+    metrics themselves, in the same order.
+    """
+    asked = getattr(model, "_compile_metrics", None)
+    return asked, jax.tree.leaves(getattr(asked, "_user_metrics", None))

@@ -16,6 +16,7 @@ from nnref.internals import (
     flops,
     haiku_function,
     keras_loss,
+    keras_metrics,
     parameters_of,
     scan_of,
     summed_terms,
@@ -288,6 +289,15 @@ def test_the_loss_of_a_compiled_keras_model_is_known(monkeypatch):
     model.compile(loss="mse")
     with keras.StatelessScope():
         assert float(keras_loss(model)(jnp.ones((3, 1)), jnp.zeros((3, 1)))) == 1
+    assert keras_metrics(model) == (None, [])
+    model.compile(loss="mse", metrics=["mae", keras.metrics.R2Score()])
+    asked, named = keras_metrics(model)
+    assert (named[0], type(named[1])) == ("mae", keras.metrics.R2Score)
+    asked.build(jnp.ones((3, 1)), jnp.zeros((3, 1)))
+    assert [type(one) for one in asked.metrics] == [
+        keras.metrics.MeanAbsoluteError,
+        keras.metrics.R2Score,
+    ]
 
 
 def test_a_program_is_run_with_its_calls_taken_apart_and_operations_replaced():

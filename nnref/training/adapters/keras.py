@@ -1,16 +1,14 @@
-"""Models of Keras 3 on JAX: their variables by path, and what they were compiled with."""
+"""Models of Keras 3 on JAX: their variables by path."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import keras
-import optax
 
 from nnref.errors import UserError
-from nnref.internals import keras_loss
+from nnref.training.adapters.keras_compiled import compiled_loss, training_of
 from nnref.training.adapters.network import Network, Tree
 
 SEED = "seed_generator_state"
@@ -70,49 +68,3 @@ def keras_network(model: Any, x: Any) -> Network:
         penalty=penalty if regularized else None,
         training=training_of(model, x),
     )
-
-
-def compiled_loss(model: Any) -> Callable[[Any, Any], Any] | None:
-    """`loss(outputs, y)` as the model was compiled with it; None where it was not."""
-    asked = keras_loss(model)
-    if asked is None:
-        return None
-
-    def loss(outputs: Any, y: Any) -> Any:
-        with keras.StatelessScope():  # its running means are none of ours
-            return asked(y, outputs)
-
-    return loss
-
-
-def training_of(model: Any, x: Any) -> dict[str, Any]:
-    """How a model is trained: the optimizer it has, and the epochs and batches of its last fit."""
-    found: dict[str, Any] = {}
-    if getattr(model, "optimizer", None) is not None:
-        found["optimizer"] = keras_optimizer(model.optimizer)
-    fitted = getattr(getattr(model, "history", None), "params", None) or {}
-    if fitted.get("epochs"):
-        found["epochs"] = fitted["epochs"]
-    if fitted.get("steps"):
-        found["batch_size"] = -(-len(jax.tree.leaves(x)[0]) // fitted["steps"])
-    return found
-
-
-def keras_optimizer(optimizer: Any) -> optax.GradientTransformation:
-    """An optimizer of Keras as one of optax; the user's own keeps its variables."""
-    ours = type(optimizer).from_config(optimizer.get_config())
-
-    def init(params: Tree) -> Tree:
-        if not ours.built:
-            shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params)]
-            with jax.ensure_compile_time_eval():
-                ours.build([keras.Variable(jnp.zeros(*shape)) for shape in shapes])
-        return [variable.value for variable in ours.variables]
-
-    def update(updates: Tree, state: Tree, params: Tree = None) -> tuple[Tree, Tree]:
-        before = jax.tree.leaves(params)
-        after, state = ours.stateless_apply(state, jax.tree.leaves(updates), before)
-        moved = [new - old for new, old in zip(after, before, strict=True)]
-        return jax.tree.unflatten(jax.tree.structure(params), moved), state
-
-    return optax.GradientTransformation(init, update)

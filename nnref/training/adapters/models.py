@@ -183,7 +183,7 @@ def optax_of(optimizer: Any) -> Any:
     """An optimizer of NNX, or of Keras, as a transformation of optax; any other as it is."""
     library = library_of(optimizer)
     if library == "keras":
-        from nnref.training.adapters.keras import keras_optimizer
+        from nnref.training.adapters.keras_compiled import keras_optimizer
 
         return keras_optimizer(optimizer)
     return optimizer.tx if library == "flax.nnx" else optimizer

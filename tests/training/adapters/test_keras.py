@@ -100,3 +100,30 @@ def test_several_inputs_go_in_as_keras_takes_them():
     task = nnref.Task(model=model, loss=lambda o, y: o - y, train=([X[:, :1], X[:, 1:]], Y))
     outputs, _ = task.functions.apply(*task.functions.init(KEY), task.train.x, None, False)
     np.testing.assert_array_equal(outputs, X[:, [1, 2, 0]])
+
+
+def test_the_metric_that_is_1_for_a_perfect_answer_is_read():
+    x, y = jnp.asarray([[0.0], [1.0], [2.0], [4.0]]), jnp.asarray([0.0, 1.0, 1.0, 0.0])
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    for metrics, perfect, off in (
+        (["mae", "accuracy"], 1.0, 0.5),
+        ([keras.metrics.R2Score()], 1.0, 0.0),
+    ):
+        model.compile(loss="mse", metrics=metrics)
+        metric = nnref.Task(model=model, train=(x, y)).training["metric"]
+        assert float(metric(y[:, None], y[:, None])) == perfect
+        assert float(metric(jnp.full((4, 1), 0.5), y[:, None])) == pytest.approx(off, abs=1e-6)
+    model.compile(loss="mse", metrics=["mae"])
+    assert "metric" not in nnref.Task(model=model, train=(x, y)).training
+
+
+def test_an_accuracy_of_values_is_no_fault_of_the_training():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 3)).astype(np.float32)
+    y = (x @ [1.0, -2.0, 0.5])[:, None].astype(np.float32)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    for metrics, causes in ((["accuracy"], ["metric_mismatch"]), ([keras.metrics.R2Score()], [])):
+        model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", metrics=metrics)
+        task = nnref.Task(model=model, train=(x[:150], y[:150]), valid=(x[150:], y[150:]))
+        assert [found.cause for found in nnref.diagnose(task).faults] == causes

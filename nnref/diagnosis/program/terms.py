@@ -23,7 +23,7 @@ class Term(NamedTuple):
     where: str  # the line that computes it
     value: float
     gradient: float
-    of_targets: bool  # whether targets have a part in it: a penalty has none
+    of_targets: bool  # whether targets have a part in it, or constants do: a penalty has none
 
 
 def terms(start: AtStart | LossAtStart, params: Any, state: Any) -> list[Term]:
@@ -43,7 +43,7 @@ def terms(start: AtStart | LossAtStart, params: Any, state: Any) -> list[Term]:
     key = jax.random.key(0)
     zeros = {part: jnp.zeros(traced.shape(part), traced.avals[part].dtype) for part in parts}
 
-    def alone(part: int) -> Any:
+    def alone(part: int, params: Any) -> Any:
         others = {other: zero for other, zero in zeros.items() if other != part}
 
         def loss(params: Any) -> Any:
@@ -52,12 +52,15 @@ def terms(start: AtStart | LossAtStart, params: Any, state: Any) -> list[Term]:
 
         return jax.jit(jax.value_and_grad(loss))(params)
 
+    nothing = jax.tree.map(jnp.zeros_like, params)
     summands = []
     for part in parts if len(parts) > 1 else []:
-        value, gradient = alone(part)
+        value, gradient = alone(part, params)
         squares = [float((np.asarray(g, float) ** 2).sum()) for g in jax.tree.leaves(gradient)]
         where = line_of(traced, part)
-        summands.append(Term(where, float(value), float(np.sqrt(sum(squares))), part in targets))
+        # What is not least where all parameters are 0, as a boundary value is not, is no penalty.
+        wants = part in targets or float(alone(part, nothing)[0]) > float(value)
+        summands.append(Term(where, float(value), float(np.sqrt(sum(squares))), wants))
     return summands
 
 
@@ -86,7 +89,8 @@ def outweighed(first: list[Term], last: list[Term]) -> Finding | None:
     pull = sum(term.gradient for term in first if term.of_targets)
     for before, after in zip(first, last, strict=True):
         served = abs(after.value) < bound("served") * abs(before.value)
-        if before.of_targets or not data or not served or before.gradient <= bound("pulls") * pull:
+        pulls = before.gradient > bound("pulls") * pull
+        if before.of_targets or after.of_targets or not (data and served and pulls):
             continue
         return fault(
             "excessive_regularization",

@@ -44,6 +44,14 @@ def test_each_term_has_its_value_its_gradient_and_its_line():
     assert [term.of_targets for term in found] == [True, False]
 
 
+def test_a_term_of_constants_is_no_penalty():
+    """So are the values at the edges that a differential equation asks for."""
+    start, _ = of(lambda o, y: error(o, y).mean() + 9 * error(o, 3.0).mean() + size(o).mean())
+    last = start.params["dense1"] | {"bias": start.params["dense1"]["bias"] + 3.0}
+    found = terms(start, start.params | {"dense1": last}, start.state)
+    assert [term.of_targets for term in found] == [True, True, False]
+
+
 def test_three_terms_with_factors_and_signs():
     _, found = of(lambda o, y: error(o, y).mean() - 0.1 * size(o).mean() + 2 * size(o - 1).mean())
     assert [np.sign(term.value) for term in found] == [1, -1, 1]
@@ -78,4 +86,6 @@ def test_a_penalty_that_outweighs_the_data_falls_to_nothing_and_they_stay():
     of_sums = measured((49.2, 24.3), (0.701, 4.4))
     assert outweighed(of_sums, measured((19.1, 8.9), (2.87, 5.6))) is None
     assert outweighed(of_sums, measured((19.1, 8.9), (0.0, 0.0))) is None
+    late = [Term("vae.py:40", 0.395, 0.11, True), Term("vae.py:41", 0.0005, 0.04, True)]
+    assert outweighed(first, late) is None, "a term of constants, as is seen once it is served"
     assert outweighed([], []) is None

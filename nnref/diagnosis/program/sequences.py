@@ -13,6 +13,7 @@ from nnref.data.targets import is_one_hot
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, beside
 from nnref.diagnosis.program.attention import other_axis
+from nnref.diagnosis.program.ignored import contents, filler_of
 from nnref.diagnosis.recipe import Recipe
 from nnref.diagnosis.thresholds import bound
 
@@ -231,12 +232,14 @@ def order_of_steps(start: AtStart) -> Iterator[Finding]:
     size = np.abs(before).max(initial=1e-30)
     if np.ptp(before, axis=0).max(initial=0) < bound("batch dependence") * size:
         return  # the same answer to all rows
+    along = before.ndim > 1 and before.shape[1] == x.shape[1]
+    says = contents(x, filler_of(x)).reshape(*x.shape[:2], -1).any(2)
     for _ in range(3):
-        order = random.permutation(x.shape[1])
-        after = outputs(x[:, order])
-        along = before.ndim > 1 and before.shape[1] == x.shape[1]
-        for same in (before, before[:, order] if along else before):
-            if np.abs(after - same).max() < bound("batch dependence") * size:
+        order = reordered(says, random)
+        after = outputs(taken(x, order))
+        for same in (before, taken(before, order) if along else before):
+            apart = np.abs(after - same)[says] if along else np.abs(after - same)
+            if apart.max(initial=0) < bound("batch dependence") * size:
                 break
         else:
             return
@@ -251,6 +254,22 @@ def order_of_steps(start: AtStart) -> Iterator[Finding]:
         "steps in order",
         confidence=0.5,
     )
+
+
+def reordered(says: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """An order of the steps of each row, (rows, steps), that leaves its filling where it stands.
+
+    A place may be told there alone, and the network still not know where a step stands.
+    """
+    order = np.tile(np.arange(says.shape[1]), (len(says), 1))
+    for row, mine in zip(order, says, strict=True):
+        row[mine] = random.permutation(row[mine])
+    return order
+
+
+def taken(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Values, (rows, steps, ...), with the steps of each row in another order."""
+    return values[np.arange(len(values))[:, None], order]
 
 
 def scattered_steps(start: AtStart) -> Iterator[Finding]:

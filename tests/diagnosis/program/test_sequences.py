@@ -1,6 +1,7 @@
 """Which step an output is held against, and what it sees of it."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -177,6 +178,23 @@ def test_an_attention_without_positions_takes_steps_in_any_order():
     assert not [*order_of_steps(AtStart(of_tokens(lambda p, x: attention(p, x, 1.0))))]
     constant = AtStart(of_tokens(lambda p, x: p["w"][0] + 0 * x[:, :1]))
     assert not [*order_of_steps(constant)]
+
+
+@pytest.mark.parametrize("on_padding", [True, False])
+def test_places_that_are_told_of_the_padding_alone_are_told_of_no_step(on_padding):
+    lengths = np.random.default_rng(1).integers(4, 9, len(NOW))
+    padded = np.where(np.arange(NOW.shape[1]) < lengths[:, None], 1 + NOW % 4, 0).astype(np.int32)
+
+    def network(params, x):
+        empty = x == 0
+        told = empty if on_padding else ~empty
+        h = params["w"][x] + told[..., None] * params["places"][: x.shape[1]]
+        scores = jnp.einsum("ntd,nsd->nts", h, h) - 1e9 * empty[:, None]
+        return jnp.tanh(jnp.einsum("nts,nsd->ntd", jax.nn.softmax(scores, axis=-1), h))[..., :1]
+
+    given = replace(of_tokens(network), train=(padded, padded.astype(np.float32)))
+    start = AtStart(replace(given, loss=lambda o, y: jnp.mean((o[..., 0] - y) ** 2)))
+    assert [found.cause for found in order_of_steps(start)] == ["inputs_ignored"] * on_padding
 
 
 BANDS = np.random.default_rng(0).normal(size=(16, 6, 20)).astype(np.float32)

@@ -289,8 +289,8 @@ def counters_stand(loop: Course) -> Iterator[Finding]:
     for path in standing(loop, "counter"):
         if path in loop.optimizers:
             continue
-        for program in loop.programs:
-            if program is None or path not in program.old:
+        for number, program in enumerate(loop.programs):
+            if program is None or path not in program.old or counts_up_to(loop, number, path):
                 continue
             new = {program.new[p] for p in loop.of("parameter") if p in program.new}
             if not program.trace.reached([program.old[path]]).isdisjoint(new):
@@ -305,6 +305,15 @@ def counters_stand(loop: Course) -> Iterator[Finding]:
                     confidence=0.7,
                 )
                 return
+
+
+def counts_up_to(loop: Course, number: int, path: str) -> bool:
+    """Whether a counter that stands would move if it were less: how full a memory is, say."""
+    call = loop.calls[number][-1]
+    less = {path: call.before.arrays[path] // 2}
+    start = call.before._replace(arrays={**call.before.arrays, **less})
+    after = loop.call(loop.steps[number], start, call.batch, call.key).after.arrays
+    return not np.array_equal(after[path], less[path])
 
 
 def dtypes(loop: Course) -> Iterator[Finding]:

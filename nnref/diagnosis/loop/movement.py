@@ -285,7 +285,8 @@ def divided_by_their_number(
 def fading(loop: Loop) -> Iterator[Finding]:
     """Updates that become 0 long before the steps are over, as of a schedule that runs too fast."""
     length = loop.moved()
-    if each_update(loop) > 1:  # then the batches of so few turns make only some updates
+    # Where batches make only some updates, or these melt away, so few turns do not tell.
+    if each_update(loop) > 1 or melts(length):
         length = np.concatenate([length, loop.further.lengths])
     if not length.any():
         return
@@ -305,6 +306,12 @@ def fading(loop: Loop) -> Iterator[Finding]:
             remedy="the decay_steps of the schedule in steps: epochs * batches an epoch",
             confidence=0.8,
         )
+
+
+def melts(length: np.ndarray) -> bool:
+    """Whether updates are shorter by a factor in each third of the turns, as those of no cosine."""
+    first, second, third = (float(np.median(part)) for part in np.array_split(length, 3))
+    return 0 < third < bound("fades") * second < bound("fades") ** 2 * first
 
 
 def steady(loop: Loop) -> bool:

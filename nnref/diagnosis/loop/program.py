@@ -15,6 +15,7 @@ from nnref.diagnosis.program.tracing import Operation, is_library, shortened, tr
 from nnref.diagnosis.thresholds import bound
 
 MOST = 12  # numbers that are tried for the loss
+TIE = 1e-3  # by which two cosines are the same
 
 
 class Program:
@@ -97,10 +98,14 @@ class Program:
 
     @cached_property
     def candidates(self) -> list[int]:
-        """Numbers of the program that may be its loss: metrics, and what is computed for itself.
+        """Numbers that may be the loss: metrics, else what is computed for itself."""
+        moved = self.trace.reached(v for v in self.old.values() if self.is_floating(v))
+        named = [value for value in self.metrics.values() if value in moved]
+        return named[:MOST] or self.unnamed
 
-        A loss that is differentiated and not returned stands in the program all the same.
-        """
+    @cached_property
+    def unnamed(self) -> list[int]:
+        """Numbers that lead nowhere, as a loss that is differentiated and not returned."""
         traced = self.trace
         state = [value for path, value in self.old.items() if self.is_floating(value)]
         from_state = traced.reached(state)
@@ -115,8 +120,7 @@ class Program:
             and traced.size(value) == 1
             and self.is_floating(value)
         ]
-        named = [value for value in self.metrics.values() if value in from_state]
-        return list(dict.fromkeys([*named, *alone]))[:MOST] if not named else named[:MOST]
+        return list(dict.fromkeys(alone))[:MOST]
 
     def is_floating(self, value: int) -> bool:
         """Whether a value is of floating point."""
@@ -161,18 +165,41 @@ class Program:
         """See `loss_of`."""
         if loop.updates > len(loop.steps):
             return None  # several updates in a call, and no loss of them all
+        found, named = self.followed(loop), self.candidates
+        moved = next(iter(self.directions(loop)))
+        missed = [p for p, move in moved.items() if found and move.any() and not found[1][p].any()]
+        if named == self.unnamed or (found and not missed):
+            return found
+        # A metric may be one term of a sum that is not returned, and lead some leaves as it does.
+        self.look_at([*named, *self.unnamed])
+        better = self.followed(loop)
+        if better is None or better[0] in named:
+            self.look_at(named)
+            return found
+        return better
+
+    def look_at(self, candidates: list[int]) -> None:
+        """Take these for the candidates, whose gradients are compiled anew."""
+        self.candidates = candidates
+        self.__dict__.pop("slopes", None)
+
+    def followed(self, loop: Any) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The candidate whose gradient the step follows best; of several, that of most leaves."""
         try:
             gradients = self.gradients(self.call)
         except Exception:  # a loop whose length is not known has no reverse
             return None
         directions = list(self.directions(loop))
-        best, found = bound("follows"), None
-        for value, gradient in zip(self.candidates, gradients, strict=True):
-            for direction in directions:
-                size = follows(direction, gradient)
-                if size > best + 1e-6:
-                    best, found = size, (value, gradient)
-        return found
+        sizes = [
+            max((follows(direction, gradient) for direction in directions), default=0.0)
+            for gradient in gradients
+        ]
+        best = max(sizes, default=0.0)
+        if best <= bound("follows"):
+            return None
+        alike = [place for place, size in enumerate(sizes) if size > best - TIE]
+        place = max(alike, key=lambda at: sum(map(np.any, gradients[at].values())))
+        return self.candidates[place], gradients[place]
 
     def directions(self, loop: Any) -> Iterator[dict[str, np.ndarray]]:
         """What is parallel to the gradient in a step: the move of the parameters, and of others.

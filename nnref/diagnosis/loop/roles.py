@@ -126,8 +126,10 @@ def copies(loop: Any) -> dict[str, str]:
                 continue
             if (led and other not in led) or loop.stands(other):
                 continue
-            if follows(loop, path, other) or (
-                loop.stands(path) and near(first[path], first[other])
+            if (
+                follows(loop, path, other)
+                or copied_at_times(loop, path, other)
+                or (loop.stands(path) and near(first[path], first[other]))
             ):
                 found[path] = other
     roots = {tuple(p.split(".")[:1]) for p in found}
@@ -144,6 +146,17 @@ def copies(loop: Any) -> dict[str, str]:
             if twin:
                 found[path] = twin
     return found
+
+
+def copied_at_times(loop: Any, path: str, other: str) -> bool:
+    """Whether a step chooses between what a leaf was and what another one becomes."""
+    return any(
+        op.name == "select_n" and {program.old[path], program.new[other]} <= set(op.inputs[1:])
+        for program in filter(None, loop.programs)
+        if path in program.old and other in program.new
+        for op in program.trace.operations
+        if program.new.get(path) in op.outputs
+    )
 
 
 def near(one: np.ndarray, other: np.ndarray) -> bool:

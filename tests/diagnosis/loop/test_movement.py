@@ -44,6 +44,10 @@ def test_a_schedule_that_counts_epochs_fades_before_the_run_is_over():
     slow = optax.adam(optax.linear_schedule(1e-2, 0.0, 40))
     assert faults(*stepping(fast)) == ["learning_rate_too_low"]
     assert faults(*stepping(slow)) == []
+    steps = optax.adam(optax.exponential_decay(1e-2, 10, 0.1, staircase=True))  # ends behind 40
+    assert faults(*stepping(steps)) == ["learning_rate_too_low"]
+    gentle = optax.adam(optax.exponential_decay(1e-2, 10, 0.7, staircase=True))
+    assert faults(*stepping(gentle)) == []
 
 
 def accumulating(inside=1, behind: int | str = 1, told=1):

@@ -51,6 +51,28 @@ def test_a_loss_that_is_not_returned_is_found_where_it_is_computed():
     assert "loops.py:" in loop.loss_line()
 
 
+def test_a_sum_that_is_not_returned_is_the_loss_and_not_the_term_that_is():
+    """Of two networks that one loss trains, a metric may be the term of one of them alone."""
+
+    @jax.jit
+    def step(params, opt_state, x, y):
+        def loss(nets):
+            one, two = squares(nets["one"], x, y), squares(nets["two"], x, 1 - y)
+            return one + two, two
+
+        (_, two), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, opt_state = TX.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, {"two": two}
+
+    nets = {"one": drawn(), "two": drawn(1)}
+    loop = looped(step, (nets, TX.init(nets)))
+    program = loop.programs[0]
+    _, gradient = program.loss_of(loop)
+    assert program.loss_name(loop) is None
+    assert gradient["0.one.w1"].any()
+    assert gradient["0.two.w1"].any()
+
+
 def test_what_goes_through_a_step_untouched():
     loop = looped(plain, (*begun(),))
     assert not loop.programs[0].passed_on("0.w1")

@@ -218,3 +218,35 @@ def test_a_copy_that_waits_for_a_number_which_stands(count, every, told):
     waiting = [f for f in found.faults if "no longer changes" in f.evidence]
     assert [finding.cause for finding in waiting] == ["target_stands"] * told
     assert all("count = 100" in finding.evidence for finding in waiting)
+
+
+def remembering(asks):
+    """A network beside another one, which becomes its copy now and then; a memory that is full."""
+
+    @jax.jit
+    def step(state, at):
+        online, other = state["online"], state["other"]
+        value, gradient = jax.value_and_grad(chasing)(online, other, at)
+        updates, opt_state = TX.update(gradient, state["opt_state"], online)
+        online = optax.apply_updates(online, updates)
+        filled, learned = jnp.minimum(state["filled"] + 16, 500), state["learned"] + 1
+        due = asks(filled, learned) % 300 == 299
+        online = jax.tree.map(lambda p: p + 0.0 * filled, online)
+        other = jax.tree.map(lambda o, t: jnp.where(due, o, t), online, other)
+        counts = {"filled": filled, "learned": learned}
+        return {"online": online, "other": other, "opt_state": opt_state, **counts}, value
+
+    state = {"online": drawn(), "other": drawn(1), "opt_state": TX.init(drawn())}
+    state |= {"filled": jnp.int32(500), "learned": jnp.int32(0)}
+    batches = [jax.random.randint(jax.random.key(i), (16,), 0, len(X)) for i in range(8)]
+    return step, state, batches
+
+
+def test_another_network_that_becomes_a_copy_when_a_full_memory_says_so():
+    found = first(*remembering(lambda filled, learned: filled))
+    assert found.cause == "target_stands"
+    assert "filled" in found.evidence
+
+
+def test_a_copy_that_is_due_after_the_steps_that_are_made_and_a_full_memory_are_no_faults():
+    assert faults(*remembering(lambda filled, learned: learned)) == []

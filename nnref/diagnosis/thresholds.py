@@ -80,6 +80,7 @@ THRESHOLDS: dict[str, Threshold] = {
         "the same, of the step before the first non-finite number: a hundred times a healthy one",
     ),
     "slow step": Threshold(1e-4, "the same, below: a tenth of a healthy run's"),
+    "come again": Threshold(0.7, "different row numbers of the batches, of all: less come again"),
     "fades": Threshold(0.3, "median update of a third of the turns, of that of the third before"),
     "faded": Threshold(1e-4, "of the longest update: a cosine is there a hundredth before its end"),
     "faded away": Threshold(

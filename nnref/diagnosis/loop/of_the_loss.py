@@ -5,6 +5,7 @@ from itertools import combinations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
@@ -26,6 +27,7 @@ from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
+from nnref.diagnosis.thresholds import bound
 from nnref.training.checkpoint import on_host
 
 CHECKS = {
@@ -109,7 +111,9 @@ def noise(loop: Loop) -> Iterator[Finding]:
         traced, found = program.trace, program.loss_of(loop)
         weights = [program.new[p] for p in loop.of("parameter") if p in program.new]
         results = [found[0]] if found else weights
-        fresh = traced.reached([*program.key, *changing(loop, program)])
+        numbered = row_numbers(loop, program)
+        fresh_by_row = traced.reached(numbered)
+        fresh = traced.reached([*program.key, *set(changing(loop, program)).difference(numbered)])
         drawn = draws(traced, results)
         handed = loop.steps[place].way.keyed
         unread = handed and traced.needed(results).isdisjoint(program.key)
@@ -131,9 +135,9 @@ def noise(loop: Loop) -> Iterator[Finding]:
             f"{', '.join(keys)}; {line}" if keys else line,
             "the random numbers of the step come from "
             + (f"{', '.join(keys)}, which never advances" if keys else "a key that never changes")
-            + ": each place of a batch gets the same ones at every step, and the network learns "
-            "these",
-            "no path from the batch, the step's key or a counter to the draw",
+            + (": a row" if any(fresh_by_row & set(op.inputs) for op in stale) else ": each place")
+            + " of a batch gets the same ones whenever it comes, and the network learns these",
+            "no path from the step's key or a counter to the draw",
             remedy="key, one = jax.random.split(state.key), return the new key with the state; or "
             "jax.random.fold_in(key, state.step)",
             confidence=0.9,
@@ -327,6 +331,21 @@ def changing(loop: Loop, program: Program) -> list[int]:
         if any(not same(rows[0], other, program.trace.paths[value]) for other in rows[1:])
     ]
     return state + moving
+
+
+def row_numbers(loop: Loop, program: Program) -> list[int]:
+    """The values of a batch that number its rows, and come again with them."""
+    batches = [parted(batch).arrays for batch in loop.batches]
+    numbers = []
+    for value in program.batch:
+        path = program.trace.paths[value]
+        given = [batch[path] for batch in batches if path in batch]
+        whole = all(g.ndim == 1 and jnp.issubdtype(g.dtype, np.integer) for g in given)
+        if not given or not whole or any(len(np.unique(g)) < max(len(g), 2) for g in given):
+            continue
+        if len(np.unique(np.concatenate(given))) < bound("come again") * sum(map(len, given)):
+            numbers.append(value)
+    return numbers
 
 
 def same(one: dict[str, Any], other: dict[str, Any], path: str) -> bool:

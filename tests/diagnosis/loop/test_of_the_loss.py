@@ -56,6 +56,30 @@ def test_keys_that_advance_or_count_are_healthy(key_of):
     assert faults(*step_of(key_of)) == []
 
 
+@pytest.mark.parametrize(
+    ("counts", "again", "causes"),
+    [(False, True, ["random_key_reused"]), (True, True, []), (False, False, [])],
+    ids=["by the row alone", "by the row and the step", "by numbers that never come again"],
+)
+def test_noise_that_is_drawn_by_the_number_of_a_row(counts, again, causes):
+    @jax.jit
+    def step(state, batch):
+        x, y, rows = batch
+        key = jax.random.fold_in(state["key"], state["opt_state"][0].count if counts else 7)
+        noise = jax.vmap(lambda r: jax.random.normal(jax.random.fold_in(key, r), (2,)))(rows)
+        value, gradient = jax.value_and_grad(squares)(state["params"], x + 0.3 * noise, y)
+        updates, opt_state = TX.update(gradient, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt_state": opt_state, "key": state["key"]}, value
+
+    def batches(number):
+        rows = np.random.default_rng(number).permutation(len(X))[:16]
+        return X[rows], Y[rows], rows if again else 16 * number + np.arange(16)
+
+    _, state = step_of(None)
+    assert faults(step, state, batches) == causes
+
+
 def test_a_step_that_takes_a_key_and_draws_from_another():
     def step_with(fresh):
         @jax.jit

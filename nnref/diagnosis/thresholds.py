@@ -375,6 +375,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "renamed": Threshold(
         0.5, "from one name for all to every label by another name: one network takes some for one"
     ),
+    "fallen far": Threshold(
+        0.5, "of the first loss: what longer updates take away in as many steps"
+    ),
+    "healthy step": Threshold(1e-3, "update over weights, of a healthy run"),
+    "squeezed": Threshold(0.01, "factor of a gradient, as of a clip that leaves next to nothing"),
     "fallen": Threshold(0.1, "of the first loss: a smaller fall is no learning"),
     "turns": Threshold(0.9, "share of steps after which a loss turns; noise turns at 2/3 of them"),
     "turned": Threshold(1.2, "last over best validation loss"),

@@ -354,13 +354,66 @@ def too_short(loop: Loop) -> Iterator[Finding]:
     parts = np.array_split(loss, 5)
     fallen = float(np.median(parts[0]) - np.median(parts[-1]))
     if ratio < bound("slow step") and fallen < bound("fallen") * abs(float(np.median(parts[0]))):
-        tiny = ratio < bound("slow step") / 100 and not warming(length)
-        yield (fault if tiny and len(loss) >= REPEATS else note)(
+        warms = warming(length)
+        tiny = ratio < bound("slow step") / 100 and not warms
+        cure = None if warms else longer_updates(loop, ratio, float(np.median(parts[0])))
+        words = f"; {cure}" if cure else ""
+        clips = "; a clip acts on spikes alone, and behind the division by a loss scale"
+        yield (fault if (tiny or cure) and len(loss) >= REPEATS else note)(
             "learning_rate_too_low",
-            loop.line(),
+            squeezed(loop) or loop.line(),
             f"the longest of the later updates is {ratio:.1e} of the weights, and the loss goes "
-            f"from {np.median(parts[0]):.4g} to {np.median(parts[-1]):.4g}",
+            f"from {np.median(parts[0]):.4g} to {np.median(parts[-1]):.4g}{words}",
             f"{ratio:.1e}",
             healthy="about 1e-3",
-            confidence=0.6,
+            remedy=f"a larger learning rate{clips}" if squeezed(loop) else "",
+            confidence=0.8 if cure else 0.6,
         )
+
+
+def longer_updates(loop: Loop, ratio: float, start: float) -> str:
+    """What the same steps do with every update so much longer as is usual, in words.
+
+    Empty where that takes the loss no farther down. `ratio` is that of update and weights, and
+    `start` the median of the first losses.
+    """
+    name, weights = loop.loss_name(), loop.of("parameter")
+    if len(loop.steps) > 1 or name is None:
+        return ""
+    usual = 10.0 ** np.rint(np.log10(bound("healthy step") / ratio))
+    for factor in (usual, 10 * usual):
+        state, losses = loop.start, []
+        for made in loop.calls[0]:
+            call = loop.call(loop.steps[0], state, made.batch, made.key)
+            before, after = state.arrays, call.after.arrays
+            further = {
+                p: before[p] + (factor * (after[p] - before[p])).astype(after[p].dtype)
+                for p in weights
+            }
+            state = call.after._replace(arrays={**after, **further})
+            losses.append(float(call.metrics[name]))
+        end = float(np.median(losses[-len(losses) // 5 :]))
+        if end < (1 - bound("fallen far")) * start:
+            return f"with every update {factor:g} times as long it goes to {end:.4g} in as many"
+    return ""
+
+
+def squeezed(loop: Loop) -> str:
+    """The line where a step multiplies its gradient by a factor far below 1, as a clip does."""
+    for place, program in enumerate(loop.programs):
+        found = program and program.loss_of(loop)
+        if program is None or not found:
+            continue
+        traced = program.trace
+        small = [
+            op
+            for op in traced.operations
+            if op.name == "min" and op.where and traced.size(op.outputs[0]) == 1
+        ]
+        call = loop.calls[place][0]
+        leaves = jax.tree.leaves((call.before.arrays, parted(call.batch).arrays, call.key))
+        values = traced.evaluate(leaves, [op.outputs[0] for op in small])
+        for op, value in zip(small, values, strict=True):
+            if 0 < float(np.ravel(value)[0]) < bound("squeezed"):
+                return op.where
+    return ""

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, squares
+from networks import line_of
 
 
 def stepping(optimizer, loss=squares, sign=1.0, name=None):
@@ -99,6 +100,43 @@ def test_a_number_that_is_not_finite_is_named_with_its_line():
 @pytest.mark.parametrize(("rate", "cause"), [(1e-10, ["learning_rate_too_low"]), (1e-3, [])])
 def test_steps_that_are_too_short(rate, cause):
     assert faults(*stepping(optax.sgd(rate))) == cause
+
+
+def scaled(clips_first):
+    """A step with a loss scale, which is divided by before a clip, or after it."""
+    scale = 2.0**13
+
+    def within(gradient, limit):
+        length = optax.tree.norm(gradient)
+        factor = jnp.minimum(1.0, limit / length)  # of the clip
+        return jax.tree.map(lambda g: g * factor, gradient)
+
+    @jax.jit
+    def step(params, x, y):
+        value, gradient = jax.value_and_grad(lambda p: scale * squares(p, x, y))(params)
+        if clips_first:
+            gradient = within(gradient, 1.0)
+        gradient = jax.tree.map(lambda g: g / scale, gradient)
+        if not clips_first:
+            gradient = within(gradient, 1.0)
+        return jax.tree.map(lambda p, g: p - 0.3 * g, params, gradient), value / scale
+
+    return step, drawn()
+
+
+def test_a_clip_before_the_loss_scale_is_gone_leaves_next_to_nothing():
+    found = first(*scaled(clips_first=True))
+    assert found.cause == "learning_rate_too_low"
+    assert found.where.endswith(f"test_movement.py:{line_of(__file__, 'of the clip')}")
+    assert "times as long it goes to" in found.evidence
+    assert faults(*scaled(clips_first=False)) == []
+
+
+def test_short_updates_of_a_loss_that_longer_ones_would_not_lower_are_no_fault():
+    def noise(params, x, y):
+        return 1 + 1e-3 * squares(params, x, y)
+
+    assert faults(*stepping(optax.sgd(0.05), noise)) == []
 
 
 @pytest.mark.parametrize(("order", "causes"), [((1, 0), ["wrong_gradient"]), ((0, 1), [])])

@@ -8,9 +8,11 @@ name what changed, and with which version. All were seen in jax 0.10.2 and 0.12.
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +36,33 @@ WITHOUT_LIBRARIES = {
     "xla_cpu_experimental_ynn_fusion_type": "",
     "xla_cpu_multi_thread_eigen": False,
 }
+
+
+# --- JAX's cache of compiled programs
+
+
+def keep_entries_whole() -> None:
+    """Let an entry of JAX's compilation cache have its name only once it is written whole.
+
+    JAX writes it under that name. A process that is killed meanwhile leaves a part, which is never
+    replaced: every later process warns of it, and compiles that program anew.
+    """
+    from jax._src.lru_cache import _CACHE_SUFFIX, LRUCache
+
+    put = LRUCache.put
+    if put.__module__ == __name__:
+        return
+
+    def put_whole(self: Any, key: str, value: bytes) -> None:
+        path = Path(str(self.path)) / f"{key}{_CACHE_SUFFIX}"
+        if not key or self.eviction_enabled or not path.parent.is_dir():
+            put(self, key, value)
+        elif not path.exists():
+            half = path.with_name(f"{key}.{os.getpid()}.half")
+            half.write_bytes(value)
+            half.replace(path)
+
+    LRUCache.put = put_whole
 
 
 # --- the programs that JAX traces

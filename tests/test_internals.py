@@ -1,6 +1,7 @@
 """What is read of the insides of JAX and Flax is still there, and says what it said."""
 
 import os
+from pathlib import Path
 from functools import partial
 
 import jax
@@ -15,6 +16,7 @@ from nnref.internals import (
     bodies,
     flops,
     haiku_function,
+    keep_entries_whole,
     keras_loss,
     keras_metrics,
     parameters_of,
@@ -323,3 +325,24 @@ def test_a_program_is_run_with_its_calls_taken_apart_and_operations_replaced():
     inner = jax.make_jaxpr(lambda x: internals.interpret(program, [x], {"dot_general": product}))(x)
     assert names == [(((1,), (0,)), ((), ()))]
     assert {each.primitive.name for each in inner.eqns} & internals.CALLS == set()
+
+
+def test_an_entry_of_the_cache_of_compiled_programs_has_its_name_once_it_is_whole(
+    tmp_path, monkeypatch
+):
+    from jax._src.lru_cache import LRUCache
+
+    keep_entries_whole()
+    put = LRUCache.put
+    keep_entries_whole()
+    assert LRUCache.put is put, "once is enough"
+    cache, seen = LRUCache(str(tmp_path), max_size=-1), []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda half, path: seen.append((half, path)))
+    cache.put("program", b"machine code")  # as if the process were killed before the last step
+    assert cache.get("program") is None
+    ((half, path),) = seen
+    replace(half, path)
+    assert cache.get("program") == b"machine code"
+    cache.put("program", b"other code")
+    assert cache.get("program") == b"machine code", "what is there stays"

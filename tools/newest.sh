@@ -18,7 +18,7 @@ unset ARGS PYTHON
 folder=${kept:-$(mktemp -d)} && mkdir -p "$folder" && folder=$(cd "$folder" && pwd -P) || exit 2
 
 leave() {
-    [ -z "$root" ] || for device in dev/shm dev proc; do umount "$root/$device" 2>/dev/null; done
+    [ -z "$root" ] || for device in dev/shm dev sys proc; do umount "$root/$device" 2>/dev/null; done
 }
 trap 'leave; [ -n "$kept" ] || rm -rf --one-file-system "$folder"' EXIT
 trap 'exit 130' INT TERM HUP
@@ -42,7 +42,7 @@ prepare() { # suite
     done
     rm -rf "$root/nnref" "$root${HOME:?}/.cache"
     git clone -q . "$root/nnref" || return
-    for device in proc dev dev/shm; do mount --bind "/$device" "$root/$device" || return; done
+    for device in proc sys dev dev/shm; do mount --bind "/$device" "$root/$device" || return; done
 }
 
 row() { # suite, words of make

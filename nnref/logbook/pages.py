@@ -38,7 +38,8 @@ UNREADABLE = (
 )
 HEAD = re.compile(r"^// (sweep )?page (\d+) of (.+)$", re.MULTILINE)
 SEAL = re.compile(r"^// sha256: ([0-9a-f]{64})$", re.MULTILINE)  # of all that stands above it
-NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.*$")  # of a folder beneath the logbook
+# Of a folder beneath the logbook. The stem of "...json" is ".." up to Python 3.13, then all of it.
+NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f]|^\.?$|^\.\.")
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,12 @@ def refuse_name(path: Path, name: str) -> None:
     """Refuse the name of an experiment that is none of a folder beneath the logbook.
 
     Raises:
-        UserError: for one with a slash or a control character, or of dots alone.
+        UserError: for one with a slash or a control character, and for no more than dots.
     """
     if NO_NAME.search(name):
         raise UserError(
             f"{path}: {name!r} is no name of an experiment; one has no slash, no line break, and "
-            "more than dots"
+            "no two dots at its beginning"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from nnref.internals import WHOLE_LOOPS, WITHOUT_LIBRARIES
+from nnref.internals import WHOLE_LOOPS, WITHOUT_LIBRARIES, keep_entries_whole
 
 TINY = 8192  # bytes of state and data, up to which a loop becomes one piece of machine code
 MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
@@ -52,6 +52,7 @@ def use_cache() -> None:
     if jax.config.values["jax_compilation_cache_dir"] is None:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nnref" / "xla"))
+    keep_entries_whole()
     # Small programs take most of a short run, and JAX would not keep them.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -217,7 +217,7 @@ def test_targets_far_from_zero_are_told(tmp_path):
 
 
 def test_odd_values_are_told_in_the_unit_of_the_file(tmp_path):
-    rows = [f"{place * 0.37 % 1:.3f},{12 if place % 5 else 30 + place}" for place in range(120)]
+    rows = [f"{place * 0.37 % 1:.3f},{12 if place % 5 else 30 + place}" for place in range(240)]
     path = csv_file(tmp_path, "\n".join(["x,rain", *rows]) + "\n")
     told = told_of(path=path, target="rain", loss="squared_error")
     assert any('"rain" is 12 in' in each for each in told)

@@ -76,7 +76,7 @@ def test_an_empty_page_blocks_nothing(file, logbook):
     assert len(pages(logbook)) == 4
 
 
-@pytest.mark.parametrize("name", ["../out", "..", "a\x1bb", "/etc"])
+@pytest.mark.parametrize("name", ["../out", "..", ".", "...json", "a\x1bb", "/etc"])
 def test_a_name_leads_nowhere_else(tmp_path, name):
     page = tmp_path / "page.json"
     page.write_text(f"{{}}\n// page {FORMAT} of {name}\n")

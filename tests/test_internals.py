@@ -1,8 +1,8 @@
 """What is read of the insides of JAX and Flax is still there, and says what it said."""
 
 import os
-from pathlib import Path
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp

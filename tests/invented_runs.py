@@ -136,6 +136,7 @@ def case(
             batch_size=batch,
             seed=0,
             rows=None,
+            replayed=False,
             apply=lambda params, state, x, key, train: (x @ params["a"]["kernel"][:4, :1], state),
         ),
         skill=SimpleNamespace(

@@ -202,6 +202,8 @@ class Findings:
             answer = "simple models find nothing in rows held out"
         elif reached >= bound("learned") * best:
             answer = "it is learned, as far as simple models find it"
+            if self.faults and best < bound("failed") * reached:
+                answer = "more than simple models find, and this network could learn more"
         lines = {
             "to be learned": answer if simple else "",
             "this network": f"{reached:z.2f} on its training rows"

@@ -154,6 +154,7 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
         return [*mistaken, *map(as_note, structural)]
     if signals.learned:
         faults = [*asked(signals, "always"), *filter(fault_even_if_it_learns, structural)]
+        faults = faults or beyond_simple_models(signals)
         rest = [as_note(f) for f in structural if not fault_even_if_it_learns(f)]
         return [*under_their_cause(faults), *rest]
     program, notes = faults_and_notes(in_this_run(signals, finding) for finding in structural)
@@ -173,6 +174,23 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
         helps = by_effect(signals, changes)
         return [*(f if plain(signals, f) else as_note(f) for f in helps), *notes]
     return [*under_their_cause(faults), *notes]
+
+
+def beyond_simple_models(signals: Signals) -> list[Finding]:
+    """What brings a run much farther that left simple models behind, on validation rows as well.
+
+    Where these know next to nothing, as of numbers of users and films, they are no measure of what
+    can be learned, and the network's own further runs are the only one.
+    """
+    validated = signals.measurements.validated
+    if validated is None or not signals.unmeasured(validated.skill):
+        return []
+    gains = {
+        name
+        for name, trial in signals.trials.items()
+        if trial.valid is not None and trial.valid - validated.skill > bound("plain gain")
+    }
+    return by_effect(signals, [f for f in asked(signals, "a change") if f.edit in gains])
 
 
 def plain(signals: Signals, finding: Finding) -> bool:

@@ -114,6 +114,17 @@ class Signals:
             return validated.skill > bound("failed")
         return self.reached > bound("failed") and self.beyond_memory
 
+    def unmeasured(self, validated: float) -> bool:
+        """Whether simple models say little of what there is to learn, and the run leaves much."""
+        skill, recipe = self.measurements.skill, self.measurements.recipe
+        return bool(
+            skill.fits
+            and not (skill.costs or self.moving_target or recipe.replayed)
+            and self.measurements.run.complete
+            and self.reference < bound("failed") * self.reached
+            and max(self.reached, validated) < bound("leaves much")
+        )
+
     @cached_property
     def moving_target(self) -> bool:
         """Whether the network computes what it is held against, and no loss tells what it learns.

@@ -182,3 +182,26 @@ def test_a_check_that_wants_one_array_finds_nothing_of_several():
     invented = case(reached=0.1)
     assert answers(wants_one, invented) == []
     assert not invented.mistakes
+
+
+@pytest.mark.parametrize(
+    ("reached", "valid", "reference", "better", "causes"),
+    [
+        (0.6, 0.55, 0.18, 0.95, ["learning_rate_too_low"]),
+        (0.6, 0.55, 0.5, 0.95, []),  # simple models say what can be learned
+        (0.85, 0.82, 0.18, 0.95, []),  # little is left
+        (0.6, 0.55, 0.18, 0.7, []),  # no run gets much farther
+        (0.9, 0.3, 0.18, 0.5, []),  # it knows its rows: another question
+    ],
+)
+def test_beyond_simple_models_its_own_runs_say_what_a_network_could_learn(
+    reached, valid, reference, better, causes
+):
+    made = case(reached=reached, valid=valid, reference=reference, rate_x10=better)
+    assert [f.cause for f in decide(made, []) if f.severity == "fault"] == causes
+
+
+def test_what_is_better_on_the_training_rows_alone_is_no_more_learning():
+    made = case(reached=0.6, valid=0.55, reference=0.18, rate_x10=0.95)
+    made.interventions.trials["rate x10"] = Trial("rate x10", Change(rate=10.0), 0.95, 0.6)
+    assert not [f for f in decide(made, []) if f.severity == "fault"]

@@ -375,7 +375,6 @@ THRESHOLDS: dict[str, Threshold] = {
     "renamed": Threshold(
         0.5, "from one name for all to every label by another name: one network takes some for one"
     ),
-    "leaves much": Threshold(0.8, "skill, below: beyond simple models there may be more to learn"),
     "fallen far": Threshold(
         0.5, "of the first loss: what longer updates take away in as many steps"
     ),

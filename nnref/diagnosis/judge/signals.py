@@ -115,14 +115,15 @@ class Signals:
         return self.reached > bound("failed") and self.beyond_memory
 
     def unmeasured(self, validated: float) -> bool:
-        """Whether simple models say little of what there is to learn, and the run leaves much."""
+        """Whether simple models say little of what there is to learn, and there may be more."""
         skill, recipe = self.measurements.skill, self.measurements.recipe
         return bool(
             skill.fits
             and not (skill.costs or self.moving_target or recipe.replayed)
             and self.measurements.run.complete
             and self.reference < bound("failed") * self.reached
-            and max(self.reached, validated) < bound("leaves much")
+            and self.reached < 1 - bound("gap")
+            and validated < 1 - bound("plain gain")
         )
 
     @cached_property

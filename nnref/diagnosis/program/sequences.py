@@ -233,7 +233,7 @@ def order_of_steps(start: AtStart) -> Iterator[Finding]:
     if np.ptp(before, axis=0).max(initial=0) < bound("batch dependence") * size:
         return  # the same answer to all rows
     along = before.ndim > 1 and before.shape[1] == x.shape[1]
-    says = contents(x, filler_of(x)).reshape(*x.shape[:2], -1).any(2)
+    says = np.asarray(contents(x, filler_of(x)).reshape(*x.shape[:2], -1).any(2))
     for _ in range(3):
         order = reordered(says, random)
         after = outputs(taken(x, order))

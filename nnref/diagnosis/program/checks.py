@@ -18,7 +18,7 @@ from nnref.diagnosis.program.broadcasts import broadcasts
 from nnref.diagnosis.program.derivatives import derivatives
 from nnref.diagnosis.program.edges import edges, edges_of_loss
 from nnref.diagnosis.program.effect import without_effect
-from nnref.diagnosis.program.graphs import renumbered_nodes
+from nnref.diagnosis.program.graphs import blind_to_themselves, renumbered_nodes
 from nnref.diagnosis.program.ignored import ignored, ignored_by_loss
 from nnref.diagnosis.program.keys import drawn_twice, random_key, randomness
 from nnref.diagnosis.program.lone_means import lone_means
@@ -134,6 +134,7 @@ CHECKS: dict[str, Callable[[AtStart], Iterator[Finding]]] = {
     "the order of the steps": order_of_steps,
     "steps that stay together": scattered_steps,
     "nodes of a graph by any number": renumbered_nodes,
+    "nodes of a graph by themselves": blind_to_themselves,
     "targets that stand in the inputs": given_away,
     "targets that are moved once": shifted_twice,
     "labels below zero": labels_below_zero,

@@ -11,6 +11,7 @@ from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.program.at_start import AtStart, beside
 from nnref.diagnosis.program.layers import forward
 from nnref.diagnosis.program.rows import Followed, Holds, alike, numbers
+from nnref.diagnosis.thresholds import bound
 
 GRAPHS = 7  # that are looked at: a prime, which no other axis should have
 FEWEST = 4  # nodes of what is called a graph
@@ -94,3 +95,67 @@ def nodes_move(order: np.ndarray) -> Holds:
         return False
 
     return holds
+
+
+def blind_to_themselves(start: AtStart) -> Iterator[Finding]:
+    """Nodes of a graph that see their neighbours, and nothing of themselves.
+
+    All edges are taken away, which leave the diagonal as it is: what each node says must still
+    reach an output. Edges are few numbers of a symmetric square with nothing on its diagonal,
+    given or captured, and whatever is made of them with the same places.
+    """
+    if start.sample.outputs is None:
+        return
+    x = np.asarray(start.sample.x)
+    params = beside(start.params, 1.0, 0)
+    traced = forward(start.recipe, params, start.state, x, train=False)
+    rows = [value for argument in traced.arguments[2:-1] for value in argument]
+    weights = traced.reached([value for argument in traced.arguments[:2] for value in argument])
+    squares = [
+        value
+        for value in (
+            *rows,
+            *traced.constants,
+            *(v for op in traced.operations for v in op.outputs),
+        )
+        if value not in weights and traced.shape(value)[-2:] == traced.shape(value)[-1:] * 2
+        if len(traced.shape(value)) > 1 and traced.shape(value)[-1] >= FEWEST
+    ]
+    results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
+
+    def evaluated(x: np.ndarray, wanted: list[int], given: dict[int, Any]) -> list[np.ndarray]:
+        leaves = jax.tree.leaves((params, start.state, x, jax.random.key(0)))
+        return [numbers(value) for value in traced.evaluate(leaves, wanted, given)]
+
+    pairs = zip(squares, evaluated(x, squares, {}), strict=True)
+    edges = {value: number for value, number in pairs if joins_few(number)}
+    uses = [op for op in traced.operations if op.where and edges.keys() & set(op.inputs)]
+    if not edges or not uses:
+        return
+    whole = {v: number.astype(traced.avals[v].dtype) for v, number in edges.items()}
+    none = {value: np.zeros_like(number) for value, number in whole.items()}
+    other = np.roll(x, 1, axis=0)  # what other nodes say; the edges stay
+    changed = [
+        not all(map(np.array_equal, *(evaluated(rows, results, given) for rows in (x, other))))
+        for given in (whole, none)
+    ]
+    if changed == [True, False]:
+        yield fault(
+            "inputs_ignored",
+            uses[-1].where,
+            "with the edges of the graph taken away no output depends on what its node says: a "
+            "node sees its neighbours, and nothing of itself",
+            "0 without edges",
+            healthy="what a node says reaches its own output",
+            remedy="edges + jnp.eye(nodes) before the degrees are taken, or a layer of the node's "
+            "own beside that of its neighbours",
+            confidence=0.8,
+        )
+
+
+def joins_few(square: np.ndarray) -> bool:
+    """Whether numbers, (..., nodes, nodes), are edges: few, both ways, and none to itself."""
+    there = square != 0
+    both = np.array_equal(there, there.swapaxes(-1, -2))
+    none = not np.diagonal(there, axis1=-2, axis2=-1).any()
+    return bool(both and none and 0 < there.mean() < bound("few edges") and (square >= 0).all())

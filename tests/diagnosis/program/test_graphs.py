@@ -9,7 +9,7 @@ from networks import line_of
 
 from nnref.data.trees import layout_of
 from nnref.diagnosis.program.at_start import AtStart
-from nnref.diagnosis.program.graphs import renumbered_nodes
+from nnref.diagnosis.program.graphs import blind_to_themselves, renumbered_nodes
 from nnref.diagnosis.recipe import Recipe
 
 RANDOM = np.random.default_rng(0)
@@ -70,3 +70,50 @@ def test_a_mean_over_features_leaves_a_number_for_each_node():
 )
 def test_means_over_nodes_and_what_is_no_graph_of_numbered_nodes(pool, edges):
     assert not [*renumbered_nodes(AtStart(recipe(pool, edges)))]
+
+
+def convolved(edges, rows):
+    """A graph of many whose edges are given, or one that is captured and whose nodes are rows."""
+    given = edges if rows is None else jnp.asarray(edges)
+    layout = layout_of({"edges": EDGES, "nodes": FEATURES}, "x")
+
+    def layer(h, w, joined):
+        degrees = joined.sum(-1, keepdims=True)
+        return jnp.tanh((joined / jnp.sqrt(degrees * degrees.swapaxes(-1, -2))) @ h @ w)
+
+    def apply(params, state, x, key, train):
+        graph = {"edges": given, "nodes": x} if rows else layout.unpack(x)
+        joined = graph["edges"] + (0 if rows else given) * jnp.eye(NODES)
+        return layer(layer(graph["nodes"], params["a"], joined), params["b"], joined), state
+
+    packed = FEATURES[0] if rows else layout.pack({"edges": RING, "nodes": FEATURES}, "x")
+    return Recipe(
+        init,
+        apply,
+        lambda o, y: optax.softmax_cross_entropy_with_integer_labels(o, y).mean(),
+        train=(packed, LABELS[:NODES] if rows else np.repeat(LABELS[:, None], NODES, 1)),
+        optimizer=optax.sgd(0.1),
+        inputs=None if rows else layout,
+        rows=rows,
+        batch_size=NODES,
+    )
+
+
+RING = np.maximum(EDGES, np.roll(np.eye(NODES), 1, 0) + np.roll(np.eye(NODES), 1, 1))
+RING = RING.astype(np.float32)  # nobody is alone
+
+
+@pytest.mark.parametrize(
+    ("edges", "rows", "told"),
+    [
+        (0.0, None, True),
+        (1.0, None, False),  # with an edge from each node to itself
+        (RING[0], NODES, True),
+        (RING[0] + np.eye(NODES, dtype=np.float32), NODES, False),
+    ],
+    ids=["given", "given, and themselves", "captured", "captured, and themselves"],
+)
+def test_nodes_that_see_their_neighbours_alone(edges, rows, told):
+    found = [*blind_to_themselves(AtStart(convolved(edges, rows)))]
+    assert [finding.cause for finding in found] == ["inputs_ignored"] * told
+    assert all("nothing of itself" in finding.evidence for finding in found)

@@ -28,6 +28,7 @@ def init(key):
 def recipe(pool, edges=EDGES):
     rows = {"edges": edges, "nodes": FEATURES}
     layout = layout_of(rows, "x")
+    assert layout is not None
 
     def apply(params, state, x, key, train):
         graph = layout.unpack(x)
@@ -76,6 +77,7 @@ def convolved(edges, rows):
     """A graph of many whose edges are given, or one that is captured and whose nodes are rows."""
     given = edges if rows is None else jnp.asarray(edges)
     layout = layout_of({"edges": EDGES, "nodes": FEATURES}, "x")
+    assert layout is not None
 
     def layer(h, w, joined):
         degrees = joined.sum(-1, keepdims=True)

@@ -277,6 +277,8 @@ def ignored(start: AtStart) -> Iterator[Finding]:
         )
         return
     what = described(look, data)
+    if recipe.inputs is not None and len(recipe.inputs.shapes) > 1 and look.ignored.any():
+        what = "inputs " + in_short([recipe.column(int(n)) for n in np.flatnonzero(look.ignored)])
     yield (fault if lost else note)(
         "inputs_ignored",
         line_that_drops(start, look) or start.last,
@@ -407,9 +409,9 @@ def described(look: Looked, data: np.ndarray) -> str:
     return f"{look.share:.0%} of the places of a row{kept}"
 
 
-def in_short(numbers: np.ndarray) -> str:
-    """Numbers as `3`, `1 to 29` or `1, 4, 6, ...`."""
-    if len(numbers) > 2 and np.all(np.diff(numbers) == 1):
+def in_short(numbers: np.ndarray | list[str]) -> str:
+    """Numbers as `3`, `1 to 29` or `1, 4, 6, ...`; names likewise."""
+    if not isinstance(numbers, list) and len(numbers) > 2 and np.all(np.diff(numbers) == 1):
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers[:6])) + (", ..." if len(numbers) > 6 else "")
 

@@ -27,11 +27,11 @@ LIBRARIES = tuple(
         *(os.path.dirname(module.__file__) for module in (jax, flax, np) if module.__file__),
     }
 )
-# The frames of the diagnosis, of the training and of the call of an optimizer are hidden from a
-# user's lines.
+# The frames of the diagnosis, of the training, of the rows that it is given and of the call of an
+# optimizer are hidden from a user's lines.
 WINGS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 CHAIN = ("parts", "chain.py")
-OWN = tuple(os.path.join(WINGS, *at) for at in (("diagnosis", ""), ("training", ""), CHAIN))
+OWN = tuple(os.path.join(WINGS, *at) for at in (("diagnosis", ""), ("training", ""), ("data", ""), CHAIN))
 
 
 class Operation(NamedTuple):

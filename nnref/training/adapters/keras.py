@@ -1,5 +1,6 @@
 """Models of Keras 3 on JAX: their variables by path."""
 
+import inspect
 import warnings
 from typing import Any
 
@@ -37,6 +38,7 @@ def keras_network(model: Any, x: Any) -> Network:
     names = [variable.path for variable in trained]
     # A seed is no state: it comes from the key of a step, so that every seed of nnref has its own.
     seeds = [variable.path.endswith(SEED) for variable in others]
+    moded = "training" in inspect.signature(model.call).parameters
 
     def init(key: Any) -> tuple[Tree, Tree]:
         kept = [v.value for v, is_seed in zip(others, seeds, strict=True) if not is_seed]
@@ -50,7 +52,8 @@ def keras_network(model: Any, x: Any) -> Network:
             for place, is_seed in enumerate(seeds)
         ]
         values = [params[name] for name in names]
-        outputs, after = model.stateless_call(values, rest, x, training=train)
+        mode = {"training": train} if moded else {}  # as `fit` does
+        outputs, after = model.stateless_call(values, rest, x, **mode)
         return outputs, [v for v, is_seed in zip(after, seeds, strict=True) if not is_seed]
 
     regularized = [(v.path, v.regularizer) for v in trained if v.regularizer is not None]
@@ -62,7 +65,7 @@ def keras_network(model: Any, x: Any) -> Network:
         init,
         apply,
         random=any(seeds),
-        modes=bool(others),
+        modes=moded and bool(others),
         whole=lambda params, state: params,
         loss=compiled_loss(model),
         penalty=penalty if regularized else None,

@@ -1,5 +1,6 @@
 """Inputs that nothing looks at: a mask, a step or an index by which they are lost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 from networks import affine, learns, line_of, mean_squared_error, recipe
 
+from nnref.data.trees import layout_of
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.ignored import Looked, behind_filler, ignored, ignored_by_loss
 from nnref.diagnosis.recipe import Recipe
@@ -199,3 +201,18 @@ def test_what_says_which_rows_count_is_a_fault_to_leave_out(name, severity):
     (finding,) = ignored_by_loss(start)
     assert (finding.severity, finding.cause) == (severity, "inputs_ignored")
     assert finding.where.startswith(name)
+
+
+def test_an_input_that_is_left_out_is_named_as_the_user_has_it():
+    rows = {name: RANDOM.normal(size=(ROWS, 2)).astype(np.float32) for name in ("left", "right")}
+    layout = layout_of(rows, "x")
+    assert layout is not None
+    x, y = layout.pack(rows, "x"), (rows["right"][:, 0] > 0).astype(np.int32)
+
+    def apply(params, x):
+        return jnp.tanh(layout.unpack(x)["left"] @ params["a"]) @ params["b"]
+
+    asked = made(apply, x, y, {"a": (2, 8), "b": (8, 2)})
+    (finding,) = ignored(AtStart(replace(asked, inputs=layout)))
+    assert finding.evidence.startswith("inputs right[0], right[1] change no output")
+    assert "trees.py" not in finding.where, "how rows lie in an array is none of theirs"

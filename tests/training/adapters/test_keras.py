@@ -127,3 +127,29 @@ def test_an_accuracy_of_values_is_no_fault_of_the_training():
         model.compile(optimizer=keras.optimizers.Adam(0.05), loss="mse", metrics=metrics)
         task = nnref.Task(model=model, train=(x[:150], y[:150]), valid=(x[150:], y[150:]))
         assert [found.cause for found in nnref.diagnose(task).faults] == causes
+
+
+@pytest.mark.parametrize("moded", [True, False])
+def test_a_model_of_a_class_is_called_with_the_arguments_that_it_has(moded):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.last = keras.layers.Dropout(0.5), keras.layers.Dense(1)
+
+        if moded:
+
+            def call(self, x, training=False):
+                return self.last(self.drop(x, training=training))
+        else:
+
+            def call(self, x):
+                return self.last(self.drop(x))
+
+    functions = nnref.Task(model=Net(), loss=lambda o, y: ((o - y) ** 2).mean(), train=(X, Y))
+    params, state = functions.functions.init(KEY)
+    one, other = (
+        functions.functions.apply(params, state, X, jax.random.key(seed), True)[0]
+        for seed in (0, 1)
+    )
+    assert np.array_equal(one, other) == (not moded)
+    assert functions.functions.modes == moded

@@ -31,7 +31,9 @@ LIBRARIES = tuple(
 # optimizer are hidden from a user's lines.
 WINGS = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 CHAIN = ("parts", "chain.py")
-OWN = tuple(os.path.join(WINGS, *at) for at in (("diagnosis", ""), ("training", ""), ("data", ""), CHAIN))
+OWN = tuple(
+    os.path.join(WINGS, *at) for at in (("diagnosis", ""), ("training", ""), ("data", ""), CHAIN)
+)
 
 
 class Operation(NamedTuple):

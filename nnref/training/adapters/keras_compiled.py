@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 import optax
 
 from nnref.internals import keras_loss, keras_metrics
@@ -22,6 +23,10 @@ def compiled_loss(model: Any) -> Callable[[Any, Any], Any] | None:
         return None
 
     def loss(outputs: Any, y: Any) -> Any:
+        if not asked.built:  # its variables are no values of the program that is traced
+            like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (y, outputs))
+            with jax.ensure_compile_time_eval():
+                asked.build(*like)
         with keras.StatelessScope():  # its running means are none of ours
             return asked(y, outputs)
 

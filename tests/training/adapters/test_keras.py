@@ -153,3 +153,21 @@ def test_a_model_of_a_class_is_called_with_the_arguments_that_it_has(moded):
     )
     assert np.array_equal(one, other) == (not moded)
     assert functions.functions.modes == moded
+
+
+def test_a_model_of_two_inputs_and_two_outputs_is_trained_by_the_sum_of_its_losses():
+    random = np.random.default_rng(0)
+    x = {name: random.normal(size=(200, 2)).astype(np.float32) for name in ("a", "b")}
+    y = {"p": (x["a"][:, :1] > 0).astype(np.float32), "q": 2 * x["b"][:, :1]}
+    inputs = {name: keras.Input((2,), name=name) for name in x}
+    h = keras.layers.Dense(8, "relu")(keras.layers.Concatenate()(list(inputs.values())))
+    heads = {"p": keras.layers.Dense(1, "sigmoid", name="p"), "q": keras.layers.Dense(1, name="q")}
+    model = keras.Model(inputs, {name: head(h) for name, head in heads.items()})
+    model.compile("adam", {"p": "binary_crossentropy", "q": "mse"})
+    task = nnref.Task(model=model, train=(x, y))
+    outputs = {"p": np.full((200, 1), 0.5, np.float32), "q": np.zeros((200, 1), np.float32)}
+    targets = jnp.asarray(task.train.y)
+    for program in (lambda o, y: task.functions.loss(o, y), lambda o, y: task.functions.loss(o, y)):
+        loss = jax.jit(program)(outputs, targets)  # another program, with the same variables
+    assert float(loss) == pytest.approx(np.log(2) + np.mean(y["q"] ** 2), rel=1e-4)
+    assert not nnref.diagnose(task, epochs=3, effort=0.1).mistakes

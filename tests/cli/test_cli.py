@@ -53,8 +53,9 @@ def test_shared_rows_are_a_warning_in_one_line(folder, capsys):
 def test_the_experiment_file_loads_nothing_heavy():
     """A small run must start fast: what draws, prepares or distributes is imported when used."""
     heavy = ("matplotlib", "tensorflow_datasets", "orbax", "ray", "sklearn", "scipy", "torch")
+    heavy = (*heavy, "nnref.diagnosis", "nnref.checks")
     code = (
-        "import sys, nnref.experiment, nnref.studies.run\n"
+        "import sys, nnref.experiment, nnref.studies.run, nnref.report.terminal.terminal\n"
         f"print(*[name for name in {heavy!r} if name in sys.modules])"
     )
     said = subprocess.run(

@@ -1,13 +1,15 @@
 """The columns of a table and what a look at data has found, on the terminal and as values."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-from nnref.checks.data import Doubt, Look
 from nnref.data import Dataset
 from nnref.report.terminal.logbook import plain_table
+
+if TYPE_CHECKING:  # a run shows its columns, and has no use for the checks, nor for the diagnosis
+    from nnref.checks.data import Doubt, Look
 
 MOST = 40  # columns that have a line each
 
@@ -45,13 +47,13 @@ def target_in_figures(dataset: Dataset) -> list[tuple[str, str]]:
     ]
 
 
-def with_rows(doubt: Doubt) -> str:
+def with_rows(doubt: "Doubt") -> str:
     """What was seen, with the first rows of it."""
     rows = f" (rows {', '.join(map(str, doubt.rows))})" if doubt.rows else ""
     return doubt.sentence + rows
 
 
-def show_look(seen: Look, console: Console) -> None:
+def show_look(seen: "Look", console: Console) -> None:
     """Columns, target, the three numbers of each split, and every doubt with its remedy."""
     show_columns(seen.dataset, console)
     told = ", ".join(f"{name} {figure}" for name, figure in target_in_figures(seen.dataset))
@@ -73,7 +75,7 @@ def show_look(seen: Look, console: Console) -> None:
         console.print("nothing is doubtful", highlight=False)
 
 
-def look_as_json(seen: Look) -> dict[str, Any]:
+def look_as_json(seen: "Look") -> dict[str, Any]:
     """What was found as plain values."""
     return {
         "columns": [use._asdict() for use in seen.dataset.table],

@@ -6,7 +6,6 @@ mode, the penalty is left out of the loss, and the optimizer is shown no weights
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,14 +30,16 @@ from nnref.studies.regularize import (
     TOGETHER,
     Regularized,
     refuse_few,
+    refuse_rows,
     regularized,
 )
 from nnref.studies.regularize import regularize as regularize_experiment
-from nnref.studies.run import best_epoch, ending, history_of
+from nnref.studies.resuming import history_of
+from nnref.studies.run import test_measures, trained_record
 from nnref.training import loop
 from nnref.training.compilation import usual_settings
 from nnref.training.task import Functions, Task
-from nnref.training.train import Plan, keeps_best
+from nnref.training.train import Plan
 
 DRAWS, PENALTY, DECAY = "training mode", "penalty", "weight decay"
 INSIDE = {  # usual pieces that cannot be added from outside, and where they belong
@@ -111,7 +112,8 @@ def regularize_recipe(
     recipe: Recipe, name: str, seeds: int, progress: Callable[[str], None]
 ) -> Regularized:
     """The same of a recipe: a program for each piece, in which all seeds are trained."""
-    pieces, refused = pieces_of(recipe)
+    own = own_pieces(recipe)
+    pieces, refused = pieces_of(recipe, own)
     if not pieces:
         raise UserError(f"regularize: no piece fits: {'; '.join(refused.values())}")
     on: dict[str, dict[str, Any]] = {OFF: {}} | {p: {p: v} for p, v in pieces.items()}
@@ -120,7 +122,7 @@ def regularize_recipe(
     records = {}
     for label, chosen in on.items():
         progress(label)
-        records[label] = trained(recipe, chosen, tuple(range(seeds)))
+        records[label] = trained(WithPieces(recipe, own, chosen), tuple(range(seeds)))
     splits = {"test": recipe.test, "valid": recipe.valid}
     metric = next((f"{split}_loss" for split, rows in splits.items() if rows), "train_loss")
     strengths = {label: pieces.get(label) for label in on}
@@ -149,9 +151,9 @@ def own_pieces(recipe: Recipe) -> Own:
     )
 
 
-def pieces_of(recipe: Recipe) -> tuple[dict[str, Any], dict[str, str]]:
+def pieces_of(recipe: Recipe, own: Own) -> tuple[dict[str, Any], dict[str, str]]:
     """The pieces of a task, or of one without any the usual ones; and those it cannot have."""
-    own, refused = own_pieces(recipe), {}
+    refused = {}
     if own.stays:
         refused[DRAWS] = (
             "the network keeps running statistics in it, and stays in it throughout; what it draws "
@@ -174,9 +176,8 @@ def cannot(recipe: Recipe, piece: str, strength: Any) -> str:
     """Why a usual piece does not fit these rows; "" where it does."""
     if piece == "early stopping":
         return "" if recipe.valid is not None else "there are no validation rows to watch"
-    terms = Regularization(**{piece: strength})
     try:
-        jax.eval_shape(partial(augment, terms), recipe.train[0][:2], jax.random.key(0))
+        refuse_rows(Regularization(**{piece: strength}), recipe.train[0])
     except UserError as error:
         return str(error)
     return ""
@@ -225,23 +226,17 @@ class WithPieces:
         return self.recipe.plan._replace(stop=None if stop is None else Stop(**stop))
 
 
-def trained(recipe: Recipe, on: Mapping[str, Any], seeds: tuple[int, ...]) -> list[Record]:
+def trained(setup: WithPieces, seeds: tuple[int, ...]) -> list[Record]:
     """The records of the runs with some pieces on, a run for each seed."""
-    setup = WithPieces(recipe, own_pieces(recipe), on)
-    plan, (functions, _) = setup.plan, setup({})
-    task = Task(functions, train=recipe.train, valid=recipe.valid)
-    chunks, test = [], {}
-    for chunk in loop.fit(setup, plan, {}, seeds, task):
-        chunks.append(chunk)
-    if recipe.test is not None:
-        measured = loop.evaluate_runs(setup, plan.batch_size, {}, chunks[-1].states, recipe.test)
-        test = {"test_loss": measured["loss"]}
-    steps = -(-len(recipe.train[0]) // plan.batch_size)
+    recipe, plan, (functions, _) = setup.recipe, setup.plan, setup({})
+    task = Task(functions, train=recipe.train, valid=recipe.valid, test=recipe.test)
+    chunks = list(loop.fit(setup, plan, {}, seeds, task))
+    known = plan, -(-len(recipe.train[0]) // plan.batch_size), {}
+    measured = {}
+    if task.test is not None:
+        measured = test_measures(setup, plan, {}, chunks[-1].states, task)
     records = []
     for run, seed in enumerate(seeds):
-        history, bad_step = history_of(chunks, run)
-        words = ending(plan, steps, len(history["train_loss"]) - 1, bad_step)
-        kept = best_epoch(plan, history, {}) if keeps_best(plan) else None
-        of_test = {measure: float(values[run]) for measure, values in test.items()}
-        records.append(Record(seed, history, words, of_test, kept=kept))
+        test = {name: float(values[run]) for name, values in measured.items()}
+        records.append(trained_record(*known, seed, *history_of(chunks, run), test))
     return records

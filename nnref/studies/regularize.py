@@ -208,7 +208,8 @@ def planned(
         settings = (Setting("regularization", on, "regularize"),)
         try:
             variant = Variant(settings, Experiment(**(base | keys)))
-            refuse_rows(variant)
+            (group,) = groups_of([variant], (0,))
+            refuse_rows(variant.experiment.regularization, group.task.train.x)
         except (Mistakes, UserError) as error:
             refused[label] = str(error).splitlines()[-1].strip()
         else:
@@ -249,15 +250,13 @@ def refuse_few(seeds: int, pieces: int) -> None:
         )
 
 
-def refuse_rows(variant: Variant) -> None:
+def refuse_rows(terms: Any, x: Any) -> None:
     """Refuse pieces that want other rows than these: images, or real numbers.
 
     Raises:
         UserError: what is wanted.
     """
-    (group,) = groups_of([variant], (0,))
-    record: Any = variant.experiment.regularization
-    jax.eval_shape(partial(augment, record), group.task.train.x[:2], jax.random.key(0))
+    jax.eval_shape(partial(augment, terms), x[:2], jax.random.key(0))
 
 
 def fall(records: Sequence[Record]) -> float:

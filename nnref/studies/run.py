@@ -291,18 +291,19 @@ def train_seeds(
         checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states, data)
     test = {}
     if any(claim.metric.startswith("test_") for claim in experiment.claim):
-        test = test_measures(setup, experiment.hyperparameters, states, task)
-    records = {}
+        test = test_measures(setup, plan, experiment.hyperparameters, states, task)
+    records, known = {}, (plan, setup.steps_per_epoch, setup.metrics())
     for run, seed in enumerate(seeds):
         ours = {name: float(values[run]) for name, values in test.items()}
         page = writers[seed].path if seed in writers else None
-        records[seed] = trained_record(setup, plan, seed, *history_of(chunks, run), ours, page)
+        records[seed] = trained_record(*known, seed, *history_of(chunks, run), ours, page)
     return records, states
 
 
 def trained_record(
-    setup: Setup,
     plan: train.Plan,
+    steps_per_epoch: int,
+    metrics: Mapping[str, Metric],
     seed: int,
     history: dict[str, np.ndarray],
     bad_step: int,
@@ -310,8 +311,8 @@ def trained_record(
     page: Path | None = None,
 ) -> Record:
     """The record of a run that was trained: its history, how it ended, and what it has kept."""
-    words = ending(plan, setup.steps_per_epoch, len(next(iter(history.values()))) - 1, bad_step)
-    kept = best_epoch(plan, history, setup.metrics()) if train.keeps_best(plan) else None
+    words = ending(plan, steps_per_epoch, len(next(iter(history.values()))) - 1, bad_step)
+    kept = best_epoch(plan, history, metrics) if train.keeps_best(plan) else None
     return Record(seed, history, words, test, page, kept)
 
 
@@ -478,12 +479,11 @@ def refuse_unknown(path: str, name: str, allowed: Iterable[str]) -> None:
 
 
 def test_measures(
-    setup: Setup, hyperparameters: Mapping[str, Any], states: train.TrainState, task: Task
+    setup: train.Builder, plan: train.Plan, hyperparameters: Any, states: Any, task: Task
 ) -> dict[str, np.ndarray]:
     """The measures of the networks of some runs on the test data, measure -> (runs,)."""
     assert task.test is not None, "measures of test data are refused where there are none"
-    size, data = setup.experiment.batch_size, tuple(task.test)
-    measured = loop.evaluate_runs(setup, size, hyperparameters, states, data)
+    measured = loop.evaluate_runs(setup, plan.batch_size, hyperparameters, states, (*task.test,))
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
 
 

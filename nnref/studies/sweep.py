@@ -148,7 +148,8 @@ def successive_halving(
 def record_of_job(group: Group, job: Job, progress: Progress) -> Record:
     """The record of a run, as a run alone would have it."""
     history, bad_step, test = progress.history, progress.bad_step, progress.test
-    return trained_record(group.setup, group.plan, job.seed, history, bad_step, test)
+    known = group.plan, group.setup.steps_per_epoch, group.setup.metrics()
+    return trained_record(*known, job.seed, history, bad_step, test)
 
 
 def train_jobs(
@@ -276,7 +277,7 @@ def train_block(
     measured = {}
     if test and group.task.test is not None:
         hyperparameters = group.hyperparameters(full)
-        measured = test_measures(group.setup, hyperparameters, states, group.task)
+        measured = test_measures(group.setup, group.plan, hyperparameters, states, group.task)
     goes_on = done < group.plan.epochs
     leaves = [checkpoint.on_host(leaf) for leaf in jax.tree.leaves(states)] if goes_on else []
     trained = {}

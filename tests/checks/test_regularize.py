@@ -18,8 +18,8 @@ from nnref.checks.regularize import (
     WithPieces,
     own_pieces,
     pieces_of,
-    trained,
 )
+from nnref.checks.regularize import trained as trained_with
 from nnref.diagnosis.api import recipe_from
 from nnref.errors import UserError
 from nnref.studies.regularize import OFF, TOGETHER
@@ -60,6 +60,10 @@ def recipe(network=apply, optimizer=None, penalty=None, train=TRAIN, valid=VALID
     return recipe_from(task, HOW | {"optimizer": optimizer or optax.adam(0.03), "penalty": penalty})
 
 
+def trained(given, on, seeds):
+    return trained_with(WithPieces(given, own_pieces(given), on), seeds)
+
+
 def losses(given, on):
     (record,) = trained(given, on, (3,))
     return record.history["train_loss"]
@@ -93,10 +97,12 @@ def test_off_is_the_same_training_without_the_piece():
 
 
 def test_a_task_without_any_gets_the_usual_ones_from_outside():
-    pieces, refused = pieces_of(recipe())
+    pieces, refused = pieces_of(recipe(), own_pieces(recipe()))
     assert list(pieces) == ["l1", "l2", "max_norm", "input_noise", "average", "early stopping"]
     assert refused.keys() == INSIDE.keys() | {"shift"}, "no images"
-    assert "early stopping" in pieces_of(recipe(valid=None))[1], "nothing to watch"
+    assert "early stopping" in pieces_of(recipe(valid=None), own_pieces(recipe(valid=None)))[1], (
+        "nothing to watch"
+    )
     plain = losses(recipe(), {})
     for piece, strength in (("l2", 0.3), ("max_norm", 0.5), ("input_noise", 1.0)):
         assert losses(recipe(), {piece: strength})[-1] > 1.05 * plain[-1]
@@ -126,7 +132,7 @@ def test_a_network_that_keeps_statistics_stays_in_training_mode():
     task = nnref.Task(model=Net, loss=loss, train=TRAIN, valid=VALID)
     given = recipe_from(task, HOW | {"optimizer": optax.adam(0.03), "penalty": None})
     assert own_pieces(given) == (False, False, False, True)
-    pieces, refused = pieces_of(given)
+    pieces, refused = pieces_of(given, own_pieces(given))
     assert "l2" in pieces
     assert "is on in all runs" in refused[DRAWS]
     functions, _ = WithPieces(given, own_pieces(given), {})({})

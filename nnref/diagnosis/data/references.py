@@ -95,7 +95,8 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         reference = references(*at_places(x, target), shuffles=shuffles)
         reference.skills.update(last_token(x, target))
         return reference
-    rows = (random := np.random.default_rng(0)).permutation(len(x))
+    random = np.random.default_rng(0)
+    rows = random.permutation(len(x))
     if target.answers.ndim == 1:
         rows = rows[target.answers[rows] >= 0]  # a class below 0 is masked out
     rows = rows[:ROWS]
@@ -130,19 +131,18 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
         return skill(score(sample, predicted), chance(sample))
 
     skills, shuffled = {}, {}
-    for name, build in models(target.kind, width, target.weights).items():
+    known = models(target.kind, width, target.weights)
+    for name, build in known.items():
         if name == "boosted trees" and max(skills.values()) > 0.95:
             continue
         skills[name] = held_out(build, answers)
         for _ in range(shuffles):
             drawn = held_out(build, answers[random.permutation(len(answers))])
             shuffled[name] = max(shuffled.get(name, -1.0), drawn)
-    linear = models(target.kind, width, target.weights).get("linear")
-    if linear is not None and (counted := counts_of_tokens(x[rows])) is not None:
-        skills[COUNTS] = held_out(linear, answers, counted)
-    return Reference(
-        skills | last_value(x[rows], target.answers[rows], target.kind), shuffled, len(rows)
-    )
+    if "linear" in known and (counted := counts_of_tokens(x[rows])) is not None:
+        skills[COUNTS] = held_out(known["linear"], answers, counted)
+    skills |= last_value(x[rows], target.answers[rows], target.kind)
+    return Reference(skills, shuffled, len(rows))
 
 
 def counts_of_tokens(x: np.ndarray) -> np.ndarray | None:

@@ -183,7 +183,7 @@ def beyond_simple_models(signals: Signals) -> list[Finding]:
     can be learned, and the network's own further runs are the only one.
     """
     validated = signals.measurements.validated
-    if validated is None or not signals.unmeasured(validated.skill):
+    if validated is None or not signals.unmeasured:
         return []
     gains = {
         name

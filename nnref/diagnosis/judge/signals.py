@@ -114,16 +114,19 @@ class Signals:
             return validated.skill > bound("failed")
         return self.reached > bound("failed") and self.beyond_memory
 
-    def unmeasured(self, validated: float) -> bool:
+    @property
+    def unmeasured(self) -> bool:
         """Whether simple models say little of what there is to learn, and there may be more."""
         skill, recipe = self.measurements.skill, self.measurements.recipe
+        validated = self.measurements.validated
         return bool(
-            skill.fits
+            validated is not None
+            and skill.fits
             and not (skill.costs or self.moving_target or recipe.replayed)
             and self.measurements.run.complete
             and self.reference < bound("failed") * self.reached
             and self.reached < 1 - bound("gap")
-            and validated < 1 - bound("plain gain")
+            and validated.skill < 1 - bound("plain gain")
         )
 
     @cached_property

@@ -293,9 +293,8 @@ def counters_stand(loop: Course) -> Iterator[Finding]:
             if program is None or path not in program.old:
                 continue
             new = {program.new[p] for p in loop.of("parameter") if p in program.new}
-            if isinstance(loop, Loop) and counts_up_to(loop, number, path):
-                continue
-            if not program.trace.reached([program.old[path]]).isdisjoint(new):
+            looked_at = not program.trace.reached([program.old[path]]).isdisjoint(new)
+            if looked_at and not (isinstance(loop, Loop) and counts_up_to(loop, number, path)):
                 yield fault(
                     "state_not_carried",
                     f"{path}; {program.line}",

@@ -351,22 +351,21 @@ def too_short(loop: Loop) -> Iterator[Finding]:
     if not length.any() or loss is None or not np.isfinite(loss).all():
         return
     ratio = float(np.max(length[len(length) // 2 :]) / max(weight(loop, loop.states[-1]), 1e-30))
-    parts = np.array_split(loss, 5)
-    fallen = float(np.median(parts[0]) - np.median(parts[-1]))
-    if ratio < bound("slow step") and fallen < bound("fallen") * abs(float(np.median(parts[0]))):
+    first, *_, last = (float(np.median(part)) for part in np.array_split(loss, 5))
+    if ratio < bound("slow step") and first - last < bound("fallen") * abs(first):
         warms = warming(length)
         tiny = ratio < bound("slow step") / 100 and not warms
-        cure = None if warms else longer_updates(loop, ratio, float(np.median(parts[0])))
-        words = f"; {cure}" if cure else ""
+        cure = "" if warms else longer_updates(loop, ratio, first)
+        clip = squeezed(loop)
         clips = "; a clip acts on spikes alone, and behind the division by a loss scale"
         yield (fault if (tiny or cure) and len(loss) >= REPEATS else note)(
             "learning_rate_too_low",
-            squeezed(loop) or loop.line(),
+            clip or loop.line(),
             f"the longest of the later updates is {ratio:.1e} of the weights, and the loss goes "
-            f"from {np.median(parts[0]):.4g} to {np.median(parts[-1]):.4g}{words}",
+            f"from {first:.4g} to {last:.4g}{cure and f'; {cure}'}",
             f"{ratio:.1e}",
             healthy="about 1e-3",
-            remedy=f"a larger learning rate{clips}" if squeezed(loop) else "",
+            remedy=f"a larger learning rate{clips}" if clip else "",
             confidence=0.8 if cure else 0.6,
         )
 

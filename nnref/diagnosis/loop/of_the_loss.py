@@ -111,10 +111,12 @@ def noise(loop: Loop) -> Iterator[Finding]:
         traced, found = program.trace, program.loss_of(loop)
         weights = [program.new[p] for p in loop.of("parameter") if p in program.new]
         results = [found[0]] if found else weights
+        drawn = draws(traced, results)
+        if not drawn:
+            continue
         numbered = row_numbers(loop, program)
         fresh_by_row = traced.reached(numbered)
         fresh = traced.reached([*program.key, *set(changing(loop, program)).difference(numbered)])
-        drawn = draws(traced, results)
         handed = loop.steps[place].way.keyed
         unread = handed and traced.needed(results).isdisjoint(program.key)
         stale = [op for op in drawn if not fresh & set(op.inputs)]

@@ -166,22 +166,21 @@ class Program:
         if loop.updates > len(loop.steps):
             return None  # several updates in a call, and no loss of them all
         found, named = self.followed(loop), self.candidates
+        if not self.unnamed or named == self.unnamed:
+            return found
         moved = next(iter(self.directions(loop)))
         missed = [p for p, move in moved.items() if found and move.any() and not found[1][p].any()]
-        if named == self.unnamed or (found and not missed):
+        if found and not missed:
             return found
         # A metric may be one term of a sum that is not returned, and lead some leaves as it does.
-        self.look_at([*named, *self.unnamed])
+        slopes = self.slopes
+        self.candidates = [*named, *self.unnamed]
+        del self.slopes  # of the candidates: they are compiled anew
         better = self.followed(loop)
         if better is None or better[0] in named:
-            self.look_at(named)
+            self.candidates, self.slopes = named, slopes
             return found
         return better
-
-    def look_at(self, candidates: list[int]) -> None:
-        """Take these for the candidates, whose gradients are compiled anew."""
-        self.candidates = candidates
-        self.__dict__.pop("slopes", None)
 
     def followed(self, loop: Any) -> tuple[int, dict[str, np.ndarray]] | None:
         """The candidate whose gradient the step follows best; of several, that of most leaves."""

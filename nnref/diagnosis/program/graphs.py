@@ -38,14 +38,14 @@ def renumbered_nodes(start: AtStart) -> Iterator[Finding]:
     moved = [renumbered(np.asarray(leaf), order) for leaf in leaves]
     other = moved[0] if layout is None else layout.joined(jax.tree.unflatten(tree, moved))
     params = beside(start.params, 1.0, 0)
-    traced = forward(recipe, params, start.state, packed, train=False)
-    results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
     holds = nodes_move(order)
     after = start.network(params, start.state, other, jax.random.key(0), False)[0]
     before = start.network(params, start.state, packed, jax.random.key(0), False)[0]
     pairs = zip(*(map(numbers, jax.tree.leaves(each)) for each in (before, after)), strict=True)
     if all(holds(*pair) for pair in pairs):
         return
+    traced = forward(recipe, params, start.state, packed, train=False)
+    results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
     broken = Followed(traced, params, start.state, packed, results).broken(other, holds)
     if broken is None:
         return
@@ -108,7 +108,7 @@ def blind_to_themselves(start: AtStart) -> Iterator[Finding]:
         return
     x = np.asarray(start.sample.x)
     params = beside(start.params, 1.0, 0)
-    traced = forward(start.recipe, params, start.state, x, train=False)
+    traced = start.sample.trace
     rows = [value for argument in traced.arguments[2:-1] for value in argument]
     weights = traced.reached([value for argument in traced.arguments[:2] for value in argument])
     squares = [
@@ -121,7 +121,7 @@ def blind_to_themselves(start: AtStart) -> Iterator[Finding]:
         if value not in weights and traced.shape(value)[-2:] == traced.shape(value)[-1:] * 2
         if len(traced.shape(value)) > 1 and traced.shape(value)[-1] >= FEWEST
     ]
-    results = traced.outputs[: len(traced.outputs) - len(jax.tree.leaves(start.state))]
+    results = traced.outputs[: len(jax.tree.leaves(start.sample.tree))]
 
     def evaluated(x: np.ndarray, wanted: list[int], given: dict[int, Any]) -> list[np.ndarray]:
         leaves = jax.tree.leaves((params, start.state, x, jax.random.key(0)))

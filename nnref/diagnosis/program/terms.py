@@ -43,23 +43,24 @@ def terms(start: AtStart | LossAtStart, params: Any, state: Any) -> list[Term]:
     key = jax.random.key(0)
     zeros = {part: jnp.zeros(traced.shape(part), traced.avals[part].dtype) for part in parts}
 
-    def alone(part: int, params: Any) -> Any:
+    def alone(part: int) -> Any:
         others = {other: zero for other, zero in zeros.items() if other != part}
 
         def loss(params: Any) -> Any:
             leaves = jax.tree.leaves((params, state, x, y, key))
             return traced.evaluate(leaves, [traced.outputs[0]], others)[0].astype(jnp.float32)
 
-        return jax.jit(jax.value_and_grad(loss))(params)
+        return jax.jit(jax.value_and_grad(loss))
 
     nothing = jax.tree.map(jnp.zeros_like, params)
     summands = []
     for part in parts if len(parts) > 1 else []:
-        value, gradient = alone(part, params)
+        term = alone(part)
+        value, gradient = term(params)
         squares = [float((np.asarray(g, float) ** 2).sum()) for g in jax.tree.leaves(gradient)]
         where = line_of(traced, part)
         # What is not least where all parameters are 0, as a boundary value is not, is no penalty.
-        wants = part in targets or float(alone(part, nothing)[0]) > float(value)
+        wants = part in targets or float(term(nothing)[0]) > float(value)
         summands.append(Term(where, float(value), float(np.sqrt(sum(squares))), wants))
     return summands
 

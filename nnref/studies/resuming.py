@@ -66,7 +66,7 @@ def resumed(
     else:
         place = place / STREAM
         like, _ = stream.like(setup, plan, setup.experiment.hyperparameters, seeds, task)
-    restored = checkpoint.restore(place, like, data_of(writers))
+    restored = checkpoint.restore(place, like, data_of(writers), stream.NEWER)
     if restored is None or restored[0] > min(page.epochs for page in pages if page):
         return None
     # The page of a seed that had ended does not say at which step; the repetition finds it again.

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,13 @@ def save(folder: str | os.PathLike[str], epoch: int, state: Tree, data: str = ""
             shutil.rmtree(path)
 
 
-def restore(folder: str | os.PathLike[str], like: Tree, data: str = "") -> tuple[int, Tree] | None:
+def restore(
+    folder: str | os.PathLike[str], like: Tree, data: str = "", newer: Collection[str] = ()
+) -> tuple[int, Tree] | None:
     """The newest checkpoint that is bit for bit what was saved, with the structure of `like`.
 
-    One of other data than those of the fingerprint `data` is passed over.
+    One of other data than those of the fingerprint `data` is passed over. Leaves whose path is
+    among the `newer` ones may be missing: they stay as they are in `like`.
 
     Returns:
         The number of the last finished epoch and the state, uncommitted on the default device
@@ -95,7 +98,7 @@ def restore(folder: str | os.PathLike[str], like: Tree, data: str = "") -> tuple
     good, damaged = None, []
     for path in reversed(checkpoints(Path(folder).absolute())):
         try:
-            good = read(path, structure, data)
+            good = read(path, structure, data, newer)
             break
         except OtherData:
             continue
@@ -109,11 +112,16 @@ def restore(folder: str | os.PathLike[str], like: Tree, data: str = "") -> tuple
     if good is None:
         return None
     epoch, arrays = good
-    state = [as_leaf(arrays.get(name), leaf) for name, leaf in leaves.items()]
+    state = [
+        leaf if name in newer and name not in arrays else as_leaf(arrays.get(name), leaf)
+        for name, leaf in leaves.items()
+    ]
     return epoch, jax.tree.unflatten(jax.tree.structure(like), state)
 
 
-def read(path: Path, structure: dict[str, str], data: str) -> tuple[int, Mapping[str, np.ndarray]]:
+def read(
+    path: Path, structure: dict[str, str], data: str, newer: Collection[str]
+) -> tuple[int, Mapping[str, np.ndarray]]:
     """Epoch and arrays of one checkpoint, verified.
 
     What Orbax raises over files that are as they were written is no damage, and is not caught.
@@ -124,10 +132,11 @@ def read(path: Path, structure: dict[str, str], data: str) -> tuple[int, Mapping
     content = json.loads(text)
     if data and content.get("data", data) != data:  # older checkpoints do not say theirs
         raise OtherData
-    if content["structure"] != structure:
+    written = content["structure"]
+    wanted = {n: k for n, k in structure.items() if n in written or n not in newer}
+    if written != wanted:
         raise UserError(
-            f"checkpoint {path} is of another structure: "
-            f"{difference(content['structure'], structure)}; "
+            f"checkpoint {path} is of another structure: {difference(written, wanted)}; "
             "continue the experiment that wrote it, or choose another folder"
         )
     compare(content["files"], file_digests(path), "written")

@@ -36,7 +36,11 @@ class Position(NamedTuple):
     sums: Tree  # of the steps of this epoch, (runs, steps, ...), zero where they are still to come
     run: np.ndarray  # the run in hand
     batch: np.ndarray  # its batches that are done
+    probes: Any = ()  # of the layers before this epoch, (runs, MEASURES, layers), NaN where not
+    #                   measured; nothing where no layer is measured
 
+
+NEWER = (".probes",)  # what a position has that one of an earlier version has not
 
 # --- batches ------------------------------------------------------------------------------------
 
@@ -193,7 +197,16 @@ def like(
     _, row = jax.eval_shape(end, state, each, validation(task), one)
     states = jax.tree.map(partial(of, runs), state)
     names = [name for name in row if name != "probes"]
-    return Position(states, sums, np.array(0, np.int32), np.array(0, np.int32)), names
+    zero = np.array(0, np.int32)
+    position = Position(states, sums, zero, zero)
+    if plan.probes == "off":
+        return position, names
+    data = probing.probe_data(plan, task)
+    figures = jax.eval_shape(
+        partial(probing.probe, setup, plan, hyperparameters), state, data, one
+    )
+    unknown = np.full((runs, *figures.shape), np.nan, figures.dtype)
+    return position._replace(probes=unknown), names
 
 
 def validation(task: Task) -> dict[str, Any]:
@@ -215,15 +228,14 @@ class Runs:
         self.sums = jax.tree.map(np.array, position.sums)
         self.run, self.batch = int(position.run), int(position.batch)
         self.waiting: list[tuple[int, Tree]] = []  # sums on the device, by their first batch
-        self.probes: dict[int, Array] = {}  # measured before this epoch, by run; where one goes on
-        #                                     within an epoch, nothing was measured
+        self.probes = jax.tree.map(np.array, position.probes)
         self.last_chunk = time.perf_counter()
 
     def position(self) -> Position:
         """Where the runs stand."""
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.states)
         place = (np.array(number, np.int32) for number in (self.run, self.batch))
-        return Position(states, self.sums, *place)
+        return Position(states, self.sums, *place, self.probes)
 
     def fetch(self) -> None:
         """Copy the sums that wait on the device to their place on the host."""
@@ -234,15 +246,14 @@ class Runs:
 
     def begin_epoch(self, blank: Position) -> None:
         """Stand before the first batch of the next epoch."""
-        self.run, self.sums, self.probes = 0, jax.tree.map(np.array, blank.sums), {}
+        self.run = 0
+        self.sums, self.probes = jax.tree.map(np.array, (blank.sums, blank.probes))
 
-    def layer_measures(self, epoch: int) -> dict[str, np.ndarray]:
+    def layer_measures(self, epoch: int, due: bool) -> dict[str, np.ndarray]:
         """The measures of the layers of an epoch that has ended, as `Chunk.probes` has them."""
         measures = {}
-        if self.probes:
-            unknown = np.full_like(next(iter(self.probes.values())), np.nan)
-            of_runs = np.stack([self.probes.get(r, unknown) for r in range(len(self.states))])
-            measures = {"at": np.array([epoch]), "epoch": of_runs[None]}
+        if due:
+            measures = {"at": np.array([epoch]), "epoch": self.probes[None]}
         if "probes" in self.sums:
             shape = 0, len(self.states), len(OF_OUTPUTS), self.sums["probes"].shape[-1]
             none = {"at": np.array([], int), "epoch": np.empty(shape)}
@@ -258,10 +269,13 @@ def epoch_by_shares(
     probe_data: Mapping[str, Any],
     runs: Runs,
     epoch: int,
+    due: bool,
 ) -> Iterator[float]:
-    """Train all runs to the end of an epoch; yields about every 0.2 s what share of it is done."""
+    """Train all runs to the end of an epoch; yields about every 0.2 s what share of it is done.
+
+    Where the layers are `due`, they are measured before the first batch of a run.
+    """
     steps, count = -(-stored.rows // plan.batch_size), len(runs.states)
-    due = plan.probes != "off" and (epoch - 1) % probing.probe_every(plan, stored.rows) == 0
     for run in range(runs.run, count):
         runs.run = run
         if not runs.states[run].running:
@@ -337,13 +351,16 @@ def fit(
     data = jax.device_put(validation(task))
     probe_data = jax.device_put(probing.probe_data(plan, task))
     nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
+    every = probing.probe_every(plan, stored.rows)
+    train_all = partial(epoch_by_shares, setup, plan, hyperparameters, stored, probe_data, runs)
     for epoch in range(done + 1, plan.epochs + 1):
-        shares = epoch_by_shares(setup, plan, hyperparameters, stored, probe_data, runs, epoch)
+        due = plan.probes != "off" and (epoch - 1) % every == 0
+        shares = train_all(epoch, due)
         for share in shares:
             chunk = loop.on_host(epoch, nothing, None)
             yield chunk._replace(share=share, position=runs.position)
         history = end_of_runs(setup, plan, hyperparameters, runs, data, epoch, names)
-        measures = runs.layer_measures(epoch)
+        measures = runs.layer_measures(epoch, due)
         runs.begin_epoch(blank)
         chunk = loop.on_host(epoch, history, runs.position().states)
         yield chunk._replace(position=runs.position, probes=measures)

@@ -281,6 +281,19 @@ def test_another_structure_is_refused_in_words(tmp_path, change, words):
         checkpoint.restore(tmp_path, runs(0) | change())
 
 
+def test_what_an_earlier_version_did_not_keep_stays_as_it_is_asked_for(tmp_path):
+    checkpoint.save(tmp_path, 3, runs(3))
+    wanted = runs(0) | {"measures": np.full((5, 2), np.nan)}
+    with pytest.raises(UserError, match="measures"):
+        checkpoint.restore(tmp_path, wanted)
+    epoch, restored = checkpoint.restore(tmp_path, wanted, newer=["['measures']"])
+    assert (epoch, bits(restored)) == (3, bits(runs(3) | {"measures": wanted["measures"]}))
+    # What is kept comes back, whether it is new or not.
+    checkpoint.save(tmp_path, 6, runs(6) | {"measures": np.ones((5, 2))})
+    _, restored = checkpoint.restore(tmp_path, wanted, newer=["['measures']"])
+    np.testing.assert_array_equal(restored["measures"], np.ones((5, 2)))
+
+
 def test_training_goes_on_as_if_never_interrupted(tmp_path):
     experiment = read("experiments/xor_small.json")
     task, setup, _ = from_experiment(experiment)

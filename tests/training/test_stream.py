@@ -13,9 +13,10 @@ import pytest
 import nnref
 from nnref.data import DATA, Split, Stored, catalog, raw
 from nnref.experiment.experiment import Experiment
+from nnref.logbook import pages
 from nnref.studies import listeners
 from nnref.studies import run as runs
-from nnref.training import loop, stream, train
+from nnref.training import loop, probes, stream, train
 from nnref.training.setup import from_experiment
 
 SMALL = {
@@ -177,8 +178,9 @@ def test_a_run_goes_on_at_the_exact_batch(place, monkeypatch, act):
     monkeypatch.setattr(loop, "ROWS_BEFORE_TIMING", 0)
     monkeypatch.setattr(loop, "SECONDS_PER_CHUNK", 0.0)
     monkeypatch.setattr(runs, "SECONDS_BETWEEN_CHECKPOINTS", 0.0 if act is kill else 99.0)
+    monkeypatch.setattr(probes, "FREE", 9)  # layers are measured before every epoch
     two = experiment(True, seeds=[0, 1], epochs=3)
-    whole = nnref.run(two, logbook=None)
+    whole = nnref.run(two, logbook=place / "whole")
     with pytest.raises((KeyboardInterrupt, RuntimeError)):
         nnref.run(two, logbook=place / "log", listener=Hear(2, 0.8, act))
     begun = []
@@ -198,6 +200,10 @@ def test_a_run_goes_on_at_the_exact_batch(place, monkeypatch, act):
     assert hear.chunks[0] == (2, round((1 + then / 9) / 2, 3), 0)
     same(run.history, whole.history)
     jax.tree.map(np.testing.assert_array_equal, run.params, whole.params)
+    for ours, theirs in zip(run.records, whole.records, strict=True):
+        layers, expected = (pages.probe_table(record.page) for record in (ours, theirs))
+        assert expected["epoch"].tolist() == [0, 1, 2]
+        assert layers.tobytes() == expected.tobytes()
 
 
 def test_the_network_of_a_streamed_page_is_there_afterwards(place, monkeypatch):

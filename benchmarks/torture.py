@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import math
+import os
 import random
 import resource
 import shutil
@@ -25,10 +26,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import numpy as np
 
 from benchmarks import made_up_inputs, odd_tasks
 from nnref.cli import main as nnref
-from nnref.logbook.pages import page_at, sweep_page_at
+from nnref.data import catalog, raw
+from nnref.logbook.pages import page_at, probes_path, sweep_page_at
 
 SMALL = {
     "about": "Small enough to be run a thousand times.",
@@ -44,10 +49,12 @@ SWEEP = {"axes": {"optimizer.learning_rate": [0.1, 0.2]}}
 # Long enough to be killed in the middle.
 LONG = SMALL | {"data": "digits", "loss": "softmax_cross_entropy", "batch_size": 32, "epochs": 150}
 RATES = {"optimizer.learning_rate": [0.05, 0.1, 0.2, 0.4]}
+STREAMED = {"name": "tfds", "dataset": "mnist", "valid": 0.2, "stream": True}
 KILLED = {
     "single": LONG,
     "patience": LONG | {"stop": {"metric": "valid_loss", "patience": 60}},
     "sweep": LONG | {"sweep": {"axes": RATES, "halving": {"rungs": [1, 3]}}},
+    "stream": LONG | {"data": STREAMED, "batch_size": 7, "epochs": 20},
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ROOT = str(Path(__file__).parents[1])
@@ -57,9 +64,10 @@ import sys
 sys.path.insert(0, {ROOT!r})
 import nnref.studies.run as run
 from nnref.cli import main
-from nnref.training import loop
+from nnref.training import loop, stream
 run.SECONDS_BETWEEN_CHECKPOINTS = 0.5
 loop.SECONDS_PER_CHUNK = 0.05
+stream.GROUP_BATCHES = 3
 sys.exit(main(sys.argv[1:]))
 """
 ROUNDS = f"""
@@ -113,7 +121,10 @@ def results(logbook: Path) -> dict[str, Any]:
         page, swept = page_at(path), sweep_page_at(path)
         if page is not None and page.complete:
             history = {name: values.tobytes() for name, values in page.history.items()}
-            found["-".join(path.stem.split("-")[:2])] = history, page.facts.get("verdict")
+            layers = probes_path(path)
+            measures = layers.read_bytes() if layers.exists() else b""
+            name = "-".join(path.stem.split("-")[:2])
+            found[name] = history, measures, page.facts.get("verdict")
         elif swept is not None and swept.complete:
             found[path.stem.split("-")[0]] = swept.variants, swept.facts.get("verdict")
     return found
@@ -126,6 +137,7 @@ def kills(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures]
     """Runs killed in the middle, and gone on with: bit for bit those that were not."""
     failures: Failures = []
     met = 0
+    few_images(folder / "data")
     for place, (kind, content) in enumerate(KILLED.items()):
         share = len(range(place, count, len(KILLED)))
         if not share:
@@ -139,7 +151,7 @@ def kills(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures]
             logbook = folder / kind / str(number)
             with_what = draw.choice(SIGNALS)
             running = process(verb, path, logbook)
-            wait_until(running, logbook, draw.randrange(LONG["epochs"]), verb == "run")
+            wait_until(running, logbook, draw.randrange(content["epochs"]), verb == "run")
             met += running.poll() is None
             running.send_signal(with_what)
             running.wait()
@@ -153,12 +165,30 @@ def kills(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures]
 
 
 def process(verb: str, path: Path, logbook: Path) -> "subprocess.Popen[bytes]":
-    """A command of its own."""
+    """A command of its own, which finds the images that `few_images` has prepared."""
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, verb, str(path), "--logbook", str(logbook)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=os.environ | {"TFDS_DATA_DIR": str(path.parent / "data")},
     )
+
+
+def few_images(place: Path) -> None:
+    """Prepare 125 noisy images under the name of MNIST, to be streamed: 80 are trained on."""
+    label = np.arange(125) % 10
+    noise = np.random.default_rng(0).normal(20 * label[:, None, None], 40, (125, 28, 28))
+    images = zip(np.clip(noise, 0, 255).astype(np.uint8), label, strict=True)
+    rows = [{"image": raw.png(image), "label": k} for image, k in images]
+    splits = {"train": rows[:100], "test": rows[100:]}
+    own = raw.OWN["mnist"]._replace(
+        examples=lambda _: {name: iter(part) for name, part in splits.items()}
+    )
+    with (
+        mock.patch.dict(raw.OWN, mnist=own),
+        mock.patch.object(raw, "raw_files", return_value={}),
+    ):
+        catalog.prepare("mnist", place)
 
 
 def wait_until(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.data.references import Reference
+from nnref.diagnosis.data.references import SimpleModels
 from nnref.diagnosis.data.targets import Target
 from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.signals import Signals
@@ -15,7 +15,7 @@ from nnref.diagnosis.judge.skill import Outcome
 from nnref.diagnosis.program.layers import Layer
 from nnref.diagnosis.run.changes import Change, Trial
 from nnref.diagnosis.run.snapshot import Level, Snapshot
-from nnref.diagnosis.run.trials import Run, StepMeasures
+from nnref.diagnosis.run.trials import RecordedRun, StepMeasures
 
 STEPS = 400
 HEAD = ("outputs", "outputs and loss", "loss")  # what is tried in the place of a head
@@ -163,7 +163,7 @@ def case(
         initial=(first, states[0]),
         start=start or look(),
         end=end or look(),
-        run=Run(
+        run=RecordedRun(
             history(np.linspace(1, 0.9, STEPS)) if steps is None else steps,
             [(0, first, states[0]), (STEPS, last, states[1])],
             None,
@@ -171,7 +171,7 @@ def case(
         ),
         trainer=SimpleNamespace(batch=batch),
         birth=birth,
-        reference=Reference({"linear": reference}, {}, ROWS),
+        reference=SimpleModels({"linear": reference}, {}, ROWS),
         trained=Outcome(1.0, reached),
         trained_in_mode=Outcome(1.0, reached if mode is None else mode),
         validated=None if valid is None else Outcome(1.0, valid),

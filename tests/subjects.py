@@ -4,7 +4,7 @@ import jax
 from logbooks import write_page
 
 from nnref.logbook.pages import page_at
-from nnref.report.page.subjects import Subject
+from nnref.report.page.subjects import ExperimentPages
 from nnref.studies import run as runs
 from nnref.training.setup import from_experiment
 
@@ -14,7 +14,7 @@ FALL = {"train_loss": [1.0, 0.5, 0.1], "valid_loss": [1.0, 0.6, 0.2]}
 
 
 def subject_of(*paths):
-    return Subject([page_at(path) for path in paths])
+    return ExperimentPages([page_at(path) for path in paths])
 
 
 def untrained(tmp_path, **keys):

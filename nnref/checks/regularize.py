@@ -129,7 +129,7 @@ def regularize_recipe(
     return regularized(name, metric, True, records, strengths, refused)
 
 
-class Own(NamedTuple):
+class OwnPieces(NamedTuple):
     """Whether a task has pieces of its own, and whether its network draws what must stay on."""
 
     draws: bool
@@ -138,12 +138,12 @@ class Own(NamedTuple):
     stays: bool
 
 
-def own_pieces(recipe: Recipe) -> Own:
+def own_pieces(recipe: Recipe) -> OwnPieces:
     """The regularization of a task's own."""
     params, state = jax.eval_shape(recipe.init, jax.random.key(0))
     draws = recipe.random and recipe.modes
     moded = bool(jax.tree.leaves(state))
-    return Own(
+    return OwnPieces(
         draws and not moded,
         recipe.penalty is not no_penalty,
         decays(recipe.optimizer, params),
@@ -151,7 +151,7 @@ def own_pieces(recipe: Recipe) -> Own:
     )
 
 
-def pieces_of(recipe: Recipe, own: Own) -> tuple[dict[str, Any], dict[str, str]]:
+def pieces_of(recipe: Recipe, own: OwnPieces) -> tuple[dict[str, Any], dict[str, str]]:
     """The pieces of a task, or of one without any the usual ones; and those it cannot have."""
     refused = {}
     if own.stays:
@@ -188,7 +188,7 @@ class WithPieces:
     """Builds the functions and the optimizer of a task with some pieces of regularization on."""
 
     recipe: Recipe
-    own: Own
+    own: OwnPieces
     on: Mapping[str, Any]
 
     def __call__(

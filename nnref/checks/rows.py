@@ -12,7 +12,12 @@ from nnref.diagnosis.findings import fault, note
 from nnref.diagnosis.judge import leak_checks
 from nnref.diagnosis.judge.data_checks import finite
 from nnref.diagnosis.judge.rows_alone import rows_alone
-from nnref.diagnosis.judge.split_checks import Split, repeated, scaled_by_its_own, unlearnable
+from nnref.diagnosis.judge.split_checks import (
+    ComparedSplit,
+    repeated,
+    scaled_by_its_own,
+    unlearnable,
+)
 from nnref.diagnosis.pipeline.epochs import Epoch
 from nnref.diagnosis.pipeline.loaded import Loaded
 from nnref.diagnosis.pipeline.meaning import slipped
@@ -51,7 +56,7 @@ def train_statistics_only(train: Rows, other: Rows, *, strict: bool = True) -> d
     name = "train_statistics_only"
     pairs = arrays(name, train), arrays(name, other)
     own = own_statistics(pairs[0][0]) and own_statistics(pairs[1][0])
-    split = Split(rows_alone(*pairs), "other", pairs[1])
+    split = ComparedSplit(rows_alone(*pairs), "other", pairs[1])
     found = [scaled_by_its_own(split, fault)] if own else []
     held = pairs[1][0].astype(float)
     figures = {"mean": float(held.mean()), "deviation": float(held.std())}
@@ -77,7 +82,7 @@ def labels_belong_to_rows(
     best, skill = measured.reference.best
     found = list(slipped(loaded))
     if held is not None:
-        found += unlearnable(Split(measured, "validation", held))
+        found += unlearnable(ComparedSplit(measured, "validation", held))
     if not found and skill < bound("signal"):
         found = [  # of a puzzle, simple models find nothing, and a network may
             note(

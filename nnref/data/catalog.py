@@ -342,35 +342,35 @@ def tfds(
             than half of the memory.
         seed: of the split.
     """
-    source = Source(dataset, data_folder(data_dir), inputs, target, stream)
+    data = PreparedData(dataset, data_folder(data_dir), inputs, target, stream)
     # Numbers of rows are dealt out, so that the rows themselves may stay where they are.
     dealt = split_rows(
-        np.arange(len(source.train)),
-        source.labels(),
-        valid=0.0 if "valid" in source.splits else valid,
-        test=0.0 if "test" in source.splits else test,
+        np.arange(len(data.train)),
+        data.labels(),
+        valid=0.0 if "valid" in data.splits else valid,
+        test=0.0 if "test" in data.splits else test,
         seed=seed,
-        stratify=bool(source.classes),
+        stratify=bool(data.classes),
     )
     trained = dealt.train.x
-    sample = source.read(trained[looked_at(len(trained), source.train)])
+    sample = data.read(trained[looked_at(len(trained), data.train)])
     scale = scale_of(sample.x, standardized)
     rows_of = {part: split.x for part, split in dealt._asdict().items() if split}
-    splits = {part: source.read(rows) for part, rows in rows_of.items() if part != "train"}
-    splits |= {part: source.whole(part) for part in source.splits if part != "train"}
-    splits["train"] = sample if source.from_disk else source.read(trained)
+    splits = {part: data.read(rows) for part, rows in rows_of.items() if part != "train"}
+    splits |= {part: data.whole(part) for part in data.splits if part != "train"}
+    splits["train"] = sample if data.from_disk else data.read(trained)
     scaled = {part: Split(scale(x), y) for part, (x, y) in splits.items()}
 
     def read_scaled(rows: np.ndarray) -> Split:
-        x, y = source.read(trained[rows])
+        x, y = data.read(trained[rows])
         return Split(scale(x), y)
 
-    what = f"{identified(source.folder)} {source.names} {valid} {test} {standardized} {seed}"
-    stored = Stored(len(trained), read_scaled, what) if source.from_disk else None
-    return Dataset(**scaled, classes=source.classes, stored=stored)  # pyright: ignore[reportArgumentType]
+    what = f"{identified(data.folder)} {data.names} {valid} {test} {standardized} {seed}"
+    stored = Stored(len(trained), read_scaled, what) if data.from_disk else None
+    return Dataset(**scaled, classes=data.classes, stored=stored)  # pyright: ignore[reportArgumentType]
 
 
-class Source:
+class PreparedData:
     """A prepared data set, whose training rows are in memory or stay on disk.
 
     Its `splits` are records, by what they are for. `stream` says whether training rows stay on

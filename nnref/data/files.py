@@ -31,7 +31,7 @@ from nnref.data.prepare import (
 )
 from nnref.data.reading import COLUMNAR, TEXTS
 from nnref.data.splitting import Rows, Way, dealt_by_chance, lacking, shares_in_words
-from nnref.data.tables import OF_IMAGES, OF_TABLES, Keys, Made, Source, table_source
+from nnref.data.tables import OF_IMAGES, OF_TABLES, FileContents, Keys, Made, table_contents
 from nnref.errors import UserError
 
 ENDINGS = (*TEXTS, *(f"{ending}.gz" for ending in TEXTS), *COLUMNAR, ".npz")
@@ -102,16 +102,16 @@ def file(
 def loaded(keys: Keys, loss: str) -> Dataset:
     """The data set of a file; see `file`."""
     where = Path(keys.path).expanduser()
-    source = source_of(where, keys)
-    y, classes = targets(where.name, source.y, keys.kind, loss)
+    contents = contents_of(where, keys)
+    y, classes = targets(where.name, contents.y, keys.kind, loss)
     chance = {"valid": keys.valid, "seed": keys.seed, "stratify": bool(classes)}
-    own = source.rows
+    own = contents.rows
     if own is None:
         rows = dealt_by_chance(y, test=keys.test, **chance)
     else:
         rows = lacking(own, y, **chance)
-    made, places = source.inputs(rows), source.places
-    del source  # of a large table there is no room for many copies
+    made, places = contents.inputs(rows), contents.places
+    del contents  # of a large table there is no room for many copies
     x, columns = made.x, made.columns
     refuse_large(where.name, "inputs", x, columns)
     target_scaling, odd = None, []
@@ -152,7 +152,7 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     )
 
 
-def source_of(where: Path, keys: Keys) -> Source:
+def contents_of(where: Path, keys: Keys) -> FileContents:
     """The file, by its ending.
 
     Raises:
@@ -169,10 +169,10 @@ def source_of(where: Path, keys: Keys) -> Source:
         refuse_senseless(keys, OF_IMAGES, "images in a folder, and not of a file")
     try:
         if where.is_dir():
-            return image_source(where, keys)
+            return image_contents(where, keys)
         if where.suffix.lower() == ".npz":
-            return array_source(where, keys)
-        return table_source(where, keys)
+            return array_contents(where, keys)
+        return table_contents(where, keys)
     except OSError as error:
         told = (error.strerror or "unreadable").lower()
         raise UserError(f"data.path: {keys.path}: {told}") from None
@@ -186,8 +186,8 @@ def refuse_senseless(keys: Keys, names: tuple[str, ...], what: str) -> None:
         raise UserError(f"data.{senseless[0]}: it is about {what}")
 
 
-def image_source(where: Path, keys: Keys) -> Source:
-    """A folder of images as a source: the folder of an image is its class."""
+def image_contents(where: Path, keys: Keys) -> FileContents:
+    """What a folder of images holds: the folder of an image is its class."""
     refuse_senseless(keys, OF_TABLES, "the columns of a table, and not of a folder of images")
     if keys.target:
         raise UserError(
@@ -199,11 +199,11 @@ def image_source(where: Path, keys: Keys) -> Source:
     def inputs(rows_dealt: Rows) -> Made:
         return Made(x[np.concatenate(list(rows_dealt.values()))], files=files, note=note)
 
-    return Source(y, rows, inputs, 1 + np.arange(len(y)))
+    return FileContents(y, rows, inputs, 1 + np.arange(len(y)))
 
 
-def array_source(where: Path, keys: Keys) -> Source:
-    """An archive as a source: the arrays of its splits one after the other."""
+def array_contents(where: Path, keys: Keys) -> FileContents:
+    """What an archive holds: the arrays of its splits one after the other."""
     refuse_senseless(keys, OF_TABLES, "the columns of a table, and not of a .npz")
     inputs_name, splits = read_npz(where, keys.target)
     for name, (x, y) in splits.items():
@@ -241,7 +241,7 @@ def array_source(where: Path, keys: Keys) -> Source:
         note = f'inputs: the array "{inputs_name}", {shape} numbers a row'
         return Made(x[np.concatenate(list(rows_dealt.values()))], note=note)
 
-    return Source(y, rows, inputs, 1 + np.arange(len(y)))
+    return FileContents(y, rows, inputs, 1 + np.arange(len(y)))
 
 
 def scaled_targets(

@@ -69,7 +69,7 @@ class Made(NamedTuple):
     note: str = ""
 
 
-class Source(NamedTuple):
+class FileContents(NamedTuple):
     """The targets of a file, and what makes its inputs once it is known what is trained on.
 
     Attributes:
@@ -85,8 +85,8 @@ class Source(NamedTuple):
     places: np.ndarray
 
 
-def table_source(where: Path, keys: Keys) -> Source:
-    """A table as a source.
+def table_contents(where: Path, keys: Keys) -> FileContents:
+    """What a table holds.
 
     Raises:
         UserError: for a target or a column that is not there, and what cannot be learned from.
@@ -130,7 +130,7 @@ def table_source(where: Path, keys: Keys) -> Source:
         uses = uses_in_words(table, keys, chosen, left, encoder)
         return Made(x, tuple(encoder.names), encoder, uses)
 
-    return Source(target_cells(keys.target, table[keys.target]), rows, inputs, places)
+    return FileContents(target_cells(keys.target, table[keys.target]), rows, inputs, places)
 
 
 def with_targets(table: Table, target: str) -> Table:

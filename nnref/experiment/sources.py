@@ -30,7 +30,7 @@ BY_PLACE = {"loss": 2, "activation": 1}
 PLAIN = (bool, int, float, str)
 
 
-class Source(NamedTuple):
+class UserFile(NamedTuple):
     """A file of a user: where it stands, what it says, and what it defines."""
 
     path: Path
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     module: ModuleType
 
 
-SOURCES: dict[str, Source] = {}  # by digest
+SOURCES: dict[str, UserFile] = {}  # by digest
 
 
 @contextmanager
@@ -61,8 +61,8 @@ def copy_of(name: str, digest: str, folder: Path) -> Path:
     return folder / COPIES / f"{Path(name.partition(':')[0]).stem}.{digest}.py"
 
 
-def source_of(file: str, digest: str = "") -> tuple[str, Source]:
-    """The digest and the source of a file, or of its copy beside a page; it is imported once.
+def source_of(file: str, digest: str = "") -> tuple[str, UserFile]:
+    """The digest and the content of a file, or of its copy beside a page; it is imported once.
 
     Raises:
         UserError: where it is not there, was changed since, or cannot be imported.
@@ -79,7 +79,7 @@ def source_of(file: str, digest: str = "") -> tuple[str, Source]:
             here = digest_of(text)
             if digest in ("", here):
                 if here not in SOURCES:
-                    SOURCES[here] = Source(path, text, imported(path, here))
+                    SOURCES[here] = UserFile(path, text, imported(path, here))
                 return here, SOURCES[here]
             changed = f"{path} was changed since, and its copy {copy.name} is missing"
     if changed:

@@ -301,7 +301,7 @@ def ordered(entries: Sequence[Entry], key: str | None, reverse: bool) -> list[En
 # --- comparing ----------------------------------------------------------------------------------
 
 
-class Change(NamedTuple):
+class KeyChange(NamedTuple):
     """One key that differs; a component with another name is one change, not one for each key."""
 
     key: str
@@ -312,13 +312,13 @@ class Change(NamedTuple):
         return f"{self.key} {shown(self.before)} → {shown(self.after)}"
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[KeyChange]:
     """What differs between two settings; a key that one of the two lacks counts as null there."""
     paths = sorted(before.keys() | after.keys())
     differ = [path for path in paths if before.get(path) != after.get(path)]
     swapped = [path.removesuffix("name") for path in differ if path.endswith(".name")]
     return [
-        Change(path.removesuffix(".name"), before.get(path), after.get(path))
+        KeyChange(path.removesuffix(".name"), before.get(path), after.get(path))
         for path in differ
         if not any(path.startswith(part) and path != f"{part}name" for part in swapped)
     ]
@@ -386,7 +386,7 @@ def attempts(entries: Iterable[Entry]) -> list[Attempt]:
 
 def near(
     settings: Mapping[str, Any], entries: Iterable[Entry], most: int = 2, limit: int = 5
-) -> list[tuple[list[Change], Attempt]]:
+) -> list[tuple[list[KeyChange], Attempt]]:
     """The earlier attempts that differ in the fewest keys, the nearest and latest first.
 
     Args:
@@ -405,26 +405,26 @@ def near(
     return sorted(close, key=lambda pair: len(pair[0]))[:limit]
 
 
-class Node(NamedTuple):
+class Branch(NamedTuple):
     """An attempt in the tree of changes, with what led to it and what came of it."""
 
     attempt: Attempt
-    changes: list[Change]  # from the one above
-    children: list["Node"]
+    changes: list[KeyChange]  # from the one above
+    children: list["Branch"]
 
 
-def tree(entries: Sequence[Entry]) -> Node:
+def tree(entries: Sequence[Entry]) -> Branch:
     """Attempts as a tree: each below the earlier attempt from which it differs in the fewest keys.
 
     Of several such attempts it is the one with the lowest loss. The entries, one or more, come
     oldest first.
     """
     first, *others = attempts(entries)
-    nodes = [Node(first, [], [])]
+    nodes = [Branch(first, [], [])]
     for attempt in others:
         apart = [(changes(node.attempt.settings, attempt.settings), node) for node in nodes]
         led_here, above = min(apart, key=lambda pair: (len(pair[0]), loss_of(pair[1].attempt)))
-        nodes.append(Node(attempt, led_here, []))
+        nodes.append(Branch(attempt, led_here, []))
         above.children.append(nodes[-1])
     return nodes[0]
 

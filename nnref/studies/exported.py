@@ -9,7 +9,7 @@ import numpy as np
 
 from nnref.errors import UserError
 from nnref.internals import interpret
-from nnref.studies.kept import Loaded
+from nnref.studies.kept import LoadedNetwork
 
 ENDINGS = {"onnx": ".onnx", "stablehlo": ".stablehlo"}
 ROWS = (1, 5)  # how many rows the file is tried with: it takes any number
@@ -17,7 +17,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 CLOSE = 1e-4  # of the largest output: programs add in other orders
 
 
-def export(network: Loaded, path: Path, to: str) -> float:
+def export(network: LoadedNetwork, path: Path, to: str) -> float:
     """Write a network as a file, and run the file for some training rows.
 
     The file takes rows as they stand in the world, any number of them, and gives the outputs. One
@@ -50,7 +50,7 @@ def export(network: Loaded, path: Path, to: str) -> float:
     return difference
 
 
-def example_rows(network: Loaded) -> list[np.ndarray]:
+def example_rows(network: LoadedNetwork) -> list[np.ndarray]:
     """Training rows as they stand in the world, of each array of the inputs."""
     dataset = network.dataset
     x, layout = dataset.train.x[: max(ROWS)], dataset.inputs
@@ -62,7 +62,7 @@ def example_rows(network: Loaded) -> list[np.ndarray]:
     return [x]
 
 
-def write_hlo(network: Loaded, rows: list[np.ndarray], path: Path) -> None:
+def write_hlo(network: LoadedNetwork, rows: list[np.ndarray], path: Path) -> None:
     """Write a network as jax.export does."""
     try:
         import flatbuffers  # noqa: F401
@@ -80,7 +80,7 @@ def run_hlo(path: Path, rows: list[np.ndarray]) -> Any:
     return jax.tree.leaves(exported.call(*rows))
 
 
-def write_onnx(network: Loaded, rows: list[np.ndarray], path: Path) -> None:
+def write_onnx(network: LoadedNetwork, rows: list[np.ndarray], path: Path) -> None:
     """Write a network as jax2onnx does."""
     try:
         from jax2onnx import to_onnx  # pyright: ignore[reportMissingImports]

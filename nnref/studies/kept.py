@@ -133,7 +133,7 @@ def kept_network(page: Path, functions: Functions) -> tuple[Any, Any] | None:
 
 
 @dataclass(frozen=True, repr=False)
-class Loaded:
+class LoadedNetwork:
     """A trained network: called with rows as they stand in the world, it gives its outputs.
 
     Rows are scaled as those that it was trained on. `predict` gives the names of classes, or values

@@ -21,7 +21,7 @@ from nnref.logbook.writer import Writer, machine_facts, now
 from nnref.parts.metrics import Metric, lower_is_better
 from nnref.studies import resuming
 from nnref.studies.described import kept_columns
-from nnref.studies.kept import Loaded, keep_networks, kept_network
+from nnref.studies.kept import LoadedNetwork, keep_networks, kept_network
 from nnref.studies.listeners import Interrupted, Listener, listener_here, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
 from nnref.training import checkpoint, loop, probes, probing, stream, train
@@ -100,13 +100,13 @@ def run(
         AlreadyRun: where the logbook has all seeds and `again` is not given.
         Interrupted: after Ctrl-C; the same call goes on where it was.
     """
-    name, experiment, page, _ = source = source_of(experiment, settings, seeds, epochs)
+    name, experiment, page, _ = request = request_of(experiment, settings, seeds, epochs)
     task, setup, dataset = data_read(experiment, listener := listener or listener_here())
     folder = None if logbook is None else Path(logbook) / name
     facts = machine_facts() | {"data": dataset.fingerprint}
     known = {} if folder is None or again else resuming.finished(folder, experiment, facts["data"])
     if folder is not None and len(known) == len(experiment.seeds):
-        raise already_run(source, known, task, folder)
+        raise already_run(request, known, task, folder)
     todo = tuple(seed for seed in experiment.seeds if seed not in known)
     together = neighbours(experiment, todo, known.values())
     if page is not None and page.experiment.seeds == experiment.seeds:
@@ -127,7 +127,7 @@ def run(
             raise
         seconds = time.perf_counter() - began
         ordered = tuple(records.get(s) or record_of(known[s]) for s in experiment.seeds)
-        verdict = verdict_of(source, ordered)
+        verdict = verdict_of(request, ordered)
         keep_networks(together, writers if keep else {}, states, dataset)
         for seed, writer in writers.items():
             writer.conclude(facts_at_end(records[seed], verdict, seconds))
@@ -160,7 +160,7 @@ def data_read(experiment: Experiment, listener: Listener) -> tuple[Task, Setup, 
     return task, setup, dataset
 
 
-class Source(NamedTuple):
+class Request(NamedTuple):
     """What is to be run, and where it comes from."""
 
     name: str
@@ -169,12 +169,12 @@ class Source(NamedTuple):
     folder: Path | None  # of its file
 
 
-def source_of(
+def request_of(
     experiment: Experiment | str | Path,
     settings: Mapping[str, Any] | None,
     seeds: Sequence[int] | None,
     epochs: int | None,
-) -> Source:
+) -> Request:
     """The experiment of a file, a page or an object, with some keys changed as `run` says.
 
     Raises:
@@ -185,40 +185,40 @@ def source_of(
     changes |= {"epochs": epochs} if epochs is not None else {}
     if isinstance(experiment, Experiment):
         changed = experiment.replaced(changes) if changes else experiment
-        source = Source("unnamed", changed, None, None)
+        request = Request("unnamed", changed, None, None)
     else:
         path = located(experiment)
         text = read_text(path)
         page = page_in(path, text)
         experiment = read(path, changes, text)
         if isinstance(page, Page):
-            source = Source(page.name, experiment, page, None)
+            request = Request(page.name, experiment, page, None)
         else:
-            source = Source(path.stem, experiment, None, path.parent)
-    refuse_name(Path(source.name), source.name)
-    if source.experiment.sweep is not None:
-        name = source.name
+            request = Request(path.stem, experiment, None, path.parent)
+    refuse_name(Path(request.name), request.name)
+    if request.experiment.sweep is not None:
+        name = request.name
         raise UserError(f"{name} is a sweep of many experiments: nnref sweep {name}")
-    return source
+    return request
 
 
-def verdict_of(source: Source, records: Sequence[Record]) -> Verdict:
+def verdict_of(request: Request, records: Sequence[Record]) -> Verdict:
     """The verdict over the records of all seeds; a twin that a claim names is trained for it."""
 
     def twin(name: str) -> dict[str, np.ndarray]:
-        folders = [source.folder] if source.folder else experiments_folders()
+        folders = [request.folder] if request.folder else experiments_folders()
         paths = [folder / f"{name}.json" for folder in folders]
         path = next((path for path in paths if path.is_file()), paths[0])
-        return run(path, seeds=source.experiment.seeds, logbook=None).history
+        return run(path, seeds=request.experiment.seeds, logbook=None).history
 
-    return judge(source.experiment, records, twin)
+    return judge(request.experiment, records, twin)
 
 
-def already_run(source: Source, known: Mapping[int, Page], task: Task, folder: Path) -> AlreadyRun:
+def already_run(request: Request, known: dict[int, Page], task: Task, folder: Path) -> AlreadyRun:
     """The error that says how a run ended whose pages are all known, by seed."""
-    name, experiment = source.name, source.experiment
+    name, experiment = request.name, request.experiment
     records = tuple(record_of(known[seed]) for seed in experiment.seeds)
-    past = Run(name, experiment, records, verdict_of(source, records), task)
+    past = Run(name, experiment, records, verdict_of(request, records), task)
     started = known[experiment.seeds[0]].facts["started"]
     outcome = f"{name} ({experiment.identity}) was run before, on {started}: "
     return AlreadyRun(past, outcome + past.verdict.sentence, folder)
@@ -428,7 +428,7 @@ def trained(path: str | Path, listener: Listener | None = None, again: bool = Tr
 
 
 @usual_settings()
-def load(page: str | Path) -> Loaded:
+def load(page: str | Path) -> LoadedNetwork:
     """The trained network of a page, to be called with rows.
 
     Of a table its columns are kept beside the page, so that its file need not be there any more.
@@ -442,9 +442,9 @@ def load(page: str | Path) -> Loaded:
         functions = kept and functions_of(kept[0], tuple(known.experiment.hyperparameters.items()))
         network = functions and kept_network(known.path, functions)
         if kept and network:
-            return Loaded(*kept, *network)
+            return LoadedNetwork(*kept, *network)
     network = trained(page)
-    return Loaded(network.setup, network.dataset, network.params, network.model_state)
+    return LoadedNetwork(network.setup, network.dataset, network.params, network.model_state)
 
 
 # --- measures ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nnref.studies.run import test_measures, trained_record
 from nnref.studies.sweep_page import SweepWriter, finished_page, result_of
 from nnref.studies.sweep_record import (
     DROPPED,
-    Progress,
+    RunProgress,
     SweepPlan,
     SweepResult,
     median_loss,
@@ -35,7 +35,7 @@ from nnref.studies.sweep_record import (
 from nnref.training import checkpoint, loop
 from nnref.training.compilation import drop_programs, usual_settings
 
-AllProgress = dict[Job, Progress]
+AllProgress = dict[Job, RunProgress]
 
 
 @usual_settings()
@@ -145,7 +145,7 @@ def successive_halving(
     return {job: records[job] for job in plan.jobs}
 
 
-def record_of_job(group: Group, job: Job, progress: Progress) -> Record:
+def record_of_job(group: Group, job: Job, progress: RunProgress) -> Record:
     """The record of a run, as a run alone would have it."""
     history, bad_step, test = progress.history, progress.bad_step, progress.test
     known = group.plan, group.setup.steps_per_epoch, group.setup.metrics()
@@ -289,7 +289,7 @@ def train_block(
         ended = not running[run]
         state = tuple(leaf[run] for leaf in leaves) if goes_on and not ended else None
         tested = {name: float(values[run]) for name, values in measured.items()}
-        trained[job] = Progress(history, bad_step, ended, state, tested)
+        trained[job] = RunProgress(history, bad_step, ended, state, tested)
     if not running.any():
         hears(len(jobs) * (until - done))
     return trained

@@ -16,7 +16,7 @@ from nnref.logbook.pages import FORMAT, UNREADABLE, SweepPage, digest, numbered,
 from nnref.logbook.verdicts import Record, padded
 from nnref.logbook.writer import PageWriter, keep_sources, machine_facts, now
 from nnref.studies.groups import Job
-from nnref.studies.sweep_record import Progress, SweepPlan, SweepResult
+from nnref.studies.sweep_record import RunProgress, SweepPlan, SweepResult
 
 SECONDS_BETWEEN_SAVES = 2.0
 
@@ -36,10 +36,10 @@ class SweepWriter(PageWriter[SweepPage]):
         for variant in plan.variants:
             keep_sources(variant.experiment, place.parent)
         self.parts = self.path.with_suffix(".parts")
-        self.unsaved: list[dict[Job, Progress]] = []
+        self.unsaved: list[dict[Job, RunProgress]] = []
         self.saved = time.monotonic()
 
-    def add(self, block: dict[Job, Progress]) -> None:
+    def add(self, block: dict[Job, RunProgress]) -> None:
         """Take runs that have been trained; they are on disk within seconds."""
         self.unsaved.append(block)
         if time.monotonic() - self.saved > SECONDS_BETWEEN_SAVES:
@@ -52,7 +52,7 @@ class SweepWriter(PageWriter[SweepPage]):
             write_arrays(self.parts / f"{len(list(self.parts.iterdir())):06}.npz", arrays_of(block))
         self.unsaved, self.saved = [], time.monotonic()
 
-    def progress(self, plan: SweepPlan) -> dict[Job, Progress]:
+    def progress(self, plan: SweepPlan) -> dict[Job, RunProgress]:
         """What earlier calls have done; a part that cannot be read is done again."""
         jobs, progress = set(plan.jobs), {}
         for path in sorted(self.parts.glob("*.npz")):
@@ -107,7 +107,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 HISTORY, LEAF, TEST = "history:", "leaf:", "test:"
 
 
-def arrays_of(block: Mapping[Job, Progress]) -> dict[str, np.ndarray]:
+def arrays_of(block: Mapping[Job, RunProgress]) -> dict[str, np.ndarray]:
     """The progress of runs of one group, as arrays."""
     runs = list(block.values())
     longest = max(run.epochs for run in runs) + 1
@@ -127,7 +127,7 @@ def arrays_of(block: Mapping[Job, Progress]) -> dict[str, np.ndarray]:
     return arrays | {f"{LEAF}{number}": leaf for number, leaf in enumerate(stacked)}
 
 
-def progress_in(arrays: Mapping[str, np.ndarray]) -> dict[Job, Progress]:
+def progress_in(arrays: Mapping[str, np.ndarray]) -> dict[Job, RunProgress]:
     """The progress of each run, from the arrays that `arrays_of` gives."""
     leaves = [arrays[f"{LEAF}{n}"] for n in range(sum(name.startswith(LEAF) for name in arrays))]
     place = np.cumsum(arrays["going"]) - 1
@@ -143,7 +143,7 @@ def progress_in(arrays: Mapping[str, np.ndarray]) -> dict[Job, Progress]:
         state = tuple(leaf[place[run]] for leaf in leaves) if arrays["going"][run] else None
         test = {name: float(value) for name, value in part(TEST, run).items()}
         bad_step, ended = int(arrays["bad_step"][run]), bool(arrays["ended"][run])
-        progress[Job(variant, seed)] = Progress(history, bad_step, ended, state, test)
+        progress[Job(variant, seed)] = RunProgress(history, bad_step, ended, state, test)
     return progress
 
 

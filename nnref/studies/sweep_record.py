@@ -184,7 +184,7 @@ def dropped(record: Record) -> bool:
     return record.ending.startswith(DROPPED)
 
 
-class Progress(NamedTuple):
+class RunProgress(NamedTuple):
     """How far a run has come."""
 
     history: dict[str, np.ndarray]  # measure -> (epochs + 1,)
@@ -202,9 +202,9 @@ class Progress(NamedTuple):
         """Whether nothing is left to train up to an epoch."""
         return self.ended or self.epochs >= epoch
 
-    def until(self, epoch: int) -> "Progress":
+    def until(self, epoch: int) -> "RunProgress":
         """The progress as it was after an epoch."""
         if self.epochs <= epoch:
             return self
         history = {name: values[: epoch + 1] for name, values in self.history.items()}
-        return Progress(history, 0, False, None)
+        return RunProgress(history, 0, False, None)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nnref.training.probes import Layer
+from nnref.training.probes import LayerCall
 from nnref.training.task import Functions
 
 Array = jax.Array
@@ -70,7 +70,7 @@ def embedded(functions: Functions, embedding: Embedding) -> Functions:
         network, state = functions.adapt(params["network"], state, seen)
         return {**params, "network": network}, state
 
-    def layers(params: Tree, state: Tree, x: Array) -> dict[str, Layer]:
+    def layers(params: Tree, state: Tree, x: Array) -> dict[str, LayerCall]:
         assert functions.layers is not None, "only what is there is called"
         calls = functions.layers(params["network"], state, embedding(params["embedding"], x))
         return {f"network.{name}": layer for name, layer in calls.items()}

@@ -34,7 +34,7 @@ MOST = 100  # epochs that are measured, evenly spread over a run
 FREE = 100  # steps for each measurement, which costs as much as 2 to 4 of them: below 5 %
 
 
-class Layer(NamedTuple):
+class LayerCall(NamedTuple):
     """A call of a layer."""
 
     module: nnx.Module
@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 
 
 @contextmanager
-def recorded_calls(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]:
+def recorded_calls(model: nnx.Module, calls: dict[str, LayerCall]) -> Iterator[None]:
     """While this is open, each call of a layer of `model` is recorded in `calls`, by its path.
 
     The operations of a layer also carry its path as their name scope. A layer within another one
@@ -67,7 +67,7 @@ def recorded_calls(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]
                     outputs = call(module, *arguments, **named)
             finally:
                 open_calls.pop()
-            calls[path] = Layer(module, outputs)
+            calls[path] = LayerCall(module, outputs)
             return outputs
 
         return noted
@@ -82,7 +82,7 @@ def recorded_calls(model: nnx.Module, calls: dict[str, Layer]) -> Iterator[None]
 
 
 def called_layers(
-    layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None,
+    layers: Callable[[Tree, Tree, Array], Mapping[str, LayerCall]] | None,
     params: Tree,
     model_state: Tree,
     x: Any,
@@ -194,7 +194,7 @@ def of_step(step: StepParts, layers: Sequence[str]) -> Array:
     return jnp.stack([gradient, weight, update_ratio(update, weight)])
 
 
-def of_outputs(params: Tree, calls: Mapping[str, Layer]) -> Array:
+def of_outputs(params: Tree, calls: Mapping[str, LayerCall]) -> Array:
     """The measures of what layers give for a batch, (OF_OUTPUTS, layers).
 
     NaN where a layer is not called as one, or its activation has no two ends.

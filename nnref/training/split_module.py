@@ -8,7 +8,7 @@ from flax import nnx
 
 from nnref.internals import plain_arrays
 from nnref.parts.initializers import lsuv_pass
-from nnref.training.probes import Layer, recorded_calls
+from nnref.training.probes import LayerCall, recorded_calls
 
 Tree = Any
 
@@ -77,7 +77,7 @@ class SplitModule:
         module.restart()
         return split(module)[2]
 
-    def layers(self, params: Tree, state: Tree, x: Any) -> dict[str, Layer]:
+    def layers(self, params: Tree, state: Tree, x: Any) -> dict[str, LayerCall]:
         """The layers that the model calls in evaluation mode, by path, each with its outputs."""
         module, calls = self.merge(params, state), {}
         module.eval()

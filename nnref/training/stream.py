@@ -202,9 +202,7 @@ def like(
     if plan.probes == "off":
         return position, names
     data = probing.probe_data(plan, task)
-    figures = jax.eval_shape(
-        partial(probing.probe, setup, plan, hyperparameters), state, data, one
-    )
+    figures = jax.eval_shape(partial(probing.probe, setup, plan, hyperparameters), state, data, one)
     unknown = np.full((runs, *figures.shape), np.nan, figures.dtype)
     return position._replace(probes=unknown), names
 
@@ -234,8 +232,8 @@ class Runs:
     def position(self) -> Position:
         """Where the runs stand."""
         states = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.states)
-        place = (np.array(number, np.int32) for number in (self.run, self.batch))
-        return Position(states, self.sums, *place, self.probes)
+        run, batch = (np.array(number, np.int32) for number in (self.run, self.batch))
+        return Position(states, self.sums, run, batch, self.probes)
 
     def fetch(self) -> None:
         """Copy the sums that wait on the device to their place on the host."""

@@ -14,7 +14,7 @@ from nnref.training.adapters.losses import calling_network, loss_of, of_params, 
 from nnref.training.adapters.models import network_of
 from nnref.training.adapters.network import Network
 from nnref.training.adapters.plain import plain
-from nnref.training.probes import Layer
+from nnref.training.probes import LayerCall
 
 Array = jax.Array
 Tree = Any
@@ -42,7 +42,7 @@ class Functions(NamedTuple):
     restart: Callable[[Tree, Tree], Tree] | None = None
     random: bool = True  # whether `apply` draws random numbers at all
     modes: bool = True  # whether it knows training from evaluation
-    layers: Callable[[Tree, Tree, Array], Mapping[str, Layer]] | None = None
+    layers: Callable[[Tree, Tree, Array], Mapping[str, LayerCall]] | None = None
     penalty: Callable[[Tree], Any] | None = None
     in_evaluation: tuple[
         str, ...

@@ -20,7 +20,7 @@ MOST_TOKENS = 500  # that are counted
 CONTEXT = 3  # steps of a sequence that a reference sees of it
 
 
-class Reference(NamedTuple):
+class SimpleModels(NamedTuple):
     """What simple models reach on held-out rows, by name, as skill; and on shuffled labels."""
 
     skills: dict[str, float]
@@ -83,7 +83,7 @@ def models(
     return members
 
 
-def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference:
+def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> SimpleModels:
     """Linear model, nearest neighbours and boosted trees on held-out rows of the training data.
 
     With `shuffles`, also the best of so many fits of each to shuffled labels: what chance gives.
@@ -103,11 +103,11 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     flat = x.reshape(len(x), -1)[rows].astype(float)
     answers = target.answers[rows]
     if len(rows) < FEW_ROWS or not np.isfinite(flat).all() or not np.isfinite(answers).all():
-        return Reference({"lookup table": lookup(x.reshape(len(x), -1), target)}, {}, len(rows))
+        return SimpleModels({"lookup table": lookup(x.reshape(len(x), -1), target)}, {}, len(rows))
     deviation = flat.std(0)
     flat = (flat - flat.mean(0))[:, deviation > 0] / deviation[deviation > 0]
     if not flat.shape[1]:
-        return Reference({"constant": 0.0}, {}, len(rows))
+        return SimpleModels({"constant": 0.0}, {}, len(rows))
     scale = (answers.mean(0), answers.std(0) + 1e-30) if target.kind == "regression" else (0, 1)
     answers = (answers - scale[0]) / scale[1] if target.kind == "regression" else answers
     width = target.classes if target.kind != "regression" else answers.shape[1]
@@ -142,7 +142,7 @@ def references(x: np.ndarray, target: Target, *, shuffles: int = 0) -> Reference
     if "linear" in known and (counted := counts_of_tokens(x[rows])) is not None:
         skills[COUNTS] = held_out(known["linear"], answers, counted)
     skills |= last_value(x[rows], target.answers[rows], target.kind)
-    return Reference(skills, shuffled, len(rows))
+    return SimpleModels(skills, shuffled, len(rows))
 
 
 def counts_of_tokens(x: np.ndarray) -> np.ndarray | None:

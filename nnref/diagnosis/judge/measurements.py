@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.data.references import Reference, references, through
+from nnref.diagnosis.data.references import SimpleModels, references, through
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.judge.skill import Outcome, Skill
 from nnref.diagnosis.program.at_start import AtStart, drawn_like
@@ -21,7 +21,7 @@ from nnref.diagnosis.run.budget import Budget
 from nnref.diagnosis.run.replay import BirthInRun, birth_in_run
 from nnref.diagnosis.run.snapshot import Snapshot, watcher
 from nnref.diagnosis.run.starts import first_network
-from nnref.diagnosis.run.trials import Run, Trainer, lengths
+from nnref.diagnosis.run.trials import RecordedRun, Trainer, lengths
 from nnref.diagnosis.thresholds import bound
 from nnref.parts.chain import updated
 
@@ -196,7 +196,7 @@ class Measurements:
         return trainer
 
     @cached_property
-    def run(self) -> Run:
+    def run(self) -> RecordedRun:
         """The user's own training."""
         self.progress("training as told")
         return self.trainer.run(self.initial, work=RUN * self.effort)
@@ -259,19 +259,19 @@ class Measurements:
         return self.skill.hardly_predicted(self.run.params, self.run.state)
 
     @cached_property
-    def reference(self) -> Reference:
+    def reference(self) -> SimpleModels:
         """What simple models reach on held-out rows.
 
         They show nothing where the network meets noise in evaluation, too, and they do not.
         """
         always = self.recipe.random and not self.recipe.modes
         if not self.skill.fits or (always and self.noise > bound("always noisy")):
-            return Reference({}, {}, 0)
+            return SimpleModels({}, {}, 0)
         x, y = (np.asarray(part) for part in self.recipe.train)
         if x.size == y.size and self.layers and np.array_equal(x.ravel(), y.ravel()):
             # To copy its inputs a simple model needs no code: it gets one, a few times as wide.
             width = CODES * min(int(layer.shape[-1]) for layer in self.layers)
-            return Reference({f"linear, by {width} numbers": through(x, width)}, {}, len(x))
+            return SimpleModels({f"linear, by {width} numbers": through(x, width)}, {}, len(x))
         return references(x, self.skill.target)
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnref.data.targets import LossFacts, is_whole, kind_of_targets
-from nnref.diagnosis.data.references import Reference, references
+from nnref.diagnosis.data.references import SimpleModels, references
 from nnref.diagnosis.data.splits import TOKENS
 from nnref.diagnosis.data.targets import Rows
 from nnref.diagnosis.judge.measurements import Measurements
@@ -58,7 +58,7 @@ class RowsAlone(Measurements):
         return set()
 
     @cached_property
-    def reference(self) -> Reference:
+    def reference(self) -> SimpleModels:
         """What simple models reach on held-out rows."""
         return references(np.asarray(self.recipe.train[0]), self.skill.target)
 

@@ -24,7 +24,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
             continue
         rows = np.asarray(part[0]), np.asarray(part[1])
         yield from repeated(measured, name, rows[0])
-        split = Split(measured, name, rows)
+        split = ComparedSplit(measured, name, rows)
         differ = list(meaning(split))
         yield from differ
         if not any(finding.severity == "fault" for finding in differ):
@@ -32,7 +32,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
             yield from other_classes(split)
 
 
-class Split:
+class ComparedSplit:
     """A split beside the training rows: what simple models and the network do on both."""
 
     def __init__(self, measured: Measurements, name: str, rows: Rows) -> None:
@@ -87,7 +87,7 @@ def far_below(outcome: Outcome | None, skill: float) -> bool:
     return outcome is not None and outcome.skill < bound("failed") * skill
 
 
-def meaning(split: Split) -> Iterator[Finding]:
+def meaning(split: ComparedSplit) -> Iterator[Finding]:
     """Splits that can be learned and do not mean the same, whatever the network learned.
 
     What simple models of the training rows find there is held against what they find in folds; the
@@ -117,7 +117,7 @@ def meaning(split: Split) -> Iterator[Finding]:
         yield from unlearnable(split)
 
 
-def in_words(split: Split) -> str:
+def in_words(split: ComparedSplit) -> str:
     """The three numbers in a clause."""
     numbers = split.numbers
     assert numbers is not None, "asked of splits that can be compared"
@@ -127,7 +127,7 @@ def in_words(split: Split) -> str:
     )
 
 
-def edited(split: Split, edit: Edit, *others: Edit) -> Finding:
+def edited(split: ComparedSplit, edit: Edit, *others: Edit) -> Finding:
     """The edit that mends the split; of another scale in time, a note: series drift.
 
     Another kind of edit that does as well is said too: nothing in the rows tells which it was.
@@ -155,7 +155,7 @@ def edited(split: Split, edit: Edit, *others: Edit) -> Finding:
     )
 
 
-def scaled_by_its_own(split: Split, severity: Callable[..., Finding]) -> Finding:
+def scaled_by_its_own(split: ComparedSplit, severity: Callable[..., Finding]) -> Finding:
     """A split that was standardized by its own mean and deviation."""
     return severity(
         "splits_differ",
@@ -169,7 +169,7 @@ def scaled_by_its_own(split: Split, severity: Callable[..., Finding]) -> Finding
     )
 
 
-def unexplained(split: Split) -> Finding:
+def unexplained(split: ComparedSplit) -> Finding:
     """Splits of which each can be learned, and no edit that was tried mends it."""
     assert split.splits is not None, "there are numbers of it"
     apart, columns = told_apart(split.splits)
@@ -190,7 +190,7 @@ def unexplained(split: Split) -> Finding:
     )
 
 
-def unlearnable(split: Split) -> Iterator[Finding]:
+def unlearnable(split: ComparedSplit) -> Iterator[Finding]:
     """Targets of one split that belong to other rows: the inputs are alike, one can be learned."""
     numbers, least = split.numbers, bound("rows for no signal")
     if numbers is None or split.splits is None or split.in_time:
@@ -230,7 +230,7 @@ def repeated(measured: Measurements, name: str, x: np.ndarray) -> Iterator[Findi
         )
 
 
-def shifted(split: Split) -> Iterator[Finding]:
+def shifted(split: ComparedSplit) -> Iterator[Finding]:
     """A split that is scaled otherwise than the training rows."""
     x, other, name = split.x, split.rows[0], split.name
     if x.shape[1:] != other.shape[1:] or len(other) < FEW_ROWS:
@@ -263,7 +263,7 @@ def in_order(values: np.ndarray) -> bool:
     return bool((np.diff(values) * np.sign(values[-1] - values[0]) >= 0).all())
 
 
-def other_classes(split: Split) -> Iterator[Finding]:
+def other_classes(split: ComparedSplit) -> Iterator[Finding]:
     """A split whose classes are others than those of the training rows."""
     skill, name = split.measured.skill, split.name
     known, target = skill.target, target_of(split.rows[1], skill.kind)

@@ -218,7 +218,7 @@ def ways_of(step: Callable[..., Any], state: Any, batch: Any, batched: bool) -> 
     )
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What a call of a step gives."""
 
     state: Parted
@@ -238,7 +238,7 @@ class Step:
         self.ways = ways_of(function, state, batch, batched)
         self.way = self.ways[0]
 
-    def __call__(self, state: Parted, arrays: Arrays, batch: Any, key: Any) -> Outcome:
+    def __call__(self, state: Parted, arrays: Arrays, batch: Any, key: Any) -> StepOutcome:
         """Call the step on arrays in the place of those of a state.
 
         Raises:
@@ -248,10 +248,10 @@ class Step:
         result = self.function(*self.way.arguments(whole, batch, key))
         found = returned(result, whole)
         if found is not None:
-            return Outcome(parted(found.state), found.metrics, found.missing, True)
+            return StepOutcome(parted(found.state), found.metrics, found.missing, True)
         after = parted(whole)
         changed = any(after.arrays.get(path) is not leaf for path, leaf in arrays.items())
-        return Outcome(after, result, (), changed or has_modules(whole))
+        return StepOutcome(after, result, (), changed or has_modules(whole))
 
 
 def numbers(metrics: Any) -> dict[str, float]:

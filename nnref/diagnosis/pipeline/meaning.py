@@ -13,7 +13,7 @@ from nnref.diagnosis.data.targets import Rows, Target, chance, score, skill, tar
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.data_checks import contradiction
 from nnref.diagnosis.judge.rows_alone import rows_alone
-from nnref.diagnosis.judge.split_checks import Split, unlearnable
+from nnref.diagnosis.judge.split_checks import ComparedSplit, unlearnable
 from nnref.diagnosis.pipeline.loaded import Loaded
 from nnref.diagnosis.pipeline.numbers import of_targets
 from nnref.diagnosis.pipeline.origins import origins
@@ -58,7 +58,7 @@ def labels(loaded: Loaded) -> Iterator[Finding]:
         rows = loaded.first.x, loaded.first.y
         if loaded.rows[0].shape[1:] == rows[0].shape[1:]:
             measured = rows_alone(loaded.rows, rows, kind=loaded.kind)
-            yield from unlearnable(Split(measured, "loaded", rows))
+            yield from unlearnable(ComparedSplit(measured, "loaded", rows))
 
 
 def changed(loaded: Loaded, raw: np.ndarray) -> bool:

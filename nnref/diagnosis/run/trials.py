@@ -51,7 +51,7 @@ class Carry(NamedTuple):
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """A run as recorded: a StepMeasures of arrays over steps, and parameters now and then."""
 
     steps: StepMeasures
@@ -295,7 +295,7 @@ class Trainer:
 
     def run(
         self, network: tuple[Tree, Tree], *, work: float = np.inf, seed: int | None = None
-    ) -> Run:
+    ) -> RecordedRun:
         """Train as the user would, from this network, with so much work at most."""
         carry, change = self.start(network, seed), self.change(Change())
         x, y = self.recipe.train
@@ -320,9 +320,9 @@ class Trainer:
         self.budget.spend(taken * self.work_of_a_step)
         steps = jax.tree.map(lambda *parts: np.concatenate(parts), *shown)
         network = train.networks(carry.state)
-        return Run(steps, snapshots, carry, planned, network, np.concatenate(losses))
+        return RecordedRun(steps, snapshots, carry, planned, network, np.concatenate(losses))
 
-    def longer(self, run: Run, factor: int) -> End | None:
+    def longer(self, run: RecordedRun, factor: int) -> End | None:
         """The end of `factor` times the run; None where the work is too much."""
         carry, change, taken = run.carry, self.change(Change()), len(run.steps.loss)
         work = (factor * run.planned - taken) * self.work_of_a_step

@@ -99,7 +99,7 @@ class Direction(nnx.Module):
         return self.project(vectors[tokens])
 
 
-class Layer(nnx.Module):
+class RecurrentLayer(nnx.Module):
     """One cell along a sequence, or one from each of its ends, their h side by side; dropout."""
 
     def __init__(self, directions: list[Direction], spec: LayerSpec):
@@ -194,7 +194,7 @@ class Recurrent(nnx.Module):
         fan_in, stack = channels(inputs, embedding, padded), []
         for _ in range(layers):
             ways = [direction(fan_in, reverse=way) for way in (False, True)[: 1 + bidirectional]]
-            stack.append(Layer(ways, spec))
+            stack.append(RecurrentLayer(ways, spec))
             fan_in = width
         self.layers = nnx.List(stack)
         if embedding is None:

@@ -33,7 +33,7 @@ class Activated(nnx.Module):
         return self.activation(self.normalize(z))
 
 
-class Block(nnx.Module):
+class ResidualBlock(nnx.Module):
     """Two layers, F(z) = a(a(z) W_1) W_2, and if it is residual their input beside them: z + F(z).
 
     Dropout, if it is on, is in front of W_2 (Zagoruyko and Komodakis 2016, section 2.4). z is
@@ -132,7 +132,9 @@ class ResNet(nnx.Module):
             build = partial(Conv, kernel=kernel, stride=stride) if self.images else Dense
             return build(fan_in, sums, spec, in_front=in_front, use_bias=use_bias)
 
-        block = partial(Block, spec=spec, images=self.images, residual=residual, layer=layer)
+        block = partial(
+            ResidualBlock, spec=spec, images=self.images, residual=residual, layer=layer
+        )
         self.first = layer(fan_in, widths[0], linear)
         fan_in, stack = widths[0], []
         for stage, width in enumerate(widths):

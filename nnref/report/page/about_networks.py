@@ -24,7 +24,7 @@ from nnref.report.page.blocks import (
     figure,
 )
 from nnref.report.page.panels import confusion_panel, heat_map, histogram, residual_panels
-from nnref.report.page.subjects import SPLITS, Network, Subject
+from nnref.report.page.subjects import SPLITS, ExperimentPages, Network
 from nnref.studies.run import Trained, trained
 from nnref.training.probes import MEASURES
 
@@ -43,7 +43,7 @@ LAYER_MEASURES = {
 """A title for each measure of the layers, and whether its colours are by the logarithm."""
 
 
-def network_of(subject: Subject) -> Network:
+def network_of(subject: ExperimentPages) -> Network:
     """The network of the first run that ended well, or in words why there is none.
 
     Nothing is trained for it.
@@ -60,7 +60,7 @@ def network_of(subject: Subject) -> Network:
 # --- layers over the run --------------------------------------------------------------------------
 
 
-def layers_section(subjects: Sequence[Subject]) -> Section | None:
+def layers_section(subjects: Sequence[ExperimentPages]) -> Section | None:
     """Measures of every layer over the training; None where nothing was measured."""
     blocks: list[Block] = []
     for subject in subjects:
@@ -78,7 +78,7 @@ def layers_section(subjects: Sequence[Subject]) -> Section | None:
     return Section("layers", "Layers over the run", blocks, about)
 
 
-def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
+def layer_panels(subject: ExperimentPages) -> tuple[list[Panel], Table, int]:
     """Heat maps of a subject, a table of the same figures, and the number of runs behind them."""
     measured = [probes for page in subject.pages if (probes := pages.probes_of(page)) is not None]
     measured = [probes for probes in measured if len(probes["step"])]
@@ -108,7 +108,7 @@ def layer_panels(subject: Subject) -> tuple[list[Panel], Table, int]:
 
 
 def of_networks(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ExperimentPages],
     networks: Sequence[Network],
     blocks_of: Callable[[Trained], list[Block]],
 ) -> list[Block]:
@@ -129,7 +129,7 @@ def of_networks(
     return blocks
 
 
-def histograms_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
+def histograms_section(subjects: Sequence[ExperimentPages], networks: Sequence[Network]) -> Section:
     """Weights and activations before and after training."""
 
     def blocks_of(net: Trained) -> list[Block]:
@@ -208,7 +208,7 @@ def confusion_of(counts: np.ndarray, classes: Sequence[str], wrong: int, asked: 
     return confusion_panel(f"Confusion matrix: {wrong} of {asked} wrong{most}", counts, classes)
 
 
-def mistakes_block(net: Trained, worst: Sequence[inspection.Mistake]) -> Block:
+def mistakes_block(net: Trained, worst: Sequence[inspection.WrongAnswer]) -> Block:
     """Examples as images where they are images, else as rows."""
     images = inspection.as_images(net, worst)
     sure = ["" if m.probability is None else f"{m.probability:.1%}" for m in worst]

@@ -21,8 +21,8 @@ from nnref.report.page.blocks import (
 from nnref.report.page.curves import curves_section, rates_section
 from nnref.report.page.subjects import (
     SPLITS,
+    ExperimentPages,
     Network,
-    Subject,
     in_words,
     machine_section,
     notes_section,
@@ -31,7 +31,7 @@ from nnref.studies.sweep_record import median_loss
 
 
 def report_of(
-    subjects: Sequence[Subject], networks: Sequence[Network], omissions: Sequence[str] = ()
+    subjects: Sequence[ExperimentPages], networks: Sequence[Network], omissions: Sequence[str] = ()
 ) -> Report:
     """Everything that a page says about runs and their networks; `omissions` are in words."""
     one = len(subjects) == 1
@@ -58,7 +58,7 @@ def report_of(
 # --- in figures -----------------------------------------------------------------------------------
 
 
-def headline(subject: Subject) -> Headline:
+def headline(subject: ExperimentPages) -> Headline:
     """The verdict, and the figures that one asks for first."""
     tone, word, sentence = subject.outcome
     records, loss = subject.records, subject.loss
@@ -73,7 +73,7 @@ def headline(subject: Subject) -> Headline:
     return Headline(tone, word, subject.label, sentence, subject.experiment.about, facts)
 
 
-def seeds_of(subject: Subject) -> str:
+def seeds_of(subject: ExperimentPages) -> str:
     seeds = [page.seed for page in subject.pages]
     if len(seeds) > 3 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{len(seeds)}, {seeds[0]} to {seeds[-1]}"
@@ -86,7 +86,7 @@ def finals(records: Sequence[Record], name: str) -> list[float]:
     return [r.final(name) if name in r.history or name == "epochs" else np.nan for r in records]
 
 
-def figures_section(subjects: Sequence[Subject], omissions: Sequence[str]) -> Section:
+def figures_section(subjects: Sequence[ExperimentPages], omissions: Sequence[str]) -> Section:
     """How every run ended, in figures."""
     blocks: list[Block] = [Words(line) for line in omissions]
     for subject in subjects:
@@ -128,7 +128,7 @@ def quantile(matrix: np.ndarray, q: int) -> list[float]:
     return [float(np.percentile(c, q)) if c.size else np.nan for c in columns]
 
 
-def differences_section(subjects: Sequence[Subject]) -> Section | None:
+def differences_section(subjects: Sequence[ExperimentPages]) -> Section | None:
     """The settings that differ between experiments, and their losses."""
     if len(subjects) < 2:
         return None
@@ -137,7 +137,7 @@ def differences_section(subjects: Sequence[Subject]) -> Section | None:
         change.key for other in others for change in changes(first.settings, other.settings)
     )
 
-    def value(subject: Subject, key: str) -> str:
+    def value(subject: ExperimentPages, key: str) -> str:
         settings = subject.settings
         return shown(settings[f"{key}.name"] if f"{key}.name" in settings else settings.get(key))
 
@@ -156,7 +156,7 @@ def differences_section(subjects: Sequence[Subject]) -> Section | None:
 # --- what was run ---------------------------------------------------------------------------------
 
 
-def experiment_section(subjects: Sequence[Subject]) -> Section:
+def experiment_section(subjects: Sequence[ExperimentPages]) -> Section:
     """The complete experiments."""
     blocks = []
     for subject in subjects:
@@ -168,7 +168,7 @@ def experiment_section(subjects: Sequence[Subject]) -> Section:
     return Section("experiment", "The experiment", blocks, about)
 
 
-def remarks(subjects: Sequence[Subject]) -> list[list[str]]:
+def remarks(subjects: Sequence[ExperimentPages]) -> list[list[str]]:
     """Remarks that were added to the pages, each with its run."""
     return [
         [f"{subject.label}, {run}", note]

@@ -19,7 +19,7 @@ from nnref.report.page.blocks import (
     Words,
     figure,
 )
-from nnref.report.page.subjects import SPLITS, Network, Subject
+from nnref.report.page.subjects import SPLITS, ExperimentPages, Network
 from nnref.report.pictures import rate_of_run
 from nnref.training.setup import from_experiment
 
@@ -28,7 +28,7 @@ POINTS = 1_200  # points of a line, at most
 SEEDS = 24  # lines of single seeds, at most
 
 
-def curves_section(subjects: Sequence[Subject]) -> Section | None:
+def curves_section(subjects: Sequence[ExperimentPages]) -> Section | None:
     """Losses and other measures over the epochs."""
     if not any(subject.history for subject in subjects):
         return None
@@ -44,7 +44,7 @@ def curves_section(subjects: Sequence[Subject]) -> Section | None:
     return Section("curves", "Curves", blocks, about)
 
 
-def curves(subjects: Sequence[Subject]) -> Chart:
+def curves(subjects: Sequence[ExperimentPages]) -> Chart:
     """A view for each measure, the loss first."""
     names = dict.fromkeys(
         name.partition("_")[2]
@@ -57,7 +57,7 @@ def curves(subjects: Sequence[Subject]) -> Chart:
     return chart_of(subjects, measures, "Training and validation")
 
 
-def clipped_chart(subjects: Sequence[Subject]) -> Chart | None:
+def clipped_chart(subjects: Sequence[ExperimentPages]) -> Chart | None:
     """The share of steps whose gradient was clipped; None where none is clipped."""
     if not any("clipped" in subject.history for subject in subjects):
         return None
@@ -65,7 +65,7 @@ def clipped_chart(subjects: Sequence[Subject]) -> Chart | None:
 
 
 def chart_of(
-    subjects: Sequence[Subject], measures: Mapping[str, Sequence[str]], what: str
+    subjects: Sequence[ExperimentPages], measures: Mapping[str, Sequence[str]], what: str
 ) -> Chart:
     """Lines of every run and their median over the epochs.
 
@@ -140,7 +140,7 @@ def last(values: Sequence[float | None]) -> float | None:
     return next((value for value in reversed(values) if value is not None), None)
 
 
-def drawn_seeds(subject: Subject) -> list[int]:
+def drawn_seeds(subject: ExperimentPages) -> list[int]:
     """The numbers of the pages whose lines are drawn: where there are many, some of every rank."""
     count = len(subject.pages)
     if count <= SEEDS:
@@ -178,7 +178,7 @@ def at_places(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def lines_of(
-    subject: Subject,
+    subject: ExperimentPages,
     names: Sequence[str],
     x: np.ndarray,
     number: int,
@@ -213,7 +213,7 @@ def rounded(values: np.ndarray) -> list[float | None]:
 
 
 def switches_of(
-    subjects: Mapping[int, Subject],
+    subjects: Mapping[int, ExperimentPages],
     names: Sequence[str],
     drawn: Mapping[int, list[int]],
     several: bool,
@@ -241,13 +241,13 @@ def switches_of(
 # --- the learning rate ----------------------------------------------------------------------------
 
 
-def rates_section(subjects: Sequence[Subject], networks: Sequence[Network]) -> Section:
+def rates_section(subjects: Sequence[ExperimentPages], networks: Sequence[Network]) -> Section:
     """The learning rate over the run."""
     about = "Computed again from optimizer and schedule, as far as the runs went."
     return Section("rate", "Learning rate", [rates(subjects, networks)], about)
 
 
-def rates(subjects: Sequence[Subject], networks: Sequence[Network]) -> Chart | Words:
+def rates(subjects: Sequence[ExperimentPages], networks: Sequence[Network]) -> Chart | Words:
     """The rate of each experiment; in words, where its data are not here to count the steps."""
     series: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # epochs and rates, by subject
     missing = []

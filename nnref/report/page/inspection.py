@@ -46,7 +46,7 @@ class Answers(NamedTuple):
     losses: np.ndarray  # (rows,)
 
 
-class Mistake(NamedTuple):
+class WrongAnswer(NamedTuple):
     """An example that is answered wrongly, or nearly so."""
 
     row: int
@@ -167,7 +167,7 @@ def confusion(trained: Trained, answers: Answers) -> np.ndarray:
     return np.asarray(metric.value(metric.count(outputs, targets)))
 
 
-def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistake]]:
+def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[WrongAnswer]]:
     """How many examples are answered wrongly, and those of them with the largest loss first.
 
     Where none is wrong, the examples with the largest loss of all.
@@ -192,7 +192,7 @@ def worst_mistakes(trained: Trained, answers: Answers) -> tuple[int, list[Mistak
         return float(probabilities[row, int(decided[row])])
 
     return int(wrong.sum()), [
-        Mistake(int(row), named(labels[row]), named(decided[row]), sure(row), answers.x[row])
+        WrongAnswer(int(row), named(labels[row]), named(decided[row]), sure(row), answers.x[row])
         for row in worst[:MISTAKES]
     ]
 
@@ -214,7 +214,7 @@ def in_unit(trained: Trained, values: np.ndarray) -> np.ndarray:
     return values * deviation + mean
 
 
-def as_images(trained: Trained, mistakes: Sequence[Mistake]) -> list[np.ndarray] | None:
+def as_images(trained: Trained, mistakes: Sequence[WrongAnswer]) -> list[np.ndarray] | None:
     """Examples as images, (rows, columns) or (rows, columns, 3) of 0 to 255; None for others.
 
     Pixels are shown as they were before they were standardized, where that can be undone.

@@ -23,7 +23,7 @@ OUTCOMES: dict[Tone, str] = {"good": "the claim held", "bad": "the claim did not
 MOST = 8  # experiments that one page shows: as many as there are colours
 
 
-class Subject:
+class ExperimentPages:
     """An experiment and the pages of its seeds, ordered by seed."""
 
     def __init__(self, pages: Sequence[Page]):
@@ -98,7 +98,7 @@ class Subject:
         return "plain", "ended", sentence
 
 
-def subjects_of(words: Sequence[str], logbook: Path) -> tuple[list[Subject], list[str]]:
+def subjects_of(words: Sequence[str], logbook: Path) -> tuple[list[ExperimentPages], list[str]]:
     """The experiments that pages, names, identities and experiment files stand for.
 
     Returns:
@@ -116,7 +116,7 @@ def subjects_of(words: Sequence[str], logbook: Path) -> tuple[list[Subject], lis
     groups: dict[tuple[str, str], list[Page]] = {}
     for page in pages.values():
         groups.setdefault((page.name, page.facts.get("identity", "")), []).append(page)
-    shown = [Subject(group) for group in groups.values()]
+    shown = [ExperimentPages(group) for group in groups.values()]
     if len(shown) > MOST:
         omissions.append(f"of {len(shown)} experiments the {MOST} last ones are shown")
         shown = shown[-MOST:]

@@ -12,7 +12,7 @@ from nnref import internals
 from nnref.experiment.experiment import Experiment
 from nnref.report.terminal.logbook import plain_table
 from nnref.training.embedded import Embedding
-from nnref.training.probes import Layer, owner, recorded_calls
+from nnref.training.probes import LayerCall, owner, recorded_calls
 from nnref.training.setup import bind, from_experiment
 
 ITSELF = ""  # the model beside its layers
@@ -70,7 +70,7 @@ def rows_of(model: nnx.Module, inputs: tuple[int, ...], dtype: Any) -> list[Laye
     examples = getattr(model, "streams", None) or 1  # a carried state has a fixed number
     model.eval()
     graph, state = nnx.split(model)
-    calls: dict[str, Layer] = {}
+    calls: dict[str, LayerCall] = {}
 
     def forward(state: Any, x: jax.Array) -> Any:
         module = nnx.merge(graph, state)

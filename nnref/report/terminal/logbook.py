@@ -12,9 +12,9 @@ from rich.tree import Tree
 
 from nnref.logbook.index import (
     Attempt,
-    Change,
+    Branch,
     Entry,
-    Node,
+    KeyChange,
     attempts,
     changes,
     number,
@@ -42,7 +42,7 @@ def show_log(entries: Sequence[Entry], console: Console) -> None:
     console.print(table)
 
 
-def nearest_attempts(pairs: Iterable[tuple[list[Change], Attempt]]) -> str:
+def nearest_attempts(pairs: Iterable[tuple[list[KeyChange], Attempt]]) -> str:
     """The earlier attempts that are nearly the same, a line for each, with what differs."""
     lines = []
     for differences, attempt in pairs:
@@ -163,11 +163,11 @@ def sparkline(values: np.ndarray, width: int, ends: tuple[float, float] | None =
     return "".join(LEVELS[round(level)] for level in levels.tolist())
 
 
-def tree_of_changes(root: Node) -> Tree:
+def tree_of_changes(root: Branch) -> Tree:
     """Attempts as a tree of changes, the best loss of each, the best of all in bold."""
     best = min((a.best for a in below(root) if a.best is not None), default=None)
 
-    def label(node: Node) -> Text:
+    def label(node: Branch) -> Text:
         attempt = node.attempt
         what = ", ".join(map(str, node.changes)) or attempt.entries[0].name
         is_best = attempt.best == best is not None
@@ -178,7 +178,7 @@ def tree_of_changes(root: Node) -> Tree:
             style="bold" if is_best else "",
         )
 
-    def add(node: Node, tree: Tree) -> Tree:
+    def add(node: Branch, tree: Tree) -> Tree:
         for child in node.children:
             add(child, tree.add(label(child)))
         return tree
@@ -186,7 +186,7 @@ def tree_of_changes(root: Node) -> Tree:
     return add(root, Tree(label(root), highlight=False))
 
 
-def below(node: Node) -> Iterable[Attempt]:
+def below(node: Branch) -> Iterable[Attempt]:
     """All attempts of a tree."""
     yield node.attempt
     for child in node.children:

@@ -10,7 +10,7 @@ import pytest
 
 import nnref
 from nnref.data.trees import layout_of
-from nnref.diagnosis.data.references import Reference
+from nnref.diagnosis.data.references import SimpleModels
 from nnref.diagnosis.data.splits import Splits
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.judge.data_checks import (
@@ -75,7 +75,7 @@ def measured(
         outcome_on=lambda rows: Outcome(0.1, validated),
         trained=Outcome(0.1, trained),
         validated=Outcome(0.1, validated) if valid is not None else None,
-        reference=Reference({"linear": reference}, {}, 300),
+        reference=SimpleModels({"linear": reference}, {}, 300),
         beside=lambda rows: Splits((x, y), rows, kind),
         splits=None if valid is None else Splits((x, y), valid, kind),
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
 
-from nnref.diagnosis.data.references import COUNTS, Reference
+from nnref.diagnosis.data.references import COUNTS, SimpleModels
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, of_the_run
 from nnref.diagnosis.program.at_start import SeveralOutputs
@@ -26,7 +26,7 @@ def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, c
 def test_no_order_of_steps_is_asked_for_where_counting_them_says_most(best, causes):
     note = Finding("inputs_ignored", "note", "out", "in any order", healthy=ANOTHER_ANSWER)
     signals = case(reached=0.9)
-    signals.measurements.reference = Reference({best: 0.9}, {}, 300)
+    signals.measurements.reference = SimpleModels({best: 0.9}, {}, 300)
     assert [finding.cause for finding in decide(signals, [note])] == causes
 
 

@@ -18,7 +18,7 @@ from nnref.report.page.about_networks import network_of
 from nnref.report.page.about_runs import report_of
 from nnref.report.page.blocks import BAND, Chart, Line, Report, Section, Switch, Switches, View
 from nnref.report.page.document import write
-from nnref.report.page.subjects import Subject
+from nnref.report.page.subjects import ExperimentPages
 from nnref.studies import run as runs
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -55,7 +55,10 @@ def report(tmp_path_factory):
     wordy = "a-long-word-without-any-place-to-break-it" * 4
     history = {"train_loss": [1.0, 0.5, 0.25], "valid_loss": [1.0, 0.0, 2.0]}
     page = write_page(folder, wordy, history, about=f"<b>{wordy}</b>", notes=[wordy])
-    subjects = [Subject([page_at(r.page) for r in records]), Subject([page_at(page)])]
+    subjects = [
+        ExperimentPages([page_at(r.page) for r in records]),
+        ExperimentPages([page_at(page)]),
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pages, "probes_of", probes)
         networks = [network_of(subject) for subject in subjects]

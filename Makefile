@@ -6,7 +6,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 # Images of containers often forbid Python to keep what it compiled; every start would then cost seconds more.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint lessons docs bench torture cluster clean
+.PHONY: help experiment diagnose ablation claims test test-oldest test-newest lint lessons docs bench torture cluster devices clean
 
 # Some systems export a NAME of their own (WSL: the computer's); it counts only if it is an experiment.
 ifneq ($(origin NAME),command line)
@@ -80,6 +80,10 @@ cluster: ## Train a sweep on three nodes of a Ray cluster, kill one of them, and
 	@sh tools/setup.sh dev
 	@.venv/bin/python -c 'import ray' 2>/dev/null || .venv/bin/python -m pip install --quiet '.[ray]'
 	@.venv/bin/python tools/cluster.py $(ARGS)
+
+devices: ## Measure a run on one device, on two, and in two processes
+	@sh tools/setup.sh dev
+	@.venv/bin/python tools/devices.py $(ARGS)
 
 clean: ## Remove the environments and caches; the logbook stays
 	@rm -rf .venv .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

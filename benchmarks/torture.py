@@ -55,6 +55,7 @@ KILLED = {
     "patience": LONG | {"stop": {"metric": "valid_loss", "patience": 60}},
     "sweep": LONG | {"sweep": {"axes": RATES, "halving": {"rungs": [1, 3]}}},
     "stream": LONG | {"data": STREAMED, "batch_size": 7, "epochs": 20},
+    "devices": LONG | {"devices": 2},  # which `process` makes of the processor
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 ROOT = str(Path(__file__).parents[1])
@@ -166,11 +167,14 @@ def kills(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures]
 
 def process(verb: str, path: Path, logbook: Path) -> "subprocess.Popen[bytes]":
     """A command of its own, which finds the images that `few_images` has prepared."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if path.stem == "devices":
+        flags += " --xla_force_host_platform_device_count=2"
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, verb, str(path), "--logbook", str(logbook)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"TFDS_DATA_DIR": str(path.parent / "data")},
+        env=os.environ | {"TFDS_DATA_DIR": str(path.parent / "data"), "XLA_FLAGS": flags},
     )
 
 

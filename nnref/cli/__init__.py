@@ -5,11 +5,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnref.cli.grammar import parsed
 from nnref.errors import UserError, printable
+from nnref.training import processes
 
 INTERRUPTED = 130
 # Settings of JAX that are about the lines of a program of one's own, and stop those of nnref.
@@ -45,33 +47,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     warnings.showwarning = show_warning
     options = parsed(sys.argv[1:] if arguments is None else arguments)
+    return processes.ended(partial(outcome, options))
+
+
+def outcome(options: Any) -> int:
+    """The exit code of a command, after what went wrong has been said."""
     try:
         return options.command(options)
     except UserError as error:
-        print(f"nnref: {printable(error)}", file=sys.stderr)
-        return 2
+        return processes.refuse(error)
     except KeyboardInterrupt as interrupted:
         # Only the training of a run has a page to name, which is None where it writes none.
         page = getattr(interrupted, "page", "the same command goes on where it was")
         advice = f"to go on: nnref resume {page}" if isinstance(page, Path) else page
-        print(f"interrupted; {advice or 'nothing was written down'}", file=sys.stderr)
-        return INTERRUPTED
+        if processes.leads():
+            print(f"interrupted; {advice or 'nothing was written down'}", file=sys.stderr)
+        return processes.interrupted(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
-        print(f"nnref: {printable(of_the_machine(error))}", file=sys.stderr)
-        return 2
+        return processes.refuse(of_the_machine(error))
     except (RuntimeError, AssertionError):
         from nnref.training.compilation import platform_missing
 
         missing = platform_missing()
         if not missing:
             raise
-        print(f"nnref: {printable(missing)}", file=sys.stderr)
-        return 2
+        return processes.refuse(missing)
 
 
 def of_the_machine(error: OSError) -> str:

@@ -170,6 +170,11 @@ TRAINING = (
     argument("--seed", type=int, nargs="+", metavar="N", help="instead of the file's seeds"),
     number("--epochs", None, "N", "instead of the file's epochs"),
 )
+PROCESSES = (
+    argument("--coordinator", metavar="ADDRESS", help="HOST:PORT of process 0, or auto"),
+    number("--processes", None, "N", "how many share this run"),
+    number("--process", None, "I", "which of them this is, from 0"),
+)
 RATES = (
     number("--low", 1e-5, "RATE", "smallest rate", float),
     number("--high", 10.0, "RATE", "largest rate", float),
@@ -243,7 +248,10 @@ RAY = argument("--ray", nargs="?", const=True, metavar="ADDRESS", help=RAY_HELP)
 NAMES = argument("names", nargs="*", help="these alone")
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "run": (one.run_command, RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, *SINKS),
+    "run": (
+        one.run_command,
+        *(RUN_FILE, *TRAINING, *RECORD, RUN_AGAIN, FORGET, JSON, *SINKS, *PROCESSES),
+    ),
     "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, RAY, *RECORD, SWEEP_AGAIN, JSON),
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, picture("NAME-lr-range"), JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),

@@ -23,10 +23,17 @@ from nnref.errors import UserError
 
 def run_command(options: argparse.Namespace) -> int:
     """Train an experiment for all its seeds, show it, write it down."""
+    changes: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
+    if options.coordinator is not None:
+        from nnref.training import processes
+
+        processes.join(options.coordinator, options.processes, options.process)
+        changes["settings"].setdefault("devices", "all")
+    elif options.processes is not None or options.process is not None:
+        raise UserError("--processes: give --coordinator HOST:PORT, where process 0 can be reached")
     from nnref.studies.run import run
 
     folder = logbook_folder(options)
-    changes: dict[str, Any] = {"settings": settings(options.set), "seeds": options.seed}
     changes |= {"epochs": options.epochs, "again": options.again, "keep": not options.forget}
     path = experiment_path(options.file)
     train = partial(run, path, logbook=folder, **changes)
@@ -51,9 +58,13 @@ def train_and_show(
     """
     from nnref.report.terminal.terminal import TerminalListener, run_as_json, show
     from nnref.studies.resuming import AlreadyRun
+    from nnref.training import processes
     from nnref.training.compilation import use_cache
 
     use_cache()
+    if not processes.leads():  # process 0 writes, draws and prints
+        simplefilter("ignore")
+        return train().verdict.exit_code
     console = console_of(None, stderr=options.json)
     listener = with_sinks(TerminalListener(console, folder), path, options)
     try:

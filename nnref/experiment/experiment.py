@@ -120,6 +120,14 @@ class Experiment(Part):
         BeforeValidator(in_a_tuple, json_schema_input_type=Claim | list[Claim]),
         Field(description="what must come out; several must all hold"),
     ] = ()
+    devices: Annotated[
+        Count | Literal["all"],
+        Field(description='devices that share each batch: a number, or "all" that there are'),
+    ] = 1
+    shard: Annotated[
+        Literal["off", "params"],
+        Field(description='"params": each device holds its share of parameters and optimizer'),
+    ] = "off"
     sweep: Annotated[
         Sweep | None, Field(description="what varies, for nnref sweep: the rest is the same")
     ] = None
@@ -138,7 +146,8 @@ class Experiment(Part):
         """The content that decides a run, sorted, without what equals its default.
 
         Leaving defaults out lets the identity survive a new argument in a later version. About and
-        claim decide nothing, each seed is a run of its own, and so is each variant of a sweep.
+        claim decide nothing, each seed is a run of its own, and so is each variant of a sweep. On
+        how many devices a run is computed changes no more than how its sums are rounded.
         """
         excluded = NOT_HASHED | {"seeds"}
         content = self.model_dump(
@@ -187,7 +196,7 @@ class Experiment(Part):
         return json.dumps(content, sort_keys=True)
 
 
-NOT_HASHED = {"schema_", "about", "claim", "sweep"}  # decide nothing
+NOT_HASHED = {"schema_", "about", "claim", "sweep", "devices", "shard"}  # decide nothing
 TRACED = ("model", "loss", "optimizer", "schedule", "clipping", "regularization")
 NOT_COMPILED = {"batch_size", "epochs", "seeds", "shuffle", "evaluate_every", "probes", "stop"}
 

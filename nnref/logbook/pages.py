@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nnref.experiment.experiment import Experiment
 
 FORMAT = 1
+DEVICES = "devices"  # the fact on how many a run began, where it was on more than one
+MOVED = "moved"  # the fact that it went on upon another number of them
 TORN = " (torn)"
 # What NumPy raises for files of arrays that are missing, damaged or none.
 UNREADABLE = (
@@ -60,8 +62,17 @@ class WrittenPage:
         return "verdict" in self.facts
 
     def goes_on_with(self, facts: Mapping[str, str]) -> bool:
-        """Whether the run was cut short where the same facts would give the same losses."""
-        return not self.complete and facts.items() <= self.facts.items()
+        """Whether the run was cut short where the same facts would give the same losses.
+
+        On another number of devices they would but for their last digits: a run goes on there, too.
+        """
+        decisive = {name: fact for name, fact in facts.items() if name != DEVICES}
+        return not self.complete and decisive.items() <= self.facts.items()
+
+    def elsewhere(self, facts: Mapping[str, str]) -> bool:
+        """Whether some of the run was not computed on as many devices as the facts say."""
+        same = self.facts.get(DEVICES, "1") == facts.get(DEVICES, "1")
+        return MOVED in self.facts or not same
 
     @property
     def frozen(self) -> str:

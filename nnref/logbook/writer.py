@@ -21,7 +21,9 @@ from nnref.experiment.experiment import Experiment
 from nnref.experiment.schema import references_in
 from nnref.experiment.sources import SOURCES, copy_of
 from nnref.logbook.pages import (
+    DEVICES,
     FORMAT,
+    MOVED,
     Page,
     SweepPage,
     digest,
@@ -108,6 +110,8 @@ class PageWriter(Generic[Kind]):
             self.path = self.written.path
             self.stream = open_alone(self.path, new=False)
             head = f"{self.written.before_a_line}// continued: {now()}\n"
+            if self.written.elsewhere(facts):
+                head += fact_lines({MOVED: f"to {facts.get(DEVICES, '1')} device(s)"})
         try:
             self.write(head)
         except OSError:
@@ -176,7 +180,8 @@ class Writer(PageWriter[Page]):
     def rows(self, first: int, history: dict[str, np.ndarray]) -> None:
         """Append the lines of the epochs from `first` on; what the page already has is compared.
 
-        The history maps a measure to its values, (epochs,), NaN where there is none.
+        The history maps a measure to its values, (epochs,), NaN where there is none. Lines that may
+        have been computed on another number of devices, and so rounded otherwise, stay as they are.
 
         Raises:
             UserError: where a repeated epoch gives other losses than the page says.
@@ -189,7 +194,8 @@ class Writer(PageWriter[Page]):
             known = self.written.epochs + 1 - first
             stored = np.stack([self.written.history[name] for name in self.columns], axis=1)
             same = stored[first : first + len(table)]
-            if not np.array_equal(same, table[: len(same)], equal_nan=True):
+            equal = np.array_equal(same, table[: len(same)], equal_nan=True)
+            if not equal and not self.written.elsewhere(self.conditions):
                 raise UserError(
                     f"{self.path}: the epochs written before the run was cut short come out "
                     "different now; run it anew with --again"

@@ -95,6 +95,11 @@ def parse_sweep(text: str) -> tuple[Experiment, list[Variant]]:
         lines += [f"{source}{in_line(source, numbers)}: {what}" for source, what in mistakes]
         raise UserError("\n".join(dict.fromkeys(lines)))
     refuse_twins(parsed)
+    if any(each.devices != 1 for each in (base, *(variant.experiment for variant in parsed))):
+        raise UserError(
+            "devices: the runs of a sweep are trained side by side, each on one device; leave "
+            "devices out, or train a single run on them: nnref run"
+        )
     return base, parsed
 
 

@@ -1,7 +1,7 @@
 """Resuming: what a run that was cut short left behind, and where it goes on."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nnref.experiment.experiment import Experiment
 from nnref.logbook.pages import Page, page_at, page_paths
 from nnref.logbook.verdicts import Record, seeds_in_words
 from nnref.logbook.writer import Writer
-from nnref.training import checkpoint, loop, stream, train
+from nnref.training import checkpoint, devices, loop, processes, stream, train
 from nnref.training.setup import Setup
 from nnref.training.task import Task
 
@@ -45,6 +45,23 @@ def checkpoint_folder(experiment: Experiment, seeds: Sequence[int], page: Path) 
     )
 
 
+def neighbours(
+    experiment: Experiment, todo: tuple[int, ...], pages: Iterable[Page], own: Page | None
+) -> tuple[int, ...]:
+    """The seeds to train together, so that some are trained as they were before.
+
+    XLA rounds differently for another number of runs: what pages were trained with is repeated,
+    as long as it holds all that is `todo` and no seed that the experiment does not have; and that
+    of its `own` page, where an experiment is that of a page.
+    """
+    seeds = set(experiment.seeds)
+    before = (page.together for page in pages)
+    together = next((known for known in before if set(todo) <= set(known) <= seeds), todo)
+    if own is not None and own.experiment.seeds == experiment.seeds:
+        together = own.together
+    return tuple(processes.agreed(together))
+
+
 def resumed(
     place: Path | None,
     setup: Setup,
@@ -61,17 +78,45 @@ def resumed(
     pages = [writers[seed].written if seed in writers else None for seed in seeds]
     if place is None or not place.is_dir() or any(page is None for page in pages):
         return None
-    if task.stored is None:
-        like = states_like(setup, plan, seeds, task)
-    else:
-        place = place / STREAM
-        like, _ = stream.like(setup, plan, setup.experiment.hyperparameters, seeds, task)
+    place = place if task.stored is None else place / STREAM
+    like = like_of(setup, plan, seeds, task)
     restored = checkpoint.restore(place, like, data_of(writers), stream.NEWER)
     if restored is None or restored[0] > min(page.epochs for page in pages if page):
         return None
     # The page of a seed that had ended does not say at which step; the repetition finds it again.
     states = restored[1] if task.stored is None else restored[1].states
     return restored if np.asarray(states.running).all() else None
+
+
+def begun(
+    place: Path | None,
+    setup: Setup,
+    plan: train.Plan,
+    seeds: Sequence[int],
+    task: Task,
+    writers: Mapping[int, Writer],
+) -> tuple[tuple[int, Any] | None, list[loop.Chunk]]:
+    """What `resumed` gives, and the history up to there, in every process of a run."""
+    resume = resumed(place, setup, plan, seeds, task, writers)
+    past = None
+    if resume is not None:
+        past = chunk_from_pages(resume[0], seeds, writers)
+    if processes.HERE is None:
+        return resume, [past] if past else []
+    listed = past and {name: values.tolist() for name, values in past.history.items()}
+    epoch, history = processes.agreed([past and resume and resume[0], listed])
+    if history is None:
+        return None, []
+    state = devices.from_first(resume and resume[1], lambda: like_of(setup, plan, seeds, task))
+    arrays = {name: np.array(values, np.float32) for name, values in history.items()}
+    return (epoch, state), [chunk_of(epoch, len(seeds), arrays)]
+
+
+def like_of(setup: Setup, plan: train.Plan, seeds: Sequence[int], task: Task) -> Any:
+    """The shapes of what a checkpoint holds: of the states or, in a stream, of the position."""
+    if task.stored is None:
+        return states_like(setup, plan, seeds, task)
+    return stream.like(setup, plan, setup.experiment.hyperparameters, seeds, task)[0]
 
 
 def states_like(
@@ -82,13 +127,17 @@ def states_like(
     return jax.eval_shape(start, np.asarray(seeds, np.uint32), task.arrays)[0]
 
 
-def save_checkpoint(place: Path, chunk: loop.Chunk, data: str) -> None:
-    """Keep the states after a chunk or, where data are streamed, the position in the stream."""
-    epoch = chunk.first + len(chunk.active) - 1
-    if chunk.position is None:
-        checkpoint.save(place, epoch, chunk.states, data)
-    else:
-        checkpoint.save(place / STREAM, epoch, chunk.position(), data)
+def save_checkpoint(place: Path | None, chunk: loop.Chunk, data: str) -> None:
+    """Keep the states after a chunk or, where data are streamed, the position in the stream.
+
+    All processes of a run call it, and the one that has a place writes.
+    """
+    if place is None and processes.HERE is None:
+        return
+    state = devices.whole(chunk.states if chunk.position is None else chunk.position())
+    if place is not None:
+        epoch = chunk.first + len(chunk.active) - 1
+        checkpoint.save(place if chunk.position is None else place / STREAM, epoch, state, data)
 
 
 def data_of(writers: Mapping[int, Writer]) -> str:
@@ -120,7 +169,12 @@ def chunk_from_pages(epoch: int, seeds: Sequence[int], writers: Mapping[int, Wri
         name: np.stack([page.history[name][: epoch + 1] for page in pages], axis=1)
         for name in pages[0].history
     }
-    active = np.ones((epoch + 1, len(seeds)), bool)
+    return chunk_of(epoch, len(seeds), history)
+
+
+def chunk_of(epoch: int, runs: int, history: dict[str, np.ndarray]) -> loop.Chunk:
+    """The chunk of the epochs up to one that all runs have reached."""
+    active = np.ones((epoch + 1, runs), bool)
     return loop.Chunk(0, history, active, np.zeros(active.shape, int), None)
 
 

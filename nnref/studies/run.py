@@ -24,7 +24,7 @@ from nnref.studies.described import kept_columns
 from nnref.studies.kept import LoadedNetwork, keep_networks, kept_network
 from nnref.studies.listeners import Interrupted, Listener, listener_here, one_interrupt_waits
 from nnref.studies.resuming import AlreadyRun, history_of, note_on_known, record_of
-from nnref.training import checkpoint, loop, probes, probing, stream, train
+from nnref.training import checkpoint, devices, loop, probes, probing, processes, stream, train
 from nnref.training.compilation import usual_settings
 from nnref.training.setup import Setup, from_experiment, functions_of
 from nnref.training.task import Task, warn_of_modes
@@ -102,15 +102,13 @@ def run(
     """
     name, experiment, page, _ = request = request_of(experiment, settings, seeds, epochs)
     task, setup, dataset = data_read(experiment, listener := listener or listener_here())
-    folder = None if logbook is None else Path(logbook) / name
-    facts = machine_facts() | {"data": dataset.fingerprint}
+    folder = None if logbook is None or not processes.leads() else Path(logbook) / name
+    facts = machine_facts() | devices.facts(experiment.devices) | {"data": dataset.fingerprint}
     known = {} if folder is None or again else resuming.finished(folder, experiment, facts["data"])
     if folder is not None and len(known) == len(experiment.seeds):
         raise already_run(request, known, task, folder)
     todo = tuple(seed for seed in experiment.seeds if seed not in known)
-    together = neighbours(experiment, todo, known.values())
-    if page is not None and page.experiment.seeds == experiment.seeds:
-        together = page.together
+    together = resuming.neighbours(experiment, todo, known.values(), page)
     facts["together"] = " ".join(map(str, together))
     began = time.perf_counter()
     with ExitStack() as stack:
@@ -134,26 +132,17 @@ def run(
     return Run(name, experiment, ordered, verdict, task, together, *train.networks(states), seconds)
 
 
-def neighbours(
-    experiment: Experiment, todo: tuple[int, ...], pages: Iterable[Page]
-) -> tuple[int, ...]:
-    """The seeds to train together, so that some are trained as they were before.
-
-    XLA rounds differently for another number of runs: what pages were trained with is repeated,
-    as long as it holds all that is `todo` and no seed that the experiment does not have.
-    """
-    seeds = set(experiment.seeds)
-    before = (page.together for page in pages)
-    return next((known for known in before if set(todo) <= set(known) <= seeds), todo)
-
-
 def data_read(experiment: Experiment, listener: Listener) -> tuple[Task, Setup, Dataset]:
     """The task of an experiment whose measures are known, after the listener has heard of its data.
 
     Raises:
-        UserError: for every mistake in data, parts and measures.
+        UserError: for every mistake in data, parts and measures, and for what another process of
+            the run has otherwise.
     """
     task, setup, dataset = from_experiment(experiment)
+    processes.refuse_differences(
+        data=dataset.fingerprint, experiment=experiment.canonical, seeds=str(experiment.seeds)
+    )
     listener.reads(dataset)
     warn_of_modes(task.functions)
     check_measures(experiment, task)
@@ -260,12 +249,10 @@ def train_seeds(
     page = next((writer.path for writer in writers.values()), None)
     place = None if page is None else resuming.checkpoint_folder(experiment, seeds, page)
     data = resuming.data_of(writers)
-    resume = resuming.resumed(place, setup, plan, seeds, task, writers)
-    chunks: list[loop.Chunk] = []
+    resume, chunks = resuming.begun(place, setup, plan, seeds, task, writers)
     states: Any = None
     if resume is not None:
         states = resume[1] if task.stored is None else resume[1].states
-        chunks.append(resuming.chunk_from_pages(resume[0], seeds, writers))
     layers = LayerMeasures(setup, plan, task, writers, chunks)
     fit: Callable[..., Iterator[loop.Chunk]] = loop.fit if task.stored is None else stream.fit
     began = saved = time.monotonic()
@@ -279,13 +266,16 @@ def train_seeds(
                     writers[seed].rows(chunk.first, history)
                     layers.add(seed, run, chunk)
             listener.hears(chunk)
-            due = time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS
-            if place is not None and (due or interrupted()):
+            due = processes.agreed(time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS)
+            pressed = processes.anywhere(interrupted())
+            if due or pressed:
                 layers.write()
                 resuming.save_checkpoint(place, chunk, data)
                 saved = time.monotonic()
-            if interrupted():
+            if pressed:
+                processes.agreed(True)  # process 0 has written
                 raise Interrupted
+    states = devices.whole(states)
     layers.write()
     if place is not None and time.monotonic() - began > SECONDS_WORTH_KEEPING:
         checkpoint.save(place, sum(len(chunk.active) for chunk in chunks) - 1, states, data)
@@ -483,6 +473,7 @@ def test_measures(
 ) -> dict[str, np.ndarray]:
     """The measures of the networks of some runs on the test data, measure -> (runs,)."""
     assert task.test is not None, "measures of test data are refused where there are none"
+    setup = devices.spread(setup, plan)
     measured = loop.evaluate_runs(setup, plan.batch_size, hyperparameters, states, (*task.test,))
     return {f"test_{name}": np.asarray(values) for name, values in measured.items()}
 

@@ -223,8 +223,14 @@ def with_orbax(act: Callable[[Any, Any], Any]) -> Any:
     """
     import orbax.checkpoint as ocp
 
+    # Of several processes of a run this one writes alone, and waits for no other.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+
     def call() -> Any:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             return act(ocp.args, checkpointer)
 
     with ThreadPoolExecutor(1) as thread:

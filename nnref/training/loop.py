@@ -11,7 +11,7 @@ import numpy as np
 
 from nnref.data.prepare import host_memory
 from nnref.errors import UserError
-from nnref.training import probing, train
+from nnref.training import devices, probing, processes, train
 from nnref.training.checkpoint import is_key
 from nnref.training.compilation import is_tiny, tiny_options
 from nnref.training.task import Array, Task, Tree
@@ -215,10 +215,13 @@ def fit(
         depends on the clock; what they compute does not.
     """
     assert task.stored is None, "what is stored comes through stream.fit"
-    data, rows = jax.device_put(task.arrays | probing.probe_data(plan, task)), len(task.train.x)
+    setup, rows = devices.spread(setup, plan), len(task.train.x)
+    data = devices.placed(setup, task.arrays | probing.probe_data(plan, task))
     done, states = resume or (0, None)
+    states = devices.placed_states(setup, states)
     if states is None:
-        refuse_too_large(shapes_of_start(setup, plan, hyperparameters, len(seeds), data))
+        shapes = shapes_of_start(setup, plan, hyperparameters, len(seeds), data)
+        refuse_too_large(shapes, devices.shares(setup))
         begin = partial(start_runs, setup, plan, hyperparameters)
         states, row = begin(np.asarray(seeds, np.uint32), data)
         yield on_host(0, {name: np.asarray(value)[None] for name, value in row.items()}, states)
@@ -246,7 +249,7 @@ def fit(
         if trained < count or not np.asarray(states.running).any():
             return
         rate = int(SECONDS_PER_CHUNK * count / elapsed)
-        count = max(1, min(rate, capacity, end - done))
+        count = processes.agreed(max(1, min(rate, capacity, end - done)))
 
 
 SHAPES: dict[Any, TrainState] = {}  # of the first states of runs, as far as they are known
@@ -269,15 +272,16 @@ def shapes_of_start(
     return SHAPES[known]
 
 
-def refuse_too_large(states: TrainState) -> None:
+def refuse_too_large(states: TrainState, shares: int = 1) -> None:
     """Refuse runs whose states do not fit into memory, before hours are spent on compiling them.
 
-    A step holds the states before and after it, and gradients as large as the parameters.
+    A step holds the states before and after it, and gradients as large as the parameters; where
+    several devices share them, each holds one of so many `shares`.
 
     Raises:
         UserError: with both figures.
     """
-    needed = 2 * bytes_of(states) + bytes_of(states.params)
+    needed = (2 * bytes_of(states) + bytes_of(states.params)) / shares
     if needed > memory():
         raise UserError(
             f"model: a step needs {needed / 1e9:,.0f} GB for {len(states.running)} run(s) of "
@@ -300,7 +304,7 @@ def size_of(params: Tree) -> int:
 @cache
 def memory() -> int:
     """Bytes of memory of the device; those of the host where it does not say, as a CPU."""
-    return (jax.devices()[0].memory_stats() or {}).get("bytes_limit", host_memory())
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", host_memory())
 
 
 def on_host(first: int, rows: Mapping[str, Any], states: TrainState | None) -> Chunk:

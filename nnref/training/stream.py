@@ -7,7 +7,7 @@ inside an epoch is part of what can be saved: it goes on at the exact batch.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.data import Split, Stored
-from nnref.training import loop, probing, train
+from nnref.training import devices, loop, probing, processes, train
 from nnref.training.loop import Chunk
 from nnref.training.probes import OF_OUTPUTS
 from nnref.training.task import Array, Task, Tree
@@ -45,34 +45,62 @@ NEWER = (".probes",)  # what a position has that one of an earlier version has n
 # --- batches ------------------------------------------------------------------------------------
 
 
-def batches(stored: Stored, order: np.ndarray, batch_size: int, first: int = 0) -> Iterator[Split]:
-    """The batches of an order of rows, from number `first` on, the last one as short as it is."""
+class Batch(NamedTuple):
+    """What this process has read of a batch, or of several stacked, (batches, rows, ...)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    rows: int  # of the whole batch, of which other processes may read their share
+
+
+def batches(
+    stored: Stored,
+    order: np.ndarray,
+    batch_size: int,
+    first: int = 0,
+    own: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
+) -> Iterator[Batch]:
+    """The batches of an order of rows, from number `first` on, the last one as short as it is.
+
+    Of the rows of each those are read which `own` chooses.
+    """
     import grain
 
-    def read(batch: int) -> Split:
-        return stored.read(order[batch * batch_size : (batch + 1) * batch_size])
+    def read(batch: int) -> Batch:
+        rows = order[batch * batch_size : (batch + 1) * batch_size]
+        return Batch(*stored.read(own(rows)), len(rows))
 
     source = grain.MapDataset.range(-(-len(order) // batch_size))[first:].map(read)
     options = grain.ReadOptions(num_threads=READERS, prefetch_buffer_size=AHEAD)
     return iter(source.to_iter_dataset(options))
 
 
-def groups(coming: Iterator[Split]) -> Iterator[Split]:
+def groups(coming: Iterator[Batch]) -> Iterator[Batch]:
     """Batches of one size stacked, (batches, rows, ...), as many as one program covers."""
-    for _, alike in groupby(coming, key=lambda batch: len(batch.x)):
-        held: list[Split] = []
+    for _, alike in groupby(coming, key=lambda batch: batch.rows):
+        held: list[Batch] = []
         for batch in alike:
             held.append(batch)
-            if len(held) == min(GROUP_BATCHES, 1 + GROUP_BYTES // batch.x.nbytes):
+            size = batch.x.nbytes // len(batch.x) * batch.rows
+            if len(held) == min(GROUP_BATCHES, 1 + GROUP_BYTES // size):
                 yield stacked(held)
                 held = []
         if held:
             yield stacked(held)
 
 
-def stacked(batches: Sequence[Split]) -> Split:
-    x, y = zip(*batches, strict=True)
-    return Split(np.stack(x), np.stack(y))
+def stacked(batches: Sequence[Batch]) -> Batch:
+    x, y, rows = zip(*batches, strict=True)
+    return Batch(np.stack(x), np.stack(y), rows[0])
+
+
+def groups_of(
+    setup: Builder, stored: Stored, order: np.ndarray, batch_size: int, first: int = 0
+) -> Iterator[Split]:
+    """The groups of the batches of an order of rows, from batch `first` on, for the devices."""
+    own = partial(devices.own_rows, setup)
+    for x, y, rows in groups(batches(stored, order, batch_size, first, own)):
+        yield Split(*devices.placed_batches(setup, (x, y), rows))
 
 
 # --- programs -----------------------------------------------------------------------------------
@@ -159,11 +187,11 @@ def begin(
     functions = setup(hyperparameters)[0]
     order = np.arange(stored.rows)
     some = stored.read(order[train.adapting_rows(functions, plan, stored.rows)])
-    data = jax.device_put(task.arrays | {"train": tuple(some)})
+    data = devices.placed(setup, task.arrays | {"train": tuple(some)})
     states, row = loop.start_runs(setup, plan, hyperparameters, np.asarray(seeds, np.uint32), data)
     restarted = jax.vmap(partial(train.restart, functions))
     model_state, sums = restarted(states.params, states.model_state), []
-    for group in groups(batches(stored, order, train.evaluation_batch(functions, plan))):
+    for group in groups_of(setup, stored, order, train.evaluation_batch(functions, plan)):
         model_state, each = evaluate_group(
             setup, hyperparameters, states.params, model_state, group
         )
@@ -283,14 +311,15 @@ def epoch_by_shares(
             runs.probes[run] = probe_run(setup, plan, *before)
         key = jax.random.fold_in(runs.states[run].key, epoch)
         order = train.epoch_order(key, stored.rows, plan.batch_size, plan.shuffle)
-        for group in groups(batches(stored, np.asarray(order), plan.batch_size, runs.batch)):
+        for group in groups_of(setup, stored, np.asarray(order), plan.batch_size, runs.batch):
             place = np.int32(epoch), np.int32(runs.batch + 1)
             runs.states[run], sums = train_group(
                 setup, plan, hyperparameters, runs.states[run], *place, group
             )
             runs.waiting.append((runs.batch, sums))
             runs.batch += len(group.x)
-            if time.perf_counter() - runs.last_chunk > loop.SECONDS_PER_CHUNK:
+            late = time.perf_counter() - runs.last_chunk > loop.SECONDS_PER_CHUNK
+            if processes.agreed(late):
                 runs.fetch()
                 yield (run + runs.batch / steps) / count
                 runs.last_chunk = time.perf_counter()
@@ -338,6 +367,7 @@ def fit(
     """
     stored = task.stored
     assert stored is not None, "there is nothing to stream"
+    setup = devices.spread(setup, plan)
     blank, names = like(setup, plan, hyperparameters, seeds, task)
     if resume is None:
         states, row = begin(setup, plan, hyperparameters, seeds, task, stored)
@@ -345,9 +375,9 @@ def fit(
         resume = 0, begun
         yield loop.on_host(0, row, states)._replace(position=lambda: begun)
     done, position = resume
-    runs = Runs(position)
-    data = jax.device_put(validation(task))
-    probe_data = jax.device_put(probing.probe_data(plan, task))
+    runs = Runs(position._replace(states=devices.placed_states(setup, position.states)))
+    data = devices.placed(setup, validation(task))
+    probe_data = devices.placed(setup, probing.probe_data(plan, task))
     nothing = {name: np.zeros((0, len(seeds)), np.float32) for name in names}
     every = probing.probe_every(plan, stored.rows)
     train_all = partial(epoch_by_shares, setup, plan, hyperparameters, stored, probe_data, runs)

@@ -58,6 +58,8 @@ class Plan(NamedTuple):
     stop: Stop | None = None
     shuffle: bool = True
     probes: str = "off"  # or "epoch", or "step"
+    devices: int | str = 1  # or "all"
+    shard: str = "off"  # or "params"
 
 
 def keeps_best(plan: Plan) -> bool:

@@ -186,9 +186,9 @@ def test_a_run_goes_on_at_the_exact_batch(place, monkeypatch, act):
     begun = []
     batches = stream.batches
 
-    def seen(stored, order, batch_size, first=0):
+    def seen(stored, order, batch_size, first, own):
         begun.append(first)
-        return batches(stored, order, batch_size, first)
+        return batches(stored, order, batch_size, first, own)
 
     monkeypatch.setattr(stream, "batches", seen)
     hear = Hear()

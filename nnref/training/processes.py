@@ -85,6 +85,7 @@ class Processes:
             if "value" in content:
                 line.values.put(content["value"])
             elif "failed" in content:
+                line.closed.set()
                 self.fail(content["failed"])
             elif "ended" in content and other == 0:  # the pages are written; nothing is left to do
                 leave(self.code)
@@ -257,8 +258,8 @@ def join(word: str, count: int | None, index: int | None) -> None:
         raise UserError(f"--process {index}: allowed is 0 to {count - 1}, of --processes {count}")
     address = address_of(word)
     lines = welcomed(listening(address), count) if index == 0 else arrived(address, count, index)
-    start_jax(coordinator_address=word, num_processes=count, process_id=index)
     HERE = Processes(index, count, lines)
+    start_jax(coordinator_address=word, num_processes=count, process_id=index)
 
 
 def start_jax(**known: Any) -> None:

@@ -255,7 +255,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "sweep": (many.sweep_command, SWEEP_FILE, DRY_RUN, RAY, *RECORD, SWEEP_AGAIN, JSON),
     "lr-range": (many.lr_range_command, EXPERIMENT, *RATES, picture("NAME-lr-range"), JSON),
     "crawl": (many.crawl_command, EXPERIMENT, *SIZES, JSON),
-    "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, ABLATION, *RECORD, JSON),
+    "ablate": (many.ablate_command, SWEEP_FILE, DRY_RUN, RAY, ABLATION, *RECORD, JSON),
     "regularize": (many.regularize_command, TASK, *PIECES, *RECORD, JSON),
     "resume": (one.resume_command, PAGE, JSON, *SINKS),
     "predict": (one.predict_command, TRAINED, ROWS, LOGBOOK, JSON),
@@ -281,7 +281,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "diagnose": (one.diagnose_command, *DIAGNOSIS),
     "unit-tests": (one.unit_tests_command, *UNIT_TESTS),
     "completion": (completion_command, SHELL),
-    "claims": (many.claims_command, NAMES),
+    "claims": (many.claims_command, NAMES, RAY),
 }
 """For each command the function that it calls, and its arguments in the order of `--help`.
 

@@ -71,18 +71,21 @@ def ablate_command(options: argparse.Namespace) -> int:
     from nnref.report.terminal import ablation as terminal
     from nnref.report.terminal.sweep import TerminalSweepListener
     from nnref.studies.ablation import ablate, read_protocol
+    from nnref.studies.cluster import cluster_nodes
 
     console = ready(options)
     output = output_path(options.output, (".html",)) if options.output else None
     folder = logbook_folder(options)
     plan = read_protocol(path)
+    nodes = cluster_nodes(options.ray) if options.ray and options.dry_run else []
     if options.dry_run and options.json:
-        print(json.dumps(terminal.protocol_as_json(plan)))
+        print(json.dumps(terminal.protocol_as_json(plan, nodes)))
         return 0
-    terminal.show_protocol(plan, console)
+    terminal.show_protocol(plan, console, nodes)
     if options.dry_run:
         return 0
-    comparison = ablate(plan, logbook=folder, listener=TerminalSweepListener(console))
+    listener, ray = TerminalSweepListener(console), options.ray or False
+    comparison = ablate(plan, logbook=folder, listener=listener, ray=ray)
     if options.json:
         print(json.dumps(terminal.comparison_as_json(comparison)))
     else:
@@ -191,7 +194,7 @@ def claims_command(options: argparse.Namespace) -> int:
     paths = with_claim([experiment_path(name) for name in names])
     width = max(len(path.stem) for path in paths)
     failed = skipped = 0
-    for reproduction in reproduce(paths):
+    for reproduction in reproduce(paths, options.ray or False):
         failed += reproduction.failed
         skipped += reproduction.verdict is None
         print(f"{reproduction.name:<{width}}  {reproduction}", flush=True)

@@ -21,6 +21,7 @@ from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import set_path
 from nnref.logbook.pages import SweepPage
 from nnref.parts.metrics import lower_is_better
+from nnref.studies.cluster import joined
 from nnref.studies.comparison import (
     NEAR,
     Alternative,
@@ -81,6 +82,7 @@ def ablate(
     *,
     logbook: str | Path | None = "logbook",
     listener: SweepListener | None = None,
+    ray: bool | str = False,
 ) -> Comparison:
     """Compare the alternatives of the main axis of a sweep file.
 
@@ -88,19 +90,22 @@ def ablate(
         protocol: what is compared and how, or the path of the file.
         logbook: folder of the pages; what it has is not run again.
         listener: hears how it goes.
+        ray: train on a Ray cluster: its address, or True for one that is started here.
 
     Raises:
-        UserError: for mistakes in the file, budgets that differ, or too few seeds.
+        UserError: for mistakes in the file, budgets that differ, too few seeds, or a cluster that
+            cannot be used.
     """
     asked = protocol if isinstance(protocol, Protocol) else read_protocol(protocol)
 
     def done(plan: SweepPlan) -> SweepResult:
         earlier = None if logbook is None else known(plan, Path(logbook))
-        return earlier or sweep(plan, logbook=logbook, listener=listener)
+        return earlier or sweep(plan, logbook=logbook, listener=listener, ray=bool(ray))
 
-    tuning = done(asked.plan)
-    final_plan, places = final_of(asked, best_of(asked, tuning))
-    return compared(asked, tuning, done(final_plan), places)
+    with joined(ray):
+        tuning = done(asked.plan)
+        final_plan, places = final_of(asked, best_of(asked, tuning))
+        return compared(asked, tuning, done(final_plan), places)
 
 
 def comparison_at(page: SweepPage) -> Comparison | None:

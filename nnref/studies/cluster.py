@@ -6,6 +6,8 @@ Nothing of Ray is imported before it is asked for.
 import os
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +51,7 @@ def installed() -> Any:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
-            'a sweep on a cluster needs Ray, which is not installed; pip install "nnref[ray]"'
+            'a cluster needs Ray, which is not installed; pip install "nnref[ray]"'
         ) from None
     return ray
 
@@ -143,9 +145,23 @@ def cluster_nodes(address: bool | str) -> list[Node]:
     """The nodes of the cluster at an address, as `nodes_of` gives them; nothing is started."""
     if meant(installed(), address) == LOCAL:
         return [Node("a cluster that is started here", workers(), RESOURCES["cpu"][1])]
+    with joined(address):
+        return nodes_of(installed())
+
+
+@contextmanager
+def joined(address: bool | str) -> Iterator[None]:
+    """While this is open, the process is connected to the cluster at an address; False for none.
+
+    Raises:
+        UserError: where there is no such cluster.
+    """
+    if not address:
+        yield
+        return
     ray, started = connected(address)
     try:
-        return nodes_of(ray)
+        yield
     finally:
         if started:
             ray.shutdown()

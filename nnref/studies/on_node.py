@@ -1,4 +1,4 @@
-"""What a node of a cluster does: make a group again from what was sent, and train a block of it."""
+"""What a node of a cluster does: train a block of a group that was sent, or run an experiment."""
 
 import pickle
 import platform
@@ -124,6 +124,17 @@ def train(
         trained = function(GROUPS[key], *given, hears)
     drop_programs()
     return pickle.dumps((done, trained))
+
+
+def call(expected: Mapping[str, str], function: Callable[[Any], Any], given: Any) -> Any:
+    """Call a function with its one argument, where the versions are those of who asks.
+
+    Raises:
+        UserError: for other versions than expected.
+    """
+    refuse_others(expected)
+    use_cache()
+    return function(given)
 
 
 def versions() -> dict[str, str]:

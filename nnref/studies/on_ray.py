@@ -1,4 +1,4 @@
-"""Blocks of a sweep as tasks of a Ray cluster.
+"""Blocks of a sweep, and whole experiments, as tasks of a Ray cluster.
 
 `RayPool` is an executor as threads are one: the loop of a sweep submits its blocks to either. Where
 a block is trained, who trains it again after a node has died, and how arrays get there, is Ray's.
@@ -7,7 +7,7 @@ Of the logbook the nodes know nothing: what they have trained goes back to the p
 
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from functools import partial
 from itertools import count
@@ -17,7 +17,14 @@ import jax
 
 from nnref.errors import UserError
 from nnref.studies import on_node
-from nnref.studies.cluster import RESOURCES, connected, environment, nodes_of
+from nnref.studies.cluster import (
+    RESOURCES,
+    connected,
+    environment,
+    installed,
+    joined,
+    nodes_of,
+)
 from nnref.studies.groups import Group
 
 LOOKS = 0.25  # seconds between two looks at what the blocks have come to
@@ -40,11 +47,7 @@ class RayPool(Executor):
         except BaseException:
             self.shutdown()
             raise
-        resource, _ = RESOURCES[jax.default_backend()]
-        taken = {"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1}
-        set_as_here = {"env_vars": environment()}
-        remote = self.ray.remote(max_retries=TRIES, runtime_env=set_as_here, **taken)
-        self.remote, self.versions = remote(on_node.train), on_node.versions()
+        self.remote, self.versions = placed(self.ray, on_node.train), on_node.versions()
         self.numbers, self.lock, self.closed = count(), threading.Lock(), threading.Event()
         self.running: dict[int, tuple[Any, int]] = {}  # a block's reference, and epochs it told
         self.sent: dict[Group, Any] = {}
@@ -135,6 +138,43 @@ class RayPool(Executor):
             self.watcher.join()
         if self.started:
             self.ray.shutdown()
+
+
+def placed(ray: Any, function: Callable[..., Any]) -> Any:
+    """A function as Ray's, each call of which takes one core, or one GPU where one is here."""
+    resource, _ = RESOURCES[jax.default_backend()]
+    taken = {"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1}
+    set_as_here = {"env_vars": environment()}
+    return ray.remote(max_retries=TRIES, runtime_env=set_as_here, **taken)(function)
+
+
+def anywhere(
+    function: Callable[[Any], Any], given: Iterable[Any], address: bool | str
+) -> Iterator[Any]:
+    """Call a function with one argument after another on the nodes of a cluster.
+
+    Args:
+        function: of a module, with one argument.
+        given: what it is called with.
+        address: of the cluster; True for one that is started here.
+
+    Yields:
+        What the calls give, in the order in which they end.
+
+    Raises:
+        UserError: for a cluster that cannot be used, and what a call raises.
+    """
+    with joined(address):
+        ray = installed()
+        nodes_of(ray)
+        call, versions = placed(ray, on_node.call), on_node.versions()
+        waiting = [call.remote(versions, function, each) for each in given]
+        while waiting:
+            (first, *_), waiting = ray.wait(waiting)
+            try:
+                yield ray.get(first)
+            except (ray.exceptions.RayTaskError, ray.exceptions.RayError) as error:
+                raise in_words(error, ray) from None
 
 
 def in_words(error: BaseException, ray: Any) -> BaseException:

@@ -9,6 +9,7 @@ from nnref.data.raw import DataMissing
 from nnref.errors import UserError
 from nnref.experiment.experiment import read
 from nnref.logbook.verdicts import Verdict
+from nnref.studies.on_ray import anywhere
 from nnref.studies.run import run
 
 
@@ -40,12 +41,24 @@ def with_claim(paths: Sequence[Path]) -> list[Path]:
     return chosen
 
 
-def reproduce(paths: Sequence[Path]) -> Iterator[Reproduction]:
-    """Run experiments one after another, without a logbook; yield each as soon as it is judged."""
-    for path in paths:
-        began, missing = time.perf_counter(), ""
-        try:
-            verdict = run(path, logbook=None).verdict
-        except DataMissing as error:
-            verdict, missing = None, str(error)
-        yield Reproduction(path.stem, time.perf_counter() - began, verdict, missing)
+def reproduce(paths: Sequence[Path], ray: bool | str = False) -> Iterator[Reproduction]:
+    """Run experiments without a logbook; yield each as soon as it is judged.
+
+    One after another, or with `ray`, the address of a cluster or True for one that is started here,
+    one a core or one a GPU, in the order in which they end. There the files of the experiments, and
+    the data that they name, must be on every node.
+    """
+    if ray:
+        yield from anywhere(reproduced, [path.resolve() for path in paths], ray)
+    else:
+        yield from map(reproduced, paths)
+
+
+def reproduced(path: Path) -> Reproduction:
+    """Run one experiment for all its seeds, and judge its claim."""
+    began, missing = time.perf_counter(), ""
+    try:
+        verdict = run(path, logbook=None).verdict
+    except DataMissing as error:
+        verdict, missing = None, str(error)
+    return Reproduction(path.stem, time.perf_counter() - began, verdict, missing)

@@ -9,12 +9,15 @@ import sys
 import warnings
 
 import pytest
-from small import NET, XOR_SWEEP, changed, same_records
+from small import ABLATION, NET, XOR_SWEEP, changed, same_records
 
 from nnref import cli
+from nnref.errors import UserError
 from nnref.studies import groups, on_node, on_ray, sweep
+from nnref.studies.ablation import ablate
 from nnref.studies.cluster import connected
 from nnref.studies.listeners import SweepListener
+from nnref.studies.reproduction import reproduce
 from nnref.studies.sweep_record import plan_sweep
 
 CONTENT = XOR_SWEEP  # of `file`: nine variants in two groups
@@ -161,6 +164,30 @@ def test_a_dry_run_shows_the_nodes(cluster, file, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert plan["blocks"] == 2
     assert {(node["blocks"], node["unit"]) for node in plan["nodes"]} == {(1, "core")}
+
+
+def test_an_ablation_is_the_one_of_threads(cluster, tmp_path):
+    path = changed(tmp_path / "small.json", **ABLATION)
+    ours, theirs = (ablate(path, logbook=None, ray=ray) for ray in (True, False))
+    same_records(ours.tuning.records, theirs.tuning.records)
+    same_records(ours.final.records, theirs.final.records)
+    assert [each.name for each in ours.alternatives] == [each.name for each in theirs.alternatives]
+
+
+def test_claims_are_judged_on_the_nodes(cluster, tmp_path, capsys):
+    claim = {"metric": "train_loss", "at_most": 5.0, "in": 1, "of": 1}
+    for name, bound in (("right", 5.0), ("wrong", 0.0)):
+        changed(tmp_path / f"{name}.json", sweep=None, seeds=[0], claim=claim | {"at_most": bound})
+    files = [str(tmp_path / f"{name}.json") for name in ("right", "wrong")]
+    assert cli.main(["claims", *files, "--ray"]) == 1
+    rows = capsys.readouterr().out.splitlines()
+    assert sorted(row.split()[:2] for row in rows[:2]) == [["right", "held"], ["wrong", "NOT"]]
+    assert rows[2:] == ["1 of 2 claims did not hold"]
+
+
+def test_a_file_that_no_node_has_is_told(cluster, tmp_path):
+    with pytest.raises(UserError, match="lost.json"):
+        list(reproduce([tmp_path / "lost.json"], ray=True))
 
 
 def test_without_an_address_a_cluster_is_started_and_stopped(file, logbook, tmp_path):

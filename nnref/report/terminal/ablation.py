@@ -11,6 +11,7 @@ from nnref.report.plain import attributes, plain
 from nnref.report.terminal.logbook import plain_table
 from nnref.report.terminal.sweep import about, plan_as_json, show_plan
 from nnref.studies.ablation import Protocol
+from nnref.studies.cluster import Node
 from nnref.studies.comparison import LEVEL, NEAR, Alternative, Comparison, Result
 from nnref.studies.statistics import Interval
 
@@ -93,9 +94,9 @@ def differences(comparison: Comparison) -> ResultTable:
     return ResultTable(["difference", "p", "best wins"], rows, note)
 
 
-def show_protocol(protocol: Protocol, console: Console) -> None:
-    """The plan: the tuning, and the runs on fresh seeds that follow it."""
-    show_plan(protocol.plan, console)
+def show_protocol(protocol: Protocol, console: Console, nodes: Sequence[Node] = ()) -> None:
+    """The plan: the tuning, and the runs on fresh seeds that follow it; the nodes of a cluster."""
+    show_plan(protocol.plan, console, nodes)
     last = plan_as_json(protocol.expected)
     console.print(
         f"{len(protocol.members)} alternatives of {protocol.axis}, {protocol.trials} trials each; "
@@ -105,14 +106,14 @@ def show_protocol(protocol: Protocol, console: Console) -> None:
     )
 
 
-def protocol_as_json(protocol: Protocol) -> dict[str, Any]:
+def protocol_as_json(protocol: Protocol, nodes: Sequence[Node] = ()) -> dict[str, Any]:
     """The plan as plain values; what the tuning will choose is not known yet."""
     return {
         "name": protocol.plan.name,
         "axis": protocol.axis,
         "metric": protocol.metric,
         "trials": {name: len(numbers) for name, numbers in protocol.members.items()},
-        "tuning": plan_as_json(protocol.plan),
+        "tuning": plan_as_json(protocol.plan, nodes),
         "final": plan_as_json(protocol.expected),
     }
 

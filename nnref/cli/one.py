@@ -251,14 +251,14 @@ def written_down(path: Path, diagnosis: Any, logbook: Path) -> list[str]:
     experiment = read(path)
     proof = next((f.proof for f in diagnosis.faults if f.edit), None)
     tried = {"": {}} | {name: changed_settings(experiment, name) for name in diagnosis.trials}
-    told = {name: change for name, change in tried.items() if change or not name}
-    for name, change in told.items():
+    changes = {name: change for name, change in tried.items() if change or not name}
+    for name, change in changes.items():
         again = proof is not None and name in ("", proof.edit)
         count = len(proof.before) if again and proof is not None else 1
         seeds = [experiment.seeds[0] + further for further in range(max(count, 1))]
         with suppress(AlreadyRun):
             run(path, settings=change, seeds=seeds, logbook=logbook)
-    lines = [f"pages    {len(told) - 1} trials and the run as it is, in {logbook / path.stem}"]
+    lines = [f"pages    {len(changes) - 1} trials and the run as it is, in {logbook / path.stem}"]
     lines += [f"         nnref log tree {path.stem} --logbook {logbook}"]
-    unsaid = [EDITS[name] for name in tried if name not in told]
+    unsaid = [EDITS[name] for name in tried if name not in changes]
     return lines + ([f"no page  {'; '.join(unsaid)}: no file can say it"] if unsaid else [])

@@ -241,7 +241,7 @@ def data_look_command(options: argparse.Namespace) -> int:
     from nnref.report.terminal.data import look_as_json, show_look
 
     path = Path(options.file)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DataWarning)
         if path.is_dir() or path.name.lower().endswith(ENDINGS):
             if not options.target and not path.is_dir():
@@ -252,7 +252,7 @@ def data_look_command(options: argparse.Namespace) -> int:
             from nnref.training.setup import data_of
 
             dataset = data_of(read(experiment_path(options.file)))
-    seen = look(dataset, tuple(str(each.message).removeprefix("data: ") for each in told))
+    seen = look(dataset, tuple(str(each.message).removeprefix("data: ") for each in warned))
     if options.json:
         print(json.dumps(look_as_json(seen)))
     else:

@@ -94,10 +94,10 @@ def uses_of(
             continue
         chosen[name] = "category" if text or name in categories else column.kind  # type: ignore
     if not chosen:
-        told = "; ".join(f"{name}: {why}" for name, why in left.items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in left.items())
         unread = all(table[name].unread for name in left)
         raise UserError(
-            f"data: no column is left to learn from ({told or 'the target is the only one'}); "
+            f"data: no column is left to learn from ({reasons or 'the target is the only one'}); "
             + ("save their numbers in columns of their own" if unread else 'name some in "inputs"')
         )
     return chosen, left
@@ -205,9 +205,9 @@ def unique_in_words(column: Column) -> str:
 
 def warn_left_out(table: Table, chosen: Inputs, left: dict[str, str]) -> None:
     """Warn of the columns that are left out though nobody asked for it, and of row numbers."""
-    told = {name: f"{name} ({why})" for name, why in left.items() if '"' not in why}
-    own = [words for name, words in told.items() if not table[name].unread]
-    unread = [words for words in told.values() if words not in own]
+    sentences = {name: f"{name} ({why})" for name, why in left.items() if '"' not in why}
+    own = [words for name, words in sentences.items() if not table[name].unread]
+    unread = [words for words in sentences.values() if words not in own]
     if unread:
         warn(
             f"data: {len(unread)} columns are left out: {first_five(unread)}; to learn from them, "

@@ -24,13 +24,13 @@ def copies_of_the_target(table: Table, target: str, names: list[str]) -> Iterato
         if len(cells) < FEW:
             continue
         if same_number(cells, wanted.cells[:ROWS]):
-            told = "is the target, or a multiple of it"
+            what = "is the target, or a multiple of it"
         elif same_groups(table[name], wanted):
-            told = "is another name of the target"
+            what = "is another name of the target"
         else:
             continue
         yield (
-            f'data: "{name}" {told}, in each of {len(cells)} rows; if it is not known before the '
+            f'data: "{name}" {what}, in each of {len(cells)} rows; if it is not known before the '
             f'target is, write "drop": ["{name}"]'
         )
 

@@ -93,9 +93,9 @@ class Encoder:
             self.parts[name] = [p for p in every if p in moving or p == "days"]
         gaps, sources = self.gaps(table), self.sources()
         if gaps and self.fill == "refuse":
-            told = [f"{name}: {each.sum()}" for name, each in gaps.items()]
+            counts = [f"{name}: {each.sum()}" for name, each in gaps.items()]
             raise UserError(
-                f"data: {len(told)} columns lack numbers ({first_five(told)}); write "
+                f"data: {len(counts)} columns lack numbers ({first_five(counts)}); write "
                 '"fill": "median" or "mean", or fill them in the file'
             )
         lacking = [name for name, each in gaps.items() if each[rows].any()]
@@ -295,11 +295,11 @@ class Encoder:
 
     def doubts(self, table: Table) -> list[str]:
         """What is strange about new rows: gaps, and categories that no training row had."""
-        told = []
+        sentences = []
         gaps = {n: int(table[n].missing.sum()) for n in self.inputs if self.inputs[n] != "category"}
         named = [f"{name}: {count}" for name, count in gaps.items() if count]
         if named and self.imputer is not None:
-            told.append(
+            sentences.append(
                 f"cells are missing in {first_five(named)}; filled by the {self.fill} of training"
             )
         for name, ordinal in self.ordinal.items():
@@ -310,8 +310,10 @@ class Encoder:
                 where, then = f"fewer than {RARE} training rows", "the rare ones do"
             was, counts = ("were", "count") if new[1:] else ("was", "counts")
             if new:
-                told.append(f"{name}: {first_five(new)} {was} in {where}, and {counts} as {then}")
-        return told
+                sentences.append(
+                    f"{name}: {first_five(new)} {was} in {where}, and {counts} as {then}"
+                )
+        return sentences
 
 
 def filling(filled: Sequence[float], gaps: Sequence[int], fill: Fill) -> Any:

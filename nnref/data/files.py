@@ -130,8 +130,8 @@ def loaded(keys: Keys, loss: str) -> Dataset:
     warn_constant(where.name, train.x, columns)
     # Standardized from the numbers of the file: in float32 those of a clock are all alike.
     parts, scaling = scaled_inputs(Parts(train, *others), made, keys.standardized)
-    for told in imbalance(train.y, classes, keys.balance) if classes else odd:
-        warn(told)
+    for warning in imbalance(train.y, classes, keys.balance) if classes else odd:
+        warn(warning)
     return Dataset(
         *parts,
         classes=classes,
@@ -174,8 +174,8 @@ def contents_of(where: Path, keys: Keys) -> FileContents:
             return array_contents(where, keys)
         return table_contents(where, keys)
     except OSError as error:
-        told = (error.strerror or "unreadable").lower()
-        raise UserError(f"data.path: {keys.path}: {told}") from None
+        reason = (error.strerror or "unreadable").lower()
+        raise UserError(f"data.path: {keys.path}: {reason}") from None
 
 
 def refuse_senseless(keys: Keys, names: tuple[str, ...], what: str) -> None:
@@ -224,8 +224,8 @@ def array_contents(where: Path, keys: Keys) -> FileContents:
                 f"data.path: rows of {of}{keys.path} have the shapes {shapes[2]} and {shapes[3]}, "
                 f"those of train {shapes[0]} and {shapes[1]}"
             )
-    for told in scaled_by_their_own({name: split.x for name, split in splits.items()}):
-        warn(told)
+    for warning in scaled_by_their_own({name: split.x for name, split in splits.items()}):
+        warn(warning)
     if len(splits) == 1:
         (x, y), rows = splits["train"], None
     else:

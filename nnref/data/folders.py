@@ -106,9 +106,9 @@ def splits_of(where: Path) -> dict[str, Path]:
         )
     twice = [name for name, count in Counter(splits.values()).items() if count > 1]
     if twice or "train" not in splits.values():
-        told = f"two folders for {twice[0]}" if twice else "no folder train"
+        problem = f"two folders for {twice[0]}" if twice else "no folder train"
         raise UserError(
-            f"data.path: {where} has {told}, beside {first_five([f.name for f in splits])}; "
+            f"data.path: {where} has {problem}, beside {first_five([f.name for f in splits])}; "
             "it takes one each of train, valid and test"
         )
     return {split: folder for folder, split in splits.items()}
@@ -124,9 +124,9 @@ def classes_of(folder: Path) -> dict[str, list[Path]]:
     empty = [name for name, files in classes.items() if not files]
     beside = len(images_in(folder))
     if len(empty) == len(classes):
-        told = f"{beside} images and no folders of them" if beside else "no folders of images"
+        problem = f"{beside} images and no folders of them" if beside else "no folders of images"
         raise UserError(
-            f"data.path: {folder} holds {told}; put the images of each class into a folder with "
+            f"data.path: {folder} holds {problem}; put the images of each class into a folder with "
             f"the name of the class, as {', '.join(IMAGES)}"
         )
     if beside:
@@ -283,9 +283,9 @@ def opened(file: Path) -> Iterator[Any]:
     except damage as error:
         if isinstance(error, UserError):
             raise
-        told = str(error).replace(f" {str(file)!r}", "")
+        reason = str(error).replace(f" {str(file)!r}", "")
         raise UserError(
-            f"data.path: {file} is no readable image ({told}); mend it, or take it away"
+            f"data.path: {file} is no readable image ({reason}); mend it, or take it away"
         ) from None
 
 

@@ -257,17 +257,17 @@ def warn_shared_rows(dataset: Dataset) -> None:
             ours = row_hashes(split.x.astype(dataset.train.x.dtype, copy=False))
             found = trained[np.searchsorted(trained, ours) % len(trained)] == ours
             shared[name] = np.flatnonzero(found)
-    told = {n: f"{len(r)} of {len(dataset.splits[n].x)} rows of {n}" for n, r in shared.items()}
-    told = {name: words for name, words in told.items() if len(shared[name])}
+    also = {n: f"{len(r)} of {len(dataset.splits[n].x)} rows of {n}" for n, r in shared.items()}
+    also = {name: words for name, words in also.items() if len(shared[name])}
     different = 1 + int((trained[1:] != trained[:-1]).sum())
-    if told and different <= DIFFERENT * len(trained):
+    if also and different <= DIFFERENT * len(trained):
         warn(
             f"data: train has {different} different rows among {len(trained)}, and "
-            f"{' and '.join(told.values())} are also in train: figures there are of rows that were "
+            f"{' and '.join(also.values())} are also in train: figures there are of rows that were "
             "seen, and say little of others; where equal rows have equal targets, keep each once"
         )
         return
-    for name, words in told.items():
+    for name, words in also.items():
         warn(
             f"data: {words} are also in train{in_file(dataset, name, shared[name])}; "
             f"what {name} says is too good by that much"
@@ -310,8 +310,8 @@ def warn(message: str) -> None:
 
 def host_memory() -> int:
     """Bytes of memory of the host; the largest integer where the system does not say."""
-    told = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= getattr(os, "sysconf_names", {}).keys()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if told else sys.maxsize
+    known = {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= getattr(os, "sysconf_names", {}).keys()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else sys.maxsize
 
 
 def first_five(names: Sequence[str]) -> str:

@@ -438,12 +438,12 @@ def as_dates(words: Sequence[str], separator: str) -> tuple[np.ndarray, str] | N
         return None if dates is None else (dates, "")
     readings = [(iso, "")]
     readings += [
-        (lambda word, form=form: datetime.strptime(word, form), told)
-        for form, told in FORMATS.items()
+        (lambda word, form=form: datetime.strptime(word, form), layout)
+        for form, layout in FORMATS.items()
     ]
-    for read, told in readings:
+    for read, layout in readings:
         try:
-            return np.array([read(word) for word in words], "datetime64[us]"), told
+            return np.array([read(word) for word in words], "datetime64[us]"), layout
         except ValueError:
             continue
     return None

@@ -94,13 +94,13 @@ def table_contents(where: Path, keys: Keys) -> FileContents:
     table = read_table(where, keys.missing)
     if keys.target not in table:
         names = list(table)
-        told = f'{where} has no column "{keys.target}"; its columns are'
+        problem = f'{where} has no column "{keys.target}"; its columns are'
         if not keys.target:
-            told = f"name what is to be predicted; the columns of {where} are"
+            problem = f"name what is to be predicted; the columns of {where} are"
         numbers = as_numbers(names, ",") is not None
         hint = "; these are numbers: is there a line of names above the rows?" if numbers else ""
         raise UserError(
-            f"data.target: {told} {', '.join(names)}{nearest(keys.target, names)}{hint}"
+            f"data.target: {problem} {', '.join(names)}{nearest(keys.target, names)}{hint}"
         )
     refuse_unread("target", [keys.target], table)
     if (keys.split == "random") == bool(keys.by):
@@ -178,14 +178,14 @@ def warn_gaps(table: Table, chosen: Inputs, fill: Fill) -> None:
 
 def warn_doubts(table: Table, keys: Keys, chosen: Inputs, left: dict[str, str], rows: Rows) -> None:
     """Warn of what makes the figures of a table too good."""
-    for told in copies_of_the_target(table, keys.target, list(chosen)):
-        warn(told)
+    for warning in copies_of_the_target(table, keys.target, list(chosen)):
+        warn(warning)
     if keys.split == "random":
         ids = [name for name, why in left.items() if why.startswith("an id")]
         ids += [name for name in chosen if names_groups(name, table[name])]
         dates = [name for name, kind in chosen.items() if kind == "date"]
-        for told in (*groups_in_two_splits(table, ids, rows), *time_order(table, dates, rows)):
-            warn(told)
+        for warning in (*groups_in_two_splits(table, ids, rows), *time_order(table, dates, rows)):
+            warn(warning)
         for name in [each for each in chosen if each not in keys.inputs]:
             if chosen[name] == "category" and names_splits(table[name].counts):
                 warn(
@@ -208,12 +208,10 @@ def uses_in_words(
             use = f"split: {keys.split}"
         else:
             made = [each for each in encoder.names if each.startswith((f"{name}=", f"{name}: "))]
-            told = f"input, {len(made)} columns" if made[1:] else "input"
+            use = f"input, {len(made)} columns" if made[1:] else "input"
             if name in encoder.numbered:
-                told = "input, {} vectors of {} numbers".format(*encoder.vectors[name])
-            use = told + (
-                f", gaps filled: {keys.fill}" if f"{name} missing" in encoder.names else ""
-            )
+                use = "input, {} vectors of {} numbers".format(*encoder.vectors[name])
+            use += f", gaps filled: {keys.fill}" if f"{name} missing" in encoder.names else ""
         spelled = f", {column.spelling}" if column.spelling else ""
         kind = "category" if chosen.get(name) == "category" else column.kind
         uses.append(Use(name, kind + spelled, column.gaps, unique_in_words(column), use))

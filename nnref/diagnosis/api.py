@@ -300,7 +300,7 @@ def beside(found: Findings, own: Findings) -> Findings:
     Where only the history has a fault, the functions are right, and the loop that made it is not.
     """
     said = {finding.cause for finding in found}
-    told = [
+    findings = [
         replace(
             finding,
             where=f"your history, {finding.where}",
@@ -310,13 +310,13 @@ def beside(found: Findings, own: Findings) -> Findings:
         for finding in own
         if finding.cause not in said
     ]
-    faults = [finding for finding in told if finding.severity == "fault"]
+    faults = [finding for finding in findings if finding.severity == "fault"]
     if not faults:
         faults = list(lost_in_the_loop(found, own))
     if found.faults:  # it is one run; what its history adds is no second cause
-        told = [replace(finding, severity="note") for finding in told]
+        findings = [replace(finding, severity="note") for finding in findings]
         faults = []
-    rest = [finding for finding in told if finding not in faults]
+    rest = [finding for finding in findings if finding not in faults]
     return replace(
         found,
         found=(*under_their_cause(faults), *found, *rest),
@@ -335,10 +335,10 @@ def with_predictions(
     kind, inputs = Measurements(recipe).skill.kind, recipe.inputs
     of_rows = predict if inputs is None else lambda x: predict(inputs.unpack(x))
     try:
-        told = tuple(predictions.check(of_rows, unscale, recipe.train, kind))
+        findings = tuple(predictions.check(of_rows, unscale, recipe.train, kind))
     except Exception as error:  # whatever the user's functions raise is a finding
-        told = (broken(error, "predict"),)
-    return replace(found, found=(*told, *found), checked=(*found.checked, "your predictions"))
+        findings = (broken(error, "predict"),)
+    return replace(found, found=(*findings, *found), checked=(*found.checked, "your predictions"))
 
 
 def with_trained(found: Findings, recipe: Recipe, trained: Any) -> Findings:
@@ -351,9 +351,9 @@ def with_trained(found: Findings, recipe: Recipe, trained: Any) -> Findings:
     if trained is None or reached is None:
         return found
     measured = Measurements(aligned(for_any_rows(one_array(recipe))))
-    told = tuple(ended.check(measured, trained, reached))
+    findings = tuple(ended.check(measured, trained, reached))
     checked = (*found.checked, "what your loop ended with")
-    return replace(found, found=(*told, *found), checked=checked)
+    return replace(found, found=(*findings, *found), checked=checked)
 
 
 def lost_in_the_loop(found: Findings, own: Findings) -> Iterator[Finding]:

@@ -167,14 +167,14 @@ def referenced(kind: str) -> Callable[[Any], Any]:
         words = f"unknown key; allowed: {', '.join(known) or 'none'}"
         unknown = [key for key in value if key not in model.model_fields]
         if unknown:
-            told = {
+            errors = {
                 key: PydanticCustomError(
                     "unknown_key", "{words}", {"words": words + nearest(key, known, ELSEWHERE)}
                 )
                 for key in unknown
             }
             details: list[InitErrorDetails] = [
-                {"type": error, "loc": (key,), "input": value[key]} for key, error in told.items()
+                {"type": error, "loc": (key,), "input": value[key]} for key, error in errors.items()
             ]
             raise ValidationError.from_exception_data(name, details)
         return model.model_validate({**value, "digest": digest})

@@ -243,8 +243,8 @@ def rows_of_table(path: Path, dataset: Dataset) -> np.ndarray:
         )
         raise UserError(f"{path}: {several} missing; it has {', '.join(table)}")
     if encoder is not None:
-        for told in encoder.doubts(table):
-            warn(f"{path}: {told}")
+        for warning in encoder.doubts(table):
+            warn(f"{path}: {warning}")
         try:
             return encoder(table)
         except UserError as error:

@@ -70,7 +70,7 @@ def filled(x: list[np.ndarray], y: np.ndarray) -> Blanks | None:
     flat = (flat - flat.mean(0)) / (flat.std(0) + 1e-30)
     of_places = [quantiles(part[order]) for part in x if part.ndim > 2]
     target = Target("binary", blank.astype(int), 2)
-    told = max(balanced(each, target) for each in (flat, *of_places))
+    score = max(balanced(each, target) for each in (flat, *of_places))
     y = y[:, np.random.default_rng(0).permutation(y.shape[1])[:OUTPUTS]]
     others = np.flatnonzero(~blank)
     fit, held = np.array_split(others, 2)
@@ -78,8 +78,8 @@ def filled(x: list[np.ndarray], y: np.ndarray) -> Blanks | None:
     answers, missed = model(flat[held]), ((y[held] - model(flat[held])) ** 2).sum()
     of_others = 1 - missed / max(((y[held] - y[fit].mean(0)) ** 2).sum(), 1e-30)
     spread = model(flat[blank]).var(0).sum() / max(answers.var(0).sum(), 1e-30)
-    blanks = Blanks(found[0], value, told, float(of_others), float(spread))
-    hidden = told < bound("learnable") and spread > bound("looks alike")
+    blanks = Blanks(found[0], value, score, float(of_others), float(spread))
+    hidden = score < bound("learnable") and spread > bound("looks alike")
     return blanks if hidden and of_others > bound("signal") else None
 
 

@@ -46,7 +46,7 @@ def check(measured: Measurements, trained: Any, reached: float) -> Iterator[Find
     theirs = measured.skill.outcome(params, state).skill
     if reached < bound("learnable") or theirs > bound("failed") * reached:
         return
-    told = f"{theirs:.2f} on the training rows, and {reached:.2f} in the run that is made here"
+    figures = f"{theirs:.2f} on the training rows, and {reached:.2f} in the run that is made here"
     in_mode = measured.skill.outcome(params, state, train=True).skill if measured.moded else theirs
     if in_mode > bound("failed") * reached:
         yield fault(
@@ -54,7 +54,7 @@ def check(measured: Measurements, trained: Any, reached: float) -> Iterator[Find
             "your own loop",
             "the parameters that your loop ended with are good by the statistics of their batch, "
             "and not by the running ones: these are not those of this network",
-            f"{told}; {in_mode:.2f} in training mode",
+            f"{figures}; {in_mode:.2f} in training mode",
             confidence=0.9,
         )
         return
@@ -65,7 +65,7 @@ def check(measured: Measurements, trained: Any, reached: float) -> Iterator[Find
         "your own loop",
         "the same functions learn here and not in your loop"
         + ("" if moved else "; it ended with the parameters that init gives"),
-        told,
+        figures,
         healthy="as good as the run that is made here",
         remedy="nnref.examine(step, state, batches) looks at the loop itself",
         confidence=0.9,

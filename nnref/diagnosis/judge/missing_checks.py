@@ -34,11 +34,11 @@ def nonfinite(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator[
         count = f"{int(bad.sum())} numbers of the {name} are NaN or infinite"
         place, share = f"{name}, row {row}, column {column}", f"{bad.any(1).mean():.1%} of the rows"
         if left_out:
-            told = "the loss of these rows and its gradient are finite: they are left out"
-            yield note("nonfinite_data", place, f"{count}; {told}", share)
+            reason = "the loss of these rows and its gradient are finite: they are left out"
+            yield note("nonfinite_data", place, f"{count}; {reason}", share)
         elif birth is not None and birth.where:
-            told = f"{count}, and the loss meets {birth.name}"
-            yield fault("nonfinite_data", birth.where, told, share, remedy=birth.remedy)
+            reason = f"{count}, and the loss meets {birth.name}"
+            yield fault("nonfinite_data", birth.where, reason, share, remedy=birth.remedy)
         else:
             yield fault("nonfinite_data", place, count, share)
 

@@ -196,8 +196,8 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
             confidence=0.5,
         )
     yield from unused_statistics(loop, seen)
-    told = list(other_labels(loop, traced, seen.line)) if traced is not None else []
-    yield from told or list(average_behind(loop, seen)) or stands_still(loop, seen)
+    findings = list(other_labels(loop, traced, seen.line)) if traced is not None else []
+    yield from findings or list(average_behind(loop, seen)) or stands_still(loop, seen)
     yield from other_weights(loop, seen)
     if traced is not None:
         yield from other_inputs(loop, seen, traced)
@@ -277,14 +277,14 @@ def stands_still(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
     least = (2 if share and last < bound("learned by a loop") * first else 1) * still * abs(before)
     if perfect or moved > max(least, 3 * abs(one - other)):
         return
-    told = (
+    sentence = (
         f"the evaluation gives {before:.4g} before the first step and {after:.4g} after "
         f"{len(losses)} steps, in which the loss fell from {first:.3g} to {last:.3g}"
     )
     yield fault(
         "metric_mismatch",
         seen.line,
-        f"{told}: {NOT_LEARNED}",
+        f"{sentence}: {NOT_LEARNED}",
         f"{after:.4g}",
         healthy="better than before",
         remedy="predictions in the unit of the targets (the inverse of their scaling); rows and "

@@ -28,8 +28,8 @@ def of_other_rows(loop: Loop) -> Iterator[Finding]:
     if rows is None:
         return
     x, pooled = rows
-    told = {path: as_target(pooled[path]) for path in targets}
-    known = {path: references(x, y).best[1] for path, y in told.items() if y is not None}
+    as_targets = {path: as_target(pooled[path]) for path in targets}
+    known = {path: references(x, y).best[1] for path, y in as_targets.items() if y is not None}
     known = {path: skill for path, skill in known.items() if skill > bound("mostly")}
     for path in taught if known else []:
         numbers = pooled[path].astype(float)
@@ -37,7 +37,7 @@ def of_other_rows(loop: Loop) -> Iterator[Finding]:
             continue
         reference = references(x, Target("regression", numbers, 0), shuffles=1)
         best, drawn = reference.best[1], max(reference.shuffled.values(), default=0.0)
-        kept = [y for other, y in told.items() if y is not None and other in known]
+        kept = [y for other, y in as_targets.items() if y is not None and other in known]
         of_labels = [references(numbers, y).best[1] for y in kept]
         if max(best, *of_labels) < bound("signal"):
             label = max(known, key=known.__getitem__)

@@ -137,15 +137,16 @@ class Recorder:
         """
         if not self.calls:
             raise UserError("recording: nothing was recorded; call record(state, loss=loss)")
-        told = diagnosed(self.history()) if self.losses else Findings()
+        findings = diagnosed(self.history()) if self.losses else Findings()
         if len(self.kept) < 2:
-            return told
+            return findings
         course = Recorded(self)
         found = [finding for look in LOOKS.values() for finding in look(course)]
         causes = {finding.cause for finding in found}
-        found += [finding for finding in told if finding.cause not in causes]
-        measures = {**told.measures, "roles": dict(course.roles)}
-        return Findings(tuple(upstream(found)), (*LOOKS, *told.checked), told.impossible, measures)
+        found += [finding for finding in findings if finding.cause not in causes]
+        measures = {**findings.measures, "roles": dict(course.roles)}
+        checked = *LOOKS, *findings.checked
+        return Findings(tuple(upstream(found)), checked, findings.impossible, measures)
 
 
 class Recorded(Course):

@@ -303,11 +303,11 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     if best > bound("signal") and theirs >= bound("learned") * best:
         structural = asked(start, CHECKS, [], mistakes)
         of_data = data_checks.check(measured)
-        told = [f if fault_even_if_it_learns(f) else as_note(f) for f in structural]
-        return Judged(tuple(of_functions([*of_data, *told])), True, measures, tuple(mistakes))
+        findings = [f if fault_even_if_it_learns(f) else as_note(f) for f in structural]
+        return Judged(tuple(of_functions([*of_data, *findings])), True, measures, tuple(mistakes))
     found = diagnose_recipe(recipe, effort)
-    told = of_functions(found)
-    faults = any(finding.severity == "fault" for finding in told)
+    findings = of_functions(found)
+    faults = any(finding.severity == "fault" for finding in findings)
     reached = max(
         [found.measures.get("skill on training rows") or 0.0]
         + [finding.effect or 0.0 for finding in found if finding.cause in OF_THE_STATE]
@@ -317,17 +317,17 @@ def judged(loop: Loop, taken: TakenOut, effort: float) -> Judged:
     moving = bool(loop.of("target"))
     behind_it = theirs < bound("failed") * reached and not moving
     if not faults and reached > bound("learnable") and behind_it:
-        told.append(behind(loop, theirs, reached, lengths))
+        findings.append(behind(loop, theirs, reached, lengths))
     unknown = faults or not found.learns or moving
     learns = None if unknown else theirs >= bound("failed") * reached
-    return Judged(tuple(told), False if faults else learns, measures, found.mistakes)
+    return Judged(tuple(findings), False if faults else learns, measures, found.mistakes)
 
 
 def of_functions(found: Iterable[Finding]) -> list[Finding]:
     """The findings that functions and rows alone can show, as those of the loop."""
-    told = "asked of the network, the loss and the rows that the step was cut into"
+    basis = "asked of the network, the loss and the rows that the step was cut into"
     return [
-        replace(finding, evidence=f"{finding.evidence} ({told})")
+        replace(finding, evidence=f"{finding.evidence} ({basis})")
         for finding in found
         if finding.cause not in OF_THE_STATE
     ]
@@ -341,7 +341,7 @@ def behind(loop: Loop, theirs: float, reached: float, lengths: np.ndarray) -> Fi
     faded = 0 <= end < bound("faded away") * first
     # It goes the right way, or another question had said so: what is left is how far.
     short = end < 10 * bound("slow step") * max(weight(loop, loop.states[-1]), 1e-30)
-    told = (
+    sentence = (
         f"after {loop.count + len(lengths)} steps the network explains {theirs:.2f} of the rows; "
         f"the same network and loss under Adam at 1e-3 reach {reached:.2f} of them"
     )
@@ -350,7 +350,7 @@ def behind(loop: Loop, theirs: float, reached: float, lengths: np.ndarray) -> Fi
         return fault(
             "learning_rate_too_low",
             place,
-            f"{told}. The last steps are {end:.2g} long"
+            f"{sentence}. The last steps are {end:.2g} long"
             + (f", and the longest {first:.2g}: a schedule is at its end" if faded else ""),
             f"{end:.2g}",
             remedy="the decay_steps of the schedule in steps: epochs * batches an epoch"
@@ -361,7 +361,7 @@ def behind(loop: Loop, theirs: float, reached: float, lengths: np.ndarray) -> Fi
     return (note if falls else fault)(
         "undertrained" if falls else "wrong_gradient",
         place,
-        told,
+        sentence,
         figures,
         healthy="as good as the run that is made here",
         remedy="more steps, or optax.adam(1e-3)",

@@ -31,14 +31,14 @@ def never_descended(loop: Loop) -> Iterator[Finding]:
         makers = {out: op for op in program.trace.operations for out in op.outputs}
         lines = [makers[term].where for term in terms if term in makers]
         names = [n.rpartition(".")[2] for n, value in program.metrics.items() if value in terms]
-        told = f" ({', '.join(names)})" if all(names) and names else ""
+        named = f" ({', '.join(names)})" if all(names) and names else ""
         count = len(names) or len(terms)
         kernels = [path for path in idle if loop.states[0][path].ndim > 1] or idle
         yield fault(
             "parameters_not_updated",
             f"{listed(kernels)}; {next(filter(None, lines), loop.line())}",
             f"{count} {'losses are' if count > 1 else 'loss is'} computed and never descended"
-            f"{told}: outputs of {listed(kernels)} are held against the batch there, and the loss "
+            f"{named}: outputs of {listed(kernels)} are held against the batch there, and the loss "
             f"that the parameters follow has no part of {'them' if count > 1 else 'it'}, as where "
             "a sum of terms is overwritten by one of them",
             "no way from these parameters to the loss",

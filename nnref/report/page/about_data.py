@@ -39,8 +39,8 @@ def headline_of(seen: Look, name: str) -> Headline:
     splits = {name: f"{len(split.x):,}" for name, split in seen.dataset.splits.items()}
     width = int(np.prod(seen.dataset.train.x.shape[1:]))
     facts = [*splits.items(), ("numbers a row", f"{width:,}")]
-    told = "One thing is" if count == 1 else f"{count} things are"
-    sentence = f"{told} told of these data." if count else "Nothing is doubtful."
+    subject = "One thing is" if count == 1 else f"{count} things are"
+    sentence = f"{subject} told of these data." if count else "Nothing is doubtful."
     tone = "bad" if seen.doubts else "plain" if count else "good"
     about = " ".join(f"{note}." for note in seen.dataset.notes)
     return Headline(tone, "look" if count else "clear", name, sentence, about, facts)
@@ -54,8 +54,8 @@ def doubts_section(seen: Look) -> Section:
         heads = ["what", "how it is seen", "what to do"]
         blocks.append(Table("doubts", heads, rows, numbers=False))
     if seen.warnings:
-        told = [["", warning] for warning in seen.warnings]
-        blocks.append(Table("told while reading", ["", ""], told, numbers=False, headless=True))
+        warned = [["", warning] for warning in seen.warnings]
+        blocks.append(Table("told while reading", ["", ""], warned, numbers=False, headless=True))
     for name, numbers in seen.numbers.items():
         if numbers is not None:
             bars = [
@@ -71,7 +71,7 @@ def doubts_section(seen: Look) -> Section:
 
 def target_section(dataset: Dataset) -> Section:
     """The distribution of the target."""
-    rows = [[name, told] for name, told in target_in_figures(dataset)]
+    rows = [[name, figure] for name, figure in target_in_figures(dataset)]
     alt = "how the targets of the training rows are distributed"
     panel = Panel("target of the training rows", alt, partial(draw_target, dataset))
     table = Table("training rows", ["", ""], rows, headless=True)

@@ -210,9 +210,9 @@ def layer_panel(layers: dict[str, Any], name: str, title: str) -> Panel:
     """A measure of the kernels over the steps."""
     values = np.array(layers[name], float)
     ends = zip(layers["names"], values[0], values[-1], strict=True)
-    told = "; ".join(f"{layer} from {start:.3g} to {end:.3g}" for layer, start, end in ends)
+    changes = "; ".join(f"{layer} from {start:.3g} to {end:.3g}" for layer, start, end in ends)
     steps = np.array(layers["steps"], float)
-    return heat_map(title, f"{title}: {told}", values, steps, layers["names"], True, "step")
+    return heat_map(title, f"{title}: {changes}", values, steps, layers["names"], True, "step")
 
 
 # --- the rest -------------------------------------------------------------------------------------

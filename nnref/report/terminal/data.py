@@ -56,8 +56,8 @@ def with_rows(doubt: "Doubt") -> str:
 def show_look(seen: "Look", console: Console) -> None:
     """Columns, target, the three numbers of each split, and every doubt with its remedy."""
     show_columns(seen.dataset, console)
-    told = ", ".join(f"{name} {figure}" for name, figure in target_in_figures(seen.dataset))
-    console.print(f"target: {told}\n", highlight=False, markup=False, soft_wrap=True)
+    figures = ", ".join(f"{name} {figure}" for name, figure in target_in_figures(seen.dataset))
+    console.print(f"target: {figures}\n", highlight=False, markup=False, soft_wrap=True)
     table = plain_table("skill of simple models", "inside train", "from train", "inside", right=[])
     for name, numbers in seen.numbers.items():
         if numbers is not None:

@@ -1,6 +1,7 @@
 """Gradients that are cut on their way: parameters that change the loss, and get no gradient."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.program.at_start import AtStart, LossAtStart, beside
+from nnref.diagnosis.program.effect import always_one
 from nnref.diagnosis.program.layers import SHAPES, products
 from nnref.diagnosis.program.terms import LINEAR, SUMS, line_of, split
 from nnref.diagnosis.program.tracing import COMPARISONS, Operation, Trace, trace
@@ -47,23 +49,40 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
         walls = walls_in_loops(start, {traced.paths[value] for value in stuck}) if loops else []
         if not walls and not traced.by_hand:
             return  # units that are dead at every draw, and nothing that cuts
-    places = [op.where for op in walls if op.where]
+    yield behind_walls(start, stuck, walls, moves)
+
+
+def behind_walls(
+    start: AtStart | LossAtStart, stuck: list[int], walls: list[Operation], moves: float
+) -> Finding:
+    """That parameters get no gradient, and what cuts it; a note where that may be meant."""
+    traced = start.training
     stopped = bool(walls) and all(op.name == "stop_gradient" for op in walls)
     meant = stopped and frozen(traced, stuck)
     everything = set(stuck) == set(traced.arguments[0])
     names = ", ".join(traced.paths[value] for value in stuck[:6]) + (" ..." if stuck[6:] else "")
     by = " or ".join(sorted({op.name for op in walls})) or "a derivative given by hand"
     by = "integers" if by in ("convert_element_type", "iota") else by
-    yield (note if meant else fault)(
+    remedy = (
+        f"something smooth instead of {by}, or a straight-through gradient: "
+        "soft + jax.lax.stop_gradient(hard - soft)"
+    )
+    if stopped:
+        remedy = "leave out the stop_gradient if the layer is to learn"
+    elif single := [op for op in walls if always_one(traced, op)]:
+        walls = single  # beside it lead the whole numbers of what was chosen
+        by = "a choice, and a softmax over the one that was chosen, which is always 1"
+        remedy = (
+            "the softmax over all entries first, then the share of the chosen one as its weight"
+        )
+    places = (op.where for op in walls if op.where)
+    return (note if meant else fault)(
         "gradient_blocked",
-        next(iter([*places, *filter(None, traced.by_hand)]), start.loss_line),
+        next(chain(places, filter(None, traced.by_hand)), start.loss_line),
         f"the only ways from {names} to the loss lead through {by}: the gradient is 0, and the "
         f"loss moves by {moves:.2g} of itself when they move",
         "gradient exactly 0",
-        remedy="leave out the stop_gradient if the layer is to learn"
-        if stopped
-        else f"something smooth instead of {by}, or a straight-through gradient: "
-        "soft + jax.lax.stop_gradient(hard - soft)",
+        remedy=remedy,
         confidence=0.5 if meant else 0.95 if everything or not stopped else 0.6,
     )
 
@@ -231,7 +250,8 @@ def differentiable(traced: Trace) -> Callable[[Operation], bool]:
     def passes(op: Operation) -> bool:
         dtype = getattr(traced.avals[op.outputs[0]], "dtype", None)
         inexact = dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
-        return op.name not in STEPS | COMPARISONS | {"stop_gradient"} and inexact
+        smooth = inexact and not always_one(traced, op)
+        return op.name not in STEPS | COMPARISONS | {"stop_gradient"} and smooth
 
     return passes
 

@@ -69,16 +69,28 @@ def without_effect(start: AtStart | LossAtStart) -> Iterator[Finding]:
 
 def over_one_entry(traced: Trace, operation: Operation) -> bool:
     """Whether an operation takes a number less, or over, a reduction of it along one entry."""
+    return any(of_one_entry(traced, value) is not None for value in operation.inputs)
+
+
+def of_one_entry(traced: Trace, value: int) -> int | None:
+    """What a value is a reduction of along an axis of one entry; None where it is none."""
     makers = {out: op for op in traced.operations for out in op.outputs}
-    for value in operation.inputs:
-        while value in makers and makers[value].name in ON_THE_WAY:
-            value = max(makers[value].inputs, key=lambda v: v if v in makers else -1)
-        maker = makers.get(value)
-        if maker is not None and maker.name.startswith("reduce_"):
-            shape = traced.shape(maker.inputs[0])
-            if all(shape[axis] == 1 for axis in reduced_axes(maker.equation)):
-                return True
-    return False
+    while value in makers and makers[value].name in ON_THE_WAY:
+        value = max(makers[value].inputs, key=lambda v: v if v in makers else -1)
+    maker = makers.get(value)
+    if maker is None or not maker.name.startswith("reduce_"):
+        return None
+    shape = traced.shape(maker.inputs[0])
+    one = all(shape[axis] == 1 for axis in reduced_axes(maker.equation))
+    return maker.inputs[0] if one else None
+
+
+def always_one(traced: Trace, operation: Operation) -> bool:
+    """Whether an operation takes values over their own sum along one entry, as a softmax does."""
+    values = operation.inputs
+    if operation.name != "div" or len(values) != 2:
+        return False
+    return of_one_entry(traced, values[1]) == values[0]
 
 
 def effect(

@@ -119,6 +119,32 @@ def test_a_gradient_that_finds_its_way(network):
     assert list(blocked(AtStart(recipe(network)))) == []
 
 
+W = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+
+
+def experts(before):
+    """The best of two experts, by a gate whose softmax comes before the choice or after it."""
+
+    def network(params, x):
+        scores = affine(params["dense0"], x)[:, :2]
+        scores = jax.nn.softmax(scores) if before else scores
+        best, chosen = jax.lax.top_k(scores, 1)
+        weight = best if before else jax.nn.softmax(best)
+        answers = jnp.stack([x @ jnp.ones((3, 2)), affine(params["dense1"], jnp.tanh(x @ W))], 1)
+        return weight * jnp.take_along_axis(answers, chosen[..., None], 1)[:, 0]
+
+    return network
+
+
+def test_a_gate_whose_softmax_is_over_the_one_that_was_chosen():
+    (finding,) = blocked(AtStart(recipe(experts(before=False), rows=200)))
+    assert (finding.severity, finding.cause) == ("fault", "gradient_blocked")
+    assert "dense0.kernel" in finding.evidence
+    assert "always 1" in finding.evidence
+    assert "softmax over all entries" in finding.remedy
+    assert list(blocked(AtStart(recipe(experts(before=True), rows=200)))) == []
+
+
 def zeros_last(asked):
     """A kernel of zeros, which lets no gradient pass in the first step."""
 

@@ -178,6 +178,21 @@ def test_sums_from_row_to_row_ask_for_sorted_rows(order, causes):
         assert finding.where.endswith(f":{line_of(__file__, 'at risk')}")
 
 
+@pytest.mark.parametrize(("shuffle", "causes"), [(True, ["loss_axis_error"]), (False, [])])
+def test_rows_that_lie_in_order_are_shuffled_for_training(shuffle, causes):
+    """Times in falling order, with flags beside them; a batch has them so if nobody shuffles."""
+    random = np.random.default_rng(1)
+    y = np.stack([np.sort(random.random(64))[::-1], np.arange(64) % 2], 1).astype(np.float32)
+
+    def loss(outputs, y):
+        hazard = outputs[:, 0]
+        return -jnp.mean(y[:, 1] * (hazard - jnp.log(jnp.cumsum(jnp.exp(hazard)))))
+
+    asked = recipe(learns, (3, 5, 1), y=y, loss=loss, rows=64, shuffle=shuffle, batch_size=16)
+    found = list(order_of_rows(AtStart(asked)))
+    assert [(each.severity, each.cause) for each in found] == [("fault", each) for each in causes]
+
+
 def squared(outputs, y):
     return (outputs[:, 0] - y[:, 0]) ** 2
 

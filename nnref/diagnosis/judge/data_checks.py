@@ -287,7 +287,8 @@ def constant_targets(measured: Measurements, y: np.ndarray) -> Iterator[Finding]
     is. Some losses want no targets, and are given zeros in their place; a network that takes sides
     is told by the inputs which is the first.
     """
-    if len(y) > 1 and (y == y[:1]).all() and not measured.skill.takes_sides:
+    silent = measured.skill.takes_sides or measured.skill.without_targets
+    if len(y) > 1 and (y == y[:1]).all() and not silent:
         if measured.skill.kind == "regression":
             metric = measured.recipe.metric is not None
             missed = metric and measured.trained.skill < bound("failed")

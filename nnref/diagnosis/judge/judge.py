@@ -48,6 +48,7 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (trial_checks.sum_too_large, "not learned"),
     (run_checks.faded, "failed"),
     (signal_checks.perfect_answer, "failed"),
+    (signal_checks.place_by_place, "failed"),
     (run_checks.statistics, "unexplained"),
     (signal_checks.in_time, "unexplained"),
     (signal_checks.in_depth, "unexplained"),

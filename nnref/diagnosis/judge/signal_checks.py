@@ -7,8 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nnref.diagnosis.data.references import references
+from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.findings import Finding, fault, note
+from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.program.at_start import AtStart, beside
 from nnref.diagnosis.program.ignored import NOT_BEHIND, contents, filler_of
 from nnref.diagnosis.program.loss_facts import where_least
 from nnref.diagnosis.run.changes import Trial
@@ -17,6 +21,7 @@ from nnref.diagnosis.thresholds import bound
 # Primitives of activations that lose their slope on both sides.
 BOUNDED = {"logistic", "tanh", "erf", "atan", "clamp"}
 ROWS, OTHERS = 128, 9  # rows whose own target is held against those of others
+PLACES = 8  # along an axis, from which on it is one of time or space
 SURE = (1, 3, 10, 30, -1, -3, -10, -30)  # logits of right answers, of either sign
 DEEP = 3  # layers: in more than these signal and gradient are followed through the depth
 
@@ -107,6 +112,56 @@ class Depth(NamedTuple):
     def deep(self) -> bool:
         """Whether there are enough layers to follow a signal through them."""
         return self.layers > DEEP
+
+
+def place_by_place(signals: Signals) -> Iterator[Finding]:
+    """Outputs along an axis of places, each of which looks at its own place of the inputs alone.
+
+    A fault where simple models of whole rows find what those of one place do not.
+    """
+    measured = signals.measurements
+    recipe, skill = measured.recipe, measured.skill
+    x, y = (np.asarray(part) for part in recipe.train)
+    places = x.shape[1] if x.ndim > 1 else 0
+    along = places >= PLACES and y.shape[1:2] == (places,) and skill.kind == "regression"
+    if not along or skill.outputs is None or skill.outputs.shape[1:2] != (places,):
+        return
+    if x.dtype.kind != "f" or not looks_at_itself_alone(measured, x[:ROWS]):
+        return
+    inputs, targets = (part.reshape(len(part) * places, -1) for part in (x, y))
+    alone = references(inputs, target_of(targets, "regression")).best[1]
+    if alone >= bound("failed") * signals.reference:
+        return
+    start = AtStart(recipe, *measured.initial)
+    mixes = [op for op in start.training.operations if op.name == "fft"]
+    yield fault(
+        "inputs_ignored",
+        next((op.where for op in mixes if op.where), start.last),
+        f"each of the {places} places of an output depends on its own place of the inputs alone, "
+        "and what others hold is needed"
+        + (": the transform runs along another axis" if mixes else ""),
+        f"simple models of one place {alone:.2f}, of all {signals.reference:.2f}",
+        healthy="outputs that change with other places",
+        remedy=f"a layer along the axis of the {places} places: axis=1 in a transform, a "
+        "convolution, or attention",
+        confidence=0.9,
+    )
+
+
+def looks_at_itself_alone(measured: Measurements, x: np.ndarray) -> bool:
+    """Whether another number at one place of the inputs moves the output of that place alone."""
+    params, state = measured.initial
+    network = measured.skill.network[False]
+    params = beside(params, 1.0, 0)
+    before = np.asarray(network(params, state, jnp.asarray(x)))
+    for place in np.linspace(0, x.shape[1] - 1, 4).round().astype(int):
+        other = x.copy()
+        other[:, place] = np.roll(x[:, place], 1, axis=0)
+        moved = np.asarray(network(params, state, jnp.asarray(other))) != before
+        moved = moved.reshape(*moved.shape[:2], -1).any((0, 2))
+        if not moved[place] or moved.sum() > 1:
+            return False
+    return True
 
 
 def in_depth(signals: Signals) -> Iterator[Finding]:

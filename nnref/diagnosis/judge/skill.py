@@ -133,13 +133,21 @@ class Skill:
 
     @cached_property
     def reads_targets(self) -> bool:
-        """Whether another class in the place of each changes the loss."""
+        """Whether another target, or class, in the place of each changes the loss."""
         assert self.outputs is not None, "asked of outputs that are one array"
         y, classes = self.wanted[:4], max(2, self.outputs.shape[-1])
+        other = y + 1 if self.kind == "regression" else (y + 1) % classes
         drawn = np.random.default_rng(0).normal(size=(len(y), *self.outputs.shape[1:]))
         loss = jax.jit(self.recipe.loss)
-        losses = [float(jnp.sum(loss(np.float32(drawn), each))) for each in (y, (y + 1) % classes)]
+        losses = [float(jnp.sum(loss(np.float32(drawn), each))) for each in (y, other)]
         return not np.isclose(*losses, rtol=1e-5, equal_nan=True)
+
+    @cached_property
+    def without_targets(self) -> bool:
+        """Whether the one target of all rows only stands in for none, as in a density."""
+        y = np.asarray(self.recipe.train[1])
+        asked = self.outputs is not None and bool((y == y[:1]).all())
+        return asked and not self.takes_sides and not self.reads_targets
 
     def as_sets(self) -> bool:
         """Whether the targets of a row may stand in any order, as those of quantiles do."""
@@ -200,6 +208,8 @@ class Skill:
         if self.recipe.metric is not None:
             return not self.indifferent
         if self.outputs is None or self.recipe.targets is not None or self.takes_sides:
+            return False
+        if self.without_targets:
             return False
         output, y = self.outputs[0], np.asarray(self.recipe.train[1])
         if output.size > 1 and among_rows(self.recipe.loss, self.outputs[:16], self.wanted[:16]):
@@ -281,7 +291,10 @@ class Skill:
 
         A loss is measured against it where outputs and targets cannot be compared. A network that
         takes sides has no constant but 0, and one whose outputs have one length none of another.
+        Where nothing is to be predicted it is the loss before the first step.
         """
+        if self.without_targets:
+            return float(jax.jit(self.recipe.loss)(self.first_outputs, self.wanted))
         if self.takes_sides:
             return float(jax.jit(self.recipe.loss)(np.zeros_like(self.outputs), self.wanted))
         length = self.one_length
@@ -412,12 +425,12 @@ class Skill:
         A loss that holds rows against each other, as that of Cox does, grows with their number.
         """
         whole = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(outputs)} == {(len(y),)}
-        parts = len(y) // len(self.wanted) if whole else 1
-        loss = jax.jit(self.recipe.loss)
-        if parts < 2 or self.recipe.restart is not None:
+        size, loss = len(self.wanted), jax.jit(self.recipe.loss)
+        if not whole or len(y) <= size or self.recipe.restart is not None:
             return float(loss(outputs, y))
-        size = len(self.wanted)
-        each = [slice(i, i + (size - 1) * parts + 1, parts) for i in range(parts)]
+        parts = len(y) // size
+        places = np.linspace(0, len(y) - 1, parts * size).round().astype(int)
+        each = [places[part::parts] for part in range(parts)]
         return float(
             np.mean([loss(jax.tree.map(lambda o, s=s: o[s], outputs), y[s]) for s in each])
         )

@@ -28,6 +28,7 @@ def targets(loop: Loop) -> Iterator[Finding]:
     if not moving:
         yield from list(pulled_back(loop, read)) or standing(loop, read)
         return
+    yield from left_behind(loop, moving)
     same = [path for path in moving if always_equal(loop, path)]
     if len(same) == len(moving) and loop.updates < bound("updates a call"):
         yield fault(
@@ -42,6 +43,39 @@ def targets(loop: Loop) -> Iterator[Finding]:
         )
         return
     yield from once_a_call(loop, moving)
+
+
+def left_behind(loop: Loop, moving: list[str]) -> Iterator[Finding]:
+    """Leaves of a network that follows, which stand, though what they are copies of moves.
+
+    An average of parameters alone has the running statistics of its first day.
+    """
+    left = {}
+    for path in moving:
+        ours, theirs = path.split("."), loop.copies[path].split(".")
+        at = next(i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len({*pair}) > 1)
+        for other in loop.floating() if at < len(ours) - 1 else ():
+            parts = other.split(".")
+            twin = ".".join([*parts[:at], theirs[at], *parts[at + 1 :]])
+            if parts[: at + 1] != ours[: at + 1] or twin not in loop.moves:
+                continue
+            same = loop.states[0][other].shape == loop.states[0][twin].shape
+            if same and loop.stands(other) and not loop.stands(twin) and is_read(loop, other):
+                left[other] = twin
+    if left:
+        stand, go = list(left), list(left.values())
+        statistics = all(loop.roles[path] == "statistic" for path in go)
+        yield fault(
+            "batch_statistics_not_updated" if statistics else "target_stands",
+            f"{listed(stand)}; {loop.line_of(stand[0])}",
+            f"a copy follows the network that learns in part: {listed(moving)} go along, and not "
+            f"{listed(stand)}, which the loss reads as well and whose originals move: {listed(go)}",
+            f"moved by 0 in {loop.turns} steps",
+            healthy="all that a network needs follows",
+            remedy="the same average, or a copy, of these too: jax.tree.map(follow, teacher, "
+            "student) of the whole network",
+            confidence=0.9,
+        )
 
 
 def from_themselves(loop: Loop) -> Iterator[Finding]:

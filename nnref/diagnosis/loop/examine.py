@@ -218,12 +218,12 @@ def of_its_functions(loop: Loop, effort: float) -> Judged:
 
 
 def questions_of_the_loss(loop: Loop) -> dict[str, Callable[[Loop], Iterator[Finding]]]:
-    """What a loss that stands alone is asked, of those that the steps return."""
+    """What a loss that stands alone is asked, of each step whose loss is known."""
     questions = {}
     for place, program in enumerate(loop.programs):
-        name = program.loss_name(loop) if program else None
-        if name is None:
+        if program is None or program.loss_of(loop) is None:
             continue
+        name = program.loss_name(loop)
         start = of_the_loss.LossOfStep(loop, place, name)
         for title, check in of_the_loss.CHECKS.items():
             of = f" of step {place + 1}" if len(loop.steps) > 1 else ""

@@ -44,9 +44,12 @@ PRODUCTS = {"dot_general", "conv_general_dilated"}
 
 
 class LossOfStep(LossAtStart):
-    """The loss that a step returns among its metrics, as a function of the parameters."""
+    """The loss of a step as a function of the parameters.
 
-    def __init__(self, loop: Loop, place: int, name: str) -> None:
+    It is the metric of this name, or what the traced step computes where it does not return it.
+    """
+
+    def __init__(self, loop: Loop, place: int, name: str | None) -> None:
         """Take the loss out of the step that a program was traced of."""
         program = loop.programs[place]
         assert program is not None, "asked where there is a program"
@@ -55,6 +58,7 @@ class LossOfStep(LossAtStart):
         weights = {path: state[path] for path in own}
         rest = {p: leaf for p, leaf in state.items() if p not in weights}
         self.program, self.name, self.given = program, name, key
+        self.found = program.loss_of(loop)
         self.arguments = weights, rest, batch, ()
         drawn = [parted(each).arrays for each in loop.batches]
         self.batches = [each for each in drawn if shapes_of(each) == shapes_of(batch)]
@@ -62,8 +66,13 @@ class LossOfStep(LossAtStart):
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss; no outputs; the state beside the parameters as it was."""
         del y, key
-        _, metrics = self.program.pure({**params, **state}, x, self.given)
-        return metrics[self.name].reshape(()), (), state
+        if self.name is not None:
+            _, metrics = self.program.pure({**params, **state}, x, self.given)
+            return metrics[self.name].reshape(()), (), state
+        assert self.found is not None, "asked of a loss that was found"
+        leaves = jax.tree.leaves(({**params, **state}, x, self.given))
+        (loss,) = self.program.trace.evaluate(leaves, [self.found[0]])
+        return loss.reshape(()), (), state
 
 
 def shapes_of(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:

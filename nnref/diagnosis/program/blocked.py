@@ -58,7 +58,8 @@ def behind_walls(
     """That parameters get no gradient, and what cuts it; a note where that may be meant."""
     traced = start.training
     stopped = bool(walls) and all(op.name == "stop_gradient" for op in walls)
-    meant = stopped and frozen(traced, stuck)
+    codebook = chooses_itself(traced, stuck)
+    meant = stopped and not codebook and frozen(traced, stuck)
     everything = set(stuck) == set(traced.arguments[0])
     names = ", ".join(traced.paths[value] for value in stuck[:6]) + (" ..." if stuck[6:] else "")
     by = " or ".join(sorted({op.name for op in walls})) or "a derivative given by hand"
@@ -67,7 +68,12 @@ def behind_walls(
         f"something smooth instead of {by}, or a straight-through gradient: "
         "soft + jax.lax.stop_gradient(hard - soft)"
     )
-    if stopped:
+    if codebook:
+        remedy = (
+            "a term that moves the chosen entries themselves, before any stop_gradient: "
+            "jnp.mean((table[chosen] - jax.lax.stop_gradient(z)) ** 2)"
+        )
+    elif stopped:
         remedy = "leave out the stop_gradient if the layer is to learn"
     elif single := [op for op in walls if always_one(traced, op)]:
         walls = single  # beside it lead the whole numbers of what was chosen
@@ -84,6 +90,26 @@ def behind_walls(
         "gradient exactly 0",
         remedy=remedy,
         confidence=0.5 if meant else 0.95 if everything or not stopped else 0.6,
+    )
+
+
+def chooses_itself(traced: Trace, stuck: list[int]) -> bool:
+    """Whether entries of a table are read that its own numbers choose, as those of a codebook.
+
+    Such a table is no frozen one: what is nearest to it changes with the network.
+    """
+    reached = traced.reached(stuck, differentiable(traced))
+    choices = [
+        out
+        for op in traced.operations
+        if op.name in ("argmin", "argmax") and not reached.isdisjoint(op.inputs)
+        for out in op.outputs
+    ]
+    chosen = traced.reached(choices)
+    tables = traced.reached(stuck, lambda op: op.name in LOOKUPS)
+    return any(
+        op.name == "gather" and op.inputs[0] in tables and op.inputs[-1] in chosen
+        for op in traced.operations
     )
 
 

@@ -186,6 +186,36 @@ def test_a_bare_loss():
     assert list(blocked(LossAtStart(loss(learns), params, x, False))) == []
 
 
+def codebook(moves):
+    """An autoencoder through the nearest of some vectors, which a term of the loss may move."""
+
+    def loss(params, x):
+        z = jnp.tanh(x @ params["encoder"])
+        away = ((z[:, None] - params["table"]) ** 2).sum(-1)
+        nearest = params["table"][jnp.argmin(away, -1)]
+        through = z + stop(nearest - z)
+        moved = nearest if moves else through
+        return (
+            jnp.mean((through @ params["decoder"] - x) ** 2)
+            + jnp.mean((moved - stop(z)) ** 2)
+            + jnp.mean((z - stop(nearest)) ** 2)
+        )
+
+    random = np.random.default_rng(0)
+    shapes = {"encoder": (3, 2), "table": (4, 2), "decoder": (2, 3)}
+    params = {name: jnp.asarray(random.normal(size=s), jnp.float32) for name, s in shapes.items()}
+    x = random.normal(size=(40, 3)).astype(np.float32)
+    return LossAtStart(loss, params, x, False)
+
+
+def test_a_codebook_that_no_term_moves_is_no_frozen_table():
+    (finding,) = blocked(codebook(moves=False))
+    assert (finding.severity, finding.cause) == ("fault", "gradient_blocked")
+    assert "from table to the loss" in finding.evidence
+    assert "table[chosen]" in finding.remedy
+    assert list(blocked(codebook(moves=True))) == []
+
+
 def test_a_stopped_gradient_is_named_and_not_what_stands_beside_it():
     """A leaky ReLU compares numbers with 0, and lets a gradient pass."""
 

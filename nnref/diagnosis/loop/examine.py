@@ -115,8 +115,9 @@ def examine(
             steps that are made in turn, as of a GAN, are a list.
         state: any tree: a TrainState, a module with its optimizer, parameters and moments in a
             tuple or a dict, copies of them on several devices. It is copied, and stays as it is.
-        batches: an iterable of batches, or a function of the number of the step; those of an
-            iterable that is shorter than `steps` are used again. None for a step that takes none.
+        batches: an iterable of batches, a function without arguments that makes one, or a function
+            of the number of the step; those of an iterable that is shorter than `steps` are used
+            again. None for a step that takes none.
         evaluate: `evaluate(state)`, a number or outputs.
         key: to draw the keys of a step from that takes one.
         roles: of leaves of the state, where what is inferred is wrong: {"ema.w": "target"}; one of

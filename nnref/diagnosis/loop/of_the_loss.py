@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.loop.own_targets import asked_for_its_input
 from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
@@ -38,6 +39,7 @@ CHECKS = {
     "indices into tables": tables,
     "rows of a batch by themselves": order_of_rows,
     "pairs of rows that are alike": partners,
+    "answers against their own inputs": asked_for_its_input,
 }
 
 PRODUCTS = {"dot_general", "conv_general_dilated"}

@@ -18,6 +18,7 @@ import numpy as np
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.sequences import FEWEST
 from nnref.diagnosis.program.tracing import LOOPS, Operation
@@ -25,6 +26,7 @@ from nnref.diagnosis.thresholds import bound
 from nnref.training.checkpoint import is_key
 
 STEPS = 8  # of a sequence that are asked
+NORMAL = {"erf_inv"}  # of uniform numbers: how JAX draws normal ones
 
 
 class TwoUses:
@@ -308,3 +310,41 @@ def leaked(uses: TwoUses, share: float, shifted: bool) -> Finding:
         "given = jnp.concatenate([jnp.full((len(y), 1), START), y[:, :-1]], axis=1)",
         confidence=0.95,
     )
+
+
+def asked_for_its_input(start: LossAtStart) -> Iterator[Finding]:
+    """A network that is given noisy rows, and whose answer is held against these same numbers.
+
+    To hand them on is a perfect answer, and what the noise hides is not learned. Without noise it
+    would be an autoencoder.
+    """
+    traced = start.training
+    parameters, data = traced.arguments[0], traced.arguments[2]
+    answers, read = traced.reached(parameters), traced.reached(data)
+    needed = traced.needed(traced.outputs[:1])
+    noise = [out for op in traced.operations if op.name in NORMAL for out in op.outputs]
+    drawn = traced.reached(noise)
+    rows = [value for value in data if traced.avals[value].dtype.kind == "f"]
+    for op in traced.operations:
+        if op.name != "sub" or len(op.inputs) != 2 or needed.isdisjoint(op.outputs):
+            continue
+        held = [value for value in op.inputs if value not in answers]
+        if len(held) != 1 or held[0] not in drawn & read:
+            continue
+        (value,) = held
+        (answer,) = set(op.inputs) - {value}
+        made_of = traced.needed([value])
+        sources = [each for each in (*rows, *noise) if each in made_of]
+        beside = traced.reached(sources, lambda other, value=value: value not in other.outputs)
+        if answer in answers and answer not in beside and answer in traced.reached([value]):
+            yield fault(
+                "leaked_targets",
+                op.where or start.loss_line,
+                "the loss holds the answer against the noisy rows that the network was given: to "
+                "hand them on is a perfect answer, and nothing needs to be learned",
+                "the target is the input",
+                healthy="the noise, or the rows without it",
+                remedy="jnp.mean((outputs - noise) ** 2), where outputs are to say the noise",
+                confidence=0.9,
+            )
+            return

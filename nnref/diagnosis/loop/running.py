@@ -1,5 +1,6 @@
 """A loop as it runs: some steps on copies of the state, and what each call was given and gave."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import islice
@@ -64,6 +65,15 @@ def is_drawn(batches: Any) -> bool:
     return callable(batches) and not hasattr(batches, "__iter__")
 
 
+def made(batches: Any) -> Any:
+    """The batches that a function without arguments makes, as a generator does; else as given."""
+    try:
+        alone = is_drawn(batches) and not inspect.signature(batches).parameters
+    except (TypeError, ValueError):  # of a function of C nothing is known
+        return batches
+    return batches() if alone else batches
+
+
 def batches_of(batches: Any, count: int) -> list[Any]:
     """The batches of the first steps; those of an iterable that is shorter are used again.
 
@@ -77,7 +87,7 @@ def batches_of(batches: Any, count: int) -> list[Any]:
     if not isinstance(batches, Iterable) or isinstance(batches, dict | str) or is_array(batches):
         raise UserError(
             f"examine: batches is a {type(batches).__name__}; give an iterable of batches, as "
-            "[(x, y), ...], or a function of the number of the step"
+            "[(x, y), ...], a function that makes one, or a function of the number of the step"
         )
     taken = list(islice(iter(batches), count))
     if not taken:
@@ -111,6 +121,7 @@ class Loop(Course):
         self.evaluate, self.key = evaluate, key
         size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
+        batches = made(batches)
         self.batches = batches_of(batches, self.count)
         self.drawn = batches if is_drawn(batches) else None
         self.later: dict[int, Any] = {}  # batches that were drawn beyond those

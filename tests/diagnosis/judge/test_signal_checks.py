@@ -16,8 +16,9 @@ from nnref.diagnosis.api import recipe_from
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.signal_checks import in_time, perfect_answer
+from nnref.diagnosis.judge.signal_checks import in_time, perfect_answer, place_by_place
 from nnref.diagnosis.judge.signals import Signals
+from nnref.diagnosis.recipe import Recipe
 
 # What speaks for a cause, and the nearest measurement that does not: a network that learns all the
 # same, or the same symptom with another history.
@@ -216,3 +217,36 @@ def test_what_is_forgotten_behind_padding_is_no_matter_of_the_gradient(behind, c
     told = list(in_time(Signals(measured, Interventions(measured))))
     assert [finding.cause for finding in told] == causes
     assert all(finding.proof.after[0] > 0.9 for finding in told if finding.proof)
+
+
+def of_places(axis, away):
+    """Twelve places of three numbers; a target is what stands three places before, or its own."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(300, 12, 3)).astype(np.float32)
+    y = np.roll(x[..., :1], away, axis=1)
+    w = (random.normal(size=(3, 1)) / 2).astype(np.float32)
+
+    def apply(params, state, x, key, train):
+        mixed = jnp.fft.ifft(jnp.fft.fft(x, axis=axis) * params["modes"], axis=axis).real
+        return mixed @ params["w"], state
+
+    modes = jnp.ones((12, 1) if axis == 1 else (3,))
+    return Recipe(
+        lambda key: ({"modes": modes, "w": jnp.asarray(w)}, {}),
+        apply,
+        mean_squared_error,
+        train=(x, y),
+        optimizer=optax.adam(1e-2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("axis", "away", "causes"), [(2, 3, ["inputs_ignored"]), (1, 3, []), (2, 0, [])]
+)
+def test_places_that_look_at_themselves_alone(axis, away, causes):
+    """A transform along the features mixes no places; a near miss needs none but its own."""
+    measured = Measurements(of_places(axis, away))
+    found = list(place_by_place(Signals(measured, Interventions(measured))))
+    assert [(each.severity, each.cause) for each in found] == [("fault", each) for each in causes]
+    for finding in found:
+        assert "test_signal_checks.py" in finding.where

@@ -9,6 +9,7 @@ import optax
 import pytest
 from networks import X, Y, linear, recipe_of, task
 
+from nnref.diagnosis.judge.data_checks import constant_targets
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.recipe import Recipe
 
@@ -214,6 +215,38 @@ def test_a_loss_that_grows_with_the_number_of_rows_is_compared_at_one_number():
     assert not skill.fits
     assert abs(skill.outcome({"w": jnp.zeros((3, 1))}, {}).skill) < 0.05
     assert skill.outcome({"w": jnp.array([[2.0], [0], [0]])}, {}).skill > 0.1
+    some = x[:480], y[:480]  # more rows than 256, and fewer than twice as many
+    assert abs(skill.outcome({"w": jnp.zeros((3, 1))}, {}, some).skill) < 0.05
+
+
+def test_a_density_has_no_targets_and_learns_if_its_loss_falls():
+    """Zeros stand in for them; it is held against its first answer, and no constant one."""
+
+    def surprise(outputs, y):
+        z, log_scale = outputs[:, :2], outputs[:, 2:]
+        return jnp.mean(0.5 * jnp.sum(z**2, 1) - jnp.sum(log_scale, 1))
+
+    def apply(params, state, x, key, train):
+        scale = jnp.broadcast_to(params["log_scale"], x.shape)
+        return jnp.concatenate([(x - params["mean"]) * jnp.exp(scale), scale], 1), state
+
+    x = np.random.default_rng(0).normal([2.0, -1.0], 0.2, (400, 2)).astype(np.float32)
+    recipe = Recipe(
+        lambda key: ({"mean": jnp.zeros(2), "log_scale": jnp.zeros(2)}, {}),
+        apply,
+        surprise,
+        train=(x, np.zeros(400, np.float32)),
+        optimizer=optax.adam(0.05),
+        epochs=30,
+    )
+    measured = Measurements(recipe)
+    assert measured.skill.without_targets
+    assert list(constant_targets(measured, recipe.train[1])) == []
+    assert measured.trained.skill > 0.5
+    assert abs(measured.skill.outcome(*measured.initial).skill) < 0.05
+    read = Measurements(replace(recipe, loss=lambda o, y: surprise(o, y) + y.mean()))
+    assert not read.skill.without_targets
+    assert list(constant_targets(read, recipe.train[1]))
 
 
 def of_a_class(name):

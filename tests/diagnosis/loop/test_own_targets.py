@@ -176,3 +176,40 @@ def test_labels_that_are_the_tokens_of_the_same_places():
 )
 def test_sequences_are_rows_of_steps(array, told):
     assert holds_sequences(array) is told
+
+
+def denoising(held, noisy=True):
+    """A network that is given noisy rows, and held against the noise, the rows, or what it got."""
+
+    def step(state, batch):
+        key, draw = jax.random.split(state["key"])
+        noise = jax.random.normal(draw, batch.shape)
+        given = batch + 0.5 * noise if noisy else batch
+
+        def loss(params):
+            wanted = {"noise": noise, "rows": batch, "given": given}[held]
+            return jnp.mean((jnp.tanh(given @ params["a"]) @ params["b"] - wanted) ** 2)  # held
+
+        params = state["params"]
+        value, gradient = jax.value_and_grad(loss)(params)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+        return {"params": params, "key": key}, value
+
+    random = np.random.default_rng(0)
+    params = {"a": random.normal(size=(4, 8)) / 2, "b": random.normal(size=(8, 4)) / 3}
+    state = {"params": jax.tree.map(jnp.float32, params), "key": jax.random.key(0)}
+    batches = [random.normal(size=(16, 4)).astype(np.float32) for _ in range(12)]
+    return step, state, batches
+
+
+def test_an_answer_that_is_held_against_the_noisy_rows_it_was_given():
+    found = first(*denoising("given"))
+    assert found.cause == "leaked_targets"
+    assert found.where.endswith(f":{line_of(__file__, 'held')}")
+
+
+@pytest.mark.parametrize(
+    "loop", [denoising("noise"), denoising("rows"), denoising("given", noisy=False)]
+)
+def test_noise_or_clean_rows_as_targets_and_an_autoencoder_are_healthy(loop):
+    assert "leaked_targets" not in faults(*loop)

@@ -8,13 +8,15 @@ from loops import BATCHES, TX, begun, plain, squares
 
 import nnref
 from nnref import UserError
-from nnref.diagnosis.loop.running import Loop, batches_of
+from nnref.diagnosis.loop.running import Loop, batches_of, made
 
 
 def test_where_batches_come_from():
     assert batches_of(lambda number: number, 3) == [0, 1, 2]
     assert batches_of(iter([1, 2, 3, 4]), 3) == [1, 2, 3]
     assert batches_of(None, 3) == []
+    assert batches_of(made(lambda: iter([1, 2, 3, 4])), 3) == [1, 2, 3]
+    assert batches_of(made(lambda number: number), 3) == [0, 1, 2]
     for refused in ([], {"x": 1}, jnp.ones(3)):
         with pytest.raises(UserError, match="examine: batches is"):
             batches_of(refused, 3)

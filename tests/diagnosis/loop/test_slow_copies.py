@@ -250,3 +250,40 @@ def test_another_network_that_becomes_a_copy_when_a_full_memory_says_so():
 
 def test_a_copy_that_is_due_after_the_steps_that_are_made_and_a_full_memory_are_no_faults():
     assert faults(*remembering(lambda filled, learned: learned)) == []
+
+
+def mean_teacher(statistics):
+    """A student with running means, and a teacher that follows its parameters, or its means too."""
+
+    def answer(params, mean, x):
+        return network(params, x - mean)
+
+    def step(state, batch):
+        student, teacher = state["student"], state["teacher"]
+        x, y = batch
+        mean = 0.9 * student["mean"] + 0.1 * x.mean(0)
+
+        def loss(params):
+            outputs = answer(params, x.mean(0), x)
+            wanted = jax.lax.stop_gradient(answer(teacher["params"], teacher["mean"], x))
+            return jnp.mean((outputs - y) ** 2) + 0.1 * jnp.mean((outputs - wanted) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(student["params"])
+        updates, opt = TX.update(gradient, state["opt"], student["params"])
+        student = {"params": optax.apply_updates(student["params"], updates), "mean": mean}
+        moved = optax.incremental_update(student, teacher, 0.05)
+        teacher = moved if statistics else moved | {"mean": teacher["mean"]}
+        return {"student": student, "teacher": teacher, "opt": opt}, value
+
+    net = {"params": drawn(), "mean": jnp.zeros(X.shape[1])}
+    state = {"student": net, "teacher": net, "opt": TX.init(drawn())}
+    batches = [(ROWS[0][i : i + 16] + 1, ROWS[1][i : i + 16]) for i in range(0, 64, 16)]
+    return step, state, batches
+
+
+def test_a_teacher_that_follows_in_part():
+    found = first(*mean_teacher(statistics=False))
+    assert found.cause == "batch_statistics_not_updated"
+    assert "teacher.mean" in found.where
+    assert "student.mean" in found.evidence
+    assert faults(*mean_teacher(statistics=True)) == []

@@ -141,6 +141,7 @@ def case(
         ),
         skill=SimpleNamespace(
             takes_sides=False,
+            without_targets=False,
             goes_round=False,
             row_by_row=True,
             kind="regression",

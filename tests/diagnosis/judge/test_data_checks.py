@@ -53,6 +53,7 @@ def measured(
         skill=SimpleNamespace(
             goes_round=goes_round,
             takes_sides=takes_sides,
+            without_targets=False,
             reads_targets=reads_targets,
             outputs=np.ones((8, 3)),
             costs=costs,

@@ -24,7 +24,7 @@ from nnref.logbook.pages import Page, SweepPage, digest, page_in, read_page
 FILE = "index.json"
 FORMAT = 3
 # Keys of a file that are no settings.
-NO_SETTINGS = ("about", "claim", "seeds", "sweep", "$schema")
+NO_SETTINGS = ("about", "claim", "seeds", "sweep", "devices", "shard", "$schema")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,18 @@ import pytest
 
 from nnref import cli
 from nnref.errors import UserError
-from nnref.logbook.index import FILE, attempts, changes, entries, near, note, ordered, tree, where
+from nnref.logbook.index import (
+    FILE,
+    attempts,
+    changes,
+    entries,
+    near,
+    note,
+    ordered,
+    settings_of,
+    tree,
+    where,
+)
 from nnref.logbook.pages import digest, read_page
 
 SETTINGS = {
@@ -336,3 +347,8 @@ def test_before_a_run_its_nearest_predecessors_are_told(tmp_path, capsys):
     assert first[1].startswith("  optimizer.learning_rate 0.1 (here 0.25) → valid_loss 0.")
     code, told = said(capsys, "log", "near", file, "--logbook", logbook)
     assert "optimizer.learning_rate 0.25 (here 0.1) → valid_loss" in told.out
+
+
+def test_what_decides_no_loss_is_no_setting():
+    text = '{"data": "xor", "devices": "all", "shard": "params", "about": "", "epochs": 3}'
+    assert settings_of(text) == {"data": "xor", "epochs": 3}

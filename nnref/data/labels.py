@@ -33,6 +33,8 @@ def targets(
     if not text and y.dtype.kind not in "fiub":
         raise UserError(f"data.target: targets have dtype {y.dtype}; numbers or text are allowed")
     refuse_nonfinite(name, "targets", y, ())
+    if not y.size:
+        raise UserError(f"data.target: targets of {name} have no numbers; their shape is {y.shape}")
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if kind != "values" and y.ndim == 2 and is_one_hot(y):

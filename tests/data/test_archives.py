@@ -125,6 +125,10 @@ ARCHIVES_REFUSED = {
         "data.path: PATH has 6 rows of inputs and 5 targets",
     ),
     "no rows": ({"x": X[:0], "y": Y[:0]}, "data.path: PATH has no rows"),
+    "rows without a target": (
+        {"x": X, "y": np.zeros((len(X), 0), np.float32)},
+        "data.target: targets of arrays.npz have no numbers; their shape is (6, 0)",
+    ),
     "NaN": (
         {"x": BAD, "y": Y},
         "data: inputs of arrays.npz hold 3 values that are missing, NaN or infinite, in 2 of 6 "

@@ -178,13 +178,13 @@ def process(verb: str, path: Path, logbook: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def few_images(place: Path) -> None:
-    """Prepare 125 noisy images under the name of MNIST, to be streamed: 80 are trained on."""
-    label = np.arange(125) % 10
-    noise = np.random.default_rng(0).normal(20 * label[:, None, None], 40, (125, 28, 28))
+def few_images(place: Path, train: int = 100, test: int = 25) -> None:
+    """Prepare so many noisy images under the name of MNIST, to be streamed."""
+    label = np.arange(train + test) % 10
+    noise = np.random.default_rng(0).normal(20 * label[:, None, None], 40, (len(label), 28, 28))
     images = zip(np.clip(noise, 0, 255).astype(np.uint8), label, strict=True)
     rows = [{"image": raw.png(image), "label": k} for image, k in images]
-    splits = {"train": rows[:100], "test": rows[100:]}
+    splits = {"train": rows[:train], "test": rows[train:]}
     own = raw.OWN["mnist"]._replace(
         examples=lambda _: {name: iter(part) for name, part in splits.items()}
     )

@@ -5,13 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnref.cli.grammar import parsed
 from nnref.errors import UserError, printable
-from nnref.training import processes
 
 INTERRUPTED = 130
 # Settings of JAX that are about the lines of a program of one's own, and stop those of nnref.
@@ -47,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportAttributeAccessIssue]
     warnings.showwarning = show_warning
     options = parsed(sys.argv[1:] if arguments is None else arguments)
-    return processes.ended(partial(outcome, options))
+    if getattr(options, "coordinator", None) is None:
+        return outcome(options)
+    return processes().ended(lambda: outcome(options))
 
 
 def outcome(options: Any) -> int:
@@ -55,28 +55,35 @@ def outcome(options: Any) -> int:
     try:
         return options.command(options)
     except UserError as error:
-        return processes.refuse(error)
+        return processes().refuse(error)
     except KeyboardInterrupt as interrupted:
         # Only the training of a run has a page to name, which is None where it writes none.
         page = getattr(interrupted, "page", "the same command goes on where it was")
         advice = f"to go on: nnref resume {page}" if isinstance(page, Path) else page
-        if processes.leads():
+        if processes().leads():
             print(f"interrupted; {advice or 'nothing was written down'}", file=sys.stderr)
-        return processes.interrupted(INTERRUPTED)
+        return processes().interrupted(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in OF_THE_MACHINE:
             raise
-        return processes.refuse(of_the_machine(error))
+        return processes().refuse(of_the_machine(error))
     except (RuntimeError, AssertionError):
         from nnref.training.compilation import platform_missing
 
         missing = platform_missing()
         if not missing:
             raise
-        return processes.refuse(missing)
+        return processes().refuse(missing)
+
+
+def processes() -> Any:
+    """The processes that may share a run; they are loaded where they are asked, not at a start."""
+    from nnref.training import processes
+
+    return processes
 
 
 def of_the_machine(error: OSError) -> str:

@@ -32,8 +32,7 @@ from nnref.logbook.pages import (
     page_at,
     probes_path,
 )
-
-LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
+from nnref.training.processes import LIBRARIES
 
 
 def open_alone(path: Path, new: bool) -> IO[bytes]:

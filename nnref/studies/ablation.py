@@ -21,7 +21,7 @@ from nnref.experiment.experiment import Experiment, Mistakes
 from nnref.experiment.text import set_path
 from nnref.logbook.pages import SweepPage
 from nnref.parts.metrics import lower_is_better
-from nnref.studies.cluster import joined
+from nnref.studies.cluster import connection
 from nnref.studies.comparison import (
     NEAR,
     Alternative,
@@ -102,7 +102,7 @@ def ablate(
         earlier = None if logbook is None else known(plan, Path(logbook))
         return earlier or sweep(plan, logbook=logbook, listener=listener, ray=bool(ray))
 
-    with joined(ray):
+    with connection(ray):
         tuning = done(asked.plan)
         final_plan, places = final_of(asked, best_of(asked, tuning))
         return compared(asked, tuning, done(final_plan), places)

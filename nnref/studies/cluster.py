@@ -145,12 +145,12 @@ def cluster_nodes(address: bool | str) -> list[Node]:
     """The nodes of the cluster at an address, as `nodes_of` gives them; nothing is started."""
     if meant(installed(), address) == LOCAL:
         return [Node("a cluster that is started here", workers(), RESOURCES["cpu"][1])]
-    with joined(address):
+    with connection(address):
         return nodes_of(installed())
 
 
 @contextmanager
-def joined(address: bool | str) -> Iterator[None]:
+def connection(address: bool | str) -> Iterator[None]:
     """While this is open, the process is connected to the cluster at an address; False for none.
 
     Raises:

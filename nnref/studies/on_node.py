@@ -19,9 +19,9 @@ from nnref.errors import UserError
 from nnref.experiment.experiment import parse
 from nnref.experiment.schema import references_in
 from nnref.experiment.sources import SOURCES, copy_of, looking_in
-from nnref.logbook.writer import LIBRARIES
 from nnref.studies.groups import Group, Job
 from nnref.training.compilation import drop_programs, use_cache, usual_settings
+from nnref.training.processes import LIBRARIES
 
 
 class Sent(NamedTuple):

@@ -20,9 +20,9 @@ from nnref.studies import on_node
 from nnref.studies.cluster import (
     RESOURCES,
     connected,
+    connection,
     environment,
     installed,
-    joined,
     nodes_of,
 )
 from nnref.studies.groups import Group
@@ -47,7 +47,7 @@ class RayPool(Executor):
         except BaseException:
             self.shutdown()
             raise
-        self.remote, self.versions = placed(self.ray, on_node.train), on_node.versions()
+        self.remote, self.versions = task_of(self.ray, on_node.train), on_node.versions()
         self.numbers, self.lock, self.closed = count(), threading.Lock(), threading.Event()
         self.running: dict[int, tuple[Any, int]] = {}  # a block's reference, and epochs it told
         self.sent: dict[Group, Any] = {}
@@ -140,7 +140,7 @@ class RayPool(Executor):
             self.ray.shutdown()
 
 
-def placed(ray: Any, function: Callable[..., Any]) -> Any:
+def task_of(ray: Any, function: Callable[..., Any]) -> Any:
     """A function as Ray's, each call of which takes one core, or one GPU where one is here."""
     resource, _ = RESOURCES[jax.default_backend()]
     taken = {"num_cpus": 1} if resource == "CPU" else {"num_cpus": 0, "num_gpus": 1}
@@ -148,7 +148,7 @@ def placed(ray: Any, function: Callable[..., Any]) -> Any:
     return ray.remote(max_retries=TRIES, runtime_env=set_as_here, **taken)(function)
 
 
-def anywhere(
+def on_nodes(
     function: Callable[[Any], Any], given: Iterable[Any], address: bool | str
 ) -> Iterator[Any]:
     """Call a function with one argument after another on the nodes of a cluster.
@@ -164,10 +164,10 @@ def anywhere(
     Raises:
         UserError: for a cluster that cannot be used, and what a call raises.
     """
-    with joined(address):
+    with connection(address):
         ray = installed()
         nodes_of(ray)
-        call, versions = placed(ray, on_node.call), on_node.versions()
+        call, versions = task_of(ray, on_node.call), on_node.versions()
         waiting = [call.remote(versions, function, each) for each in given]
         while waiting:
             (first, *_), waiting = ray.wait(waiting)

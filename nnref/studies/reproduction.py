@@ -9,7 +9,7 @@ from nnref.data.raw import DataMissing
 from nnref.errors import UserError
 from nnref.experiment.experiment import read
 from nnref.logbook.verdicts import Verdict
-from nnref.studies.on_ray import anywhere
+from nnref.studies.on_ray import on_nodes
 from nnref.studies.run import run
 
 
@@ -49,7 +49,7 @@ def reproduce(paths: Sequence[Path], ray: bool | str = False) -> Iterator[Reprod
     the data that they name, must be on every node.
     """
     if ray:
-        yield from anywhere(reproduced, [path.resolve() for path in paths], ray)
+        yield from on_nodes(reproduced, [path.resolve() for path in paths], ray)
     else:
         yield from map(reproduced, paths)
 

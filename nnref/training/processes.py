@@ -26,7 +26,7 @@ PATIENCE = 60.0  # seconds that processes wait for each other at the beginning
 SILENCE = 30.0  # seconds without a word, after which another process counts as dead
 BEAT = 5.0  # seconds between two signs of life
 LEAVING = 5.0  # seconds that process 0 waits for the others to end
-LIBRARIES = ("nnref", "jax", "jaxlib", "flax", "optax", "numpy")
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")  # whose versions may decide a loss
 ADDRESS = 'allowed is host:port, like 10.0.0.1:1234, or "auto" on Slurm, Open MPI or Kubernetes'
 AGAIN = "the same command goes on at the last checkpoint, also on fewer devices"
 
@@ -296,10 +296,10 @@ def detected() -> Processes:
     place = np.zeros(256, np.uint8)
     word = f"{socket.gethostname()}:{port}".encode()
     place[: len(word)] = np.frombuffer(word, np.uint8)
-    told = bytes(np.asarray(multihost_utils.broadcast_one_to_all(place), np.uint8)).rstrip(b"\0")
+    address = bytes(np.asarray(multihost_utils.broadcast_one_to_all(place), np.uint8)).rstrip(b"\0")
     if listener is not None:
         return Processes(index, count, welcomed(listener, count))
-    return Processes(index, count, arrived(address_of(told.decode()), count, index))
+    return Processes(index, count, arrived(address_of(address.decode()), count, index))
 
 
 def listening(address: Address) -> socket.socket:
@@ -317,7 +317,8 @@ def hello(count: int, index: int) -> dict[str, Any]:
     """What a process says of itself when it comes."""
     from importlib.metadata import version  # of several processes alone: not at every start
 
-    return {"index": index, "count": count, "versions": {name: version(name) for name in LIBRARIES}}
+    versions = {name: version(name) for name in ("nnref", *LIBRARIES)}
+    return {"index": index, "count": count, "versions": versions}
 
 
 def welcomed(listener: socket.socket, count: int) -> dict[int, Line]:
@@ -338,12 +339,12 @@ def welcomed(listener: socket.socket, count: int) -> dict[int, Line]:
                 missing = ", ".join(str(i) for i in range(1, count) if i not in lines)
                 wrong = f"process {missing} of {count} did not come within {PATIENCE:.0f} s"
                 break
-            told = line.receive(LEAVING).get("hello")
-            if told is None:  # whoever it was, it is none of ours
+            theirs = line.receive(LEAVING).get("hello")
+            if theirs is None:  # whoever it was, it is none of ours
                 line.close()
                 continue
-            wrong = refusal(own, told, lines)
-            lines[told["index"]] = line
+            wrong = refusal(own, theirs, lines)
+            lines[theirs["index"]] = line
             come.append(line)
     for line in come:
         line.send(**({"failed": wrong} if wrong else {"go": True}))
@@ -354,17 +355,17 @@ def welcomed(listener: socket.socket, count: int) -> dict[int, Line]:
     return lines
 
 
-def refusal(own: dict[str, Any], told: dict[str, Any], lines: dict[int, Line]) -> str:
+def refusal(own: dict[str, Any], theirs: dict[str, Any], lines: dict[int, Line]) -> str:
     """Why a process cannot take part in the run of process 0; nothing where it can."""
-    index = told["index"]
-    if told["count"] != own["count"]:
-        return f"process {index} has --processes {told['count']}, process 0 has {own['count']}"
+    index = theirs["index"]
+    if theirs["count"] != own["count"]:
+        return f"process {index} has --processes {theirs['count']}, process 0 has {own['count']}"
     if index in lines:
         return f"two processes have come as --process {index}; each has a number of its own"
     for name, ours in own["versions"].items():
-        theirs = told["versions"].get(name)
-        if theirs != ours:
-            return f"process {index} has {name} {theirs}, process 0 has {ours}; install the same"
+        version = theirs["versions"].get(name)
+        if version != ours:
+            return f"process {index} has {name} {version}, process 0 has {ours}; install the same"
     return ""
 
 

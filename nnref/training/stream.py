@@ -230,7 +230,7 @@ def like(
     if plan.probes == "off":
         return position, names
     data = probing.probe_data(plan, task)
-    figures = jax.eval_shape(partial(probing.probe, setup, plan, hyperparameters), state, data, one)
+    figures = jax.eval_shape(partial(probe_run, setup, plan, hyperparameters), state, data, one)
     unknown = np.full((runs, *figures.shape), np.nan, figures.dtype)
     return position._replace(probes=unknown), names
 

@@ -42,10 +42,13 @@ def test_schema_is_json(folder, capsys):
     assert json.loads(out)["properties"].keys() >= {"data", "model", "claim"}
 
 
-def test_the_logbook_is_listed_without_jax(folder):
+def test_the_logbook_is_listed_without_jax_and_what_several_processes_need(folder):
     """It takes a fifth of a second so; JAX alone would take one and a half."""
     write_page(folder / "logbook", "some", {"train_loss": [1.0, 0.5]})
-    code = "import sys; from nnref.cli import main; main(['log']); print('jax' in sys.modules)"
+    code = (
+        "import sys; from nnref.cli import main; main(['log'])\n"
+        "print('jax' in sys.modules or 'nnref.training.processes' in sys.modules)"
+    )
     environment = os.environ | {"PYTHONPATH": str(Path(nnref.__file__).parents[1])}
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small import XOR
 
 import nnref
 from nnref.errors import UserError
@@ -16,14 +17,6 @@ from nnref.studies.groups import parse_sweep
 from nnref.training import devices
 
 HERE = Path(__file__).parent
-SMALL = {
-    "data": "xor",
-    "model": {"name": "mlp", "hidden": [4]},
-    "loss": "sigmoid_cross_entropy",
-    "optimizer": {"name": "sgd", "learning_rate": 0.5},
-    "batch_size": 4,
-    "epochs": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +63,7 @@ def test_more_devices_than_there_are():
     with pytest.raises(
         UserError, match=r"devices: 4 asked for, and there is 1 \(cpu\); XLA_FLAGS="
     ):
-        nnref.run(Experiment(**SMALL, devices=4), logbook=None)
+        nnref.run(Experiment(**XOR, devices=4), logbook=None)
 
 
 def test_all_devices_of_one_are_no_mesh():
@@ -79,7 +72,7 @@ def test_all_devices_of_one_are_no_mesh():
 
 
 def test_how_many_devices_is_no_part_of_the_identity():
-    plain, many = Experiment(**SMALL), Experiment(**SMALL, devices="all", shard="params")
+    plain, many = Experiment(**XOR), Experiment(**XOR, devices="all", shard="params")
     assert many.identity == plain.identity
     assert many.structure == plain.structure
     assert '"devices": "all"' in many.to_json()
@@ -88,10 +81,10 @@ def test_how_many_devices_is_no_part_of_the_identity():
 @pytest.mark.parametrize("devices", [0, -1, 2.0, "some"])
 def test_what_is_no_number_of_devices(devices):
     with pytest.raises(UserError, match="devices"):
-        Experiment(**SMALL, devices=devices)
+        Experiment(**XOR, devices=devices)
 
 
 def test_a_sweep_is_refused():
-    content = SMALL | {"devices": 2, "sweep": {"axes": {"optimizer.learning_rate": [0.1, 0.2]}}}
+    content = XOR | {"devices": 2, "sweep": {"axes": {"optimizer.learning_rate": [0.1, 0.2]}}}
     with pytest.raises(UserError, match="devices: the runs of a sweep"):
         parse_sweep(json.dumps(content))

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import nnref
-from nnref.data import DATA, Split, Stored, catalog, raw
+from benchmarks.torture import few_images
+from nnref.data import DATA, Split, Stored, catalog
 from nnref.experiment.experiment import Experiment
 from nnref.logbook import pages
 from nnref.studies import listeners
@@ -35,19 +36,8 @@ SMALL = {
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """95 images in place of MNIST, 60 of them for training: nine batches, the last one short."""
-    rng = np.random.default_rng(0)
     place = tmp_path_factory.mktemp("data")
-    label = np.arange(95) % 10
-    image = np.clip(rng.normal(20 * label[:, None, None], 40, (95, 28, 28)), 0, 255)
-    image = image.astype(np.uint8)
-    rows = [{"image": raw.png(i), "label": k} for i, k in zip(image, label, strict=True)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(raw, "raw_files", lambda *_: {})
-        own = raw.OWN["mnist"]._replace(
-            examples=lambda _: {"train": iter(rows[:75]), "test": iter(rows[75:])}
-        )
-        patch.setitem(raw.OWN, "mnist", own)
-        catalog.prepare("mnist", place)
+    few_images(place, train=75, test=20)
     return place
 
 

@@ -145,8 +145,7 @@ class Skill:
     @cached_property
     def without_targets(self) -> bool:
         """Whether the one target of all rows only stands in for none, as in a density."""
-        y = np.asarray(self.recipe.train[1])
-        asked = self.outputs is not None and bool((y == y[:1]).all())
+        asked = self.outputs is not None and self.one_target
         return asked and not self.takes_sides and not self.reads_targets
 
     def as_sets(self) -> bool:
@@ -161,11 +160,15 @@ class Skill:
         return abs(one - other) < bound("felt") * abs(one) < abs(one - outwards)
 
     @cached_property
+    def one_target(self) -> bool:
+        """Whether all training rows have the same target."""
+        y = np.asarray(self.recipe.train[1])
+        return bool((y == y[:1]).all())
+
+    @cached_property
     def takes_sides(self) -> bool:
         """Whether all targets are the same, and the inputs tell what is to be first."""
-        y = np.asarray(self.recipe.train[1])
-        asked = self.outputs is not None and bool((y == y[:1]).all())
-        return asked and takes_sides(self.recipe)
+        return self.outputs is not None and self.one_target and takes_sides(self.recipe)
 
     @cached_property
     def goes_round(self) -> bool:
@@ -207,9 +210,9 @@ class Skill:
         """
         if self.recipe.metric is not None:
             return not self.indifferent
-        if self.outputs is None or self.recipe.targets is not None or self.takes_sides:
+        if self.outputs is None or self.recipe.targets is not None:
             return False
-        if self.without_targets:
+        if self.takes_sides or self.without_targets:
             return False
         output, y = self.outputs[0], np.asarray(self.recipe.train[1])
         if output.size > 1 and among_rows(self.recipe.loss, self.outputs[:16], self.wanted[:16]):

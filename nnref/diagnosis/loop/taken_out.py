@@ -133,7 +133,7 @@ def cut_between(
 
 def of_rows(traced: Trace, loss: int, rows: set[int]) -> tuple[int, list[int]]:
     """The term of a sum that rows enter, and the terms that none enters."""
-    made = {out: op for op in traced.operations for out in op.outputs}
+    made = traced.makers
     reached, penalties = traced.reached(rows), []
     while loss in made and made[loss].name in ("add", "add_any"):
         with_rows = [value for value in made[loss].inputs if value in reached]

@@ -28,7 +28,7 @@ def never_descended(loop: Loop) -> Iterator[Finding]:
         terms = terms_of(program, loss, idle)
         if not terms:
             continue
-        makers = {out: op for op in program.trace.operations for out in op.outputs}
+        makers = program.trace.makers
         lines = [makers[term].where for term in terms if term in makers]
         names = [n.rpartition(".")[2] for n, value in program.metrics.items() if value in terms]
         named = f" ({', '.join(names)})" if all(names) and names else ""

@@ -216,7 +216,7 @@ def arrived(loop: Loop, place: int, program: Program, paths: list[str]) -> dict[
 
 def before_casts(traced: Trace, value: int) -> int:
     """A value before it was cast."""
-    makers = {out: op for op in traced.operations for out in op.outputs}
+    makers = traced.makers
     while value in makers and makers[value].name == "convert_element_type":
         (value,) = makers[value].inputs
     return value

@@ -69,7 +69,7 @@ def weights_of(traced: Trace, op: Operation) -> Iterator[tuple[int, int, Operati
 
 def maker(traced: Trace, value: int) -> Operation | None:
     """The operation that gave a value its numbers, before it changed its shape alone."""
-    made = {out: op for op in traced.operations for out in op.outputs}
+    made = traced.makers
     op = made.get(value)
     while op is not None and op.name in SHAPES:
         op = made.get(op.inputs[0])

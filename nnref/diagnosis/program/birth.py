@@ -75,7 +75,7 @@ def birth_of(function: Callable[..., Any], *arguments: Any) -> Birth | None:
     flagged = np.asarray(jax.jit(flags)(leaves)) if floating else np.zeros((0, 2), bool)
     nan = {value for value, (is_nan, _) in zip(floating, flagged, strict=True) if is_nan}
     bad = nan | {value for value, (_, is_inf) in zip(floating, flagged, strict=True) if is_inf}
-    makers = {out: op for op in traced.operations for out in op.outputs}
+    makers = traced.makers
     for wanted in traced.outputs:
         if wanted in bad:
             operation = origin(wanted, makers, nan, bad)

@@ -180,7 +180,7 @@ def terms_of_the_batch(start: AtStart | LossAtStart) -> Iterator[Finding]:
     A term that is a number, as the entropy of soft targets, is no mistake.
     """
     traced = start.training
-    makers = {out: op for op in traced.operations for out in op.outputs}
+    makers = traced.makers
     learned = traced.reached(traced.arguments[0])
     data = traced.reached([*traced.arguments[2], *traced.arguments[3]])
     waiting, alone = [traced.outputs[0]], []

@@ -88,7 +88,7 @@ def promotions(traced: Trace, rows: set[int]) -> Iterator[Finding]:
     before. Where n is not the length of the batch, as behind a reshape, more is asked for: both
     depend on what the program is given, no axis was written, and all of the square is summed.
     """
-    made = {out: op for op in traced.operations for out in op.outputs}
+    made = traced.makers
     given = traced.reached(traced.inputs)
     for op in traced.operations:
         shape = traced.shape(op.outputs[0])
@@ -205,7 +205,7 @@ def crosses(
 
 def shape_before(traced: Trace, value: int) -> tuple[int, ...]:
     """The shape of a value before it was spread or given further axes."""
-    made = {out: op for op in traced.operations for out in op.outputs}
+    made = traced.makers
     return traced.shape(before(made, value))
 
 

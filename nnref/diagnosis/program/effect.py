@@ -74,7 +74,7 @@ def over_one_entry(traced: Trace, operation: Operation) -> bool:
 
 def of_one_entry(traced: Trace, value: int) -> int | None:
     """What a value is a reduction of along an axis of one entry; None where it is none."""
-    makers = {out: op for op in traced.operations for out in op.outputs}
+    makers = traced.makers
     while value in makers and makers[value].name in ON_THE_WAY:
         value = max(makers[value].inputs, key=lambda v: v if v in makers else -1)
     maker = makers.get(value)

@@ -22,7 +22,7 @@ def means_of_one(traced: Trace) -> Iterator[Finding]:
 
     So is an advantage that is normalized over the episodes of a batch, where that holds one.
     """
-    made = {out: op for op in traced.operations for out in op.outputs}
+    made = traced.makers
     needed, given = traced.needed(traced.outputs), traced.reached(traced.inputs)
     for op in traced.operations:
         if op.name != "sub" or needed.isdisjoint(op.outputs) or given.isdisjoint(op.inputs):

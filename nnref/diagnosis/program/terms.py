@@ -110,7 +110,7 @@ def outweighed(first: list[Term], last: list[Term]) -> Finding | None:
 
 def split(traced: Trace, value: int, outputs: list[int], *, whole: bool) -> list[int]:
     """The values that add up to a value; `whole` as long as it was not split yet."""
-    makers = {out: op for op in traced.operations for out in op.outputs}
+    makers = traced.makers
     moved = traced.reached(traced.arguments[0])
     of_outputs = traced.reached(outputs)
     reduced = traced.reached(

@@ -4,6 +4,7 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import flax
@@ -103,6 +104,11 @@ class Trace:
             if outputs - given:
                 needed.update(operation.inputs)
         return needed
+
+    @cached_property
+    def makers(self) -> dict[int, Operation]:
+        """The operation that gives each value; what is traced does not change any more."""
+        return {out: op for op in self.operations for out in op.outputs}
 
     def consumers(self) -> dict[int, list[Operation]]:
         """The operations that take each value."""

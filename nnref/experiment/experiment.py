@@ -128,6 +128,10 @@ class Experiment(Part):
         Literal["off", "params"],
         Field(description='"params": each device holds its share of parameters and optimizer'),
     ] = "off"
+    precision: Annotated[
+        Literal["float32", "bf16"],
+        Field(description='"bf16": activations in bfloat16, parameters and loss in float32'),
+    ] = "float32"
     sweep: Annotated[
         Sweep | None, Field(description="what varies, for nnref sweep: the rest is the same")
     ] = None

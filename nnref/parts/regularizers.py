@@ -158,13 +158,24 @@ def normalization(
     over batch and pixels, "layer" over channels and pixels; scale and bias are one a channel.
     """
     if kind == "batch":
-        return nnx.BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
+        return BatchNorm(width, momentum=0.9, use_fast_variance=False, rngs=rngs)
     if kind == "layer":
         axes = (-3, -2, -1) if images else -1
         return nnx.LayerNorm(
             width, epsilon=1e-5, use_fast_variance=False, reduction_axes=axes, rngs=rngs
         )
     return linear
+
+
+class BatchNorm(nnx.BatchNorm):
+    """Batch normalization that gives back sums of the type that it was given.
+
+    Flax's gives that of its running averages, and so makes float32 of bfloat16 for all that follows.
+    """
+
+    def __call__(self, x: Array, *arguments: Any, **settings: Any) -> Array:
+        """Of x's shape and type."""
+        return super().__call__(x, *arguments, **settings).astype(x.dtype)
 
 
 def dropout(h: Array, rate: float | Array, key: Array) -> Array:

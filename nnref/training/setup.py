@@ -29,7 +29,7 @@ from nnref.training.adapters.losses import loss_of, of_params
 from nnref.training.adapters.models import network_of
 from nnref.training.embedded import Embedding, embedded
 from nnref.training.split_module import SplitModule
-from nnref.training.task import Array, Functions, Task, Tree, functions_of_network
+from nnref.training.task import Array, Functions, Task, Tree, functions_of_network, in_bf16
 
 
 def bind(
@@ -105,6 +105,8 @@ class Setup:
             functions = self.functions_of_reference(hyperparameters)
         else:
             functions = self.functions_of_member(hyperparameters)
+        if self.experiment.precision == "bf16":  # inside: numbers of categories need all digits
+            functions = in_bf16(functions)
         return functions if self.embedding is None else embedded(functions, self.embedding)
 
     def functions_of_member(self, hyperparameters: Mapping[str, Any]) -> Functions:

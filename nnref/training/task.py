@@ -2,9 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from nnref.data import Split, Stored
 from nnref.data.trees import Layout, layout_of, pair_of
@@ -47,6 +50,33 @@ class Functions(NamedTuple):
     in_evaluation: tuple[
         str, ...
     ] = ()  # layers that stay in evaluation mode while they are trained
+
+
+def in_bf16(functions: Functions) -> Functions:
+    """The same network computed in bfloat16, with parameters, state and loss in float32.
+
+    bfloat16 keeps the range of float32 and 8 of its 24 digits. What is summed over many steps stays
+    in float32, as in Micikevicius et al. (2018), "Mixed precision training", section 3.1: the
+    parameters, to which an update may add less than the last digit of bfloat16, their gradients,
+    and the running averages of batch normalization. A loss scale is needed for float16 alone.
+    """
+
+    def halved(tree: Tree) -> Tree:
+        return jax.tree.map(partial(as_float, dtype=jnp.bfloat16), tree)
+
+    def apply(
+        params: Tree, model_state: Tree, x: Array, key: Array | None, train: bool
+    ) -> tuple[Array, Tree]:
+        outputs, after = functions.apply(halved(params), model_state, halved(x), key, train)
+        after = jax.tree.map(lambda leaf, old: as_float(leaf, old.dtype), after, model_state)
+        return jax.tree.map(partial(as_float, dtype=jnp.float32), outputs), after
+
+    return functions._replace(apply=apply)
+
+
+def as_float(leaf: Array, dtype: DTypeLike) -> Array:
+    """An array of floats as floats of this type; any other one, such as tokens or keys, as it is."""
+    return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def warn_of_modes(functions: Functions) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,6 +11,7 @@ import pytest
 
 import nnref
 from nnref.experiment.experiment import parse
+from nnref.internals import bodies
 from nnref.parts.metrics import Metric
 from nnref.studies.run import run
 from nnref.training.setup import Setup, from_experiment
@@ -276,3 +278,77 @@ def test_an_order_that_is_not_shuffled_is_that_of_the_rows():
     whole = {"batch_size": 1000}
     for name, values in history(shuffle=False, **whole).items():
         np.testing.assert_array_equal(values, history(**whole)[name])
+
+
+# --- half precision -------------------------------------------------------------------------------
+
+IN_BF16 = {
+    "mlp": {"regularization": {"normalization": "batch", "dropout": 0.1}},
+    "layer": {"regularization": {"normalization": "layer"}},
+    "convnet": {
+        "data": {"name": "digits", "images": True},
+        "model": {"name": "convnet", "channels": [3], "hidden": [5]},
+    },
+    "lstm": {
+        "data": {"name": "adding", "examples": 30, "steps": 5},
+        "model": {"name": "recurrent", "cell": "lstm", "units": 4},
+        "loss": "squared_error",
+    },
+    "gru": {
+        "data": {"name": "adding", "examples": 28, "steps": 5, "valid": 0.25},
+        "model": {"name": "recurrent", "cell": "gru", "units": 4, "streams": 7},
+        "loss": "squared_error",
+        "shuffle": False,
+    },
+}
+
+
+def gradient_of(made, precision):
+    """The program of a gradient, its arguments, and the model's state after the batch."""
+    task, _, _ = from_experiment(made.replaced({"precision": precision}))
+    params, state = task.functions.init(jax.random.key(0))
+    x, y = task.train.x[:7], task.train.y[:7]
+
+    def loss(params):
+        outputs, after = task.functions.apply(params, state, x, jax.random.key(1), True)
+        assert outputs.dtype == jnp.float32
+        return task.functions.loss(outputs, y), after
+
+    return jax.value_and_grad(loss, has_aux=True), params, state
+
+
+def products_in(jaxpr):
+    """The types that all products of a program have, those of its inner programs too."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            found.add(equation.outvars[0].aval.dtype)
+        for inner in bodies(equation):
+            found |= products_in(inner.jaxpr)
+    return found
+
+
+@pytest.mark.parametrize("kind", IN_BF16)
+def test_bf16_computes_every_product_in_it_and_keeps_what_is_summed_up_in_float32(kind):
+    made = experiment(**IN_BF16[kind])
+    program, params, state = gradient_of(made, "bf16")
+    assert products_in(jax.make_jaxpr(program)(params).jaxpr) == {jnp.dtype(jnp.bfloat16)}
+    (loss, after), gradient = program(params)
+    for leaf in jax.tree.leaves((after, gradient)):
+        assert leaf.dtype == jnp.float32 or not jnp.issubdtype(leaf.dtype, jnp.floating)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    whole, _, _ = gradient_of(made, "float32")
+    (expected, _), gradient_expected = whole(params)
+    assert loss != expected
+    np.testing.assert_allclose(loss, expected, rtol=0.03)
+    one, other = (jax.flatten_util.ravel_pytree(tree)[0] for tree in (gradient, gradient_expected))
+    assert jnp.linalg.norm(one - other) < 0.05 * jnp.linalg.norm(other)
+
+
+def test_bf16_learns_and_is_another_experiment():
+    made = experiment(epochs=200, precision="bf16", optimizer={"name": "adam", "learning_rate": 0.1})
+    whole = made.replaced({"precision": "float32"})
+    assert made.identity != whole.identity
+    ends = [run(each, logbook=None).history["train_loss"][0, -1] for each in (made, whole)]
+    assert max(ends) < 0.35
+    assert ends[0] != ends[1]

@@ -78,13 +78,13 @@ class Direction(nnx.Module):
         scan: Any = fast_scan if jax.default_backend() == "cpu" else plain_scan
         state = self.start(from_input.shape[1], from_input.dtype)
         if self.carried:
-            state = tuple(part[...] for part in self.carried)
+            state = tuple(part[...].astype(from_input.dtype) for part in self.carried)
         if self.reverse:
             from_input, real = from_input[::-1], None if real is None else real[::-1]
         kernel = opened(self.recurrent_kernel[...], self.cell.state_gap, self.units)
         state, h = scan(self.cell.step, from_input, real, kernel, state)
         for part, value in zip(self.carried, state, strict=False):
-            part[...] = jax.lax.stop_gradient(value)
+            part[...] = jax.lax.stop_gradient(value).astype(part[...].dtype)
         return state[0], h[::-1] if self.reverse else h
 
     def project(self, x: Array) -> Array:

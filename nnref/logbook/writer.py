@@ -239,26 +239,36 @@ def now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
 
 
-@cache
 def machine_facts() -> dict[str, str]:
     """What besides the experiment may decide a loss: versions, machine, code."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:  # it was removed meanwhile
+        folder = ""
+    return dict(machine_facts_in(folder))
+
+
+@cache
+def machine_facts_in(folder: str) -> Mapping[str, str]:
+    """The same, of a command that runs in this folder; a notebook may go to another one."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return {
         "versions": f"nnref {version('nnref')}, python {platform.python_version()}, {libraries}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "device": ", ".join(sorted({f"{d.platform} {d.device_kind}" for d in jax.devices()})),
-        "commit": git_commit(),
+        "commit": git_commit(folder),
     }
 
 
-def git_commit() -> str:
-    """The commit of the folder in which the command runs, with "+" where files differ from it."""
+def git_commit(folder: str) -> str:
+    """The commit of a folder, with "+" where files differ from it."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"],
             capture_output=True,
+            cwd=folder,
             text=True,
-            timeout=5,
+            timeout=60,  # a busy machine takes long, and without its commit a page does not go on
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -170,7 +170,7 @@ def normalization(
 class BatchNorm(nnx.BatchNorm):
     """Batch normalization that gives back sums of the type that it was given.
 
-    Flax's gives that of its running averages, and so makes float32 of bfloat16 for all that follows.
+    Flax's gives that of its running averages: behind it all would be float32 again.
     """
 
     def __call__(self, x: Array, *arguments: Any, **settings: Any) -> Array:

@@ -75,7 +75,7 @@ def in_bf16(functions: Functions) -> Functions:
 
 
 def as_float(leaf: Array, dtype: DTypeLike) -> Array:
-    """An array of floats as floats of this type; any other one, such as tokens or keys, as it is."""
+    """An array of floats as floats of this type; any other one, tokens or keys, as it is."""
     return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 

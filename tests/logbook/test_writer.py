@@ -1,6 +1,7 @@
 """The writer: lines on disk at once, the same numbers back, one process alone."""
 
 import re
+import subprocess
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ from small import SPIRALS, pages, run_killed
 import nnref
 from nnref.logbook.index import note
 from nnref.logbook.pages import read_page
-from nnref.logbook.writer import in_decimals, new_page
+from nnref.logbook.writer import in_decimals, machine_facts, new_page
 from nnref.studies import listeners
 from nnref.training import loop
 
@@ -45,6 +46,25 @@ def test_a_page_of_other_versions_is_not_continued(file, logbook, monkeypatch):
         path.write_text(path.read_text().replace("jax ", "jax 0.0."))
     nnref.run(file, logbook=logbook)
     assert len(pages(logbook)) == 4
+
+
+def test_a_page_is_of_the_commit_of_the_folder_that_one_is_in_now(tmp_path, monkeypatch):
+    """A process may go from folder to folder: the first one does not speak for the next."""
+    under_git, gone = tmp_path / "under_git", tmp_path / "gone"
+    monkeypatch.chdir(tmp_path)
+    assert machine_facts()["commit"] == "none"
+    subprocess.run(["git", "init", under_git], check=True)
+    author = ("-c", "user.name=one", "-c", "user.email=one@here")
+    subprocess.run(
+        ["git", "-C", under_git, *author, "commit", "--allow-empty", "-m", "x"], check=True
+    )
+    monkeypatch.chdir(under_git)
+    assert re.fullmatch("[0-9a-f]{10}", machine_facts()["commit"])
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert machine_facts()["commit"] == "none"
+    monkeypatch.chdir(tmp_path)
 
 
 def test_a_page_with_other_losses_is_not_continued(file, logbook, monkeypatch):

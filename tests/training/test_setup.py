@@ -346,7 +346,9 @@ def test_bf16_computes_every_product_in_it_and_keeps_what_is_summed_up_in_float3
 
 
 def test_bf16_learns_and_is_another_experiment():
-    made = experiment(epochs=200, precision="bf16", optimizer={"name": "adam", "learning_rate": 0.1})
+    made = experiment(
+        epochs=200, precision="bf16", optimizer={"name": "adam", "learning_rate": 0.1}
+    )
     whole = made.replaced({"precision": "float32"})
     assert made.identity != whole.identity
     ends = [run(each, logbook=None).history["train_loss"][0, -1] for each in (made, whole)]

@@ -354,3 +354,19 @@ def test_bf16_learns_and_is_another_experiment():
     ends = [run(each, logbook=None).history["train_loss"][0, -1] for each in (made, whole)]
     assert max(ends) < 0.35
     assert ends[0] != ends[1]
+
+
+def test_bf16_keeps_the_numbers_of_categories_apart(tmp_path):
+    path = tmp_path / "towns.csv"
+    rows = [f"town {town},{town + row / 20},{town % 7}" for town in range(300) for row in range(20)]
+    path.write_text("town,size,y\n" + "\n".join(rows))
+    made = experiment(
+        data={"name": "file", "path": str(path), "target": "y"},
+        loss="squared_error",
+        precision="bf16",
+    )
+    task, _, _ = from_experiment(made)
+    params, state = task.functions.init(jax.random.key(0))
+    numbers = np.arange(256.0, 264.0)[:, None]  # bfloat16 has every other one
+    outputs, _ = task.functions.apply(params, state, np.pad(numbers, ((0, 0), (0, 1))), None, False)
+    assert len(np.unique(outputs[:, 0])) == len(numbers)

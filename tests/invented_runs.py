@@ -151,7 +151,7 @@ def case(
             wanted=y,
             target=Target("regression", np.zeros((ROWS, 1)), 0),
             constant_loss=constant_loss,
-            metric_refused="",
+            metric=SimpleNamespace(refused=""),
         ),
         noise=0.9,
         clipped=clipped,

@@ -334,8 +334,8 @@ def impossible(signals: Signals) -> Iterator[str]:
         yield "layers: no product with a parameter was found in the traced program"
     if measured.recipe.valid is None:
         yield "validation, leaks and memory: give valid=(x, y)"
-    if measured.skill.metric_refused:
-        yield f"your metric: {measured.skill.metric_refused}"
+    if measured.skill.metric.refused:
+        yield f"your metric: {measured.skill.metric.refused}"
     if vars(signals.interventions).get("trials") == {}:
         yield "changes of rate, length, scale, start: no work was left for them; give more effort"
     if signals.ran and signals.finite and not measured.run.complete:

@@ -1,16 +1,16 @@
 """How well outputs do on some rows: 0 as well as the best constant answer, 1 perfectly."""
 
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeGuard
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
-from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.judge.constant import least_constant_loss
+from nnref.diagnosis.judge.own_metric import OwnMetric
 from nnref.diagnosis.program.class_weights import Weighed, class_weights
 from nnref.diagnosis.program.expectation import among_rows, row_by_row
 from nnref.diagnosis.program.loss_facts import goes_round, kind_of, where_least
@@ -22,12 +22,6 @@ from nnref.diagnosis.thresholds import bound
 ROWS = 1024  # rows whose outputs are scored
 AT_ONCE = 512  # rows that the network is called with
 FEW_OF_A_CLASS = 30  # rows: with fewer, a share of them is too uncertain to weigh much
-CONSTANTS = 20  # classes whose constant answer a metric is asked about
-
-
-def is_number(value: float | None) -> TypeGuard[float]:
-    """Whether a metric gave a finite number."""
-    return value is not None and bool(np.isfinite(value))
 
 
 class Outcome(NamedTuple):
@@ -38,16 +32,12 @@ class Outcome(NamedTuple):
 
 
 class Skill:
-    """Scores the network of a recipe, by the user's metric, by accuracy or R², or by its loss.
-
-    `metric_refused` says why the user's metric was not asked, once it was not.
-    """
+    """Scores the network of a recipe, by the user's metric, by accuracy or R², or by its loss."""
 
     def __init__(self, recipe: Recipe, first_outputs: Any) -> None:
         """Take the outputs before the first step for the rows that a snapshot looks at."""
         self.recipe = recipe
         self.first_outputs = first_outputs
-        self.metric_refused = ""
 
     @cached_property
     def wanted(self) -> np.ndarray:
@@ -208,8 +198,9 @@ class Skill:
 
         Where they cannot, skill is how far the loss falls below that of a constant answer.
         """
-        if self.recipe.metric is not None:
-            return not self.indifferent
+        if self.recipe.metric is not None and not self.errors_counted:
+            fits = self.outputs is None or self.row_by_row
+            return fits or not self.metric.is_indifferent(self.outputs, self.wanted)
         if self.outputs is None or self.recipe.targets is not None:
             return False
         if self.takes_sides or self.without_targets:
@@ -230,6 +221,18 @@ class Skill:
         ):
             return False
         return self.kind == "places" or output.size == y[0].size
+
+    @cached_property
+    def metric(self) -> OwnMetric:
+        """The user's metric."""
+        return OwnMetric(self.recipe.metric, self.kind, self.outputs is not None)
+
+    @cached_property
+    def errors_counted(self) -> bool:
+        """Whether the user's metric counts errors, so that it is not asked."""
+        if self.recipe.metric is None or self.outputs is None:
+            return False
+        return self.metric.counts_errors(self.outputs, self.wanted)
 
     @cached_property
     def any_scale(self) -> bool:
@@ -256,20 +259,6 @@ class Skill:
         other = Skill(replace(self.recipe, train=rows), self.first_outputs)
         vars(other)["fits"] = False
         return other
-
-    @cached_property
-    def indifferent(self) -> bool:
-        """Whether the metric calls one answer for all rows perfect.
-
-        Ranking metrics do this: when all outputs are equal every pair ties, and the score is
-        perfect.
-        """
-        if self.outputs is None or self.row_by_row:
-            return False
-        perfect = self.metric_of_constants(self.outputs, self.wanted) >= 1
-        if perfect:
-            self.metric_refused = "it gives one answer for all rows as much as a perfect one"
-        return perfect
 
     @cached_property
     def costs(self) -> bool:
@@ -365,10 +354,10 @@ class Skill:
             loss = self.loss_of_as_many(outputs, y)
             return Outcome(loss, self.of_loss(loss))
         loss = float(jax.jit(self.recipe.loss)(outputs, y))
-        value = self.metric(outputs, y)
+        value = None if self.errors_counted else self.metric(outputs, y)
         if value is None:
             return Outcome(loss, self.recomputed(outputs, y))
-        return Outcome(loss, skill(value, self.metric_of_constants(outputs, y)))
+        return Outcome(loss, skill(value, self.metric.most_of_constants(outputs, y)))
 
     def is_unseen(self, y: np.ndarray) -> bool:
         """Whether no training row has any of the classes of these targets."""
@@ -444,42 +433,6 @@ class Skill:
         if not np.isfinite([loss, constant]).all():
             return -1.0
         return float(np.clip((constant - loss) / max(abs(constant), 1e-9), -1, 1))
-
-    def metric(self, outputs: Any, y: np.ndarray) -> float | None:
-        """The value of the user's metric; None where there is none, or it raises."""
-        if self.recipe.metric is None:
-            return None
-        try:
-            return float(self.recipe.metric(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
-        except Exception as error:  # whatever it raises, accuracy or R² goes on without it
-            self.metric_refused = in_a_line(error)
-            return None
-
-    def metric_of_constants(self, outputs: np.ndarray, y: np.ndarray) -> float:
-        """The most that the user's metric gives to one answer for all rows.
-
-        Of a tree of outputs that is the mean of each, or 0.
-        """
-        if self.outputs is None:
-            rows = len(y)
-
-            def constant(leaf: Any, factor: float) -> np.ndarray:
-                leaf = np.asarray(leaf, np.float32)
-                by_row = leaf.shape[:1] == (rows,)
-                return factor * (np.broadcast_to(leaf.mean(0), leaf.shape) if by_row else leaf)
-
-            trees = [jax.tree.map(partial(constant, factor=f), outputs) for f in (1.0, 0.0)]
-            return max(filter(is_number, (self.metric(t, y) for t in trees)), default=0.0)
-        shape = np.shape(outputs)
-        width = shape[-1] if len(shape) > 1 else 1
-        if self.kind != "regression" and width > 1:
-            constants = [20 * np.eye(width)[c] - 10 for c in range(min(width, CONSTANTS))]
-        else:
-            values = np.asarray(y, float)
-            constants = [-10.0, 0.0, 1.0, 10.0, values.min(), values.mean(), values.max()]
-            constants += [values.mean(0)] if values.shape == shape else []
-        scores = (self.metric(np.broadcast_to(np.float32(c), shape), y) for c in constants)
-        return max(filter(is_number, scores), default=0.0)
 
     def hardly_predicted(self, params: Any, state: Any) -> set[int]:
         """Classes that the network predicts far less often than training rows are of them."""

@@ -24,7 +24,7 @@ def test_a_metric_that_any_constant_satisfies_says_nothing_where_rows_meet_in_th
     for loss, fits in ((matched, False), (lambda o, y: jnp.mean((o - y) ** 2), True)):
         measured = Measurements(replace(linear(), loss=loss, metric=near))
         assert measured.skill.fits == fits
-        assert bool(measured.skill.metric_refused) == (not fits)
+        assert bool(measured.skill.metric.refused) == (not fits)
 
 
 def test_embeddings_of_which_only_distances_count_answer_no_targets():
@@ -71,7 +71,7 @@ def test_a_metric_of_the_users_is_held_against_what_it_gives_to_constants():
     half = {"w": jnp.zeros((4, 1)).at[0].set(2.0), "b": -jnp.ones(1)}
     assert measured.skill.outcome(half, {}).skill == 1
     assert measured.skill.outcome({**half, "w": jnp.zeros((4, 1))}, {}).skill == 0
-    assert measured.skill.metric_of_constants(np.zeros((64, 1)), y) == 0.5
+    assert measured.skill.metric.most_of_constants(np.zeros((64, 1)), y) == 0.5
     assert measured.hardly_predicted == set()
     still = Measurements(replace(recipe, optimizer=optax.sgd(0.0)))
     assert still.hardly_predicted == {1}

@@ -1,0 +1,111 @@
+"""The metric of a user: what it gives to one answer for all rows, and to right ones."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeGuard
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.data.targets import target_of
+from nnref.diagnosis.findings import in_a_line
+
+CONSTANTS = 20  # classes whose constant answer a metric is asked about
+SURE = 10.0  # the logit of a class that is meant, of the others -10
+
+
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Whether a metric gave a finite number."""
+    return value is not None and bool(np.isfinite(value))
+
+
+class OwnMetric:
+    """A metric `function(outputs, y)` of targets of some kind.
+
+    `one_array` says whether the outputs are one array with the rows first; `refused` why the metric
+    was not asked, once it was not.
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any] | None, kind: str, one_array: bool):
+        self.function, self.kind, self.one_array = function, kind, one_array
+        self.refused = ""
+
+    def __call__(self, outputs: Any, y: np.ndarray) -> float | None:
+        """Its value; None where there is none, or it raises."""
+        if self.function is None:
+            return None
+        try:
+            return float(self.function(jax.tree.map(jnp.asarray, outputs), jnp.asarray(y)))
+        except Exception as error:  # whatever it raises, accuracy or R² goes on without it
+            self.refused = in_a_line(error)
+            return None
+
+    def of_constants(self, outputs: Any, y: np.ndarray) -> list[float]:
+        """What it gives to one answer for all rows, and another one.
+
+        Of a tree of outputs that is the mean of each, or 0.
+        """
+        if not self.one_array:
+            answers = [jax.tree.map(partial(constant, len(y), f), outputs) for f in (1.0, 0.0)]
+            return [*filter(is_number, (self(each, y) for each in answers))]
+        shape = np.shape(outputs)
+        width = shape[-1] if len(shape) > 1 else 1
+        if self.kind != "regression" and width > 1:
+            constants = [SURE * (2 * np.eye(width)[c] - 1) for c in range(min(width, CONSTANTS))]
+        else:
+            values = np.asarray(y, float)
+            constants = [-SURE, 0.0, 1.0, SURE, values.min(), values.mean(), values.max()]
+            constants += [values.mean(0)] if values.shape == shape else []
+        scores = (self(np.broadcast_to(np.float32(c), shape), y) for c in constants)
+        return [*filter(is_number, scores)]
+
+    def most_of_constants(self, outputs: Any, y: np.ndarray) -> float:
+        """The most that it gives to one answer for all rows."""
+        return max(self.of_constants(outputs, y), default=0.0)
+
+    def counts_errors(self, outputs: np.ndarray, y: np.ndarray) -> bool:
+        """Whether right answers get less than any constant one, as of a root of mean squares."""
+        right = right_answers(self.kind, outputs, y)
+        if self.function is None or right is None:
+            return False
+        least, others = self(right, y), self.of_constants(outputs, y)
+        counts = is_number(least) and bool(others) and least < min(others)
+        if counts:
+            self.refused = "it is less for right answers; accuracy or R² is asked in its place"
+        return counts
+
+    def is_indifferent(self, outputs: np.ndarray, y: np.ndarray) -> bool:
+        """Whether one answer for all rows is perfect.
+
+        Ranking metrics do this: when all outputs are equal every pair ties, and the score is
+        perfect.
+        """
+        perfect = self.most_of_constants(outputs, y) >= 1
+        if perfect:
+            self.refused = "it gives one answer for all rows as much as a perfect one"
+        return perfect
+
+
+def constant(rows: int, factor: float, leaf: Any) -> np.ndarray:
+    """A leaf of outputs whose rows are all their mean, times a factor."""
+    leaf = np.asarray(leaf, np.float32)
+    by_row = leaf.shape[:1] == (rows,)
+    return factor * (np.broadcast_to(leaf.mean(0), leaf.shape) if by_row else leaf)
+
+
+def right_answers(kind: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """Outputs that are all right, of the shape of outputs; None where it is not known how."""
+    shape, y = np.shape(outputs), np.asarray(y)
+    width = shape[-1] if len(shape) > 1 else 1
+    if kind == "regression":
+        return y.reshape(shape).astype(np.float32) if y.size == np.size(outputs) else None
+    if kind == "multiclass" and len(shape) == 2 and width > 1:
+        answers = target_of(y, kind).answers
+        known = answers.shape == shape[:1] and answers.min() >= 0 and answers.max() < width
+        return (
+            np.float32(SURE) * (2 * np.eye(width, dtype=np.float32)[answers] - 1) if known else None
+        )
+    if kind == "binary" and y.size == np.size(outputs):
+        return (SURE * np.sign(y.reshape(shape) - 0.5)).astype(np.float32)
+    return None

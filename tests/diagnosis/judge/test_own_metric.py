@@ -1,0 +1,65 @@
+"""A metric of a user's: which way it goes, and what one answer for all rows gets."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import linear
+
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.own_metric import OwnMetric, right_answers
+
+
+def root(outputs, y):
+    return jnp.sqrt(jnp.mean((outputs - y) ** 2))
+
+
+def broadcast(outputs, y):
+    return jnp.sqrt(jnp.mean((outputs - y[:, 0]) ** 2))
+
+
+def r2(outputs, y):
+    return 1 - jnp.mean((outputs - y) ** 2) / jnp.var(y)
+
+
+@pytest.mark.parametrize(("metric", "counts"), [(root, True), (broadcast, False), (r2, False)])
+def test_a_metric_that_counts_errors_is_not_taken_for_one_of_successes(metric, counts):
+    """A root of mean squares is 0 where all is right; one that broadcasts is not, and is asked."""
+    measured = Measurements(replace(linear(), metric=metric))
+    skill = measured.skill
+    assert skill.errors_counted == counts
+    assert ("less for right answers" in skill.metric.refused) == counts
+    assert skill.fits
+    learned = skill.outcome(measured.run.params, measured.run.state).skill
+    assert (learned == pytest.approx(measured.recomputed)) == (metric is not broadcast)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multiclass"])
+def test_errors_of_classes_are_counted_too(kind):
+    y = np.arange(60) % (2 if kind == "binary" else 3)
+    outputs = np.zeros((60, 1 if kind == "binary" else 3), np.float32)
+
+    def wrong(outputs, y):
+        answers = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(1)
+        return jnp.mean(answers != y)
+
+    assert OwnMetric(wrong, kind, one_array=True).counts_errors(outputs, y)
+    right = OwnMetric(lambda outputs, y: 1 - wrong(outputs, y), kind, one_array=True)
+    assert not right.counts_errors(outputs, y)
+    assert right.most_of_constants(outputs, y) == pytest.approx(1 / len(np.unique(y)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "outputs", "y"),
+    [
+        ("regression", (6, 2), np.zeros(6)),  # two outputs, one target
+        ("multiclass", (6, 3), np.full(6, -1)),  # classes that are left out
+        ("multiclass", (6, 2), np.arange(6) % 3),  # more classes than outputs
+        ("places", (6, 2), np.zeros((6, 2))),
+    ],
+)
+def test_where_it_is_not_known_what_is_right_nothing_is_said(kind, outputs, y):
+    assert right_answers(kind, np.zeros(outputs), y) is None
+    own = OwnMetric(lambda outputs, y: 0.0, kind, one_array=True)
+    assert not own.counts_errors(np.zeros(outputs), y)

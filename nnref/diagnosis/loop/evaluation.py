@@ -13,6 +13,7 @@ from nnref.diagnosis.loop.evaluated_labels import other_labels
 from nnref.diagnosis.loop.program import line_of_function
 from nnref.diagnosis.loop.roles import share
 from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.loop.slow_copies import left_behind
 from nnref.diagnosis.loop.stepping import Parted, copied, is_array, numbers, on_host, parted
 from nnref.diagnosis.program.keys import draws
 from nnref.diagnosis.program.step import divides_by_one, root_of
@@ -197,10 +198,18 @@ def evaluation(loop: Loop) -> Iterator[Finding]:
         )
     yield from unused_statistics(loop, seen)
     findings = list(other_labels(loop, traced, seen.line)) if traced is not None else []
-    yield from findings or list(average_behind(loop, seen)) or stands_still(loop, seen)
+    yield from findings or list(copies_behind(loop, seen)) or stands_still(loop, seen)
     yield from other_weights(loop, seen)
     if traced is not None:
         yield from other_inputs(loop, seen, traced)
+
+
+def copies_behind(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
+    """An evaluation of an average that lacks a part of the network, or lags behind it."""
+    moving = [path for path in loop.copies if not loop.stands(path) and seen.reads(path)]
+    yield from (
+        list(left_behind(loop, moving, seen.reads, "the evaluation")) or average_behind(loop, seen)
+    )
 
 
 def average_behind(loop: Loop, seen: Evaluation) -> Iterator[Finding]:

@@ -88,16 +88,31 @@ def partners(
 
 
 def but_for_one(one: str, other: str) -> bool:
-    """Whether two paths differ in one component, as `online.w` and `target.w` do.
+    """Whether two paths differ in one component, as `target.w` and `online.w` do.
 
     The last one names what a leaf is within its layer, and may differ by a word that is put to it.
+    A copy may also lie deeper, as `ema.params.w` and `params.w`.
     """
     a, b = one.split("."), other.split(".")
+    if len(a) == len(b) + 1:
+        return any(a[:i] + a[i + 1 :] == b for i in range(len(b)))
     differ = [i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y]
     if len(a) != len(b) or len(differ) != 1:
         return False
     (at,) = differ
     return at < len(a) - 1 or a[at] in b[at] or b[at] in a[at] or len(a) == 1
+
+
+def original_of(path: str, copy: str, other: str) -> str | None:
+    """What stands to `other` as `path` does to `copy`; None for a path of another place.
+
+    A copy `teacher.a.w` of `student.a.w` makes `student.b.v` the original of `teacher.b.v`.
+    """
+    parts, a, b = path.split("."), copy.split("."), other.split(".")
+    at = next((i for i, pair in enumerate(zip(a, b, strict=False)) if len({*pair}) > 1), len(b))
+    if at == len(a) - 1 or parts[: at + 1] != a[: at + 1]:
+        return None
+    return ".".join([*parts[:at], *(b[at : at + 1] if len(a) == len(b) else []), *parts[at + 1 :]])
 
 
 def share(before: np.ndarray, after: np.ndarray, towards: np.ndarray) -> tuple[float, float]:

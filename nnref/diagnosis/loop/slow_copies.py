@@ -1,11 +1,12 @@
 """Target networks and averages: whether they follow, how often, and whether they are copies."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
-from nnref.diagnosis.loop.roles import but_for_one, share
+from nnref.diagnosis.loop.roles import but_for_one, original_of, share
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import Parted, on_host
 from nnref.diagnosis.program.updates import listed
@@ -28,7 +29,7 @@ def targets(loop: Loop) -> Iterator[Finding]:
     if not moving:
         yield from list(pulled_back(loop, read)) or standing(loop, read)
         return
-    yield from left_behind(loop, moving)
+    yield from left_behind(loop, moving, partial(is_read, loop))
     same = [path for path in moving if always_equal(loop, path)]
     if len(same) == len(moving) and loop.updates < bound("updates a call"):
         yield fault(
@@ -45,22 +46,20 @@ def targets(loop: Loop) -> Iterator[Finding]:
     yield from once_a_call(loop, moving)
 
 
-def left_behind(loop: Loop, moving: list[str]) -> Iterator[Finding]:
+def left_behind(
+    loop: Loop, moving: list[str], reads: Callable[[str], bool], who: str = "the loss"
+) -> Iterator[Finding]:
     """Leaves of a network that follows, which stand, though what they are copies of moves.
 
     An average of parameters alone has the running statistics of its first day.
     """
     left = {}
     for path in moving:
-        ours, theirs = path.split("."), loop.copies[path].split(".")
-        at = next(i for i, pair in enumerate(zip(ours, theirs, strict=False)) if len({*pair}) > 1)
-        for other in loop.floating() if at < len(ours) - 1 else ():
-            parts = other.split(".")
-            twin = ".".join([*parts[:at], theirs[at], *parts[at + 1 :]])
-            if parts[: at + 1] != ours[: at + 1] or twin not in loop.moves:
+        for other in loop.floating():
+            twin = original_of(other, path, loop.copies[path])
+            if twin not in loop.moves or not loop.stands(other) or loop.stands(twin):
                 continue
-            same = loop.states[0][other].shape == loop.states[0][twin].shape
-            if same and loop.stands(other) and not loop.stands(twin) and is_read(loop, other):
+            if loop.states[0][other].shape == loop.states[0][twin].shape and reads(other):
                 left[other] = twin
     if left:
         stand, go = list(left), list(left.values())
@@ -69,7 +68,7 @@ def left_behind(loop: Loop, moving: list[str]) -> Iterator[Finding]:
             "batch_statistics_not_updated" if statistics else "target_stands",
             f"{listed(stand)}; {loop.line_of(stand[0])}",
             f"a copy follows the network that learns in part: {listed(moving)} go along, and not "
-            f"{listed(stand)}, which the loss reads as well and whose originals move: {listed(go)}",
+            f"{listed(stand)}, which {who} reads as well and whose originals move: {listed(go)}",
             f"moved by 0 in {loop.turns} steps",
             healthy="all that a network needs follows",
             remedy="the same average, or a copy, of these too: jax.tree.map(follow, teacher, "

@@ -9,7 +9,7 @@ from loops import BATCHES, TX, begun, drawn, plain, squares
 
 import nnref
 from nnref import UserError
-from nnref.diagnosis.loop.roles import but_for_one, in_common, of_optimizers, partners
+from nnref.diagnosis.loop.roles import but_for_one, in_common, of_optimizers, original_of, partners
 
 
 def roles_in(step, state, **others):
@@ -62,7 +62,14 @@ def test_paths_that_belong_together():
     assert but_for_one("online.w", "target.w")
     assert but_for_one("w", "target_w")
     assert not but_for_one("norm.mean", "norm.bias")
-    assert not but_for_one("a.b.c", "a.c")
+    assert but_for_one("ema.params.w", "params.w")
+    assert but_for_one("net.ema.w", "net.w")
+    assert not but_for_one("params.w", "ema.params.w")
+    assert not but_for_one("a.b", "a")
+    assert original_of("teacher.b.v", "teacher.a.w", "student.a.w") == "student.b.v"
+    assert original_of("ema.mean", "ema.params.w", "params.w") == "mean"
+    assert original_of("student.b.v", "teacher.a.w", "student.a.w") is None
+    assert original_of("target_b", "target_w", "w") is None
     shapes = {"mu.w": (2,), "w": (2,), "v": (2,), "nu": (3,), "b": (3,), "old.w": (2,)}
     moved = {"w": 1.0, "v": 3.0, "b": 0.0, "old.w": 0.1}
     assert partners(["mu.w", "nu"], moved, shapes, moved) == {"mu.w": "w", "nu": "b"}

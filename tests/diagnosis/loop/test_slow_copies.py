@@ -287,3 +287,43 @@ def test_a_teacher_that_follows_in_part():
     assert "teacher.mean" in found.where
     assert "student.mean" in found.evidence
     assert faults(*mean_teacher(statistics=True)) == []
+
+
+def averaged(statistics):
+    """A network with running means, whose average is evaluated, with those of its means or not."""
+
+    def step(state, batch):
+        x, y = batch
+        mean = 0.9 * state["mean"] + 0.1 * x.mean(0)
+
+        def loss(params):
+            return jnp.mean((network(params, x - x.mean(0)) - y) ** 2)
+
+        value, gradient = jax.value_and_grad(loss)(state["params"])
+        updates, opt = TX.update(gradient, state["opt"], state["params"])
+        live = {"params": optax.apply_updates(state["params"], updates), "mean": mean}
+        followed = live if statistics else {"params": live["params"]}
+        average = {
+            name: optax.incremental_update(part, state["average"][name], 0.05)
+            for name, part in followed.items()
+        }
+        return {**live, "average": {**state["average"], **average}, "opt": opt}, value
+
+    def evaluate(state):
+        average = state["average"]
+        outputs = network(average["params"], ROWS[0] + 1 - average["mean"])
+        return float(jnp.mean((outputs - ROWS[1]) ** 2))
+
+    live = {"params": drawn(), "mean": jnp.zeros(X.shape[1])}
+    state = {**live, "average": live, "opt": TX.init(drawn())}
+    batches = [(ROWS[0][i : i + 16] + 1, ROWS[1][i : i + 16]) for i in range(0, 64, 16)]
+    return step, state, batches, evaluate
+
+
+def test_an_average_that_is_evaluated_with_the_statistics_of_the_start():
+    """It lies deeper in the state than what it is an average of."""
+    found = first(*averaged(statistics=False))
+    assert found.cause == "batch_statistics_not_updated"
+    assert "average.mean" in found.where
+    assert "the evaluation reads" in found.evidence
+    assert faults(*averaged(statistics=True)) == []

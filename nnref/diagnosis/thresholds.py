@@ -204,6 +204,11 @@ THRESHOLDS: dict[str, Threshold] = {
     "sure": Threshold(
         4.0, "standard errors between two splits: one in 30,000 by chance, and rows are few"
     ),
+    "renumbered": Threshold(
+        0.1,
+        "more of the variance of a split's targets that the training means of a column's numbers "
+        "must explain, where the numbers that seem to be missing are left open",
+    ),
     "told apart": Threshold(
         0.5, "skill of a linear model that tells training inputs from others: chance gives 0.1"
     ),

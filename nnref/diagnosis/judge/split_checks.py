@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from nnref.diagnosis.data.codes import renumbered_columns
 from nnref.diagnosis.data.edits import Edit, cures
 from nnref.diagnosis.data.references import FEW_ROWS, by_row, scales
 from nnref.diagnosis.data.splits import Numbers, Splits, own_statistics, steadiness, told_apart
@@ -28,6 +29,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         differ = list(meaning(split))
         yield from differ
         if not any(finding.severity == "fault" for finding in differ):
+            yield from numbered_anew(split)
             yield from shifted(split)
             yield from other_classes(split)
 
@@ -227,6 +229,26 @@ def repeated(measured: Measurements, name: str, x: np.ndarray) -> Iterator[Findi
             f"{same:.0%} of the {name} rows are training rows: {name} measures memory",
             f"{same:.0%}",
             healthy=f"below {bound('leak'):.0%}",
+        )
+
+
+def numbered_anew(split: ComparedSplit) -> Iterator[Finding]:
+    """Categories that were numbered in each split by itself."""
+    train, kind = split.measured.recipe.train, split.measured.skill.kind
+    for found in renumbered_columns((split.x, np.asarray(train[1])), split.rows, kind):
+        listed = ", ".join(map(str, found.missing[:6])) + ", ..." * (len(found.missing) > 6)
+        yield split.severity(
+            "splits_differ",
+            f"{split.name} inputs, column {found.column}",
+            f"the categories of column {found.column} are numbered anew: 0 to {found.known - 1} in "
+            f"the training rows, 0 to {found.here - 1} without a gap in the {split.name} rows, "
+            f"where those that training calls {listed} seem to be missing, and all behind them "
+            "have another number",
+            f"the training means of the numbers explain {found.before:.0%} of the {split.name} "
+            f"targets, and {found.after:.0%} with those left open",
+            healthy="one encoder, fitted to the training rows, for every split",
+            remedy="encoder.fit(train); x_train, xv = encoder.transform(train), "
+            "encoder.transform(valid)",
         )
 
 

@@ -221,3 +221,23 @@ def test_targets_in_the_order_of_their_classes_beside_inputs_in_none_were_not_sh
     told = [cause for cause, _ in said(*at(x, y, *parts), validated=-0.9)]
     assert "unshuffled_split" in told
     assert "corrupted_labels" not in told
+
+
+def test_categories_that_each_split_numbers_by_itself():
+    """A network that looks its towns up has learned them, and finds others in the other split."""
+    random = np.random.default_rng(1)
+    worth = random.normal(size=60)
+    towns, numbers = random.integers(0, 60, 2400), random.normal(size=(2400, 1))
+    towns[2000:] = random.choice(np.setdiff1d(np.arange(60), range(3, 60, 9)), 400)
+    y = worth[towns] + 0.2 * numbers[:, 0]
+    x = np.column_stack([towns, numbers]).astype(np.float32)
+    train, valid = at(x, y, slice(2000), slice(2000, None))
+    assert said(train, valid, "regression", validated=0.9) == []
+    anew = valid[0].copy()
+    anew[:, 0] = np.unique(anew[:, 0], return_inverse=True)[1]
+    (found,) = findings(train, (anew, valid[1]), "regression")
+    assert (found.cause, found.severity) == ("splits_differ", "fault")
+    assert "column 0 are numbered anew: 0 to 59" in found.evidence
+    assert "0 to 52" in found.evidence
+    (found,) = findings(train, (anew, valid[1]), "regression", validated=0.9)
+    assert found.severity == "note"

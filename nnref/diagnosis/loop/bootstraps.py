@@ -11,14 +11,15 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.program import Program
-from nnref.diagnosis.loop.running import Loop
-from nnref.diagnosis.loop.stepping import parted
+from nnref.diagnosis.loop.running import Loop, Theirs
+from nnref.diagnosis.loop.stepping import Parted, parted
 from nnref.diagnosis.program.blocked import differentiable
 from nnref.diagnosis.program.tracing import PRODUCTS, Operation, Trace
 from nnref.training.checkpoint import is_key
 
 # Flags that say something else than that nothing comes after a row.
 NO_END = ("trunc", "time", "limit", "first", "start", "success", "expert", "demo")
+LIMITS = ("trunc", "timeout", "time_out", "time_limit", "timelimit")  # it went on, unseen
 HIDING = {"mul", "div", "select_n", "min"}  # by which numbers of the batch set others to 0
 
 
@@ -52,9 +53,78 @@ def ends_ignored(loop: Loop) -> Iterator[Finding]:
         return
 
 
+def limits_taken_for_ends(loop: Loop) -> Iterator[Finding]:
+    """A limit of time, at which an episode was cut, that is taken for its end.
+
+    The step is made again with that flag set for all rows, and with other values of each part of
+    the batch. One that matters without the flag alone is what comes next (Pardo et al. 2018, "Time
+    limits in reinforcement learning", section 4: there the target goes on).
+    """
+    for place in range(len(loop.steps)):
+        parts = parted(loop.calls[place][0].batch)
+        flags = [path for path in parts.arrays if is_flag(loop, path)]
+        limits = [path for path in flags if any(word in last_name(path) for word in LIMITS)]
+        states = [path for path, leaf in parts.arrays.items() if np.ndim(leaf) > 1]
+        for limit in limits:
+            following = hidden_by(loop, place, parts, limit, flags, states)
+            if following is None:
+                continue
+            yield fault(
+                "loss_mismatch",
+                f"batch, {limit}; {loop.loss_line(place)}",
+                f"where {limit} is set the target leaves out what a network says of {following}, "
+                "as at an end. But there the time was up, and the episode would have gone on: the "
+                "values of all that lies before come out too low, or too high where rewards are "
+                "negative",
+                f"{following} changes nothing where {limit} is set",
+                healthy="a target that goes on, but at true ends",
+                remedy="target = reward + gamma * (1 - terminated) * next_value",
+                confidence=0.8,
+            )
+            return
+
+
+def hidden_by(
+    loop: Loop, place: int, parts: Parted, limit: str, flags: list[str], states: list[str]
+) -> str | None:
+    """The part of a batch that matters only where no row has this flag, though its like matters."""
+
+    def made(flag: float, other: str | None = None) -> dict[str, np.ndarray]:
+        changed = {path: np.zeros_like(parts.arrays[path]) for path in flags}
+        changed[limit] = np.full_like(parts.arrays[limit], flag)
+        if other is not None:
+            changed[other] = np.asarray(parts.arrays[other])[::-1]
+        batch = parts.rebuild({**parts.arrays, **changed})
+        after = loop.again(place, batch=batch).after.arrays
+        return {path: np.asarray(after[path]) for path in loop.of("parameter")}
+
+    def matters(flag: float, other: str) -> bool:
+        one, two = made(flag), made(flag, other)
+        return any(not np.array_equal(one[path], two[path]) for path in one)
+
+    try:
+        hidden = [path for path in states if matters(0, path) and not matters(1, path)]
+        for path in hidden:
+            shape = np.shape(parts.arrays[path])
+            if any(np.shape(parts.arrays[p]) == shape and matters(1, p) for p in states):
+                return path
+    except Theirs:  # a step may refuse such a batch
+        return None
+    return None
+
+
 def ends(loop: Loop, path: str) -> bool:
-    """Whether a part of the batches holds one of two values for each row, by name no other flag."""
-    name = path.rpartition(".")[2].lower()
+    """Whether a part of the batches is a flag of rows, by name no other one than of an end."""
+    return is_flag(loop, path) and not any(word in last_name(path) for word in NO_END)
+
+
+def last_name(path: str) -> str:
+    """The last part of a path, in small letters."""
+    return path.rpartition(".")[2].lower()
+
+
+def is_flag(loop: Loop, path: str) -> bool:
+    """Whether a part of the batches holds one of two values for each row."""
     parts = [parted(batch).arrays.get(path) for batch in loop.batches]
     given = [part for part in parts if part is not None and np.ndim(part) and not is_key(part)]
     if len(given) < len(parts) or not given:
@@ -62,7 +132,7 @@ def ends(loop: Loop, path: str) -> bool:
     rows = [max(np.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)) for batch in loop.batches]
     alone = all((np.size(part),) == count for part, count in zip(given, rows, strict=True))
     values = np.unique(np.concatenate([np.ravel(np.asarray(part)) for part in given]))
-    return alone and len(values) == 2 and not any(word in name for word in NO_END)
+    return alone and len(values) == 2
 
 
 def bootstrap(loop: Loop, program: Program) -> tuple[Operation, str] | None:

@@ -87,6 +87,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "rows without labels": unlabelled.blanks,
     "targets of other rows": other_rows.of_other_rows,
     "ends of episodes": bootstraps.ends_ignored,
+    "limits of episodes": bootstraps.limits_taken_for_ends,
     "parts of a batch that are not used": of_batches.unused_parts,
     "rows that are looked up": lookups.only_the_first,
     "the order of a stream": streams.misplaced,

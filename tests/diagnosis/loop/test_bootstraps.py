@@ -112,3 +112,36 @@ def test_ends_that_are_looked_at_and_flags_that_are_none(goal, batches):
     found = nnref.examine(*learning(goal), batches, effort=0)
     assert not found.mistakes
     assert "inputs_ignored" not in [finding.cause for finding in found.faults]
+
+
+def limited(batch):
+    return batch | {"truncated": RANDOM.uniform(size=16) < 0.3}
+
+
+def both(online, target, batch):
+    done = jnp.maximum(batch["fell"], batch["truncated"])
+    return batch["reward"] + 0.9 * (1 - done) * after(target, batch)
+
+
+def weighed(online, target, batch):
+    """Rows that a limit has cut count for nothing at all: a mask, and no end."""
+    return jnp.where(batch["truncated"], network(online, batch["x"])[:, 0], 0) + jnp.where(
+        batch["truncated"], 0, ending(online, target, batch)
+    )
+
+
+def traced_back(online, target, batch):
+    """A limit cuts what is handed back from later rows, as in GAE; the value after it counts."""
+    goal = ending(online, target, batch)
+    return goal + 0.5 * (1 - batch["truncated"]) * jnp.roll(jax.lax.stop_gradient(goal), -1)
+
+
+def test_a_limit_of_time_that_is_taken_for_an_end():
+    batches = [limited(batch) for batch in BATCHES]
+    found = first(*learning(both), batches)
+    assert (found.cause, found.severity) == ("loss_mismatch", "fault")
+    assert "leaves out what a network says of next" in found.evidence
+    for goal in (ending, weighed, traced_back):
+        found = nnref.examine(*learning(goal), batches, effort=0)
+        assert not found.mistakes
+        assert not found.faults

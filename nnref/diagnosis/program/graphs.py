@@ -30,7 +30,7 @@ def renumbered_nodes(start: AtStart) -> Iterator[Finding]:
     packed = data[np.linspace(0, len(data) - 1, min(GRAPHS, len(data))).round().astype(int)]
     layout = recipe.inputs
     leaves, tree = jax.tree.flatten(packed if layout is None else layout.unpack(packed))
-    edges = [leaf for leaf in map(np.asarray, leaves) if are_edges(leaf)]
+    edges = [leaf for leaf in map(np.asarray, leaves) if edge_columns(leaf) is not None]
     if not edges or len(packed) < GRAPHS:
         return
     nodes = edges[0].shape[1]
@@ -63,21 +63,39 @@ def renumbered_nodes(start: AtStart) -> Iterator[Finding]:
     )
 
 
-def are_edges(leaf: np.ndarray) -> bool:
-    """Whether an array holds a matrix of edges for each row, and not the same one for all."""
-    if leaf.ndim != 3 or leaf.shape[1] != leaf.shape[2] or leaf.shape[1] < FEWEST:
-        return False
-    whole = (leaf == leaf.swapaxes(1, 2)).all() and (leaf >= 0).all()
-    ends = np.diagonal(leaf, axis1=1, axis2=2)
-    return bool(whole and (ends == ends.flat[0]).all() and (leaf != leaf[:1]).any())
+def edge_columns(leaf: np.ndarray) -> slice | None:
+    """Where an array, (rows, nodes, columns), holds a matrix of edges for each row.
+
+    That may be the whole of it, or its first or last columns, beside what each node says.
+    """
+    if leaf.ndim != 3 or not FEWEST <= leaf.shape[1] <= leaf.shape[2]:
+        return None
+    nodes, columns = leaf.shape[1:]
+    places = slice(0, nodes), slice(columns - nodes, columns)
+    return next((place for place in places if are_edges(leaf[:, :, place])), None)
+
+
+def are_edges(square: np.ndarray) -> bool:
+    """Whether squares, one a row, are edges, each in both directions, and not the same in all rows.
+
+    Their weights may be divided by the edges of a node, and then differ by direction.
+    """
+    joined = square != 0
+    ends = np.diagonal(joined, axis1=1, axis2=2)
+    few = 0 < joined.mean() < bound("few edges") and (square >= 0).all()
+    both = (joined == joined.swapaxes(1, 2)).all() and (ends == ends.flat[0]).all()
+    return bool(few and both and (joined != joined[:1]).any())
 
 
 def renumbered(leaf: np.ndarray, order: np.ndarray) -> np.ndarray:
     """An array of graphs, its first axis that of the rows, with its nodes in another order."""
     if leaf.shape[1:2] != order.shape:
         return leaf
-    of_ends = leaf.take(order, 1)
-    return of_ends.take(order, 2) if are_edges(leaf) else of_ends
+    of_ends, place = leaf.take(order, 1), edge_columns(leaf)
+    if place is None:
+        return of_ends
+    of_ends[:, :, place] = of_ends[:, :, place].take(order, 2)
+    return of_ends
 
 
 def nodes_move(order: np.ndarray) -> Holds:

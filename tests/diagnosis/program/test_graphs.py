@@ -73,6 +73,34 @@ def test_means_over_nodes_and_what_is_no_graph_of_numbered_nodes(pool, edges):
     assert not [*renumbered_nodes(AtStart(recipe(pool, edges)))]
 
 
+def in_one_array(pool, edges):
+    """The same with what each node says in front of its edges, in one array."""
+
+    def apply(params, state, x, key, train):
+        nodes, near = x[..., :3], x[..., 3:]
+        h = jnp.tanh((near @ nodes) @ params["a"])
+        return pool(h, params) @ params["b"], state
+
+    rows = np.concatenate([FEATURES, edges], axis=2)
+    return Recipe(
+        init,
+        apply,
+        lambda o, y: optax.softmax_cross_entropy_with_integer_labels(o, y).mean(),
+        train=(rows.astype(np.float32), LABELS),
+        optimizer=optax.sgd(0.1),
+    )
+
+
+def test_edges_that_are_columns_of_the_nodes_and_divided_by_their_number():
+    joined = EDGES + np.eye(NODES)
+    means = joined / joined.sum(2, keepdims=True)
+    (found,) = renumbered_nodes(AtStart(in_one_array(over_features, means)))
+    assert (found.cause, found.severity) == ("inputs_misread", "fault")
+    assert not [*renumbered_nodes(AtStart(in_one_array(over_nodes, means)))]
+    series = np.abs(RANDOM.normal(size=means.shape))  # numbers of steps, none of which is 0
+    assert not [*renumbered_nodes(AtStart(in_one_array(over_features, series)))]
+
+
 def convolved(edges, rows):
     """A graph of many whose edges are given, or one that is captured and whose nodes are rows."""
     given = edges if rows is None else jnp.asarray(edges)

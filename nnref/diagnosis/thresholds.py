@@ -380,6 +380,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "renamed": Threshold(
         0.5, "from one name for all to every label by another name: one network takes some for one"
     ),
+    "any order": Threshold(
+        3.0, "times the variance by chance of the mean edges of the nodes of a number"
+    ),
     "few edges": Threshold(0.5, "share of the pairs of nodes that are joined; distances join all"),
     "fallen far": Threshold(
         0.5, "of the first loss: what longer updates take away in as many steps"

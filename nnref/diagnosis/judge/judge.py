@@ -295,7 +295,8 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
     """Whether it is a mistake even where the network learns: a layer never used, a leak.
 
     So are rows whose outputs no loss looks at: the loss of the others falls without them; and raw
-    outputs where shares are asked for: the loss falls below that of a perfect answer.
+    outputs where shares are asked for: the loss falls below that of a perfect answer; and answers
+    that change with the numbers of nodes which come in any order.
     """
     causes = (
         "leaked_targets",
@@ -305,7 +306,8 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
         "softmax_on_single_unit",
     )
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
-    return finding.cause in causes and sure
+    in_any_order = finding.cause == "inputs_misread" and finding.confidence > bound("hard")
+    return (finding.cause in causes or in_any_order) and sure
 
 
 def learned(signals: Signals) -> bool | None:

@@ -107,13 +107,19 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
     assert [f.severity for f in told] == ["note"]
 
 
-@pytest.mark.parametrize(("confidence", "severity"), [(0.9, "fault"), (0.6, "note")])
-def test_rows_that_no_loss_looks_at_are_a_fault_though_the_loss_of_the_others_falls(
-    confidence, severity
-):
-    lost = Finding("rows_dropped", "fault", "net.py:3", "rows 0 and 1", confidence=confidence)
-    told = decide(case(reached=0.9), [lost])
-    assert [(f.cause, f.severity) for f in told] == [("rows_dropped", severity)]
+@pytest.mark.parametrize(
+    ("cause", "confidence", "severity"),
+    [
+        ("rows_dropped", 0.9, "fault"),  # the loss of the other rows falls without them
+        ("rows_dropped", 0.6, "note"),
+        ("inputs_misread", 0.95, "fault"),  # by the numbers of nodes that come in any order
+        ("inputs_misread", 0.9, "note"),
+    ],
+)
+def test_what_is_a_mistake_though_the_network_learns(cause, confidence, severity):
+    found = Finding(cause, "fault", "net.py:3", "measured", confidence=confidence)
+    told = decide(case(reached=0.9), [found])
+    assert [(f.cause, f.severity) for f in told] == [(cause, severity)]
 
 
 def test_a_loss_that_does_not_read_its_targets_is_a_fault_where_nothing_else_is():

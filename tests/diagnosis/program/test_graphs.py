@@ -147,3 +147,13 @@ def test_nodes_that_see_their_neighbours_alone(edges, rows, told):
     found = [*blind_to_themselves(AtStart(convolved(edges, rows)))]
     assert [finding.cause for finding in found] == ["inputs_ignored"] * told
     assert all("nothing of itself" in finding.evidence for finding in found)
+
+
+@pytest.mark.parametrize(("numbered", "confidence"), [(False, 0.95), (True, 0.85)])
+def test_numbers_of_nodes_may_mean_something_where_one_has_more_edges(numbered, confidence):
+    """The first node is joined to most others in every graph, as a hub that has this name."""
+    edges = EDGES.copy()
+    if numbered:
+        edges[:, 0, 2:] = edges[:, 2:, 0] = 1
+    (found,) = renumbered_nodes(AtStart(in_one_array(over_features, edges)))
+    assert found.confidence == confidence

@@ -86,6 +86,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "classes in an update": of_batches.one_class_a_batch,
     "rows without labels": unlabelled.blanks,
     "targets of other rows": other_rows.of_other_rows,
+    "targets of places": other_rows.of_places,
     "ends of episodes": bootstraps.ends_ignored,
     "limits of episodes": bootstraps.limits_taken_for_ends,
     "parts of a batch that are not used": of_batches.unused_parts,

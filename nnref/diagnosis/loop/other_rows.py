@@ -13,6 +13,8 @@ from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.unlabelled import targets_of
 from nnref.diagnosis.thresholds import bound
 
+MEETING = {"sub", "mul", "add"}  # by which outputs meet what they are held against
+
 
 def of_other_rows(loop: Loop) -> Iterator[Finding]:
     """Outputs of a teacher that neither inputs nor labels tell, where the inputs tell the labels.
@@ -56,6 +58,49 @@ def of_other_rows(loop: Loop) -> Iterator[Finding]:
                 confidence=0.8,
             )
             return
+
+
+def of_places(loop: Loop) -> Iterator[Finding]:
+    """Outputs that are held against numbers kept for each place of a batch, whose rows change.
+
+    Such as a teacher's outputs that were computed once, batch by batch, of rows in another order.
+    """
+    if not loop.one_loss or not loop.batches or not loop.shuffled_anew:
+        return
+    program, loss, _ = loop.one_loss
+    traced, needed = program.trace, program.trace.needed([loss])
+    rows = max((traced.shape(value)[:1] for value in program.batch), default=())
+    weights = [program.old[path] for path in loop.of("parameter") if path in program.old]
+    learning = traced.reached(weights)
+    moving = traced.reached([*program.old.values(), *program.batch, *program.key])
+    forward = [op for op in traced.operations if not needed.isdisjoint(op.outputs)]
+    kernels = learning - traced.reached(program.batch)
+    for op in forward:
+        fixed = [value for value in op.inputs if value not in moving]
+        if op.name not in MEETING or len(fixed) != 1 or learning.isdisjoint(op.inputs):
+            continue
+        shapes = {traced.shape(value) for value in op.inputs}
+        spread = traced.reached(traced.needed(fixed))
+        if len(shapes) > 1 or traced.shape(fixed[0])[:1] != rows or traced.size(fixed[0]) < 2:
+            continue
+        if any(spread & set(each.inputs) and kernels & set(each.inputs) for each in forward):
+            continue  # noise that the network is given too, or a mask within it
+        (kept,) = traced.evaluate(program.leaves, fixed)
+        if not np.ptp(np.asarray(kept, np.float64), axis=0).any():
+            continue
+        yield fault(
+            "corrupted_labels",
+            op.where or loop.loss_line(),
+            f"outputs of shape {traced.shape(fixed[0])} are held against numbers that were kept "
+            "for each place of a batch, and each epoch has other rows in these places: they belong "
+            "to the rows of another order",
+            "the first batch of another epoch has other rows",
+            healthy="numbers that go along with their rows",
+            remedy="compute it of the rows of the batch itself, teacher(x); or keep it by the "
+            "numbers of the rows, outputs[rows], and shuffle these alone",
+            confidence=0.85,
+        )
+        return
 
 
 def as_target(y: np.ndarray) -> Target | None:

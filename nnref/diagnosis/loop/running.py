@@ -121,7 +121,7 @@ class Loop(Course):
         self.evaluate, self.key = evaluate, key
         size = sum(getattr(leaf, "nbytes", 8) for leaf in self.start.arrays.values())
         self.count = max(min(count, KEPT // max(size * len(steps), 1)), min(FEWEST, count))
-        batches = made(batches)
+        self.given_batches, batches = batches, made(batches)
         self.batches = batches_of(batches, self.count)
         self.drawn = batches if is_drawn(batches) else None
         self.later: dict[int, Any] = {}  # batches that were drawn beyond those
@@ -143,6 +143,16 @@ class Loop(Course):
         """Whether several batches are one and the same."""
         first, *others = self.batches or [()]
         return len(others) > 2 and all(alike(first, other) for other in others)
+
+    @cached_property
+    def shuffled_anew(self) -> bool:
+        """Whether another epoch begins with other rows."""
+        again = made(self.given_batches)
+        if not isinstance(again, Iterable) or iter(again) is self.given_batches:
+            return False  # of a function of the step, or an iterator, there is no other epoch
+        pairs = ((self.batches[0], other) for other in islice(iter(again), 1))
+        arrays = ([filter(is_array, jax.tree.leaves(each)) for each in pair] for pair in pairs)
+        return any(not alike(*map(list, pair)) for pair in arrays)
 
     def run(self) -> None:
         """Make the steps, and trace them.

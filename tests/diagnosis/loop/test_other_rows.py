@@ -94,3 +94,64 @@ def test_parts_that_no_other_order_would_mend(term, third, labels):
     found = nnref.examine(*loop(term, third, labels), effort=0)
     assert not found.mistakes
     assert not any("belongs to other rows" in finding.evidence for finding in found)
+
+
+# --- numbers that are kept for the places of a batch ----------------------------------------------
+
+KEPT = jnp.asarray(TAUGHT.reshape(-1, 32, CLASSES))
+
+
+def of_kept(term):
+    """A step whose loss has a term of logits and the number of the batch."""
+
+    @jax.jit
+    def step(params, opt_state, batch):
+        number, x, y = batch
+
+        def loss(params):
+            hidden = jnp.tanh(x @ params["w"])
+            logits = hidden @ params["out"]
+            plain = optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+            return plain + term(params, hidden, logits, number)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt_state = TX.update(gradient, opt_state)
+        return optax.apply_updates(params, updates), opt_state, value
+
+    drawn = jax.random.normal(jax.random.key(0), (2, 8, 8)) / 3
+    params = {"w": drawn[0, :WIDTH], "out": drawn[1, :, :CLASSES]}
+    return step, (params, TX.init(params))
+
+
+def anew():
+    order = RANDOM.permutation(ROWS)
+    for number, rows in enumerate(order.reshape(-1, 32)):
+        yield number, X[rows], LABELS[rows]
+
+
+def kept_outputs(params, hidden, logits, number):
+    return jnp.mean((logits - KEPT[number]) ** 2)  # for a place
+
+
+def frequencies(params, hidden, logits, number):
+    return jnp.mean((jax.nn.softmax(logits) - jnp.full(CLASSES, 1 / CLASSES)) ** 2)
+
+
+def noise_within(params, hidden, logits, number):
+    noise = jnp.tile(KEPT[number], (1, 2))
+    return jnp.mean(jax.nn.relu((hidden * noise) @ params["out"]))
+
+
+def test_outputs_of_a_teacher_that_were_kept_for_places_and_not_for_rows():
+    found = first(*of_kept(kept_outputs), anew)
+    assert (found.cause, found.severity) == ("corrupted_labels", "fault")
+    assert found.where.endswith(f":{line_of(__file__, 'for a place')}")
+    assert "kept for each place of a batch" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("term", "batches"),
+    [(kept_outputs, list(anew())), (frequencies, anew), (noise_within, anew)],
+)
+def test_places_that_keep_their_rows_and_numbers_that_are_no_targets(term, batches):
+    assert "corrupted_labels" not in faults(*of_kept(term), batches)

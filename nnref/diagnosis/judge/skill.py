@@ -199,8 +199,9 @@ class Skill:
         Where they cannot, skill is how far the loss falls below that of a constant answer.
         """
         if self.recipe.metric is not None and not self.errors_counted:
-            fits = self.outputs is None or self.row_by_row
-            return fits or not self.metric.is_indifferent(self.outputs, self.wanted)
+            if self.outputs is None or self.row_by_row:
+                return True
+            return not self.metric.is_indifferent(self.outputs, self.wanted)
         if self.outputs is None or self.recipe.targets is not None:
             return False
         if self.takes_sides or self.without_targets:

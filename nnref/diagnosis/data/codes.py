@@ -72,10 +72,12 @@ def values_of(y: np.ndarray, kind: str) -> np.ndarray:
 
 def codes_in(values: np.ndarray) -> int:
     """How many categories a column has that are numbered from 0 without a gap; else 0."""
-    if values.dtype.kind not in "iuf" or not np.isfinite(values).all() or values.min() < 0:
+    if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
         return 0
-    found = np.unique(values)
-    return len(found) if np.array_equal(found, np.arange(len(found))) else 0
+    if values.min() < 0 or values.max() >= len(values):
+        return 0
+    whole = values.astype(int)
+    return int(whole.max()) + 1 if (whole == values).all() and np.bincount(whole).all() else 0
 
 
 def means_of(codes: np.ndarray, y: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:

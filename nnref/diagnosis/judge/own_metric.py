@@ -1,6 +1,6 @@
 """The metric of a user: what it gives to one answer for all rows, and to right ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeGuard
 
@@ -66,11 +66,11 @@ class OwnMetric:
 
     def counts_errors(self, outputs: np.ndarray, y: np.ndarray) -> bool:
         """Whether right answers get less than any constant one, as of a root of mean squares."""
-        right = right_answers(self.kind, outputs, y)
-        if self.function is None or right is None:
+        if self.function is None:
             return False
-        least, others = self(right, y), self.of_constants(outputs, y)
-        counts = is_number(least) and bool(others) and least < min(others)
+        right = [*filter(is_number, (self(z, y) for z in right_answers(self.kind, outputs, y)))]
+        others = self.of_constants(outputs, y)
+        counts = bool(right) and bool(others) and min(right) < min(others)
         if counts:
             self.refused = "it is less for right answers; accuracy or R² is asked in its place"
         return counts
@@ -94,18 +94,19 @@ def constant(rows: int, factor: float, leaf: Any) -> np.ndarray:
     return factor * (np.broadcast_to(leaf.mean(0), leaf.shape) if by_row else leaf)
 
 
-def right_answers(kind: str, outputs: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """Outputs that are all right, of the shape of outputs; None where it is not known how."""
+def right_answers(kind: str, outputs: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+    """Outputs that are all right, of the shape of outputs: values; classes as logits, and as shares.
+
+    None at all where it is not known how.
+    """
     shape, y = np.shape(outputs), np.asarray(y)
-    width = shape[-1] if len(shape) > 1 else 1
-    if kind == "regression":
-        return y.reshape(shape).astype(np.float32) if y.size == np.size(outputs) else None
-    if kind == "multiclass" and len(shape) == 2 and width > 1:
+    if kind == "regression" and y.size == np.size(outputs):
+        yield y.reshape(shape).astype(np.float32)
+    elif kind in ("binary", "multiclass"):
+        width = shape[-1] if len(shape) > 1 else 1
         answers = target_of(y, kind).answers
-        known = answers.shape == shape[:1] and answers.min() >= 0 and answers.max() < width
-        return (
-            np.float32(SURE) * (2 * np.eye(width, dtype=np.float32)[answers] - 1) if known else None
-        )
-    if kind == "binary" and y.size == np.size(outputs):
-        return (SURE * np.sign(y.reshape(shape) - 0.5)).astype(np.float32)
-    return None
+        if answers.shape != shape[:1] or answers.min() < 0 or answers.max() >= max(width, 2):
+            return
+        shares = np.eye(width, dtype=np.float32)[answers] if width > 1 else answers.reshape(shape)
+        for each in (SURE * (2 * shares - 1), shares):
+            yield each.astype(np.float32)

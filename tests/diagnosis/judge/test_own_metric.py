@@ -50,6 +50,16 @@ def test_errors_of_classes_are_counted_too(kind):
     assert right.most_of_constants(outputs, y) == pytest.approx(1 / len(np.unique(y)))
 
 
+def test_a_distance_of_shares_counts_errors_too():
+    """Of probabilities: logits that are right are far away from them."""
+    y = np.arange(60) % 2
+
+    def brier(outputs, y):
+        return jnp.mean((outputs[:, 0] - y) ** 2)
+
+    assert OwnMetric(brier, "binary", one_array=True).counts_errors(np.zeros((60, 1)), y)
+
+
 @pytest.mark.parametrize(
     ("kind", "outputs", "y"),
     [
@@ -60,6 +70,6 @@ def test_errors_of_classes_are_counted_too(kind):
     ],
 )
 def test_where_it_is_not_known_what_is_right_nothing_is_said(kind, outputs, y):
-    assert right_answers(kind, np.zeros(outputs), y) is None
+    assert not [*right_answers(kind, np.zeros(outputs), y)]
     own = OwnMetric(lambda outputs, y: 0.0, kind, one_array=True)
     assert not own.counts_errors(np.zeros(outputs), y)

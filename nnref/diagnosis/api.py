@@ -73,8 +73,8 @@ def diagnose(
         batch_size: rows of a step, 32 by default; `epochs` are 20, or as a compiled model has it.
         shuffle: whether each epoch draws a new order.
         penalty: `penalty(params)`, what is added to the loss.
-        metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² if none is given,
-            or one that counts errors.
+        metric: `metric(outputs, y)`, 1 where everything is right; accuracy or R² is asked if none
+            is given, or one that counts errors.
         kind: "binary", "multiclass", "multilabel" or "regression", where the targets do not tell.
         loss: instead of a task: `loss(params, batch)`, `(params, batch, key)`, `(model, x, y)`.
         params: its parameters or its module; `batch` is `(x, y)`, or whatever it takes.

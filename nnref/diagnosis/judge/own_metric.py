@@ -95,7 +95,7 @@ def constant(rows: int, factor: float, leaf: Any) -> np.ndarray:
 
 
 def right_answers(kind: str, outputs: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-    """Outputs that are all right, of the shape of outputs: values; classes as logits, and as shares.
+    """Outputs that are all right, of the same shape; of classes as logits, then as shares.
 
     None at all where it is not known how.
     """

@@ -17,6 +17,7 @@ from nnref.diagnosis.judge import data_checks, run_checks, signal_checks, trial_
 from nnref.diagnosis.judge.proofs import HEAD, proven, repeated, with_proof
 from nnref.diagnosis.judge.signals import Signals
 from nnref.diagnosis.program.at_start import SeveralOutputs
+from nnref.diagnosis.program.lone_means import NORM_OF_A_ROW
 from nnref.diagnosis.program.sequences import ANOTHER_ANSWER
 from nnref.diagnosis.program.tracing import name_of
 from nnref.diagnosis.proof import curve
@@ -296,7 +297,8 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
 
     So are rows whose outputs no loss looks at: the loss of the others falls without them; and raw
     outputs where shares are asked for: the loss falls below that of a perfect answer; and answers
-    that change with the numbers of nodes which come in any order.
+    that change with the numbers of nodes which come in any order, or rows that are divided by the
+    norm of all.
     """
     causes = (
         "leaked_targets",
@@ -307,7 +309,7 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
     )
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
     in_any_order = finding.cause == "inputs_misread" and finding.confidence > bound("hard")
-    return (finding.cause in causes or in_any_order) and sure
+    return sure and (finding.cause in causes or in_any_order or finding.healthy == NORM_OF_A_ROW)
 
 
 def learned(signals: Signals) -> bool | None:

@@ -22,7 +22,7 @@ from nnref.diagnosis.program.blocked import (
 )
 from nnref.diagnosis.program.broadcasts import broadcasts, promotions
 from nnref.diagnosis.program.keys import draws, growing, of_one_key, one_row_less
-from nnref.diagnosis.program.lone_means import means_of_one
+from nnref.diagnosis.program.lone_means import means_of_one, norm_of_all
 from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
@@ -168,9 +168,11 @@ def shapes(loop: Loop) -> Iterator[Finding]:
 
 
 def means(loop: Loop) -> Iterator[Finding]:
-    """Numbers that a step takes the mean of themselves from."""
+    """Numbers that a step takes the mean of themselves from, or divides by the norm of all."""
     for program in filter(None, loop.programs):
         yield from means_of_one(program.trace)
+        found = program.loss_of(loop)
+        yield from norm_of_all(program.trace, program.batch, [found[0]]) if found else ()
 
 
 def one_view_unused(loop: Loop) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from nnref.diagnosis.data.references import COUNTS, SimpleModels
 from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, of_the_run
 from nnref.diagnosis.program.at_start import SeveralOutputs
+from nnref.diagnosis.program.lone_means import NORM_OF_A_ROW
 from nnref.diagnosis.program.sequences import ANOTHER_ANSWER
 from nnref.diagnosis.run.changes import Change, Trial
 
@@ -108,16 +109,18 @@ def test_a_leak_is_a_fault_of_a_network_that_learns():
 
 
 @pytest.mark.parametrize(
-    ("cause", "confidence", "severity"),
+    ("cause", "confidence", "healthy", "severity"),
     [
-        ("rows_dropped", 0.9, "fault"),  # the loss of the other rows falls without them
-        ("rows_dropped", 0.6, "note"),
-        ("inputs_misread", 0.95, "fault"),  # by the numbers of nodes that come in any order
-        ("inputs_misread", 0.9, "note"),
+        ("rows_dropped", 0.9, "", "fault"),  # the loss of the other rows falls without them
+        ("rows_dropped", 0.6, "", "note"),
+        ("inputs_misread", 0.95, "", "fault"),  # by the numbers of nodes that come in any order
+        ("inputs_misread", 0.9, "", "note"),
+        ("loss_axis_error", 0.95, NORM_OF_A_ROW, "fault"),
+        ("loss_axis_error", 0.95, "", "note"),
     ],
 )
-def test_what_is_a_mistake_though_the_network_learns(cause, confidence, severity):
-    found = Finding(cause, "fault", "net.py:3", "measured", confidence=confidence)
+def test_what_is_a_mistake_though_the_network_learns(cause, confidence, healthy, severity):
+    found = Finding(cause, "fault", "net.py:3", "is", healthy=healthy, confidence=confidence)
     told = decide(case(reached=0.9), [found])
     assert [(f.cause, f.severity) for f in told] == [(cause, severity)]
 

@@ -98,19 +98,23 @@ def hidden_by(
         after = loop.again(place, batch=batch).after.arrays
         return {path: np.asarray(after[path]) for path in loop.of("parameter")}
 
-    def matters(flag: float, other: str) -> bool:
-        one, two = made(flag), made(flag, other)
-        return any(not np.array_equal(one[path], two[path]) for path in one)
+    def matter(flag: float, paths: list[str]) -> list[str]:
+        """Those parts of the batch whose rows, in another order, change what the step makes."""
+        plain = made(flag)
+        return [
+            path
+            for path in paths
+            if any(not np.array_equal(plain[p], leaf) for p, leaf in made(flag, path).items())
+        ]
 
     try:
-        hidden = [path for path in states if matters(0, path) and not matters(1, path)]
-        for path in hidden:
-            shape = np.shape(parts.arrays[path])
-            if any(np.shape(parts.arrays[p]) == shape and matters(1, p) for p in states):
-                return path
+        free = matter(0, states)
+        limited = matter(1, states) if free else []
     except Theirs:  # a step may refuse such a batch
         return None
-    return None
+    shapes = {np.shape(parts.arrays[path]) for path in limited}
+    hidden = [path for path in free if path not in limited]
+    return next((path for path in hidden if np.shape(parts.arrays[path]) in shapes), None)
 
 
 def ends(loop: Loop, path: str) -> bool:

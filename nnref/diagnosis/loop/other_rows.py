@@ -80,9 +80,9 @@ def of_places(loop: Loop) -> Iterator[Finding]:
         if op.name not in MEETING or len(fixed) != 1 or learning.isdisjoint(op.inputs):
             continue
         shapes = {traced.shape(value) for value in op.inputs}
-        spread = traced.reached(traced.needed(fixed))
         if len(shapes) > 1 or traced.shape(fixed[0])[:1] != rows or traced.size(fixed[0]) < 2:
             continue
+        spread = traced.reached(traced.needed(fixed))
         if any(spread & set(each.inputs) and kernels & set(each.inputs) for each in forward):
             continue  # noise that the network is given too, or a mask within it
         (kept,) = traced.evaluate(program.leaves, fixed)

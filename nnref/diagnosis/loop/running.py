@@ -150,9 +150,8 @@ class Loop(Course):
         again = made(self.given_batches)
         if not isinstance(again, Iterable) or iter(again) is self.given_batches:
             return False  # of a function of the step, or an iterator, there is no other epoch
-        pairs = ((self.batches[0], other) for other in islice(iter(again), 1))
-        arrays = ([filter(is_array, jax.tree.leaves(each)) for each in pair] for pair in pairs)
-        return any(not alike(*map(list, pair)) for pair in arrays)
+        first = self.batches[0], next(iter(again), self.batches[0])
+        return not alike(*([*filter(is_array, jax.tree.leaves(batch))] for batch in first))
 
     def run(self) -> None:
         """Make the steps, and trace them.

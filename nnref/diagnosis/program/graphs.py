@@ -94,11 +94,11 @@ def are_edges(square: np.ndarray) -> bool:
 
     Their weights may be divided by the edges of a node, and then differ by direction.
     """
-    joined = square != 0
-    ends = np.diagonal(joined, axis1=1, axis2=2)
-    few = 0 < joined.mean() < bound("few edges") and (square >= 0).all()
-    both = (joined == joined.swapaxes(1, 2)).all() and (ends == ends.flat[0]).all()
-    return bool(few and both and (joined != joined[:1]).any())
+    whole = np.array_equal(square, square.swapaxes(1, 2)) and (square >= 0).all()
+    seen = square if whole else square != 0
+    ends = np.diagonal(seen, axis1=1, axis2=2)
+    alike = (ends == ends.flat[0]).all() and (seen != seen[:1]).any()
+    return bool(alike and (whole or few_both_ways(square)))
 
 
 def renumbered(leaf: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -187,7 +187,11 @@ def blind_to_themselves(start: AtStart) -> Iterator[Finding]:
 
 def joins_few(square: np.ndarray) -> bool:
     """Whether numbers, (..., nodes, nodes), are edges: few, both ways, and none to itself."""
+    return not np.diagonal(square, axis1=-2, axis2=-1).any() and few_both_ways(square)
+
+
+def few_both_ways(square: np.ndarray) -> bool:
+    """Whether few numbers, (..., nodes, nodes), are not 0, and then none is so in one direction."""
     there = square != 0
     both = np.array_equal(there, there.swapaxes(-1, -2))
-    none = not np.diagonal(there, axis1=-2, axis2=-1).any()
-    return bool(both and none and 0 < there.mean() < bound("few edges") and (square >= 0).all())
+    return bool(both and 0 < there.mean() < bound("few edges") and (square >= 0).all())

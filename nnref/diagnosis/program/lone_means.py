@@ -12,9 +12,10 @@ from nnref.diagnosis.program.at_start import AtStart, LossAtStart
 from nnref.diagnosis.program.tracing import Operation, Trace
 from nnref.internals import reduced_axes
 
-ON_THE_WAY = {"div", "mul", "broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
+RESHAPED = {"broadcast_in_dim", "reshape", "squeeze", "convert_element_type"}
+ON_THE_WAY = RESHAPED | {"div", "mul"}
 FEWEST = 2  # numbers that become 0
-TO_A_NORM = {*ON_THE_WAY, "add", "max", "sqrt", "rsqrt"} - {"div", "mul"}  # from a sum of squares
+TO_A_NORM = RESHAPED | {"add", "max", "sqrt", "rsqrt"}  # from a sum of squares
 SQUARES = {"mul", "integer_pow", "square"}
 NORM_OF_A_ROW = "a norm for each row"
 

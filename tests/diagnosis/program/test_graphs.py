@@ -101,6 +101,13 @@ def test_edges_that_are_columns_of_the_nodes_and_divided_by_their_number():
     assert not [*renumbered_nodes(AtStart(in_one_array(over_features, series)))]
 
 
+def test_distances_between_all_nodes_are_edges_of_another_kind():
+    """They join every pair, by the same number in both directions."""
+    apart = np.abs(FEATURES[:, :, None] - FEATURES[:, None]).sum(-1)
+    (found,) = renumbered_nodes(AtStart(recipe(over_features, apart)))
+    assert found.confidence == 0.85  # nothing tells whether their numbers mean something
+
+
 def convolved(edges, rows):
     """A graph of many whose edges are given, or one that is captured and whose nodes are rows."""
     given = edges if rows is None else jnp.asarray(edges)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import nnref
-from benchmarks.torture import few_images
+from benchmarks.torture.kills import few_images
 from nnref.data import DATA, Split, Stored, catalog
 from nnref.experiment.experiment import Experiment
 from nnref.logbook import pages

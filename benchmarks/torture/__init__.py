@@ -1,0 +1,1 @@
+"""Kills, torn pages, full disks, made-up inputs: `python -m benchmarks.torture`."""

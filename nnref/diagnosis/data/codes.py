@@ -2,7 +2,8 @@
 
 Where a split lacks some categories, all later ones get smaller numbers, and mean others. Both
 splits are numbered without a gap, and the mean targets of the numbers go along once the missing
-ones are left open.
+ones are left open. Or they are numbered as they appear: then every split begins with 0, and each
+number that is new is the next one, which no split does that is numbered by another one.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from nnref.diagnosis.data.targets import Rows, target_of
 from nnref.diagnosis.thresholds import bound
 
 FEW_CODES = 6  # of a column: with fewer, one is missing in a split by chance too seldom to tell
+APPEARING = 12  # numbers that appear in their order by chance once in 12!, half a billion times
 ROWS_OF_A_CODE = 4  # in the mean, of the other split, so that their mean target says something
 
 
@@ -60,6 +62,27 @@ def renumbered_columns(train: Rows, held: Rows, kind: str) -> Iterator[Renumbere
         if after - max(before, 0.0) > bound("renumbered"):
             missing = sorted(set(range(known)) - set(open_places.tolist()))
             yield Renumbered(column, known, here, missing, before, after)
+
+
+def as_they_appear(x: np.ndarray) -> list[int]:
+    """Columns whose numbers appear in their order, 0 first, and come again in another one.
+
+    A counter or an hour appears so, too, but steps on from row to row.
+    """
+    return [column for column in range(x.shape[1]) if appears_in_order(x[:, column])]
+
+
+def appears_in_order(values: np.ndarray) -> bool:
+    """Whether the numbers of a column were given as they came."""
+    if codes_in(values) < APPEARING:
+        return False
+    codes = values.astype(int)
+    known = np.maximum.accumulate(codes)
+    new = np.r_[True, known[1:] > known[:-1]]
+    steps = np.diff(codes)[~new[1:]]  # to a number that has been before
+    on = np.isin(steps, (0, 1)) | (codes[1:][~new[1:]] == 0)
+    in_order = bool((codes[new] == np.arange(new.sum())).all())
+    return in_order and len(steps) >= len(codes) / 4 and on.mean() < bound("steps on")
 
 
 def values_of(y: np.ndarray, kind: str) -> np.ndarray:

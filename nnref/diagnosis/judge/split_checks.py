@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nnref.diagnosis.data.codes import renumbered_columns
+from nnref.diagnosis.data.codes import as_they_appear, renumbered_columns
 from nnref.diagnosis.data.edits import Edit, cures
 from nnref.diagnosis.data.references import FEW_ROWS, by_row, scales
 from nnref.diagnosis.data.splits import Numbers, Splits, own_statistics, steadiness, told_apart
@@ -235,6 +235,22 @@ def repeated(measured: Measurements, name: str, x: np.ndarray) -> Iterator[Findi
 def numbered_anew(split: ComparedSplit) -> Iterator[Finding]:
     """Categories that were numbered in each split by itself."""
     train, kind = split.measured.recipe.train, split.measured.skill.kind
+    remedy = "encoder.fit(train); x_train, xv = encoder.transform(train), encoder.transform(valid)"
+    if split.x.ndim == 2 and split.x.shape[1:] == split.rows[0].shape[1:]:
+        own = sorted({*as_they_appear(split.x)} & {*as_they_appear(split.rows[0])})
+        if own:
+            names = ", ".join(split.measured.recipe.column(column) for column in own)
+            yield split.severity(
+                "splits_differ",
+                f"{split.name} inputs, column {names}",
+                f"the categories of column {names} are numbered as they appear, in the training "
+                f"rows and anew in the {split.name} rows: there, too, the first one is 0 and each "
+                "new one the next number, so that a number means another category",
+                f"{[int(split.rows[0][:, column].max()) + 1 for column in own]} numbers",
+                healthy="one table of numbers, made of the training rows, for every split",
+                remedy=remedy,
+            )
+            return
     for found in renumbered_columns((split.x, np.asarray(train[1])), split.rows, kind):
         listed = ", ".join(map(str, found.missing[:6])) + ", ..." * (len(found.missing) > 6)
         yield split.severity(
@@ -247,8 +263,7 @@ def numbered_anew(split: ComparedSplit) -> Iterator[Finding]:
             f"the training means of the numbers explain {found.before:.0%} of the {split.name} "
             f"targets, and {found.after:.0%} with those left open",
             healthy="one encoder, fitted to the training rows, for every split",
-            remedy="encoder.fit(train); x_train, xv = encoder.transform(train), "
-            "encoder.transform(valid)",
+            remedy=remedy,
         )
 
 

@@ -181,7 +181,8 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
         kinds = len(np.unique(np.concatenate(values)))
         long = [value for value in values if len(value) >= SEVERAL]
         alone = np.mean([np.ptp(value.astype(float)) == 0 for value in long]) if long else 0.0
-        if 1 < kinds <= len(values) / 2 and alone > 1 - bound("failed") / 2:
+        rare = 1 < kinds <= len(values) / 2 and alone > 2 * alone_by_chance(long)
+        if rare and alone > 1 - bound("failed") / 2:
             order = fault(
                 "unshuffled_split",
                 f"batches, {path}" if path else "batches",
@@ -196,6 +197,15 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
             )
             yield told_by_nothing(loop, path, order) or order
             return
+
+
+def alone_by_chance(updates: list[np.ndarray]) -> float:
+    """The share of updates that would hold one value alone if their rows were drawn at random."""
+    if not updates:
+        return 0.0
+    shares = np.unique(np.concatenate(updates), return_counts=True)[1]
+    shares = shares / shares.sum()
+    return float(np.mean([(shares ** len(update)).sum() for update in updates]))
 
 
 def different_rows(loop: Loop) -> dict[str, np.ndarray]:

@@ -73,11 +73,14 @@ def losses_of(start: AtStart) -> Losses | None:
     directions = [*goal, goal.mean(0), np.ones(shape[1:])]
     long = [np.broadcast_to(times * one, shape) for times in TIMES for one in directions]
     made = np.asarray(jax.jit(jax.vmap(tail[0]))(np.stack(long).astype(np.float32)))
-    rolled = [np.roll(goal, by, 0) for by in range(len(goal))]
+    # A cross-entropy is lower for longer answers as well, if they are right.
+    rolled = [times * goal for times in TIMES]
+    rolled += [np.roll(goal, by, 0) for by in range(1, len(goal))]
     asked = np.concatenate([np.stack(rolled), made.reshape(-1, *shape)]).astype(np.float32)
     loss = jax.jit(jax.vmap(lambda outputs: jnp.asarray(start.recipe.loss(outputs, y)).sum()))
     losses = np.asarray(loss(asked), np.float64)
-    right, others, one = losses[0], losses[1 : len(goal)], losses[len(goal) :]
+    right, others, one = np.split(losses, [len(TIMES), len(rolled)])
+    right = float(np.min(right))
     if not np.isfinite([right, *others]).all() or not np.isfinite(one).any():
         return None
     best = int(np.nanargmin(np.where(np.isfinite(one), one, np.inf)))

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from nnref.diagnosis.data.codes import aligned, codes_in, renumbered_columns
+from nnref.diagnosis.data.codes import aligned, as_they_appear, codes_in, renumbered_columns
 
 TOWNS = 40
 RANDOM = np.random.default_rng(0)
@@ -61,3 +61,17 @@ def test_the_nearest_means_in_the_same_order():
 @pytest.mark.parametrize("values", [[0.5, 1.0], [0.0, 2.0], [-1.0, 0.0], [np.nan, 0.0]])
 def test_what_is_no_numbering(values):
     assert codes_in(np.array(values)) == 0
+
+
+def numbered(names):
+    """Numbers for names, as they come."""
+    table = {}
+    return np.array([table.setdefault(name, len(table)) for name in names])
+
+
+def test_numbers_that_were_given_as_the_names_came():
+    names = RANDOM.integers(0, 30, 500)
+    hours, sessions = np.arange(500) % 24, np.concatenate([np.arange(n) for n in range(1, 33)])
+    x = np.column_stack([numbered(names), names, hours, np.arange(500), sessions[:500]])
+    assert as_they_appear(x) == [0]  # no counter, no hour, no encoder that sorts
+    assert as_they_appear(np.column_stack([numbered(names % 5)])) == []  # too few to tell

@@ -144,6 +144,19 @@ def test_batches_of_one_class():
     assert faults(plain, begun(), mixed) == []
 
 
+def test_a_flag_that_is_rare_is_alone_in_most_batches_by_chance():
+    """Ends of episodes: two rows of all have one, and three of four batches have none."""
+    flags = (np.arange(128) % 100 == 7).astype(np.float32)
+
+    def step(params, opt_state, batch):
+        return plain(params, opt_state, batch["x"], batch["y"] * (1 - batch["done"][:, None]))
+
+    def rows(done):
+        return [{"x": x, "y": y, "done": d} for (x, y), d in zip(BATCHES, done, strict=True)]
+
+    assert faults(step, begun(), rows(np.split(flags, 8))) == []
+
+
 def test_batches_of_one_class_whose_inputs_do_not_tell_it():
     kinds = np.arange(256) // 64
     random = np.random.default_rng(1)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from networks import (
     BITS,
@@ -101,6 +102,12 @@ PARTS = RANDOM.uniform(0.2, 0.6, (12, 3)).astype(np.float32)
 DIRECTIONS = np.asarray(unit(np.c_[np.linspace(0.3, 2, 12), PAIRS[:, :3]]), np.float32)
 NUMBERS = CLASSES.astype(np.float32).reshape(-1, 1)
 
+
+def of_labels(z, y):
+    return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
+
+
+EIGHT = np.arange(8)
 PROGRAMS = {
     "softmax over one unit": (
         ends(jax.nn.softmax, BITS, mean_squared_error),
@@ -269,6 +276,13 @@ PROGRAMS = {
         ends(identity, ONE_HOT, lambda z, y: jnp.mean(1 - jnp.clip(jnp.sum(z * y, -1), 0, 1))),
         "loss_mismatch",
         ends(identity, ONE_HOT * 2 - 1, hinge),
+    ),
+    "one answer for eight classes": (
+        ends(identity, DIRECTIONS, angle),
+        "loss_mismatch",
+        # Of 20 classes one-hot logits have a cross-entropy of 2.08, as has one answer for eight
+        # that are as likely as each other; longer logits that are right have less.
+        ends(identity, EIGHT, of_labels, width=20),
     ),
     "rows against columns": (
         ends(identity, VALUES[:, 0], mean_squared_error),

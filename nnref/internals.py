@@ -73,6 +73,14 @@ def is_traced(value: Any) -> bool:
     return isinstance(value, Tracer)
 
 
+def is_of_a_plain_program(value: Any) -> bool:
+    """Whether a traced value is one of a program as `jax.jit` traces it.
+
+    One row of a `jax.vmap`, or what is being differentiated, is none.
+    """
+    return is_traced(value) and type(value).__name__ == "DynamicJaxprTracer"
+
+
 def is_literal(atom: Any) -> bool:
     """Whether an input of an equation is a number written into the program, not a variable."""
     return isinstance(atom, core.Literal)

@@ -48,6 +48,20 @@ def test_a_traced_value_is_told_from_an_array():
     assert not internals.is_traced(jnp.ones(2))
 
 
+def test_values_of_a_plain_program_are_told_from_those_of_vmap_and_grad():
+    seen = []
+
+    def look(x):
+        seen.append(internals.is_of_a_plain_program(x * 2))
+        return x * 2
+
+    jax.make_jaxpr(look)(1.0)
+    jax.make_jaxpr(jax.vmap(look))(jnp.ones(2))
+    jax.make_jaxpr(jax.grad(look))(1.0)
+    assert seen == [True, False, False], f"tracers have other names, {SEEN}"
+    assert not internals.is_of_a_plain_program(jnp.ones(2))
+
+
 def test_literals_and_variables_are_told_apart():
     (add,) = equations(lambda x: x + 2.0, 1.0)["add"]
     assert [internals.is_literal(atom) for atom in add.invars] == [False, True], SEEN

@@ -14,8 +14,17 @@ import numpy as np
 import optax
 
 from nnref.data.trees import Layout
-from nnref.diagnosis.findings import Finding, Findings, fault, mistake, under_their_cause
+from nnref.diagnosis.findings import (
+    Finding,
+    Findings,
+    as_note,
+    fault,
+    in_a_line,
+    mistake,
+    under_their_cause,
+)
 from nnref.diagnosis.judge import ended, predictions
+from nnref.diagnosis.judge.edited import one_edit
 from nnref.diagnosis.judge.interventions import Interventions
 from nnref.diagnosis.judge.judge import decide, impossible, learned, measures
 from nnref.diagnosis.judge.measurements import Measurements, quietly
@@ -40,6 +49,7 @@ KINDS = ("binary", "multiclass", "multilabel", "regression")
 KEY = jax.random.key(0)
 SECONDS = 30.0  # of `diagnose`, that are an effort of 1
 DEFAULTS = {"optimizer": optax.adam(1e-3), "batch_size": 32, "epochs": 20, "penalty": None}
+UNSURE = ("corrupted_labels", "insufficient_capacity", "no_signal")
 CHECKED = ("the traced program", "the data", "the start", "a run as told")
 
 
@@ -397,6 +407,12 @@ def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = q
         signals = Signals(measured, Interventions(measured), mistakes)
         progress("looking at the data")
         found = tuple(decide(signals, structural))
+        faults = [finding for finding in found if finding.severity == "fault"]
+        if learned(signals) is False and all(map(unsure, faults)):
+            progress("trying small edits of your lines")
+            cured = edited(measured, refused)
+            # What was made and seen to cure is the cause.
+            found = (*cured, *map(as_note, found)) if cured else found
         checked = CHECKED if signals.ran else CHECKED[:-1]
         impossibles = (*refused, *impossible(signals))
         figures, learns = measures(signals), learned(signals)
@@ -408,6 +424,20 @@ def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = q
     except Exception as error:
         found = tuple(under_their_cause(structural))
         return Findings(found, (), tuple(refused), mistakes=(*mistakes, mistake(error)))
+
+
+def unsure(finding: Finding) -> bool:
+    """Whether a fault says no more than that neither network nor simple models find anything."""
+    return finding.cause in UNSURE and finding.proof is None
+
+
+def edited(measured: Measurements, refused: list[str]) -> list[Finding]:
+    """What small edits of the user's lines show; where they cannot be made, it is said so."""
+    try:
+        return one_edit(measured)
+    except Exception as error:
+        refused.append(f"small edits of your lines: {in_a_line(error)}")
+        return []
 
 
 def diagnose_loss(loss: Any, params: Any, batch: Any, optimizer: Any) -> Findings:

@@ -126,6 +126,11 @@ CAUSES: dict[str, Cause] = {
         "a cross-entropy for classes, a squared error for values",
     ),
     # Before the next: an index outside of a table gives NaN.
+    "wrong_expression": Cause(
+        "an expression of the program is not what it should be",
+        "no small edit of one expression makes the evaluation so much better",
+        "make the edit, if it is what you meant: it was trained, and the evaluation is better",
+    ),
     "inputs_ignored": Cause(
         "the network does not look at the inputs that carry the answer",
         "outputs that change with every input that matters",

@@ -357,6 +357,16 @@ THRESHOLDS: dict[str, Threshold] = {
     "learned by a loop": Threshold(
         0.1, "last over first loss, from which on little is left to learn"
     ),
+    "cured": Threshold(
+        0.5, "share of an error, or of what an accuracy lacks, that a small edit must leave at most"
+    ),
+    "clear cure": Threshold(
+        0.1, "of the error before the first step, or of 1, that a small edit must take away"
+    ),
+    "as good an edit": Threshold(0.8, "of the best gain, from which on an edit is as good"),
+    "steps on": Threshold(
+        0.5, "share of repeated numbers one row after its neighbour: a counter has 1, names few"
+    ),
     "another scale": Threshold(
         10, "deviation of the inputs of evaluation over those of training, or the inverse"
     ),

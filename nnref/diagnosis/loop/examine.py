@@ -34,6 +34,7 @@ from nnref.diagnosis.loop import (
     unlabelled,
     wearing,
 )
+from nnref.diagnosis.loop.edited import one_edit
 from nnref.diagnosis.loop.movement import warm
 from nnref.diagnosis.loop.roles import refuse
 from nnref.diagnosis.loop.running import Loop, Theirs
@@ -193,6 +194,7 @@ def asked(loop: Loop, effort: float) -> Findings:
         except Exception as error:
             impossible.append(f"network, loss and rows by themselves: {in_a_line(error)}")
         found += alone.found
+    found += edited(loop, effort, found, checked, impossible)
     found = with_reasons([finding for finding in found if not said(finding, found)])
     return Findings(
         tuple(upstream(found)),
@@ -202,6 +204,22 @@ def asked(loop: Loop, effort: float) -> Findings:
         alone.learns,
         (*mistakes, *alone.mistakes),
     )
+
+
+def edited(
+    loop: Loop, effort: float, found: list[Finding], checked: list[str], impossible: list[str]
+) -> list[Finding]:
+    """What small edits show, where no fault is known but that the evaluation stands still."""
+    stands = [evaluation.NOT_LEARNED in f.evidence for f in found if f.severity == "fault"]
+    if not effort or not all(stands):
+        return []
+    try:
+        cures = one_edit(loop, effort)
+    except Exception as error:
+        impossible.append(f"small edits of your lines: {in_a_line(error)}")
+        return []
+    checked.append("small edits of your lines, one at a time")
+    return cures
 
 
 def of_its_functions(loop: Loop, effort: float) -> Judged:

@@ -1,0 +1,78 @@
+"""A task that is not learned, with small edits of its functions, judged by its skill."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nnref.diagnosis.findings import Finding
+from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.one_edit.judging import cured
+from nnref.diagnosis.one_edit.scale import Scale
+from nnref.diagnosis.one_edit.search import Trained
+from nnref.training.train import TrainState, train_step
+
+SECONDS = 10.0  # of an idle core, for the first runs of all edits
+ERRORS = "your metric"
+ROWS = 1024  # of a split, on which a network is scored
+
+
+def one_edit(measured: Measurements) -> list[Finding]:
+    """The edit of one expression with which a task is learned that is not.
+
+    Raises:
+        Exception: where its step cannot be traced with its edits.
+    """
+    if measured.recipe.setup is not None:
+        return []  # of an experiment: its functions are nnref's
+    training = trained(measured)
+    scale = Scale("skill", larger_is_better=True, start=0.0)
+    if own_errors(measured):
+        scale = Scale(ERRORS, False, training.score(training.start(0))[ERRORS])
+    found = cured(training, scale, SECONDS * measured.effort)
+    return [] if found is None else [found.finding]
+
+
+def own_errors(measured: Measurements) -> bool:
+    """Whether the user's metric counts errors, of which not every output needs to have a part."""
+    return measured.recipe.metric is not None and measured.skill.errors_counted
+
+
+def trained(measured: Measurements) -> Trained:
+    """The task as a training, scored on the worse split: by the user's errors, or by its skill."""
+    recipe = measured.recipe
+    functions, optimizer = recipe.build(recipe.hyperparameters)
+    x, y = recipe.train
+    size = min(recipe.batch_size, len(x))
+    count = len(x) // size
+    splits = [(part[0][:ROWS], part[1][:ROWS]) for part in (recipe.train, recipe.valid) if part]
+
+    def start(seed: int) -> Any:
+        params, state = functions.init(jax.random.key(recipe.seed + seed))
+        return jax.tree.map(jnp.asarray, (params, state, optimizer.init(params)))
+
+    def step(arrays: Any, batch: Sequence[Any], key: Any) -> Any:
+        params, state, opt_state = arrays
+        begun = TrainState(
+            params, state, opt_state, key, jnp.bool_(True), jnp.float32(0), jnp.int32(0), None
+        )
+        x, y = batch
+        after, _ = train_step(functions, optimizer, begun, x, y, key)
+        return after.params, after.model_state, after.opt_state
+
+    def batch(place: int, seed: int) -> list[Any]:
+        order = np.random.default_rng([seed, place // count]).permutation(len(x))
+        rows = order[place % count * size :][:size]
+        return [jnp.asarray(x[rows]), jnp.asarray(y[rows])]
+
+    def score(arrays: Any) -> dict[str, float]:
+        params, state, _ = arrays
+        if recipe.metric is not None and own_errors(measured):
+            made = [measured.skill.outputs_at(params, state, rows, False) for rows in splits]
+            return {ERRORS: max(float(recipe.metric(*rows)) for rows in made)}
+        outcomes = [measured.skill.outcome(params, state, rows) for rows in splits]
+        return {"skill": min(outcome.skill for outcome in outcomes)}
+
+    return Trained(start, step, batch, score, jax.random.key(recipe.seed))

@@ -1,0 +1,152 @@
+"""Who decides which expression is edited: one traced program holds all edits, by their number."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nnref.diagnosis.one_edit import variants
+from nnref.diagnosis.one_edit.rewriting import Site
+from nnref.diagnosis.one_edit.variants import ARRAYS, Variant
+
+MOST = 400  # edits of one program
+
+
+class Edits:
+    """The edits of a program.
+
+    `which` is the number of the one that is made, traced or plain: -1 is the number of none, and
+    with None the functions are as they were. `learning` says whether edits that
+    are new get a number.
+    """
+
+    def __init__(self) -> None:
+        self.which: Any = None
+        self.learning = False
+        self.sites: dict[str, list[Site]] = {}
+        self.numbers: dict[tuple[Site, str], int] = {}
+
+    def decided(self, site: Site, value: Any, others: Iterator[Variant]) -> Any:
+        """A value, or what stands in its place where an edit of this site is made."""
+        plain, branches = isinstance(self.which, int), {}
+        for text, other in others:
+            number = self.numbers.get((site, text))
+            if not self.learning and (number is None or plain and number != self.which):
+                continue
+            try:
+                if not alike(other() if plain else jax.eval_shape(other), value):
+                    continue
+            except Exception:  # no edit: it does not compute
+                continue
+            if number is None and len(self.numbers) >= MOST:
+                continue
+            number = self.numbers.setdefault((site, text), len(self.numbers))
+            if plain and number == self.which:
+                return other()
+            branches[number] = other
+        return value if plain or not branches else switched(self.which, branches, value)
+
+    def may_edit(self, value: Any) -> bool:
+        """Whether a value may be another one.
+
+        Where all edits are traced an array of NumPy is a constant, which a traced one would not be.
+        """
+        if self.which is None:
+            return False
+        plain = isinstance(self.which, int)
+        return has_arrays(value, ARRAYS if plain else jax.Array)
+
+    def binary(self, file: str, at: int, symbol: str, left: Any, right: Any) -> Any:
+        value = variants.OPERATORS[symbol](left, right)
+        return self.of(file, at, value, "binary", symbol, left, right)
+
+    def compared(self, file: str, at: int, symbol: str, left: Any, right: Any) -> Any:
+        value = variants.OPERATORS[symbol](left, right)
+        return self.of(file, at, value, "compared", symbol, left, right)
+
+    def unary(self, file: str, at: int, symbol: str, value: Any) -> Any:
+        return self.of(file, at, -value if symbol == "-" else ~value, "unary", symbol, value)
+
+    def name(self, file: str, at: int, value: Any, *others: tuple[str, Any]) -> Any:
+        return self.of(file, at, value, "name", value, *others)
+
+    def kept(self, file: str, at: int, word: str, value: Any, away: Any) -> Any:
+        return self.of(file, at, value, "kept", word, away)
+
+    def item(self, file: str, at: int, value: Any, index: Any) -> Any:
+        return self.of(file, at, value[index], "item", value, index)
+
+    def attribute(self, file: str, at: int, value: Any, word: str) -> Any:
+        return self.of(file, at, getattr(value, word), "attribute", value, word)
+
+    def ordered(self, file: str, at: int, values: tuple[Any, ...]) -> Any:
+        return self.of(file, at, values, "ordered", values)
+
+    def called(self, file: str, at: int, function: Any, *arguments: Any, **words: Any) -> Any:
+        if len(arguments) > 1 and self.may_edit(arguments):
+            site = self.sites[file][at]
+            others = variants.ordered(site, arguments, site.parts[0])
+            arguments = self.decided(site, arguments, others)
+        value = function(*arguments, **words)
+        if not self.may_edit(value):
+            return value
+        site = self.sites[file][at]
+        return self.decided(site, value, variants.called(site, function, arguments, words))
+
+    def of(self, file: str, at: int, value: Any, kind: str, *parts: Any) -> Any:
+        """What an expression of a kind is."""
+        if not self.may_edit(value):
+            return value
+        site = self.sites[file][at]
+        return self.decided(site, value, variants.KINDS[kind](site, *parts))
+
+
+def has_arrays(value: Any, kinds: Any) -> bool:
+    """Whether a value is an array of some kinds, or a tree with such; modules of NNX are not."""
+    if isinstance(value, kinds):
+        return True
+    if not isinstance(value, dict | tuple | list) and not hasattr(value, "__dataclass_fields__"):
+        return False
+    return not isinstance(value, nnx.Module) and any(
+        isinstance(leaf, kinds) for leaf in jax.tree.leaves(value)
+    )
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Whether one value can stand in the place of the other: the same tree, shapes and dtypes."""
+    if one is other:
+        return False
+    a, b = jax.tree.leaves(one), jax.tree.leaves(other)
+    if jax.tree.structure(one) != jax.tree.structure(other):
+        return False
+    return all(
+        (hasattr(x, "dtype") and x.shape == y.shape and x.dtype == y.dtype)
+        if isinstance(y, ARRAYS)
+        else x is y or (isinstance(x, int | float | str) and x == y)
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def switched(which: Any, branches: dict[int, Callable[[], Any]], value: Any) -> Any:
+    """A value, or that of the branch whose number is `which`: no other is run, nor its gradient.
+
+    A choice between results that are all computed would give NaN as a gradient wherever one of
+    those that are not chosen has none.
+    """
+    leaves, structure = jax.tree.flatten(value)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def arrays_of(tree: Any) -> list[jax.Array]:
+        found = jax.tree.leaves(tree)
+        return [jnp.asarray(found[place], leaves[place].dtype) for place in places]
+
+    index = jnp.int32(0)
+    for place, number in enumerate(branches):
+        index = jnp.where(which == number, place + 1, index)
+    runs = [lambda: arrays_of(value)]
+    runs += [lambda other=other: arrays_of(other()) for other in branches.values()]
+    for place, leaf in zip(places, jax.lax.switch(index, runs), strict=True):
+        leaves[place] = leaf
+    return jax.tree.unflatten(structure, leaves)

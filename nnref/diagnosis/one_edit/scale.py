@@ -1,0 +1,125 @@
+"""A number of a user's evaluation as an error: which way is better, and how much is a cure."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnref.diagnosis.thresholds import bound
+
+LARGER = (
+    "acc|correct|hit|recall|precision|f1|auc|r2|return|reward|score|iou|dice|corr|psnr|success|ndcg"
+    "|mrr|map|coverage|bleu|win|match|purity|agreement"
+)
+SMALLER = (
+    "loss|err|mse|mae|rmse|nll|perplexity|ppl|bits|distance|dist|regret|gap|kl|fid|wer|cer|mape"
+    "|nrmse|residual|divergence|brier|ece|chamfer|wasserstein|mmd|deviation|bias"
+)
+
+
+class Scale(NamedTuple):
+    """A number of an evaluation as an error: smaller is better, and 0 or -1 the best, if any is."""
+
+    name: str
+    larger_is_better: bool
+    start: float = np.inf  # the error of the first state
+
+    def error(self, scores: dict[str, float]) -> float:
+        """The error, infinite for what is no number."""
+        error = self.value(scores.get(self.name, np.nan))
+        return error if np.isfinite(error) else np.inf
+
+    def value(self, error: float) -> float:
+        """The number of an error."""
+        return 0.0 - error if self.larger_is_better else error
+
+    @property
+    def best(self) -> float:
+        """The least error there is."""
+        if not self.larger_is_better:
+            return 0.0 if self.start >= 0 else -np.inf
+        return -1.0 if -1 <= self.start <= 0 else -np.inf
+
+    def cures(self, without: float, error: float) -> bool:
+        """Whether an error is so much smaller than without an edit that no luck explains it.
+
+        Of an error that ends at 0 half must be gone. Of what ends at 1, as accuracy, half of what
+        is missing; or the network has learned twice as much.
+        """
+        clear = bound("clear cure")
+        if self.best == 0:
+            far = without > bound("learned by a loop") * self.start
+            return (
+                far and error <= bound("cured") * without and without - error >= clear * self.start
+            )
+        if self.best == -1:
+            half = 1 + error <= bound("cured") * (1 + without)
+            twice = self.start - error >= 2 * max(self.start - without, clear)
+            return (half or twice) and without - error >= clear
+        progress = max(abs(self.start - without), clear * abs(without))
+        return without - error >= progress + clear * abs(self.start)
+
+    def improves(self, without: float, error: float) -> bool:
+        """Whether an edit is so much better than none that more steps may make it a cure."""
+        least = bound("clear cure") / 4 * (1 if self.best == -1 else abs(self.start))
+        return without - error >= least
+
+
+def direction(text: str) -> bool | None:
+    """Whether what a text is about is better when it is larger, None where it does not say."""
+    words = " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", text)).lower()
+    larger, smaller = (
+        re.search(rf"\b(?:{pattern})", words) is not None for pattern in (LARGER, SMALLER)
+    )
+    return larger if larger != smaller else None
+
+
+def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | None:
+    """The first number of an evaluation of which it is known which way is better.
+
+    Args:
+        evaluate: the user's function.
+        start: its numbers of the first state, by their names.
+    """
+    named = [(name, direction(name)) for name in start]
+    if len(start) == 1:
+        texts = (evaluate.__name__, *returned(evaluate))
+        named += [(name, direction(text)) for name in start for text in texts]
+    for name, way in named:
+        if way is not None:
+            scale = Scale(name, way)
+            return scale._replace(start=scale.error(start))
+    return None
+
+
+def returned(function: Callable[..., Any]) -> Iterator[str]:
+    """The expressions that a function returns, and those that make up the names within them."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return
+    values = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return) and n.value is not None]
+    names = [n.id for e in found for n in ast.walk(e) if isinstance(n, ast.Name)]
+    found += [values[name] for name in names if name in values]
+    for node in found:
+        yield ast.unparse(node)
+        parts = [*ast.walk(node)]
+        if any(isinstance(part, ast.Compare) and isinstance(part.ops[0], ast.Eq) for part in parts):
+            yield "accuracy"
+        powers = [part for part in parts if isinstance(part, ast.BinOp | ast.Call)]
+        if any(isinstance(p, ast.BinOp) and isinstance(p.op, ast.Pow) for p in powers) or any(
+            isinstance(p, ast.Call) and ast.unparse(p.func).endswith(("abs", "square", "norm"))
+            for p in powers
+        ):
+            yield "error"

@@ -1,0 +1,96 @@
+"""Which way an evaluation is better, and how much is a cure."""
+
+import numpy as np
+import pytest
+
+from nnref.diagnosis.one_edit.scale import Scale, direction, scale_of
+
+
+@pytest.mark.parametrize(
+    ("text", "larger"),
+    [
+        ("accuracy", True),
+        ("val_acc", True),
+        ("meanReturn", True),
+        ("recall@20", True),
+        ("rmse", False),
+        ("valid_loss", False),
+        ("relative L2 error", False),
+        ("error of the returns", None),  # it says both
+        ("value", None),
+        ("embracing", None),
+    ],
+)
+def test_a_name_says_which_way_is_better(text, larger):
+    assert direction(text) is larger
+
+
+def share_of_right_answers(state):
+    answers, labels = state
+    right = answers.argmax(1) == labels
+    return float(right.mean())
+
+
+def distance_of_answers(state):
+    return float(np.abs(state[0] - state[1]).mean())
+
+
+def squared(state):
+    gap = (state[0] - state[1]) ** 2
+    return gap.sum()
+
+
+def number(state):
+    return state
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "scores", "expected"),
+    [
+        (share_of_right_answers, {"": 0.3}, Scale("", True, -0.3)),
+        (distance_of_answers, {"": 0.3}, Scale("", False, 0.3)),
+        (squared, {"": 0.3}, Scale("", False, 0.3)),
+        (number, {"": 0.3}, None),
+        (number, {"steps": 4, "mae": 0.3}, Scale("mae", False, 0.3)),
+        (share_of_right_answers, {"one": 0.3, "two": 0.2}, None),  # which of them is counted?
+    ],
+)
+def test_what_an_evaluation_returns_says_it_too(evaluate, scores, expected):
+    assert scale_of(evaluate, scores) == expected
+
+
+ERROR, ACCURACY = Scale("e", False, 2.0), Scale("a", True, -0.1)
+RETURN = Scale("r", True, 20.0)  # a return of -20 at first
+
+
+@pytest.mark.parametrize(
+    ("scale", "without", "value", "cures"),
+    [
+        (ERROR, 1.5, 0.5, True),
+        (ERROR, 1.5, 0.9, False),  # not half
+        (ERROR, 0.15, 0.05, False),  # it had learned
+        (ERROR, 0.3, 0.14, False),  # half, and little
+        (ACCURACY, 0.5, 0.8, True),
+        (ACCURACY, 0.5, 0.7, False),
+        (ACCURACY, 0.15, 0.4, True),  # three tenths gained, and a twentieth without
+        (ACCURACY, 0.95, 0.99, False),
+        (RETURN, -18.0, -10.0, True),
+        (RETURN, -18.0, -17.0, False),
+        (RETURN, -5.0, 5.0, False),  # it had learned more than the edit adds
+    ],
+)
+def test_what_no_luck_explains(scale, without, value, cures):
+    sign = -1 if scale.larger_is_better else 1
+    assert scale.cures(sign * without, sign * value) is cures
+
+
+def test_the_error_of_no_number_is_infinite():
+    assert ACCURACY.error({"a": np.nan}) == np.inf
+    assert ACCURACY.error({}) == np.inf
+    assert ACCURACY.value(ACCURACY.error({"a": 0.25})) == 0.25
+    assert [s.best for s in (ERROR, ACCURACY, RETURN)] == [0, -1, -np.inf]
+
+
+def test_a_small_gain_is_worth_more_steps():
+    assert ACCURACY.improves(-0.1, -0.15)
+    assert not ACCURACY.improves(-0.1, -0.11)

@@ -1,0 +1,146 @@
+"""What an expression could be instead."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nnref.diagnosis.one_edit import variants
+from nnref.diagnosis.one_edit.rewriting import Site
+
+A, B = jnp.arange(4.0).reshape(2, 2), jnp.ones((2, 2))
+X = jnp.arange(12.0).reshape(3, 4)
+
+
+class Pair(NamedTuple):
+    old: jax.Array
+    new: jax.Array
+
+
+def site(text, *parts):
+    return Site("made_up.py", 1, (0, len(text)), text, parts)
+
+
+def texts(found):
+    return [text for text, _ in found]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "right", "expected"),
+    [
+        ("+", B, ["a - b"]),
+        (
+            "-",
+            B,
+            [
+                "b - a",
+                "a + b",
+                "b",
+                "jax.lax.stop_gradient(a) - b",
+                "a - jax.lax.stop_gradient(b)",
+            ],
+        ),
+        ("-", 1.0, ["b - a", "a + b", "b"]),
+        ("/", B, ["b / a", "-(a / b)"]),
+        ("*", 0.5, ["-(a * b)"]),  # a number is a setting
+        (
+            "*",
+            B,
+            [
+                "-(a * b)",
+                "a",
+                "b",
+                "a * (1 - b)",
+                "(1 - a) * b",
+                "jax.lax.stop_gradient(a) * b",
+                "a * jax.lax.stop_gradient(b)",
+            ],
+        ),
+        ("@", B, ["b @ a", "a @ b.T", "a.T @ b"]),
+    ],
+)
+def test_of_two_operands(symbol, right, expected):
+    assert texts(variants.binary(site(f"a {symbol} b", "a", "b"), symbol, A, right)) == expected
+
+
+def test_values_are_those_of_the_texts():
+    found = dict(variants.binary(site("a - b", "a", "b"), "-", A, B))
+    np.testing.assert_array_equal(found["b - a"](), B - A)
+    np.testing.assert_array_equal(found["a + b"](), A + B)
+    found = dict(variants.binary(site("a @ b", "a", "b"), "@", A, B))
+    np.testing.assert_array_equal(found["a.T @ b"](), A.T @ B)
+    found = dict(variants.compared(site("a < b", "a", "b"), "<", A, B))
+    assert list(found) == ["a <= b", "a > b", "a >= b"]
+    np.testing.assert_array_equal(found["a >= b"](), A >= B)
+
+
+def test_of_names_and_signs():
+    mask = A > 1
+    assert texts(variants.name(site("m"), mask, ("a", A), ("b", B))) == ["b", "a", "~m"]
+    assert texts(variants.name(site("a"), A, ("b", B))) == ["b"]
+    assert texts(variants.unary(site("-a", "a"), "-", A)) == ["a"]
+    assert texts(variants.kept(site("_"), "h", A)) == ["h"]
+
+
+@pytest.mark.parametrize(
+    ("value", "index", "expected"),
+    [
+        ({"old": 1, "new": 2}, "old", ["v['new']"]),
+        ((A, B, X), 1, ["v[0]", "v[2]"]),
+        ((A, B), -1, ["v[0]"]),
+        (X, 1, ["v", "v[0]", "v[2]"]),
+        (X, (slice(None), slice(1, None)), ["v", "v[:, :3]"]),
+        (X, (slice(None), slice(None, -1)), ["v", "v[:, 1:]"]),
+        (X, (slice(None), -1), ["v", "v[:, 2]"]),
+        (X, jnp.array([0, 1]), ["v"]),
+        (X, (Ellipsis, 1), ["v"]),
+        (X, slice(None, None, -1), ["v"]),
+    ],
+)
+def test_of_what_is_picked(value, index, expected):
+    assert texts(variants.item(site("v[i]", "v", "i"), value, index)) == expected
+
+
+def test_of_fields():
+    assert texts(variants.attribute(site("p.old", "p"), Pair(A, B), "old")) == ["p.new"]
+    assert texts(variants.attribute(site("a.T", "a"), A, "T")) == ["a"]
+    assert texts(variants.attribute(site("a.shape", "a"), A, "shape")) == []
+    assert texts(variants.attribute(site("p.count", "p"), Pair(A, B), "count")) == []
+
+
+def test_of_an_order():
+    assert texts(variants.ordered(site("a, b, c", "a", "b", "c"), (A, B, X))) == [
+        "b, a, c",
+        "a, c, b",
+    ]
+    assert texts(variants.ordered(site("f(a, b)", "f", "a", "b"), (A, B), "f")) == ["f(b, a)"]
+    assert texts(variants.ordered(site("3, 4", "3", "4"), (3, 4))) == []
+
+
+def own(x):
+    raise AssertionError("what a user's function does is done once")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words", "expected"),
+    [
+        (jax.nn.standardize, (X,), {"axis": 0}, ["x", "f(x, axis=1)"]),
+        (jnp.max, (X,), {"axis": 1}, ["x", "f(x, axis=0)", "jnp.min(x, axis=1)"]),
+        (X.max, (), {"axis": 0}, ["x.max(axis=1)", "x.min(axis=0)"]),
+        (jnp.mean, (X,), {}, ["x"]),  # a sum has another weight, which is a setting
+        (jnp.concatenate, ([X, X],), {"axis": 1}, ["f(x, axis=0)"]),
+        (jnp.maximum, (X, X), {}, ["jnp.minimum(x, x)"]),
+        (jax.random.normal, (jax.random.key(0),), {}, ["x", "jnp.uniform(x)"]),
+        (optax.global_norm, (X,), {}, []),
+        (own, (X,), {}, []),
+        (np.sum, (np.ones(3),), {}, []),
+    ],
+)
+def test_of_calls(function, arguments, words, expected):
+    method = getattr(function, "__self__", None) is not None
+    f = "x.max" if method else "jnp.f" if any(t.startswith("jnp") for t in expected) else "f"
+    found = variants.called(site("…", f, *"x" * len(arguments)), function, arguments, words)
+    assert [text.replace("jnp.f(", "f(") for text in texts(found)] == expected

@@ -112,8 +112,9 @@ def rights(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures
 
     Root may read and write everything; it is let go of that right by `setpriv`.
     """
-    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+    root = os.geteuid() == 0
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if root else []
+    if root and shutil.which("setpriv") is None:
         return "0 rights taken away: root may do everything here, and there is no setpriv", []
     failures: Failures = []
     told = 0
@@ -135,7 +136,7 @@ def rights(count: int, draw: random.Random, folder: Path) -> tuple[str, Failures
         thing.chmod(mode)
         try:
             asked = subprocess.run(
-                [*(bound if os.geteuid() == 0 else []), sys.executable, "-c", COMMAND, *words],
+                [*bound, sys.executable, "-c", COMMAND, *words],
                 capture_output=True,
                 text=True,
             )

@@ -181,8 +181,8 @@ def one_class_a_batch(loop: Loop) -> Iterator[Finding]:
         kinds = len(np.unique(np.concatenate(values)))
         long = [value for value in values if len(value) >= SEVERAL]
         alone = np.mean([np.ptp(value.astype(float)) == 0 for value in long]) if long else 0.0
-        rare = 1 < kinds <= len(values) / 2 and alone > 2 * alone_by_chance(long)
-        if rare and alone > 1 - bound("failed") / 2:
+        by_kind = 1 < kinds <= len(values) / 2 and alone > 2 * alone_by_chance(long)
+        if by_kind and alone > 1 - bound("failed") / 2:
             order = fault(
                 "unshuffled_split",
                 f"batches, {path}" if path else "batches",

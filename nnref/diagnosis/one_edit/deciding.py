@@ -18,8 +18,8 @@ class Edits:
     """The edits of a program.
 
     `which` is the number of the one that is made, traced or plain: -1 is the number of none, and
-    with None the functions are as they were. `learning` says whether edits that
-    are new get a number.
+    with None the functions are as they were. `learning` says whether edits that are new get a
+    number.
     """
 
     def __init__(self) -> None:
@@ -90,10 +90,7 @@ class Edits:
             others = variants.ordered(site, arguments, site.parts[0])
             arguments = self.decided(site, arguments, others)
         value = function(*arguments, **words)
-        if not self.may_edit(value):
-            return value
-        site = self.sites[file][at]
-        return self.decided(site, value, variants.called(site, function, arguments, words))
+        return self.of(file, at, value, "called", function, arguments, words)
 
     def of(self, file: str, at: int, value: Any, kind: str, *parts: Any) -> Any:
         """What an expression of a kind is."""

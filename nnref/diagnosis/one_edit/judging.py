@@ -15,11 +15,12 @@ from nnref.diagnosis.one_edit.search import (
     Edited,
     Mode,
     OfEvaluation,
+    Ran,
     Search,
     Trained,
 )
 from nnref.diagnosis.thresholds import bound
-from nnref.training.checkpoint import is_key
+from nnref.training.checkpoint import on_host
 
 FEWEST, MOST = 20, 100  # steps of the first run of each edit
 SEEDS = 3
@@ -59,6 +60,7 @@ class Judge:
     def __init__(self, search: Search, scale: Scale, seconds: float) -> None:
         """With so many seconds of a core for the runs of all edits."""
         self.search, self.scale, self.seconds = search, scale, seconds
+        self.plain: dict[tuple[int, int], float] = {}  # errors without an edit, by steps and seed
         likeliest = sorted(search.all, key=rank)
         mode = search.mode
         costs = [mode.edited if search.is_shared(edit) else mode.plain for edit in likeliest]
@@ -75,10 +77,15 @@ class Judge:
         except Exception:
             return np.inf
 
-    def after(self, edit: Edited | None, steps: int, seed: int) -> float:
-        """The error after so many steps."""
-        number = NONE if edit is None else edit.number
-        return self.error(edit, self.search.trained(number, steps, seed))
+    def after(self, edit: Edited, steps: int, seed: int) -> float:
+        """The error after so many steps with an edit."""
+        return self.error(edit, self.search.trained(edit.number, steps, seed))
+
+    def without(self, steps: int, seed: int = 0) -> float:
+        """The error after so many steps without an edit; each run of these is made once."""
+        if (steps, seed) not in self.plain:
+            self.plain[steps, seed] = self.error(None, self.search.trained(NONE, steps, seed))
+        return self.plain[steps, seed]
 
     def on(self, runs: list[Run], steps: int, more: int) -> list[Run]:
         """Runs that go on, the best first."""
@@ -109,11 +116,10 @@ class Judge:
         for _ in range(2):
             runs, steps = self.on(runs[: max(len(runs) // 3, LEFT)], steps, 2 * steps), 3 * steps
         while runs:
-            without = self.after(None, steps, 0)
             dear = 3 * steps * FEW * self.search.work > LONG * self.seconds
-            if dear or not self.scale.improves(without, runs[0][0]):
+            if dear or not self.scale.improves(self.without(steps), runs[0][0]):
                 break
-            if self.scale.cures(self.after(None, SLOWER * steps, 0), runs[0][0]):
+            if self.scale.cures(self.without(SLOWER * steps), runs[0][0]):
                 break
             runs, steps = self.on(runs[:FEW], steps, 2 * steps), 3 * steps
         return runs, steps
@@ -121,18 +127,18 @@ class Judge:
     def outcomes(self) -> list[Outcome]:
         """The edits that cure from every seed."""
         runs, self.made = self.best()
-        first = self.after(None, self.made, 0)
-        curing = [edit for error, edit, _ in runs if self.scale.cures(first, error)][:LEFT]
+        first = self.without(self.made)
+        curing = [run for run in runs if self.scale.cures(first, run[0])][:LEFT]
         # What is merely slower gets there with more steps.
-        if not curing or not self.scale.cures(self.after(None, SLOWER * self.made, 0), runs[0][0]):
+        if not curing or not self.scale.cures(self.without(SLOWER * self.made), runs[0][0]):
             return []
-        without = [first, *(self.after(None, self.made, seed) for seed in range(1, SEEDS))]
-        found = []
-        for edit in curing:
-            errors = [self.after(edit, self.made, seed) for seed in range(SEEDS)]
+        without = [self.without(self.made, seed) for seed in range(SEEDS)]
+        start, found = self.search.training.start(0), []
+        untrained = self.error(None, start)
+        for error, edit, _ in curing:
+            errors = [error, *(self.after(edit, self.made, seed) for seed in range(1, SEEDS))]
             # An edit that makes an untrained network good changes the evaluation, and no more.
-            start = self.search.training.start(0)
-            counted = self.scale.cures(self.error(None, start), self.error(edit, start))
+            counted = self.scale.cures(untrained, self.error(edit, start))
             if not counted and all(map(self.scale.cures, without, errors)):
                 found.append(Outcome(edit, without, errors))
         return found
@@ -147,14 +153,12 @@ def the_best(found: list[Outcome]) -> list[Outcome]:
 
 def identical(one: Arrays, other: Arrays) -> bool:
     """Whether two states hold the same numbers."""
-    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(bool((numbers_of(a) == numbers_of(b)).all()) for a, b in pairs)
-
-
-def numbers_of(leaf: Any) -> np.ndarray:
-    """The numbers of an array; of a key those that it is made of; NaN as 0."""
-    values = np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
-    return np.nan_to_num(values) if values.dtype.kind == "f" else values
+    return all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(
+            *(map(on_host, jax.tree.leaves(arrays)) for arrays in (one, other)), strict=True
+        )
+    )
 
 
 def rank(edit: Edited) -> float:
@@ -170,16 +174,17 @@ def rank(edit: Edited) -> float:
     return 0 if len(edit.text) >= len(edit.site.text) else 1
 
 
-def cured(trained: Trained, scale: Scale, seconds: float, mode: Mode | None = None) -> Cure | None:
+def cured(training: Trained, ran: Ran, scale: Scale, seconds: float, mode: Mode) -> Cure | None:
     """The edit of one expression with which a training learns that does not, if there is one.
 
     Args:
-        trained: what is trained, of the user's functions.
+        training: what is trained, of the user's functions.
+        ran: those of them that run.
         scale: the number of its evaluation that judges.
         seconds: of an idle core, that the first runs of all edits may take: counted, not timed.
-        mode: how the evaluation runs with an edit, where it is known.
+        mode: how the evaluation runs with an edit.
     """
-    search = Search(trained, mode)
+    search = Search(training, ran, mode)
     if not search.all:
         return None
     judge = Judge(search, scale, seconds)
@@ -191,6 +196,7 @@ def cured(trained: Trained, scale: Scale, seconds: float, mode: Mode | None = No
 
 def of_evaluation(
     training: Trained,
+    ran: Ran,
     scale: Scale,
     start: Arrays,
     end: Arrays,
@@ -203,13 +209,14 @@ def of_evaluation(
 
     Args:
         training: whose evaluation it is.
+        ran: the functions that run.
         scale: the number of it that judges.
         start: the state before the first step.
         end: the state after the last one.
         steps: how many there were.
         mode: how the evaluation runs with an edit.
     """
-    search = OfEvaluation(training, end, mode)
+    search = OfEvaluation(training, ran, mode, end)
     without, untrained = (scale.error(training.score(state)) for state in (end, start))
     found = []
     for edit in sorted(search.all, key=rank)[: int(EVALUATING / mode.edited)]:

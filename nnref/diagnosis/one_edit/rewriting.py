@@ -290,8 +290,8 @@ def is_users(code: CodeType) -> bool:
     return not (file.startswith(("<", OWN)) or any(part in file for part in LIBRARIES))
 
 
-def codes_run(function: Callable[[], Any]) -> tuple[Any, dict[CodeType, set[int]]]:
-    """What a call gives, and the user's functions that ran, with the sizes of what each gave.
+def codes_run(function: Callable[[], Any]) -> dict[CodeType, set[int]]:
+    """The user's functions that a call runs, with the sizes of what each gives.
 
     A size is that of a whole array, and no row of a `jax.vmap`; of something else it is 0.
     """
@@ -306,9 +306,10 @@ def codes_run(function: Callable[[], Any]) -> tuple[Any, dict[CodeType, set[int]
     before = sys.getprofile()
     sys.setprofile(profile)
     try:
-        return function(), seen
+        function()
     finally:
         sys.setprofile(before)
+    return seen
 
 
 def name_of(code: CodeType) -> tuple[Any, ...]:
@@ -340,7 +341,7 @@ def exchanged(codes: Iterable[CodeType], decider: Any) -> Iterator[dict[str, lis
         of_name.setdefault(name_of(code), []).append(code)
     new = {name: codes[0] for name, codes in of_name.items() if len(codes) == 1}
     held: list[tuple[FunctionType, CodeType]] = []
-    for function in [f for f in gc.get_objects() if isinstance(f, FunctionType)]:
+    for function in [f for f in gc.get_referrers(*wanted) if isinstance(f, FunctionType)]:
         old = function.__code__
         code = new.get(name_of(old)) if old in wanted else None
         if code is not None and code.co_freevars == old.co_freevars:

@@ -3,6 +3,8 @@
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import CodeType
 from typing import Any, NamedTuple
 
 import jax
@@ -84,19 +86,53 @@ class Edited(NamedTuple):
     text: str
 
 
+class Ran(NamedTuple):
+    """The user's functions that a step runs, and those of an evaluation that give no score."""
+
+    step: set[CodeType]
+    evaluation: set[CodeType]
+
+
+def functions_of(training: Trained) -> Ran:
+    """The functions that a training runs.
+
+    Raises:
+        Exception: what they raise.
+    """
+    start = training.start(0)
+    with afresh():
+        step = codes_run(
+            lambda: jax.eval_shape(training.step, start, training.batch(0, 0), training.key)
+        )
+    with afresh():
+        evaluation = codes_run(lambda: training.score(start))
+    return Ran(set(step), {code for code, sizes in evaluation.items() if 1 not in sizes})
+
+
+def score_with(
+    edits: Edits, number: int, codes: set[CodeType], mode: Mode, score: Callable[[], Any]
+) -> dict[str, float]:
+    """An evaluation whose functions with these codes are edited."""
+    with mode.context(), exchanged(codes, edits):
+        edits.which = number
+        try:
+            return score()
+        finally:
+            edits.which = None
+
+
 class Search:
     """The edits of a training, `all` of them, in one program."""
 
-    def __init__(self, trained: Trained, mode: Mode | None = None) -> None:
+    def __init__(self, training: Trained, ran: Ran, mode: Mode) -> None:
         """Trace and compile the step with all its edits.
 
         Raises:
             Exception: where it cannot be traced so.
         """
-        self.training, self.edits = trained, Edits()
-        example = trained.start(0), trained.batch(0, 0), trained.key
-        with afresh():
-            _, self.codes = codes_run(lambda: jax.eval_shape(trained.step, *example))
+        self.training, self.edits, self.mode = training, Edits(), mode
+        self.codes, self.shared = ran.step, ran.step & ran.evaluation
+        example = training.start(0), training.batch(0, 0), training.key
         with afresh(), exchanged(self.codes, self.edits) as self.edits.sites:
             self.edits.learning = True
             traced = jax.jit(self.with_edit).trace(jnp.int32(NONE), *example)
@@ -104,13 +140,6 @@ class Search:
             self.work = work_of(traced.jaxpr.jaxpr, STARTED)[0] + CALLED  # of a step, in seconds
             self.compiled = traced.lower().compile()
         self.all = [Edited(number, *which) for which, number in self.edits.numbers.items()]
-        start = trained.start(0)
-        with afresh():
-            _, evaluated = codes_run(lambda: trained.score(start))
-        self.mode = mode_of(lambda: trained.score(start)) if mode is None else mode
-        self.shared = {
-            code for code, sizes in evaluated.items() if code in self.codes and 1 not in sizes
-        }
 
     def with_edit(self, which: Any, *arguments: Any) -> Arrays:
         """The step with an edit."""
@@ -143,18 +172,14 @@ class Search:
         """The evaluation of a state, by functions that are edited where training ran them so."""
         if edit is None or not self.is_shared(edit):
             return self.training.score(arrays)
-        with self.mode.context(), exchanged(self.shared, self.edits):
-            self.edits.which = edit.number
-            try:
-                return self.training.score(arrays)
-            finally:
-                self.edits.which = None
+        score = partial(self.training.score, arrays)
+        return score_with(self.edits, edit.number, self.shared, self.mode, score)
 
 
 class OfEvaluation:
     """The edits of what an evaluation alone runs, `all` of them, but of functions that score."""
 
-    def __init__(self, training: Trained, arrays: Arrays, mode: Mode) -> None:
+    def __init__(self, training: Trained, ran: Ran, mode: Mode, arrays: Arrays) -> None:
         """Run the evaluation of a state once, to see what may be edited.
 
         What the step runs, too, is left out: it was trained as it is.
@@ -162,26 +187,15 @@ class OfEvaluation:
         Raises:
             Exception: what it raises.
         """
-        score = training.score
-        self.evaluate, self.edits, self.mode = score, Edits(), mode
-        example = training.start(0), training.batch(0, 0), training.key
-        with afresh():
-            _, trained = codes_run(lambda: jax.eval_shape(training.step, *example))
-        with afresh():
-            _, codes = codes_run(lambda: score(arrays))
-        alone = [code for code in codes if code not in trained]
-        self.codes = [code for code in alone if 1 not in codes[code]]
+        self.training, self.edits, self.mode = training, Edits(), mode
+        self.codes = ran.evaluation - ran.step
         with jax.disable_jit(), exchanged(self.codes, self.edits) as self.edits.sites:
             self.edits.which, self.edits.learning = NONE, True
-            score(arrays)
+            training.score(arrays)
         self.edits.which, self.edits.learning = None, False
         self.all = [Edited(number, *which) for which, number in self.edits.numbers.items()]
 
     def score(self, edit: Edited, arrays: Arrays) -> dict[str, float]:
         """The evaluation of a state with an edit."""
-        with self.mode.context(), exchanged(self.codes, self.edits):
-            self.edits.which = edit.number
-            try:
-                return self.evaluate(arrays)
-            finally:
-                self.edits.which = None
+        score = partial(self.training.score, arrays)
+        return score_with(self.edits, edit.number, self.codes, self.mode, score)

@@ -240,4 +240,5 @@ KINDS: dict[str, Callable[..., Iterator[Variant]]] = {
     "attribute": attribute,
     "ordered": ordered,
     "kept": kept,
+    "called": called,
 }

@@ -23,7 +23,7 @@ def traced(function, *arguments):
     """The program with its edits, and these by their texts."""
     edits = Edits()
     with afresh():
-        _, codes = codes_run(lambda: jax.eval_shape(function, *arguments))
+        codes = codes_run(lambda: jax.eval_shape(function, *arguments))
 
     def with_edit(which, *arguments):
         edits.which = which

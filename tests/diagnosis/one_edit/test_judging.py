@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nnref.diagnosis.one_edit import judging
-from nnref.diagnosis.one_edit.judging import Outcome, cured, identical, rank, the_best
+from nnref.diagnosis.one_edit.judging import Outcome, identical, rank, the_best
 from nnref.diagnosis.one_edit.rewriting import Site
 from nnref.diagnosis.one_edit.scale import Scale
-from nnref.diagnosis.one_edit.search import Edited, Trained
+from nnref.diagnosis.one_edit.search import Edited, Trained, functions_of, mode_of
 
 DRAWN = np.random.default_rng(0)
 X = DRAWN.normal(size=(64, 3)).astype(np.float32)
@@ -55,6 +55,12 @@ def training(loss, rate=0.3, score=covered):
         return jax.tree.map(lambda p, g: p - rate * g, params, slopes)
 
     return Trained(start, step, lambda place, seed: [X, NOISY], score, jax.random.key(0))
+
+
+def cured(training, scale, seconds):
+    start = training.start(0)
+    mode = mode_of(lambda: training.score(start))
+    return judging.cured(training, functions_of(training), scale, seconds, mode)
 
 
 SCALE = Scale("error", larger_is_better=False, start=0.5)
@@ -138,3 +144,4 @@ def test_the_same_state():
     assert identical(one, {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)})
     assert not identical(one, {"w": jnp.array([1.0, 2.0]), "key": jax.random.key(0)})
     assert not identical(one, {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(1)})
+    assert not identical(one, {"w": jnp.array([1.0, 0.0]), "key": jax.random.key(0)})

@@ -59,7 +59,7 @@ RUNS = [
 @pytest.mark.parametrize(("function", "arguments"), RUNS)
 def test_a_rewritten_function_gives_what_it_gave(function, arguments):
     before, code = function(*arguments), function.__code__
-    _, codes = codes_run(lambda: function(*arguments))
+    codes = codes_run(lambda: function(*arguments))
     recorder = Recorder()
     with exchanged(codes, recorder) as recorder.sites:
         now = function(*arguments)
@@ -152,7 +152,7 @@ def test_functions_that_ran_and_the_sizes_of_what_they_gave():
         jax.jit(score)(jnp.ones(3))
         return jax.vmap(row)(jnp.ones(3))
 
-    _, codes = codes_run(run)
+    codes = codes_run(run)
     assert codes[score.__code__] == {1}
     assert codes[row.__code__] == {0}  # a row of a vmap is no score
     assert all(is_users(code) for code in codes)

@@ -11,6 +11,7 @@ from nnref.diagnosis.one_edit.search import (
     Search,
     Trained,
     afresh,
+    functions_of,
     mode_of,
 )
 
@@ -48,7 +49,8 @@ LINE = Trained(
 
 @pytest.fixture(scope="module")
 def search():
-    return Search(LINE)
+    start = LINE.start(0)
+    return Search(LINE, functions_of(LINE), mode_of(lambda: LINE.score(start)))
 
 
 def edit_of(search, text):
@@ -104,7 +106,8 @@ def last_error(params):
 def test_edits_of_what_the_evaluation_alone_runs(context):
     one = jnp.float32(1)
     mode = mode_of(lambda: last_error(one))._replace(context=context)
-    search = OfEvaluation(LINE._replace(score=last_error), one, mode)
+    training = LINE._replace(score=last_error)
+    search = OfEvaluation(training, functions_of(training), mode, one)
     (kept,) = [edit for edit in search.all if edit.site.text == "_" and edit.text == "h"]
     assert search.score(kept, one) == {"error": 0}
     assert last_error(one) == {"error": 2}
@@ -116,7 +119,7 @@ def test_edits_of_what_the_evaluation_alone_runs(context):
 def test_what_the_step_runs_is_not_edited_in_the_evaluation_alone():
     """Of a loop that climbs the network turned round would be right in the evaluation."""
     one = jnp.float32(1)
-    search = OfEvaluation(LINE, one, mode_of(lambda: mean_error(one)))
+    search = OfEvaluation(LINE, functions_of(LINE), mode_of(lambda: mean_error(one)), one)
     assert answers.__code__ in search.codes
     assert line.__code__ not in search.codes
 

@@ -37,8 +37,8 @@ def test_what_takes_too_long_or_too_much_is_told(capsys, monkeypatch):
     monkeypatch.setattr(torture.odd_tasks, "answer", lambda names: ("", []))
     assert torture.main(arguments) == 0
     monkeypatch.setattr(torture, "CPU_SECONDS", -1)
-    monkeypatch.setattr(torture, "MEGABYTES", 1)
-    megabytes = iter(range(1, 100))
+    megabytes = iter(range(5000, 6000, 2))
     monkeypatch.setattr(torture, "held", lambda: next(megabytes))
+    monkeypatch.setattr(torture, "MEGABYTES", 1)
     assert torture.main(arguments) == 1
     assert "2 failures" in capsys.readouterr().out

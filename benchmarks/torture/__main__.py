@@ -35,7 +35,10 @@ MEGABYTES = 4096
 
 
 class Costs:
-    """The dearest call, in seconds of the processor, and the most memory that was held."""
+    """The dearest call, in seconds of the processor, and the memory that the calls added at the peak.
+
+    What was held before is not theirs: a process may have tested other things.
+    """
 
     def __init__(self) -> None:
         self.seconds, self.failures, self.before = 0.0, Failures(), held()
@@ -52,11 +55,12 @@ class Costs:
 
     def memory(self) -> Failures:
         """A failure where the calls have made this process hold more than one of them may."""
-        much = held() > max(MEGABYTES, self.before)
-        return [f"{held()} MB were held"] if much else []
+        more = held() - self.before
+        return [f"{more} MB more were held than before"] if more > MEGABYTES else []
 
     def __str__(self) -> str:
-        return f"at most {self.seconds:.1f} s of the processor each, {held()} MB held at the peak"
+        more = held() - self.before
+        return f"at most {self.seconds:.1f} s of the processor each, {more} MB more at the peak"
 
 
 def held() -> int:

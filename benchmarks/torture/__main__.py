@@ -35,7 +35,7 @@ MEGABYTES = 4096
 
 
 class Costs:
-    """The dearest call, in seconds of the processor, and the memory that the calls added at the peak.
+    """The dearest call, in seconds of the processor, and the memory that calls added at the peak.
 
     What was held before is not theirs: a process may have tested other things.
     """

@@ -11,7 +11,7 @@ from nnref.diagnosis.loop.running import Loop, Theirs, made
 from nnref.diagnosis.loop.stepping import Arrays, copied, is_array, numbers
 from nnref.diagnosis.one_edit.judging import cured, of_evaluation
 from nnref.diagnosis.one_edit.scale import scale_of
-from nnref.diagnosis.one_edit.search import Trained, functions_of, mode_of
+from nnref.diagnosis.one_edit.search import Batch, Trained, functions_of, mode_of
 
 BYTES = 2**28  # of batches that are kept
 SECONDS = 10.0  # of an idle core, for the first runs of all edits
@@ -60,8 +60,8 @@ class Supply:
     """The batches of a loop, epoch after epoch, as far as there is room; then these come again."""
 
     def __init__(self, loop: Loop) -> None:
-        """Of a loop that was run."""
-        self.loop = loop
+        """Of a loop that was run; the user's functions make the batches once more."""
+        self.loop, self.drawn = loop, dict[int, Any]()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(loop.batch(0)) if is_array(leaf))
         self.most = BYTES // max(size, 1)
         again = made(loop.given_batches)
@@ -81,7 +81,10 @@ class Supply:
     def batch(self, place: int, seed: int) -> Any:
         """The batch of a step; a seed but the first takes them in another order."""
         if self.loop.drawn is not None:
-            return self.loop.batch(place if not seed else place + seed * self.loop.count)
+            place += seed * self.loop.count
+            if place not in self.drawn:
+                self.drawn[place] = self.loop.drawn(place)
+            return self.drawn[place]
         while len(self.kept) <= place and len(self.kept) < self.most:
             new = next(self.coming, None)
             if new is None:
@@ -99,21 +102,23 @@ class Supply:
 def trained(loop: Loop) -> Trained:
     """The loop as a training: each seed but the first takes the batches in another order."""
     leaves, structure = jax.tree.flatten(loop.batch(0))
-    supply = Supply(loop)
 
     def step(arrays: Arrays, batch: Sequence[Any], key: Any) -> Arrays:
         rest = iter(batch)
         whole = structure.unflatten([next(rest) if is_array(leaf) else leaf for leaf in leaves])
         return {**arrays, **loop.steps[0](loop.start, arrays, whole, key).state.arrays}
 
-    def batch(place: int, seed: int) -> list[Any]:
-        whole = supply.batch(place, seed)
-        return [leaf for leaf in jax.tree.leaves(whole) if is_array(leaf)]
+    def supply() -> Batch:
+        whole = Supply(loop).batch
+        return lambda place, seed: [
+            leaf for leaf in jax.tree.leaves(whole(place, seed)) if is_array(leaf)
+        ]
 
     return Trained(
         lambda seed: copied(loop.start.arrays),
         step,
-        batch,
+        supply(),
         lambda arrays: score_of(loop, arrays),
         loop.key,
+        supply,
     )

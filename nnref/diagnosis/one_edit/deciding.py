@@ -19,7 +19,7 @@ class Edits:
 
     `which` is the number of the one that is made, traced or plain: -1 is the number of none, and
     with None the functions are as they were. `learning` says whether edits that are new get a
-    number.
+    number; `met` are those that could be made since it was emptied.
     """
 
     def __init__(self) -> None:
@@ -27,6 +27,7 @@ class Edits:
         self.learning = False
         self.sites: dict[str, list[Site]] = {}
         self.numbers: dict[tuple[Site, str], int] = {}
+        self.met: set[int] = set()
 
     def decided(self, site: Site, value: Any, others: Iterator[Variant]) -> Any:
         """A value, or what stands in its place where an edit of this site is made."""
@@ -43,6 +44,7 @@ class Edits:
             if number is None and len(self.numbers) >= MOST:
                 continue
             number = self.numbers.setdefault((site, text), len(self.numbers))
+            self.met.add(number)
             if plain and number == self.which:
                 return other()
             branches[number] = other

@@ -24,7 +24,7 @@ from nnref.training.checkpoint import on_host
 
 FEWEST, MOST = 20, 100  # steps of the first run of each edit
 SEEDS = 3
-EVALUATING = 10.0  # seconds that the evaluations of the first runs may take: others are left out
+EVALUATING = 10.0  # seconds for the evaluations and batches of first runs: others are left out
 LEFT, FEW = 4, 2  # edits that are trained to the end at least, and for longer
 LONG = 2  # times the seconds of the first runs, that these may take
 SLOWER = 2  # times the steps, by which a loop that is merely slower has learned
@@ -62,24 +62,28 @@ class Judge:
         self.search, self.scale, self.seconds = search, scale, seconds
         self.plain: dict[tuple[int, int], float] = {}  # errors without an edit, by steps and seed
         likeliest = sorted(search.all, key=rank)
-        mode = search.mode
-        costs = [mode.edited if search.is_shared(edit) else mode.plain for edit in likeliest]
-        self.edits = [
-            e for e, s in zip(likeliest, np.cumsum(costs), strict=True) if s <= EVALUATING
-        ]
-        each = max(len(self.edits), 1) * search.work
+        each = max(len(likeliest), 1) * search.work
         self.steps = int(np.clip(seconds / (3 * each), FEWEST, MOST))
+        costs = np.cumsum([search.seconds(edit, self.steps) for edit in likeliest])
+        self.edits = [e for e, s in zip(likeliest, costs, strict=True) if s <= EVALUATING]
 
-    def error(self, edit: Edited | None, arrays: Any) -> float:
-        """The error of a state; that of what does not evaluate is infinite."""
+    def error(self, edit: Edited | None, arrays: Arrays | None) -> float:
+        """The error of a state; that of none, and of what does not evaluate, is infinite."""
         try:
-            return self.scale.error(self.search.score(edit, arrays))
+            return np.inf if arrays is None else self.scale.error(self.search.score(edit, arrays))
         except Exception:
             return np.inf
 
+    def trained(self, edit: Edited, steps: int, seed: int = 0, **since: Any) -> Arrays | None:
+        """The arrays after so many steps with an edit; None where its batches cannot be made."""
+        try:
+            return self.search.trained(edit.number, steps, seed, **since)
+        except Exception:
+            return None
+
     def after(self, edit: Edited, steps: int, seed: int) -> float:
         """The error after so many steps with an edit."""
-        return self.error(edit, self.search.trained(edit.number, steps, seed))
+        return self.error(edit, self.trained(edit, steps, seed))
 
     def without(self, steps: int, seed: int = 0) -> float:
         """The error after so many steps without an edit; each run of these is made once."""
@@ -90,10 +94,9 @@ class Judge:
     def on(self, runs: list[Run], steps: int, more: int) -> list[Run]:
         """Runs that go on, the best first."""
         further = [
-            (edit, self.search.trained(edit.number, more, at=arrays, begin=steps))
-            for _, edit, arrays in runs
+            (edit, self.trained(edit, more, at=arrays, begin=steps)) for _, edit, arrays in runs
         ]
-        ended = [(self.error(edit, arrays), edit, arrays) for edit, arrays in further]
+        ended = [(self.error(e, arrays), e, arrays) for e, arrays in further if arrays is not None]
         return sorted(ended, key=lambda run: run[0])
 
     def best(self) -> tuple[list[Run], int]:
@@ -109,8 +112,8 @@ class Judge:
         same = self.search.trained(NONE, steps)
         runs: list[Run] = []
         for edit in self.edits:
-            arrays = self.search.trained(edit.number, steps)
-            if not identical(arrays, same):
+            arrays = self.trained(edit, steps)
+            if arrays is not None and not identical(arrays, same):
                 runs.append((self.error(edit, arrays), edit, arrays))
         runs.sort(key=lambda run: run[0])
         for _ in range(2):

@@ -207,18 +207,52 @@ class Rewriting(ast.NodeTransformer):
         return ast.copy_location(ast.Lambda(node.args, body), node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        names = arguments_of(node)
-        self.bound.append(names)
-        body = []
-        for statement in node.body:
-            new = self.visit(statement)
-            body += new if isinstance(new, list) else [new]
-            names += [n for n in stored(statement) if n not in names]
+        self.bound.append(arguments_of(node))
+        node.body = self.block(node.body)
         self.bound.pop()
-        node.body = body
         if self.bound:
             self.bound[-1].append(node.name)
         return node
+
+    def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        """Statements in their order: each knows the names that those before it have bound."""
+        body = []
+        for statement in statements:
+            new = self.visit(statement)
+            body += new if isinstance(new, list) else [new]
+            if self.bound:
+                self.bound[-1] += [n for n in stored(statement) if n not in self.bound[-1]]
+        return body
+
+    def visit_For(self, node: ast.For) -> ast.AST:
+        """A loop or a branch; whether its names are bound behind it is not certain."""
+        node.iter = self.visit(node.iter)
+        node.body = self.inside(node.body, names_of(node.target))
+        node.orelse = self.inside(node.orelse)
+        return node
+
+    def visit_If(self, node: ast.If | ast.While) -> ast.AST:
+        node.test = self.visit(node.test)
+        node.body, node.orelse = self.inside(node.body), self.inside(node.orelse)
+        return node
+
+    visit_While = visit_If
+
+    def visit_With(self, node: ast.With) -> ast.AST:
+        for item in node.items:
+            item.context_expr = self.visit(item.context_expr)
+        node.body = self.block(node.body)
+        return node
+
+    def inside(self, statements: list[ast.stmt], names: Iterable[str] = ()) -> list[ast.stmt]:
+        """A block whose names are known within it alone."""
+        if not self.bound:
+            return self.block(statements)
+        outside = list(self.bound[-1])
+        self.bound[-1] += [name for name in names if name not in outside]
+        body = self.block(statements)
+        self.bound[-1] = outside
+        return body
 
     def left_alone(self, node: Any) -> Any:
         """What is not rewritten: text is no number."""
@@ -253,8 +287,13 @@ def stored(statement: ast.stmt) -> list[str]:
     """The names that a plain assignment binds for certain."""
     if not isinstance(statement, ast.Assign):
         return []
-    targets = [node for target in statement.targets for node in ast.walk(target)]
-    return [n.id for n in targets if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return [name for target in statement.targets for name in names_of(target)]
+
+
+def names_of(target: ast.expr) -> list[str]:
+    """The names that a target binds."""
+    names = [n for n in ast.walk(target) if isinstance(n, ast.Name)]
+    return [n.id for n in names if isinstance(n.ctx, ast.Store)]
 
 
 def rewritten(file: str) -> tuple[CodeType, list[Site]] | None:

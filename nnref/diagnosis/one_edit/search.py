@@ -1,8 +1,9 @@
 """A program with all small edits of the user's lines in it, trained with one of them at a time."""
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import CodeType
 from typing import Any, NamedTuple
@@ -17,11 +18,13 @@ from nnref.diagnosis.one_edit.rewriting import Site, codes_run, exchanged
 from nnref.training.work import work_of
 
 Arrays = dict[str, Any]
+Batch = Callable[[int, int], Sequence[Any]]
 TRACES = itertools.count()
 NONE = -1  # the number of no edit
 STARTED = 2e-7  # seconds that an operation takes beside its arithmetic
 CALLED = 2e-4  # and a step that is called from Python
 SLOW = 2.0  # seconds of a call, most of which are not the first compilations
+LEARNING = 3  # batches that are made to see what may be edited
 COMPILING = 0.5  # seconds that an evaluation takes to be compiled anew
 
 
@@ -69,13 +72,15 @@ class Trained(NamedTuple):
         batch: the arrays of a batch, by its place in the run and the seed.
         score: the numbers of the evaluation of such arrays.
         key: from which those of the steps are drawn.
+        supply: makes such a `batch` anew, where the user's functions make the batches; else None.
     """
 
     start: Callable[[int], Arrays]
     step: Callable[[Arrays, Sequence[Any], Any], Arrays]
-    batch: Callable[[int, int], Sequence[Any]]
+    batch: Batch
     score: Callable[[Arrays], dict[str, float]]
     key: Any
+    supply: Callable[[], Batch] | None = None
 
 
 class Edited(NamedTuple):
@@ -87,10 +92,16 @@ class Edited(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """The user's functions that a step runs, and those of an evaluation that give no score."""
+    """The user's functions of a step, of its batches, and those of evaluation that do not score."""
 
     step: set[CodeType]
+    batches: set[CodeType]
     evaluation: set[CodeType]
+
+    @property
+    def training(self) -> set[CodeType]:
+        """Those of the step and of the batches."""
+        return self.step | self.batches
 
 
 def functions_of(training: Trained) -> Ran:
@@ -106,7 +117,11 @@ def functions_of(training: Trained) -> Ran:
         )
     with afresh():
         evaluation = codes_run(lambda: training.score(start))
-    return Ran(set(step), {code for code, sizes in evaluation.items() if 1 not in sizes})
+    supply = training.supply
+    # What a second batch runs is not compiled: an edit of it needs nothing traced anew.
+    batches = codes_run(partial(supply(), 1, 0)) if supply else {}
+    without_scores = {code for code, sizes in evaluation.items() if 1 not in sizes}
+    return Ran(set(step), set(batches), without_scores)
 
 
 def score_with(
@@ -130,16 +145,47 @@ class Search:
         Raises:
             Exception: where it cannot be traced so.
         """
-        self.training, self.edits, self.mode = training, Edits(), mode
-        self.codes, self.shared = ran.step, ran.step & ran.evaluation
+        self.training, self.edits, self.mode, self.ran = training, Edits(), mode, ran
+        self.shared = ran.training & ran.evaluation
         example = training.start(0), training.batch(0, 0), training.key
-        with afresh(), exchanged(self.codes, self.edits) as self.edits.sites:
+        with afresh(), exchanged(ran.step, self.edits) as self.edits.sites:
             self.edits.learning = True
             traced = jax.jit(self.with_edit).trace(jnp.int32(NONE), *example)
             self.edits.learning, self.edits.which = False, None
             self.work = work_of(traced.jaxpr.jaxpr, STARTED)[0] + CALLED  # of a step, in seconds
             self.compiled = traced.lower().compile()
+        self.of_batches = self.learn_batches()
         self.all = [Edited(number, *which) for which, number in self.edits.numbers.items()]
+
+    def learn_batches(self) -> set[int]:
+        """The numbers of the edits of what makes the batches, which are made while it runs."""
+        self.edits.met, self.edits.learning = set(), True
+        began = time.perf_counter()
+        with self.supplied(NONE) as batch:
+            for place in range(LEARNING):
+                batch(place, 0)
+        self.making = (time.perf_counter() - began) / LEARNING
+        self.edits.learning = False
+        return self.edits.met
+
+    @contextlib.contextmanager
+    def supplied(self, number: int) -> Iterator[Batch]:
+        """What makes the batches, with an edit of it."""
+        if self.training.supply is None or not self.ran.batches:
+            yield self.training.batch
+            return
+        with exchanged(self.ran.batches, self.edits) as sites:
+            self.edits.sites = {**self.edits.sites, **sites}
+            supply = self.training.supply()
+
+            def batch(place: int, seed: int) -> Sequence[Any]:
+                self.edits.which = number
+                try:
+                    return supply(place, seed)
+                finally:
+                    self.edits.which = None
+
+            yield batch
 
     def with_edit(self, which: Any, *arguments: Any) -> Arrays:
         """The step with an edit."""
@@ -149,24 +195,34 @@ class Search:
     def trained(
         self, number: int, steps: int, seed: int = 0, at: Arrays | None = None, begin: int = 0
     ) -> Arrays:
-        """The arrays after steps with an edit, from the start or from where a run has come to."""
+        """The arrays after steps with an edit, from the start or from where a run has come to.
+
+        Raises:
+            Exception: what the user's functions raise where the batches are others.
+        """
         arrays = self.training.start(seed) if at is None else at
-        for place in range(begin, begin + steps):
-            key = jax.random.fold_in(jax.random.fold_in(self.training.key, seed), place)
-            batch = self.training.batch(place, seed)
-            arrays = self.compiled(np.int32(number), arrays, batch, key)
+        edited = self.supplied(number) if number in self.of_batches else None
+        with edited or contextlib.nullcontext(self.training.batch) as batch:
+            for place in range(begin, begin + steps):
+                key = jax.random.fold_in(jax.random.fold_in(self.training.key, seed), place)
+                arrays = self.compiled(np.int32(number), arrays, batch(place, seed), key)
         return arrays
 
     def is_shared(self, edit: Edited) -> bool:
         """Whether the evaluation runs the line of an edit, in a function that gives no score."""
         around = [
             code
-            for code in self.codes
+            for code in self.ran.training
             if code.co_filename == edit.site.file
             and any(line == edit.site.line for *_, line in code.co_lines())
         ]
         # Of functions within each other it is the innermost, which begins last.
         return bool(around) and max(around, key=lambda c: c.co_firstlineno) in self.shared
+
+    def seconds(self, edit: Edited, steps: int) -> float:
+        """What an edit costs beside its steps: its evaluation, and the batches that it changes."""
+        evaluating = self.mode.edited if self.is_shared(edit) else self.mode.plain
+        return evaluating + (steps * self.making if edit.number in self.of_batches else 0)
 
     def score(self, edit: Edited | None, arrays: Arrays) -> dict[str, float]:
         """The evaluation of a state, by functions that are edited where training ran them so."""
@@ -182,13 +238,13 @@ class OfEvaluation:
     def __init__(self, training: Trained, ran: Ran, mode: Mode, arrays: Arrays) -> None:
         """Run the evaluation of a state once, to see what may be edited.
 
-        What the step runs, too, is left out: it was trained as it is.
+        What training runs, too, is left out: it was trained as it is.
 
         Raises:
             Exception: what it raises.
         """
         self.training, self.edits, self.mode = training, Edits(), mode
-        self.codes = ran.evaluation - ran.step
+        self.codes = ran.evaluation - ran.training
         with jax.disable_jit(), exchanged(self.codes, self.edits) as self.edits.sites:
             self.edits.which, self.edits.learning = NONE, True
             training.score(arrays)

@@ -144,3 +144,47 @@ def test_batches_are_those_of_further_epochs():
     assert set(others) == {id(x) for x, _ in BATCHES}
     supply = Supply(run(step, begun(), iter(BATCHES), None))
     assert supply.batch(9, 0)[0].shape == BATCHES[0][0].shape  # used up: its batches come again
+
+
+def drawn_apart(number):
+    draw = np.random.default_rng(number)
+    rows, others = draw.integers(len(X), size=(2, 32))
+    return X[rows], Y[others]
+
+
+def epoch_apart():
+    draw = np.random.default_rng(0)
+    for _ in range(8):
+        rows, others = draw.integers(len(X), size=(2, 32))
+        yield X[rows], Y[others]
+
+
+def drawn_with_noise(number):
+    """The same rows, with a slip that harms nobody: others are drawn in vain."""
+    draw = np.random.default_rng(number)
+    rows, others = draw.integers(len(X), size=(2, 32))
+    return X[rows], Y[rows] + 0 * Y[others]
+
+
+@pytest.mark.parametrize("batches", [drawn_apart, epoch_apart, drawn_with_noise])
+def test_what_makes_the_batches_is_edited_too(batches):
+    def error(state):
+        return float(jnp.mean((whole(state[0], X) - Y) ** 2))
+
+    @jax.jit
+    def step(state, batch):
+        def loss(params):
+            return jnp.mean((whole(params, batch[0]) - batch[1]) ** 2)
+
+        value, slopes = jax.value_and_grad(loss)(state[0])
+        updates, moments = TX.update(slopes, state[1])
+        return (optax.apply_updates(state[0], updates), moments), value
+
+    params = begun()[0] | {"turn": jax.random.normal(jax.random.key(5), (2, 2))}
+    found = one_edit(run(step, (params, TX.init(params)), batches, error), 0.1)
+    if batches is drawn_with_noise:
+        assert not found
+    else:
+        (fault,) = found
+        assert fault.where.endswith("X[rows], Y[others]")
+        assert fault.remedy in ("rows instead of others", "others instead of rows")

@@ -106,6 +106,18 @@ def names_offered(text):
     return offered
 
 
+def test_names_of_a_loop_or_a_branch_are_known_within_it_alone():
+    text = (
+        "def f(a, b):\n    for i in a:\n        c = g(i)\n        h(c)\n    with b:\n        d = b\n"
+        "    while d:\n        e = d\n    return a\n"
+    )
+    offered = names_offered(text)
+    assert offered["i"] == {"a", "b"}
+    assert offered["c"] == {"a", "b", "i"}
+    assert offered["d"] == {"a", "b"}
+    assert offered["a"] == {"b", "d"}
+
+
 def test_only_names_that_have_a_value_are_offered():
     text = "def f(self, a, b):\n    c = g(a)\n    if a:\n        d = b\n    e = c\n    return e\n"
     assert names_offered(text) == {

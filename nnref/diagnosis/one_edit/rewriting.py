@@ -182,8 +182,11 @@ class Rewriting(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(call, node))
 
     def visit_Assign(self, node: ast.Assign) -> Any:
-        """`_, out = cell(h, x)`: what is thrown away may be what an argument was to be."""
-        target = node.targets[0]
+        """`_, out = cell(h, x)`: what is thrown away may be what an argument was to be.
+
+        And `x = f(x)`: what a name was before.
+        """
+        target, value = node.targets[0], node.value
         parts = target.elts if isinstance(target, ast.Tuple) else []
         away = [n for n in parts if isinstance(n, ast.Name) and n.id.startswith("_")]
         given = node.value.args if isinstance(node.value, ast.Call) else []
@@ -191,6 +194,10 @@ class Rewriting(ast.NodeTransformer):
             n.id for n in given if isinstance(n, ast.Name) and n.id in (self.bound or [[]])[-1]
         ]
         node.value = self.visit(node.value)
+        if isinstance(target, ast.Name) and target.id in (self.bound or [[]])[-1]:
+            before = ast.Name(target.id, ast.Load())
+            call = self.asked(value, "kept", (), target.id, node.value, before)
+            node.value = node.value if call is value else call
         kept = [node]
         for one, name in ((one, name) for one in away for name in dict.fromkeys(names)):
             values = ast.Constant(name), ast.Name(name, ast.Load()), ast.Name(one.id, ast.Load())

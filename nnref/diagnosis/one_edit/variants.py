@@ -1,9 +1,11 @@
 """What an expression could be instead: the slips that people make, and that still compute."""
 
 import dataclasses
+import inspect
 import operator
 from collections.abc import Callable, Iterator
-from typing import Any
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-OTHER = {"+": "-", "-": "+"}
+OTHER = {"+": "-", "-": "+", "*": "/", "/": "*"}
 COMPARED = {
     "==": ("!=",),
     "!=": ("==",),
@@ -56,6 +58,7 @@ EXCHANGED = {
     "ones_like": "zeros_like",
 }
 PURE = ("jax", "jaxlib", "numpy", "optax")  # libraries whose functions may be called once more
+MOST_AXES = 4  # of an array whose axes are exchanged
 LIFTED = ("vmap", "grad", "jit", "scan", "remat", "checkpoint")  # these call a user's function
 
 
@@ -73,7 +76,7 @@ def binary(site: Site, symbol: str, left: Any, right: Any) -> Iterator[Variant]:
     """Another sign or order, a factor left out or turned round, one side without its gradient.
 
     A term that is left out of a sum is regularization as often as a slip, and a factor that is a
-    number is a setting: these stay.
+    number is a setting: these stay, but such a factor may be meant as a divisor.
     """
     a, b = site.parts
     apply = OPERATORS[symbol]
@@ -147,10 +150,11 @@ def item(site: Site, value: Any, index: Any) -> Iterator[Variant]:
 
 
 def beside(part: Any, size: int) -> list[Any]:
-    """The places next to a place, or the parts of the same length next to a part."""
+    """The places next to a place and at the ends, or parts of the same length next to a part."""
     if isinstance(part, int):
         part %= size
-        return [place for place in (part - 1, part + 1) if 0 <= place < size]
+        places = {part - 1, part + 1, 0, size - 1} - {part}
+        return sorted(place for place in places if 0 <= place < size)
     if not isinstance(part, slice) or part.step not in (None, 1):
         return []
     start, stop, _ = part.indices(size)
@@ -191,44 +195,142 @@ def ordered(site: Site, values: tuple[Any, ...], before: str = "") -> Iterator[V
             yield text, lambda order=order: tuple(order)
 
 
+class Called(NamedTuple):
+    """A call of a library's function: its texts, and what it is given.
+
+    Attributes:
+        name: of the function, without the room that it is from.
+        own: the array whose method it is, else None.
+        texts: those of the function and of its arguments.
+    """
+
+    name: str
+    own: Any
+    texts: tuple[str, ...]
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    words: dict[str, Any]
+
+    @property
+    def array(self) -> Any:
+        """What is computed with: the array whose method it is, or the first argument."""
+        first = self.own if self.own is not None else next(iter(self.arguments), None)
+        return first[0] if isinstance(first, list | tuple) and first else first
+
+    @property
+    def text(self) -> str:
+        """The text of that array."""
+        return self.texts[0].rpartition(".")[0] if self.own is not None else self.texts[1]
+
+    def of(self, array: Any) -> Any:
+        """The same of another array."""
+        if self.own is not None:
+            return getattr(array, self.name)(*self.arguments, **self.words)
+        return self.function(array, *self.arguments[1:], **self.words)
+
+    def written(self, text: str) -> str:
+        """The text of the same call of another array."""
+        texts = (text, *self.texts[2:]) if self.own is None else self.texts[1:]
+        words = [f"{word}={value!r}" for word, value in self.words.items()]
+        before = f"{text}.{self.name}" if self.own is not None else self.texts[0]
+        return f"{before}({', '.join([*texts, *words])})"
+
+    def given(self, place: int, text: str, value: Any) -> Variant:
+        """The call with another argument."""
+        texts, arguments = list(self.texts[1:]), list(self.arguments)
+        texts[place : place + 1], arguments[place : place + 1] = [text], [value]
+        new = self._replace(texts=(self.texts[0], *texts), arguments=tuple(arguments))
+        text = new.written(new.text)
+        return text, lambda: self.function(*arguments, **self.words)
+
+
 def called(
     site: Site, function: Any, arguments: tuple[Any, ...], words: dict[str, Any]
 ) -> Iterator[Variant]:
-    """Without the call, its arguments exchanged, another axis, another function of its kind."""
-    f, *texts = site.parts
-    arrays = [i for i, each in enumerate(arguments) if isinstance(each, ARRAYS)]
-    bare = getattr(function, "__name__", "").lstrip("_")  # a method of an array is called `_max`
+    """Without the call, another axis or order, another function of its kind, the other share."""
     own: Any = getattr(function, "__self__", None)
-    home = str(getattr(function, "__module__", "") or type(function).__module__)
-    if isinstance(own, ARRAYS):
-        home, where = "jax", own
-    else:
-        where = None
-    if home.split(".")[0] not in PURE or bare in LIFTED:
-        return
-
-    def written(new: list[str], f: str = f) -> str:
-        named = [f"{word}={value!r}" for word, value in words.items()]
-        return f"{f}({', '.join([*new, *named])})"
-
-    if len(arrays) == 1 and home.split(".")[0] in ("jax", "jaxlib"):
-        yield texts[arrays[0]], lambda: arguments[arrays[0]]
-    first: Any = where if where is not None else arguments[0] if arguments else None
-    first = first[0] if isinstance(first, list | tuple) and first else first
-    count = first.ndim if isinstance(first, ARRAYS) else 0
-    if isinstance(words.get("axis"), int) and count > 0:
-        for axis in [a for a in range(count) if a != words["axis"] % count]:
-            text = f"{f}({', '.join([*texts, f'axis={axis}'])})"
-            yield text, lambda axis=axis: function(*arguments, **(words | {"axis": axis}))
-    other = EXCHANGED.get(bare)
-    for room in (where, jnp, jax.nn, jax.random):
+    own = own if isinstance(own, ARRAYS) else None
+    # A method of an array is called `_max`.
+    name = getattr(function, "__name__", "").lstrip("_")
+    home = "jax" if own is not None else getattr(function, "__module__", "")
+    home = str(home or type(function).__module__).split(".")[0]
+    if home not in PURE or name in LIFTED or len(site.parts) != len(arguments) + 1:
+        return  # f(*arguments) has no text of each
+    call = Called(name, own, site.parts, function, arguments, words)
+    arrays = [i for i, each in enumerate(arguments) if isinstance(each, ARRAYS)]
+    if len(arrays) == 1 and home in ("jax", "jaxlib"):
+        yield site.parts[1:][arrays[0]], lambda: arguments[arrays[0]]
+    for place, given in enumerate(arguments):
+        if isinstance(given, float) and 0 < given < 1:
+            yield call.given(place, f"1 - {site.parts[1:][place]}", 1 - given)
+    if isinstance(call.array, ARRAYS) and call.array.ndim:
+        yield from along(call)
+        yield from in_order(call)
+    other = EXCHANGED.get(name)
+    for room in (own, jnp, jax.nn, jax.random):
         instead = getattr(room, other, None) if other and room is not None else None
         if instead is not None:
+            text = f"{site.parts[0].rpartition('.')[0]}.{other}"
             yield (
-                written(texts, f.rpartition(".")[0] + "." + (other or "")),
+                call._replace(texts=(text, *site.parts[1:]), name=str(other)).written(call.text),
                 lambda instead=instead: instead(*arguments, **words),
             )
             return
+
+
+def along(call: Called) -> Iterator[Variant]:
+    """A function along another axis."""
+    try:
+        parameters = inspect.signature(call.function).parameters
+    except (TypeError, ValueError):  # a universal function of NumPy, say
+        return
+    if "axis" not in parameters:
+        return
+    place = [*parameters].index("axis")
+    positional = place < len(call.arguments)
+    default = call.words.get("axis", parameters["axis"].default)
+    axis = call.arguments[place] if positional else default
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        return
+    for other in [a for a in range(call.array.ndim) if a != axis % call.array.ndim]:
+        if positional:
+            yield call.given(place, str(other), other)
+        else:
+            new = call._replace(words=call.words | {"axis": other})
+            yield (
+                new.written(call.text),
+                lambda new=new: new.function(*new.arguments, **new.words),
+            )
+
+
+def in_order(call: Called) -> Iterator[Variant]:
+    """Sums from the other end, the other way to sort, ranks; axes exchanged and not only cut."""
+    x, text = call.array, call.text
+    if call.name in ("cumsum", "cumprod"):
+        axis = call.words.get("axis", 0)
+        turned = f"jnp.flip({call.written(f'jnp.flip({text}, {axis})')}, {axis})"
+        yield turned, lambda: jnp.flip(call.of(jnp.flip(x, axis)), axis)
+    if call.name in ("sort", "argsort"):
+        yield call.written(f"-{text}"), lambda: call.of(-x)
+    if call.name == "argsort":
+        yield call.written(call.written(text)), lambda: call.of(call.of(x))
+    if call.name != "reshape" or x.ndim < 2:
+        return
+    shape = jnp.shape(call.of(x))
+    if not 2 <= len(shape) <= MOST_AXES or x.ndim > MOST_AXES:
+        return
+    for i, j in combinations(range(len(shape)), 2):
+        cut = list(shape)
+        cut[i], cut[j] = cut[j], cut[i]
+        yield (
+            f"{text}.reshape({', '.join(map(str, cut))}).swapaxes({i}, {j})",
+            lambda i=i, j=j, cut=tuple(cut): x.reshape(cut).swapaxes(i, j),
+        )
+    for i, j in combinations(range(x.ndim), 2):
+        yield (
+            call.written(f"{text}.swapaxes({i}, {j})"),
+            lambda i=i, j=j: call.of(x.swapaxes(i, j)),
+        )
 
 
 KINDS: dict[str, Callable[..., Iterator[Variant]]] = {

@@ -1,6 +1,7 @@
 """Functions that ask what each of their expressions shall be, and are themselves afterwards."""
 
 import ast
+import re
 
 import jax
 import jax.numpy as jnp
@@ -108,8 +109,8 @@ def names_offered(text):
 
 def test_names_of_a_loop_or_a_branch_are_known_within_it_alone():
     text = (
-        "def f(a, b):\n    for i in a:\n        c = g(i)\n        h(c)\n    with b:\n        d = b\n"
-        "    while d:\n        e = d\n    return a\n"
+        "def f(a, b):\n    for i in a:\n        c = g(i)\n        h(c)\n"
+        "    with b:\n        d = b\n    while d:\n        e = d\n    return a\n"
     )
     offered = names_offered(text)
     assert offered["i"] == {"a", "b"}
@@ -140,6 +141,15 @@ def test_what_a_call_gives_and_is_thrown_away_may_be_kept():
     assert "'h', h, _)" in new
     text = "def f(h, x):\n    new, out = cell(h, x)\n    return out\n"
     assert "kept" not in ast.unparse(Rewriting("made up", text).visit(ast.parse(text)))
+
+
+def test_what_a_name_was_before_may_be_kept():
+    text = "def f(x):\n    x = g(x)\n    y = g(x)\n    return y\n"
+    rewriting = Rewriting("made up", text)
+    new = ast.unparse(rewriting.visit(ast.parse(text)))
+    assert new.count("kept") == 1
+    (number,) = re.findall(r"kept\('made up', (\d+), 'x', ", new)
+    assert rewriting.sites[int(number)].text == "g(x)"
 
 
 def test_parts_stand_in_brackets_where_another_operation_would_tear_them_apart():

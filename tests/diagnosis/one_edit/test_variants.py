@@ -44,12 +44,13 @@ def texts(found):
             ],
         ),
         ("-", 1.0, ["b - a", "a + b", "b"]),
-        ("/", B, ["b / a", "-(a / b)"]),
-        ("*", 0.5, ["-(a * b)"]),  # a number is a setting
+        ("/", B, ["b / a", "a * b", "-(a / b)"]),
+        ("*", 0.5, ["a / b", "-(a * b)"]),  # a number is a setting
         (
             "*",
             B,
             [
+                "a / b",
                 "-(a * b)",
                 "a",
                 "b",
@@ -92,9 +93,10 @@ def test_of_names_and_signs():
         ((A, B, X), 1, ["v[0]", "v[2]"]),
         ((A, B), -1, ["v[0]"]),
         (X, 1, ["v", "v[0]", "v[2]"]),
+        (X, (0, 0), ["v", "v[1, 0]", "v[2, 0]", "v[0, 1]", "v[0, 3]"]),
         (X, (slice(None), slice(1, None)), ["v", "v[:, :3]"]),
         (X, (slice(None), slice(None, -1)), ["v", "v[:, 1:]"]),
-        (X, (slice(None), -1), ["v", "v[:, 2]"]),
+        (X, (slice(None), -1), ["v", "v[:, 0]", "v[:, 2]"]),
         (X, jnp.array([0, 1]), ["v"]),
         (X, (Ellipsis, 1), ["v"]),
         (X, slice(None, None, -1), ["v"]),
@@ -130,6 +132,12 @@ def own(x):
         (jax.nn.standardize, (X,), {"axis": 0}, ["x", "f(x, axis=1)"]),
         (jnp.max, (X,), {"axis": 1}, ["x", "f(x, axis=0)", "jnp.min(x, axis=1)"]),
         (X.max, (), {"axis": 0}, ["x.max(axis=1)", "x.min(axis=0)"]),
+        (jnp.max, (X, 1), {}, ["x", "f(x, 0)", "jnp.min(x, x)"]),
+        (jax.nn.softmax, (X,), {}, ["x", "f(x, axis=0)", "jnp.sigmoid(x)"]),
+        (jnp.sort, (X[0],), {}, ["x", "f(-x)"]),
+        (jnp.argsort, (X[0],), {"axis": 0}, ["x", "f(-x, axis=0)", "f(f(x, axis=0), axis=0)"]),
+        (jnp.cumsum, (X[0],), {}, ["x", "jnp.flip(f(jnp.flip(x, 0)), 0)"]),
+        (jax.random.bernoulli, (jax.random.key(0), 0.9), {}, ["x", "f(x, 1 - x)"]),
         (jnp.mean, (X,), {}, ["x"]),  # a sum has another weight, which is a setting
         (jnp.concatenate, ([X, X],), {"axis": 1}, ["f(x, axis=0)"]),
         (jnp.maximum, (X, X), {}, ["jnp.minimum(x, x)"]),
@@ -144,3 +152,16 @@ def test_of_calls(function, arguments, words, expected):
     f = "x.max" if method else "jnp.f" if any(t.startswith("jnp") for t in expected) else "f"
     found = variants.called(site("…", f, *"x" * len(arguments)), function, arguments, words)
     assert [text.replace("jnp.f(", "f(") for text in texts(found)] == expected
+
+
+def test_of_axes_that_are_cut_anew():
+    """Two rows of pairs that become three columns: as they lie in memory, or turned."""
+    pairs = X.reshape(2, 6)
+    for function, arguments in [(pairs.reshape, (3, 4)), (jnp.reshape, (pairs, (3, 4)))]:
+        f = "a.reshape" if function == pairs.reshape else "f"
+        names = ("3", "4") if f == "a.reshape" else ("a", "(3, 4)")
+        found = dict(variants.called(site("…", f, *names), function, arguments, {}))
+        turned = found["a.reshape(4, 3).swapaxes(0, 1)"]()
+        np.testing.assert_array_equal(turned, pairs.reshape(4, 3).T)
+        (before,) = [text for text in found if "a.swapaxes(0, 1)" in text]
+        np.testing.assert_array_equal(found[before](), pairs.T.reshape(3, 4))

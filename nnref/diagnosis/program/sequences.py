@@ -294,7 +294,9 @@ def scattered_steps(start: AtStart) -> Iterator[Finding]:
     for step in range(first, first + FEWEST):
         moved = np.any(np.asarray(slopes(x, step)) != 0, axis=0)
         seen.append(np.roll(np.moveaxis(moved, axes[0] - 1, 0), steps // 2 - step, axis=0))
-    alike = [(a & b).sum() / max((a | b).sum(), 1) for a, b in itertools.pairwise(seen)]
+    if not all(part.any() for part in seen):
+        return  # outputs that see nothing are another fault
+    alike = [(a & b).sum() / (a | b).sum() for a, b in itertools.pairwise(seen)]
     if max(alike) < bound("alike steps"):
         yield fault(
             "inputs_misread",

@@ -231,11 +231,15 @@ def pooled(params, x):
     return jnp.repeat(jnp.tanh(steps), 4, axis=1)[..., None]
 
 
+def blind(params, x):
+    return 0 * exchanged_axes(params, x)
+
+
 def test_a_reshape_that_cuts_steps_into_pieces_is_told():
     (finding,) = scattered_steps(AtStart(of_bands(cut)))
     assert (finding.severity, finding.cause) == ("fault", "inputs_misread")
 
 
-@pytest.mark.parametrize("network", [exchanged_axes, running, pooled])
+@pytest.mark.parametrize("network", [exchanged_axes, running, pooled, blind])
 def test_steps_that_stay_together_are_no_fault(network):
     assert not [*scattered_steps(AtStart(of_bands(network)))]

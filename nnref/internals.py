@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 from jax._src import source_info_util  # the only way to hand on where an operation was written
+from jax._src.core import trace_state_clean
 from jax.core import Tracer
 from jax.extend import core
 
@@ -71,6 +72,11 @@ def keep_entries_whole() -> None:
 def is_traced(value: Any) -> bool:
     """Whether a value stands for one that is known only when the compiled program runs."""
     return isinstance(value, Tracer)
+
+
+def is_tracing() -> bool:
+    """Whether a program is being made of what runs now, as `jax.jit` makes one."""
+    return not trace_state_clean()
 
 
 def is_of_a_plain_program(value: Any) -> bool:

@@ -62,6 +62,13 @@ def test_values_of_a_plain_program_are_told_from_those_of_vmap_and_grad():
     assert not internals.is_of_a_plain_program(jnp.ones(2))
 
 
+def test_it_is_known_whether_a_program_is_being_traced():
+    seen = [internals.is_tracing()]
+    jax.make_jaxpr(lambda x: seen.append(internals.is_tracing()))(1.0)
+    jax.eval_shape(jax.vmap(lambda x: seen.append(internals.is_tracing())), jnp.ones(2))
+    assert [*seen, internals.is_tracing()] == [False, True, True, False], SEEN
+
+
 def test_literals_and_variables_are_told_apart():
     (add,) = equations(lambda x: x + 2.0, 1.0)["add"]
     assert [internals.is_literal(atom) for atom in add.invars] == [False, True], SEEN

@@ -19,14 +19,17 @@ def work_of(jaxpr: Any, started: float = 0.0) -> tuple[float, int]:
     """Seconds of a core, and bytes of all results, that a traced function takes; roughly.
 
     Args:
-        jaxpr: the function; a loop counts its body as often as it runs, once where that is unknown.
+        jaxpr: the function; a loop counts its body as often as it runs, once where that is unknown,
+            and of a condition the dearest branch counts.
         started: seconds that each operation takes beside its arithmetic.
     """
     seconds, memory = 0.0, 0
     for equation in jaxpr.eqns:
         inner, times = bodies(equation), repetitions(equation)
-        for each in inner:
-            more, results = work_of(each.jaxpr, started)
+        works = [work_of(each.jaxpr, started) for each in inner]
+        if equation.primitive.name == "cond":
+            works = [max(works)]
+        for more, results in works:
             seconds += times * more
             memory += times * results
         if inner:

@@ -11,7 +11,7 @@ from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.one_edit.judging import cured
 from nnref.diagnosis.one_edit.scale import Scale
-from nnref.diagnosis.one_edit.search import Trained, functions_of, mode_of
+from nnref.diagnosis.one_edit.search import Trained, functions_of
 from nnref.training.train import TrainState, train_step
 
 SECONDS = 10.0  # of an idle core, for the first runs of all edits
@@ -29,12 +29,11 @@ def one_edit(measured: Measurements) -> list[Finding]:
         return []  # of an experiment: its functions are nnref's
     training = trained(measured)
     start = training.start(0)
-    mode = mode_of(lambda: training.score(start))
     scale = Scale("skill", larger_is_better=True, start=0.0)
     if own_errors(measured):
         scale = Scale(ERRORS, False, training.score(start)[ERRORS])
     ran, seconds = functions_of(training), SECONDS * measured.effort
-    found = cured(training, ran, scale, seconds, mode)
+    found = cured(training, ran, scale, seconds)
     return [] if found is None else [found.finding]
 
 

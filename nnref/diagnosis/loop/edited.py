@@ -11,7 +11,7 @@ from nnref.diagnosis.loop.running import Loop, Theirs, made
 from nnref.diagnosis.loop.stepping import Arrays, copied, is_array, numbers
 from nnref.diagnosis.one_edit.judging import cured, of_evaluation
 from nnref.diagnosis.one_edit.scale import scale_of
-from nnref.diagnosis.one_edit.search import Batch, Trained, functions_of, mode_of
+from nnref.diagnosis.one_edit.search import Batch, Trained, functions_of
 
 BYTES = 2**28  # of batches that are kept
 SECONDS = 10.0  # of an idle core, for the first runs of all edits
@@ -34,9 +34,9 @@ def one_edit(loop: Loop, effort: float) -> list[Finding]:
         return []  # it has learned
     training = trained(loop)
     steps = loop.count + len(loop.further.lengths)
-    ran, mode = functions_of(training), mode_of(lambda: training.score(end))
-    evaluated = of_evaluation(training, ran, scale, loop.start.arrays, end, steps, mode)
-    best = cured(training, ran, scale, SECONDS * effort, mode)
+    ran = functions_of(training)
+    evaluated = of_evaluation(training, ran, scale, loop.start.arrays, end, steps)
+    best = cured(training, ran, scale, SECONDS * effort)
     # What no training is needed for is the plainer cause, unless another one brings clearly more.
     if evaluated and not (best and scale.improves(evaluated.error, best.error)):
         best = evaluated

@@ -1,37 +1,63 @@
 """Who decides which expression is edited: one traced program holds all edits, by their number."""
 
+import contextlib
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from nnref.diagnosis.one_edit import variants
-from nnref.diagnosis.one_edit.rewriting import Site
+from nnref.diagnosis.one_edit.rewriting import Site, is_users
 from nnref.diagnosis.one_edit.variants import ARRAYS, Variant
+from nnref.internals import is_tracing
 
+NONE = -1  # the number of no edit
 MOST = 400  # edits of one program
+ROUNDING = 1e-4  # by which a compiled function may differ from what it was
 
 
 class Edits:
     """The edits of a program.
 
-    `which` is the number of the one that is made, traced or plain: -1 is the number of none, and
-    with None the functions are as they were. `learning` says whether edits that are new get a
-    number; `met` are those that could be made since it was emptied.
+    `which` is the number of the one that is made, traced or plain; with None the functions are as
+    they were. `learning` says whether edits that are new get a number; `met` are those that could
+    be made since it was emptied. A compiled program reads the number from `held` when it runs, so
+    that it is compiled once for all edits. With `compiling` the user's functions that run are
+    compiled, where they give the same so.
     """
 
     def __init__(self) -> None:
         self.which: Any = None
+        self.compiling = False
+        self.programs: dict[FunctionType, Callable[..., Any] | None] = {}
+        self.held = jax.new_ref(jnp.int32(NONE))
         self.learning = False
         self.sites: dict[str, list[Site]] = {}
         self.numbers: dict[tuple[Site, str], int] = {}
         self.met: set[int] = set()
 
+    @contextlib.contextmanager
+    def making(self, number: int) -> Iterator[None]:
+        """As long as the context lasts the edit of this number is made."""
+        self.which = number
+        self.held[...] = jnp.int32(number)
+        try:
+            yield
+        finally:
+            self.which = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether what runs now is no program that is traced."""
+        return isinstance(self.which, int) and not is_tracing()
+
     def decided(self, site: Site, value: Any, others: Iterator[Variant]) -> Any:
         """A value, or what stands in its place where an edit of this site is made."""
-        plain, branches = isinstance(self.which, int), {}
+        plain, branches = self.plain, {}
         for text, other in others:
             number = self.numbers.get((site, text))
             if not self.learning and (number is None or plain and number != self.which):
@@ -48,7 +74,10 @@ class Edits:
             if plain and number == self.which:
                 return other()
             branches[number] = other
-        return value if plain or not branches else switched(self.which, branches, value)
+        if plain or not branches:
+            return value
+        which = self.held[...] if isinstance(self.which, int) else self.which
+        return switched(which, branches, value)
 
     def may_edit(self, value: Any) -> bool:
         """Whether a value may be another one.
@@ -57,8 +86,7 @@ class Edits:
         """
         if self.which is None:
             return False
-        plain = isinstance(self.which, int)
-        return has_arrays(value, ARRAYS if plain else jax.Array)
+        return has_arrays(value, ARRAYS if self.plain else jax.Array)
 
     def binary(self, file: str, at: int, symbol: str, left: Any, right: Any) -> Any:
         value = variants.OPERATORS[symbol](left, right)
@@ -91,8 +119,25 @@ class Edits:
             site = self.sites[file][at]
             others = variants.ordered(site, arguments, site.parts[0])
             arguments = self.decided(site, arguments, others)
-        value = function(*arguments, **words)
+        value = self.result(function, arguments, words)
         return self.of(file, at, value, "called", function, arguments, words)
+
+    def result(self, function: Any, arguments: tuple[Any, ...], words: dict[str, Any]) -> Any:
+        """What a call gives; a user's function that closes over nothing is compiled once."""
+        plain = isinstance(function, FunctionType) and function.__closure__ is None
+        if not (self.compiling and self.plain and plain and is_users(function.__code__)) or words:
+            return function(*arguments, **words)
+        if function not in self.programs:
+            self.compiling = False
+            value, self.programs[function] = compiled_alike(function, arguments)
+            self.compiling = True
+            return value
+        program = self.programs[function]
+        try:
+            return function(*arguments) if program is None else program(*arguments)
+        except Exception:  # for other arguments it cannot be compiled
+            self.programs[function] = None
+            return function(*arguments)
 
     def of(self, file: str, at: int, value: Any, kind: str, *parts: Any) -> Any:
         """What an expression of a kind is."""
@@ -100,6 +145,20 @@ class Edits:
             return value
         site = self.sites[file][at]
         return self.decided(site, value, variants.KINDS[kind](site, *parts))
+
+
+def compiled_alike(function: FunctionType, arguments: Any) -> tuple[Any, Any]:
+    """What a function gives, and its compiled form where that gives the same, else None."""
+    value, program = function(*arguments), jax.jit(function)
+    try:
+        again = program(*arguments)
+        same = jax.tree.structure(again) == jax.tree.structure(value) and all(
+            type(a) is type(b) and np.allclose(a, b, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+            for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(value), strict=True)
+        )
+    except Exception:  # it asks for values, as `float` does
+        return value, None
+    return value, program if same else None
 
 
 def has_arrays(value: Any, kinds: Any) -> bool:

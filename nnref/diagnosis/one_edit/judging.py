@@ -8,12 +8,11 @@ import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.one_edit.deciding import NONE
 from nnref.diagnosis.one_edit.scale import Scale
 from nnref.diagnosis.one_edit.search import (
-    NONE,
     Arrays,
     Edited,
-    Mode,
     OfEvaluation,
     Ran,
     Search,
@@ -177,7 +176,7 @@ def rank(edit: Edited) -> float:
     return 0 if len(edit.text) >= len(edit.site.text) else 1
 
 
-def cured(training: Trained, ran: Ran, scale: Scale, seconds: float, mode: Mode) -> Cure | None:
+def cured(training: Trained, ran: Ran, scale: Scale, seconds: float) -> Cure | None:
     """The edit of one expression with which a training learns that does not, if there is one.
 
     Args:
@@ -185,9 +184,8 @@ def cured(training: Trained, ran: Ran, scale: Scale, seconds: float, mode: Mode)
         ran: those of them that run.
         scale: the number of its evaluation that judges.
         seconds: of an idle core, that the first runs of all edits may take: counted, not timed.
-        mode: how the evaluation runs with an edit.
     """
-    search = Search(training, ran, mode)
+    search = Search(training, ran)
     if not search.all:
         return None
     judge = Judge(search, scale, seconds)
@@ -204,7 +202,6 @@ def of_evaluation(
     start: Arrays,
     end: Arrays,
     steps: int,
-    mode: Mode,
 ) -> Cure | None:
     """The edit of what the evaluation alone runs, with which what was learned is seen.
 
@@ -217,17 +214,16 @@ def of_evaluation(
         start: the state before the first step.
         end: the state after the last one.
         steps: how many there were.
-        mode: how the evaluation runs with an edit.
     """
-    search = OfEvaluation(training, ran, mode, end)
+    search = OfEvaluation(training, ran, end)
     without, untrained = (scale.error(training.score(state)) for state in (end, start))
     found = []
-    for edit in sorted(search.all, key=rank)[: int(EVALUATING / mode.edited)]:
+    for edit in sorted(search.all, key=rank)[: int(EVALUATING / search.seconds)]:
         try:
-            error = scale.error(search.score(edit, end))
+            error = scale.error(search.score(edit.number, end))
             if not scale.cures(without, error):
                 continue
-            if not scale.cures(untrained, scale.error(search.score(edit, start))):
+            if not scale.cures(untrained, scale.error(search.score(edit.number, start))):
                 found.append(Outcome(edit, [without], [error]))
         except Exception:  # no edit: it does not compute
             continue

@@ -372,6 +372,45 @@ def size_of(value: Any) -> int:
     return 1 if isinstance(value, float) else getattr(value, "size", 0)
 
 
+class Exchange:
+    """The functions that have some codes, and the codes with which they ask.
+
+    Attributes:
+        sites: of each file.
+        held: each function, its code, and the one that asks.
+    """
+
+    def __init__(self, codes: Iterable[CodeType]) -> None:
+        """Look for the functions, among all that there are: this takes a while."""
+        wanted = set(codes)
+        files = {file: rewritten(file) for file in {code.co_filename for code in wanted}}
+        self.sites = {file: whole[1] for file, whole in files.items() if whole is not None}
+        of_name: dict[tuple[Any, ...], list[CodeType]] = {}
+        for whole in files.values():
+            for code in inner(whole[0]) if whole is not None else ():
+                of_name.setdefault(name_of(code), []).append(code)
+        new = {name: codes[0] for name, codes in of_name.items() if len(codes) == 1}
+        self.held: list[tuple[FunctionType, CodeType, CodeType]] = []
+        for function in [f for f in gc.get_referrers(*wanted) if isinstance(f, FunctionType)]:
+            old = function.__code__
+            code = new.get(name_of(old)) if old in wanted else None
+            if code is not None and code.co_freevars == old.co_freevars:
+                self.held.append((function, old, code))
+
+    @contextlib.contextmanager
+    def made(self, decider: Any) -> Iterator[None]:
+        """As long as the context lasts the functions ask `decider`."""
+        for function, _, code in self.held:
+            function.__globals__[NAME] = decider
+            function.__code__ = code
+        try:
+            yield
+        finally:
+            for function, old, _ in self.held:
+                function.__code__ = old
+                function.__globals__.pop(NAME, None)
+
+
 @contextlib.contextmanager
 def exchanged(codes: Iterable[CodeType], decider: Any) -> Iterator[dict[str, list[Site]]]:
     """The functions that have these codes ask `decider`, as long as the context lasts.
@@ -379,24 +418,6 @@ def exchanged(codes: Iterable[CodeType], decider: Any) -> Iterator[dict[str, lis
     Yields:
         The sites of each file.
     """
-    wanted = set(codes)
-    files = {file: rewritten(file) for file in {code.co_filename for code in wanted}}
-    found = [code for whole in files.values() if whole is not None for code in inner(whole[0])]
-    of_name: dict[tuple[Any, ...], list[CodeType]] = {}
-    for code in found:
-        of_name.setdefault(name_of(code), []).append(code)
-    new = {name: codes[0] for name, codes in of_name.items() if len(codes) == 1}
-    held: list[tuple[FunctionType, CodeType]] = []
-    for function in [f for f in gc.get_referrers(*wanted) if isinstance(f, FunctionType)]:
-        old = function.__code__
-        code = new.get(name_of(old)) if old in wanted else None
-        if code is not None and code.co_freevars == old.co_freevars:
-            held.append((function, old))
-            function.__globals__[NAME] = decider
-            function.__code__ = code
-    try:
-        yield {file: whole[1] for file, whole in files.items() if whole is not None}
-    finally:
-        for function, old in held:
-            function.__code__ = old
-            function.__globals__.pop(NAME, None)
+    exchange = Exchange(codes)
+    with exchange.made(decider):
+        yield exchange.sites

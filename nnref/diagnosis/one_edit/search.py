@@ -13,47 +13,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from nnref.diagnosis.one_edit.deciding import Edits
-from nnref.diagnosis.one_edit.rewriting import Site, codes_run, exchanged
+from nnref.diagnosis.one_edit.deciding import NONE, Edits
+from nnref.diagnosis.one_edit.rewriting import Exchange, Site, codes_run, exchanged
 from nnref.training.work import work_of
 
 Arrays = dict[str, Any]
 Batch = Callable[[int, int], Sequence[Any]]
 TRACES = itertools.count()
-NONE = -1  # the number of no edit
 STARTED = 2e-7  # seconds that an operation takes beside its arithmetic
 CALLED = 2e-4  # and a step that is called from Python
-SLOW = 2.0  # seconds of a call, most of which are not the first compilations
 LEARNING = 3  # batches that are made to see what may be edited
-COMPILING = 0.5  # seconds that an evaluation takes to be compiled anew
+
+
+def apart(room: int) -> Any:
+    """A context whose compiled functions are its own, as those made outside know of no edits."""
+    return set_xla_metadata(nnref_edits=str(room))
 
 
 def afresh() -> Any:
-    """A context in which every function is traced anew, as compiled ones know nothing of edits."""
-    return set_xla_metadata(nnref_edits=str(next(TRACES)))
-
-
-class Mode(NamedTuple):
-    """How an evaluation runs with an edit, and the seconds that it takes so, and without one."""
-
-    context: Callable[[], Any]
-    edited: float
-    plain: float
-
-
-def mode_of(score: Callable[[], Any]) -> Mode:
-    """How an evaluation runs with an edit, of which its compiled functions do not know.
-
-    They run uncompiled, which suits a few operations of many rows; or they are compiled anew for
-    each edit, where there are many.
-    """
-    plain = seconds_of(score)
-    with jax.disable_jit():
-        first = seconds_of(score)
-        uncompiled = first if first > SLOW else seconds_of(score)
-    if uncompiled < plain + COMPILING:
-        return Mode(jax.disable_jit, uncompiled, plain)
-    return Mode(afresh, plain + COMPILING, plain)
+    """A context in which every function is traced anew."""
+    return apart(next(TRACES))
 
 
 def seconds_of(function: Callable[[], Any]) -> float:
@@ -92,11 +71,16 @@ class Edited(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """The user's functions of a step, of its batches, and those of evaluation that do not score."""
+    """The user's functions of a step, of its batches, and of an evaluation.
+
+    Those of the evaluation that give the score, one number, are apart: an edit of them would change
+    what is counted.
+    """
 
     step: set[CodeType]
     batches: set[CodeType]
     evaluation: set[CodeType]
+    scoring: set[CodeType]
 
     @property
     def training(self) -> set[CodeType]:
@@ -120,33 +104,57 @@ def functions_of(training: Trained) -> Ran:
     supply = training.supply
     # What a second batch runs is not compiled: an edit of it needs nothing traced anew.
     batches = codes_run(partial(supply(), 1, 0)) if supply else {}
-    without_scores = {code for code, sizes in evaluation.items() if 1 not in sizes}
-    return Ran(set(step), set(batches), without_scores)
+    scoring = {code for code, sizes in evaluation.items() if 1 in sizes}
+    return Ran(set(step), set(batches), set(evaluation) - scoring, scoring)
 
 
-def score_with(
-    edits: Edits, number: int, codes: set[CodeType], mode: Mode, score: Callable[[], Any]
-) -> dict[str, float]:
-    """An evaluation whose functions with these codes are edited."""
-    with mode.context(), exchanged(codes, edits):
-        edits.which = number
-        try:
-            return score()
-        finally:
-            edits.which = None
+def stands_in(edit: Edited, codes: set[CodeType]) -> CodeType | None:
+    """Which of these functions the line of an edit stands in.
+
+    Of functions within each other it is the innermost, which begins last.
+    """
+    around = [
+        code
+        for code in codes
+        if code.co_filename == edit.site.file
+        and any(line == edit.site.line for *_, line in code.co_lines())
+    ]
+    return max(around, key=lambda code: code.co_firstlineno, default=None)
+
+
+class Scored:
+    """An evaluation with edits in what it runs, compiled once for all of them."""
+
+    def __init__(self, edits: Edits, ran: Ran, training: Trained) -> None:
+        """Of the functions that ran."""
+        self.edits, self.training, self.room = edits, training, next(TRACES)
+        self.exchange = Exchange(ran.evaluation | ran.scoring)
+        edits.sites = {**edits.sites, **self.exchange.sites}
+
+    def score(self, number: int, arrays: Arrays) -> dict[str, float]:
+        """The numbers of a state with an edit.
+
+        Raises:
+            Exception: what the evaluation raises.
+        """
+        with apart(self.room), self.exchange.made(self.edits), self.edits.making(number):
+            self.edits.compiling = True
+            try:
+                return self.training.score(arrays)
+            finally:
+                self.edits.compiling = False
 
 
 class Search:
     """The edits of a training, `all` of them, in one program."""
 
-    def __init__(self, training: Trained, ran: Ran, mode: Mode) -> None:
+    def __init__(self, training: Trained, ran: Ran) -> None:
         """Trace and compile the step with all its edits.
 
         Raises:
             Exception: where it cannot be traced so.
         """
-        self.training, self.edits, self.mode, self.ran = training, Edits(), mode, ran
-        self.shared = ran.training & ran.evaluation
+        self.training, self.edits, self.ran = training, Edits(), ran
         example = training.start(0), training.batch(0, 0), training.key
         with afresh(), exchanged(ran.step, self.edits) as self.edits.sites:
             self.edits.learning = True
@@ -156,9 +164,14 @@ class Search:
             self.compiled = traced.lower().compile()
         self.of_batches = self.learn_batches()
         self.all = [Edited(number, *which) for which, number in self.edits.numbers.items()]
+        self.evaluation = Scored(self.edits, ran, training)
+        self.evaluation.score(NONE, example[0])
+        self.scoring = seconds_of(partial(self.evaluation.score, NONE, example[0]))
 
     def learn_batches(self) -> set[int]:
         """The numbers of the edits of what makes the batches, which are made while it runs."""
+        self.makers = Exchange(self.ran.batches)
+        self.edits.sites = {**self.edits.sites, **self.makers.sites}
         self.edits.met, self.edits.learning = set(), True
         began = time.perf_counter()
         with self.supplied(NONE) as batch:
@@ -174,16 +187,12 @@ class Search:
         if self.training.supply is None or not self.ran.batches:
             yield self.training.batch
             return
-        with exchanged(self.ran.batches, self.edits) as sites:
-            self.edits.sites = {**self.edits.sites, **sites}
+        with self.makers.made(self.edits):
             supply = self.training.supply()
 
             def batch(place: int, seed: int) -> Sequence[Any]:
-                self.edits.which = number
-                try:
+                with self.edits.making(number):
                     return supply(place, seed)
-                finally:
-                    self.edits.which = None
 
             yield batch
 
@@ -210,32 +219,22 @@ class Search:
 
     def is_shared(self, edit: Edited) -> bool:
         """Whether the evaluation runs the line of an edit, in a function that gives no score."""
-        around = [
-            code
-            for code in self.ran.training
-            if code.co_filename == edit.site.file
-            and any(line == edit.site.line for *_, line in code.co_lines())
-        ]
-        # Of functions within each other it is the innermost, which begins last.
-        return bool(around) and max(around, key=lambda c: c.co_firstlineno) in self.shared
+        return stands_in(edit, self.ran.training) in self.ran.evaluation
 
     def seconds(self, edit: Edited, steps: int) -> float:
         """What an edit costs beside its steps: its evaluation, and the batches that it changes."""
-        evaluating = self.mode.edited if self.is_shared(edit) else self.mode.plain
-        return evaluating + (steps * self.making if edit.number in self.of_batches else 0)
+        return self.scoring + (steps * self.making if edit.number in self.of_batches else 0)
 
     def score(self, edit: Edited | None, arrays: Arrays) -> dict[str, float]:
         """The evaluation of a state, by functions that are edited where training ran them so."""
-        if edit is None or not self.is_shared(edit):
-            return self.training.score(arrays)
-        score = partial(self.training.score, arrays)
-        return score_with(self.edits, edit.number, self.shared, self.mode, score)
+        made = edit is not None and self.is_shared(edit)
+        return self.evaluation.score(edit.number if edit and made else NONE, arrays)
 
 
-class OfEvaluation:
+class OfEvaluation(Scored):
     """The edits of what an evaluation alone runs, `all` of them, but of functions that score."""
 
-    def __init__(self, training: Trained, ran: Ran, mode: Mode, arrays: Arrays) -> None:
+    def __init__(self, training: Trained, ran: Ran, arrays: Arrays) -> None:
         """Run the evaluation of a state once, to see what may be edited.
 
         What training runs, too, is left out: it was trained as it is.
@@ -243,15 +242,11 @@ class OfEvaluation:
         Raises:
             Exception: what it raises.
         """
-        self.training, self.edits, self.mode = training, Edits(), mode
-        self.codes = ran.evaluation - ran.training
-        with jax.disable_jit(), exchanged(self.codes, self.edits) as self.edits.sites:
-            self.edits.which, self.edits.learning = NONE, True
-            training.score(arrays)
-        self.edits.which, self.edits.learning = None, False
-        self.all = [Edited(number, *which) for which, number in self.edits.numbers.items()]
-
-    def score(self, edit: Edited, arrays: Arrays) -> dict[str, float]:
-        """The evaluation of a state with an edit."""
-        score = partial(self.training.score, arrays)
-        return score_with(self.edits, edit.number, self.codes, self.mode, score)
+        super().__init__(Edits(), ran, training)
+        self.edits.learning = True
+        self.score(NONE, arrays)
+        self.edits.learning = False
+        edits = [Edited(number, *which) for which, number in self.edits.numbers.items()]
+        alone, of_all = ran.evaluation - ran.training, ran.evaluation | ran.scoring
+        self.all = [edit for edit in edits if stands_in(edit, of_all) in alone]
+        self.seconds = seconds_of(partial(self.score, NONE, arrays))

@@ -12,7 +12,7 @@ from nnref.diagnosis.loop.edited import Supply, one_edit, trained
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.one_edit.judging import of_evaluation
 from nnref.diagnosis.one_edit.scale import scale_of
-from nnref.diagnosis.one_edit.search import functions_of, mode_of
+from nnref.diagnosis.one_edit.search import functions_of
 
 NOISY = Y[:, 0] + 0.3 * np.random.default_rng(1).normal(size=len(Y)).astype(np.float32)
 ROWS = [(X[i : i + 32], NOISY[i : i + 32]) for i in range(0, len(X), 32)]
@@ -114,8 +114,7 @@ def test_what_the_evaluation_alone_runs_is_edited_too(answers):
     loop = run(step, (params, TX.init(params)), BATCHES, error)
     training, start, end = trained(loop), loop.start.arrays, loop.further.state.arrays
     scale = scale_of(error, training.score(start))
-    mode = mode_of(lambda: training.score(end))
-    found = of_evaluation(training, functions_of(training), scale, start, end, 200, mode)
+    found = of_evaluation(training, functions_of(training), scale, start, end, 200)
     assert (found is not None) == (answers is thrown_away)
     assert found is None or "_, out = layer" in found.finding.where
     assert bool(one_edit(loop, 0.1)) == (answers is thrown_away)

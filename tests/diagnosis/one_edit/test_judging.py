@@ -9,7 +9,7 @@ from nnref.diagnosis.one_edit import judging
 from nnref.diagnosis.one_edit.judging import Outcome, identical, rank, the_best
 from nnref.diagnosis.one_edit.rewriting import Site
 from nnref.diagnosis.one_edit.scale import Scale
-from nnref.diagnosis.one_edit.search import Edited, Trained, functions_of, mode_of
+from nnref.diagnosis.one_edit.search import Edited, Trained, functions_of
 
 DRAWN = np.random.default_rng(0)
 X = DRAWN.normal(size=(64, 3)).astype(np.float32)
@@ -58,9 +58,7 @@ def training(loss, rate=0.3, score=covered):
 
 
 def cured(training, scale, seconds):
-    start = training.start(0)
-    mode = mode_of(lambda: training.score(start))
-    return judging.cured(training, functions_of(training), scale, seconds, mode)
+    return judging.cured(training, functions_of(training), scale, seconds)
 
 
 SCALE = Scale("error", larger_is_better=False, start=0.5)

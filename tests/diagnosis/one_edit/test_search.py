@@ -5,14 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nnref.diagnosis.one_edit.deciding import NONE
 from nnref.diagnosis.one_edit.search import (
-    NONE,
     OfEvaluation,
     Search,
     Trained,
-    afresh,
     functions_of,
-    mode_of,
 )
 
 X = np.linspace(-1, 1, 8, dtype=np.float32)
@@ -31,7 +29,7 @@ def descended(params, x, y):
 
 def answers(params):
     found = line(params, X)
-    return found
+    return found + 0 * found
 
 
 def mean_error(params):
@@ -49,8 +47,7 @@ LINE = Trained(
 
 @pytest.fixture(scope="module")
 def search():
-    start = LINE.start(0)
-    return Search(LINE, functions_of(LINE), mode_of(lambda: LINE.score(start)))
+    return Search(LINE, functions_of(LINE))
 
 
 def edit_of(search, text):
@@ -98,31 +95,26 @@ def unrolled(params):
     return jnp.stack([out, out])
 
 
-def last_error(params):
-    return {"error": float(abs(unrolled(params)[0] - 4))}
+@pytest.mark.parametrize("network", [unrolled, jax.jit(unrolled)])
+def test_edits_of_what_the_evaluation_alone_runs(network):
+    """Of functions that run as they are, and of such that are compiled once for all edits."""
 
+    def last_error(params):
+        return {"error": float(abs(network(params)[0] - 4))}
 
-@pytest.mark.parametrize("context", [jax.disable_jit, afresh])
-def test_edits_of_what_the_evaluation_alone_runs(context):
     one = jnp.float32(1)
-    mode = mode_of(lambda: last_error(one))._replace(context=context)
     training = LINE._replace(score=last_error)
-    search = OfEvaluation(training, functions_of(training), mode, one)
+    search = OfEvaluation(training, functions_of(training), one)
     (kept,) = [edit for edit in search.all if edit.site.text == "_" and edit.text == "h"]
-    assert search.score(kept, one) == {"error": 0}
+    assert search.score(kept.number, one) == {"error": 0}
     assert last_error(one) == {"error": 2}
-    assert (
-        last_error.__code__ not in search.codes
-    )  # it gives the score, and is no part of a network
+    # What gives the score is no part of a network.
+    first = last_error.__code__.co_firstlineno
+    assert all(edit.site.line < first for edit in search.all)
 
 
 def test_what_the_step_runs_is_not_edited_in_the_evaluation_alone():
     """Of a loop that climbs the network turned round would be right in the evaluation."""
     one = jnp.float32(1)
-    search = OfEvaluation(LINE, functions_of(LINE), mode_of(lambda: mean_error(one)), one)
-    assert answers.__code__ in search.codes
-    assert line.__code__ not in search.codes
-
-
-def test_an_evaluation_of_few_operations_runs_uncompiled():
-    assert mode_of(lambda: jnp.ones(3).sum()).context is jax.disable_jit
+    search = OfEvaluation(LINE, functions_of(LINE), one)
+    assert {edit.site.line for edit in search.all} == {answers.__code__.co_firstlineno + 2}

@@ -55,24 +55,21 @@ def on_one_side(loop: Loop) -> Iterator[Finding]:
 
 def other_condition(loop: Loop) -> Iterator[Finding]:
     """What is made for some labels, and judged by other ones that have nothing to do with these."""
-    moved = [moved_by(loop, place) for place in range(len(loop.steps))]
-    for maker, critic in rivals(loop, moved):
-        program = loop.programs[maker]
-        found = program and program.loss_of(loop)
-        if program is None or not found:
-            continue
-        judged = answers(program, found[0], moved[critic])
-        made = answers(program, judged[0], moved[maker]) if judged else []
-        if not made:
-            continue
-        of_maker = labels(program, program.trace.needed(made))
-        of_critic = labels(program, program.trace.needed(judged[:1], made))
-        if of_maker and of_critic and not of_maker & of_critic:
+    for place, loss, maker, critic in games(loop):
+        program = loop.programs[place]
+        for judged in answers(program, loss, critic) if program else ():
+            made = answers(program, judged, maker)
+            if not made:
+                continue
+            of_maker = labels(program, program.trace.needed(made))
+            of_critic = labels(program, program.trace.needed([judged], made))
+            if not of_maker or not of_critic or of_maker & of_critic:
+                continue
             paths = {program.trace.paths.get(value) for value in of_critic}
             names = [f"{path} of the batch" if path else "random ones" for path in paths]
             yield fault(
                 "loss_mismatch",
-                f"step {maker + 1}; {loop.loss_line(maker)}",
+                f"step {place + 1}; {line_of(program, judged) or loop.loss_line(place)}",
                 "what is made here is made for some labels, and the other network judges it by "
                 f"others, {', '.join(sorted(names))}, which have nothing to do with them: it can "
                 "only learn to look like anything at all",
@@ -84,17 +81,55 @@ def other_condition(loop: Loop) -> Iterator[Finding]:
             return
 
 
+def line_of(program: Program, value: int) -> str:
+    """The user's line that computes a value, empty where it is not known."""
+    found = (op.where for op in program.trace.operations if value in op.outputs)
+    return next(filter(None, found), "")
+
+
+def games(loop: Loop) -> Iterator[tuple[int, int, list[str], list[str]]]:
+    """A step, a loss of it, and the parameters of who makes and of who judges what is made."""
+    moved = [moved_by(loop, place) for place in range(len(loop.steps))]
+    for maker, critic in rivals(loop, moved):
+        found = loop.programs[maker].loss_of(loop)
+        if found:
+            yield maker, found[0], moved[maker], moved[critic]
+    for place, program in enumerate(loop.programs):
+        groups = descents(loop, program) if program else {}
+        for (one, maker), (other, critic) in permutations(groups.items(), 2):
+            yield place, one, maker, critic
+            yield place, other, maker, critic
+
+
+def descents(loop: Loop, program: Program) -> dict[int, list[str]]:
+    """The losses of one step, each with the parameters that descend it and no other one as well."""
+    if len(program.candidates) < 2:
+        return {}
+    moves = program.call.change(loop.of("parameter"))
+    slopes = program.gradients(program.call)
+    found: dict[int, list[str]] = {}
+    for path, move in moves.items():
+        ways = [cosine({path: move}, slope) for slope in slopes]
+        if min(ways) < -bound("climbs"):
+            found.setdefault(program.candidates[int(np.argmin(ways))], []).append(path)
+    return found
+
+
+def drawn(program: Program) -> set[int]:
+    """The values that are random numbers."""
+    return {out for op in program.trace.operations if op.name in DRAWS for out in op.outputs}
+
+
 def labels(program: Program, needed: set[int]) -> set[int]:
     """Where the whole numbers come from, one a row, among these values: a batch, or a draw."""
     traced = program.trace
-    rows = {traced.shape(value)[:1] for value in program.batch}
-    drawn = {out for op in traced.operations if op.name in DRAWS for out in op.outputs}
+    rows, draws = {traced.shape(value)[:1] for value in program.batch}, drawn(program)
     found: set[int] = set()
     for value in needed:
         dtype, shape = getattr(traced.avals[value], "dtype", None), traced.shape(value)
         whole = dtype is not None and jnp.issubdtype(dtype, jnp.signedinteger)
         if whole and shape[:1] in rows and traced.size(value) == shape[0]:
-            found |= traced.needed([value]) & {*program.batch, *drawn}
+            found |= traced.needed([value]) & {*program.batch, *draws}
     return found
 
 
@@ -153,7 +188,7 @@ def answers(program: Program, loss: int, network: list[str]) -> list[int]:
     """The values that the last layer of a network gives on the way to a loss, or another value."""
     traced, needed = program.trace, program.trace.needed([loss])
     leaves = {path: program.old[path] for path in network if path in program.old}
-    data = traced.reached([*program.batch, *program.key])
+    data = traced.reached([*program.batch, *program.key, *drawn(program)])
     found: list[int] = []
     for value in leaves.values():
         alone = traced.reached([value], lambda op: op.name in AS_IT_IS)

@@ -205,7 +205,8 @@ def roles_of(loop: Any) -> dict[str, str]:
             found[path] = "key"
         elif np.issubdtype(first.dtype, np.integer):
             alike = first.size == 1 or (first.ndim == 1 and np.ptp(first) == 0)
-            found[path] = "counter" if alike else "other"
+            memory = any(filled(program, path) for program in programs if path in program.old)
+            found[path] = "counter" if alike and not memory else "other"
         elif path in loop.optimizers:
             found[path] = "moment"
         elif path in loop.copies:
@@ -227,6 +228,17 @@ def carried(program: Any, path: str, loss: int) -> bool:
     shape, rows = traced.shape(program.old[path]), {traced.shape(one)[:1] for one in looked_at}
     by_row = len(shape) > 1 and rows == {shape[:1]}
     return by_row or not looked_at <= traced.needed([program.new[path]])
+
+
+def filled(program: Any, path: str) -> bool:
+    """Whether a leaf is a memory: some of its places are written anew, and the others stay."""
+    traced = program.trace
+    same = traced.reached([program.old[path]], lambda op: op.name in ("convert_element_type",))
+    return any(
+        op.name in ("scatter", "dynamic_update_slice") and op.inputs[0] in same
+        for op in traced.operations
+        if program.new.get(path) in op.outputs
+    )
 
 
 def drawn_from(path: str, programs: list[Any]) -> bool:
@@ -254,7 +266,7 @@ def behaviour(loop: Any, path: str, programs: list[Any], led: set[str]) -> str:
         traced, (loss, _) = program.trace, found
         old, new = program.old[path], program.new.get(path)
         reached = traced.reached([old], differentiable(traced))
-        apart = program.passed_on(path) or carried(program, path, loss)
+        apart = program.passed_on(path) or carried(program, path, loss) or filled(program, path)
         if loss in reached and not (led and apart):
             return "parameter"
         if old in traced.needed([loss]):

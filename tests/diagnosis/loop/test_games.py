@@ -171,3 +171,45 @@ def test_what_is_made_is_judged_by_the_labels_it_was_made_for(judged_by, told):
     others = [f for f in found.faults if "made for some labels" in f.evidence]
     assert [f.cause for f in others] == ["loss_mismatch"] * told
     assert all("step 2; " in f.where for f in others)
+
+
+def in_one_step(judged_by):
+    """Both networks in one step, which returns both losses and keeps the key in its state."""
+
+    def beside(x, labels):
+        return jnp.concatenate([x, jax.nn.one_hot(labels, 3)], 1)
+
+    @jax.jit
+    def step(state, batch):
+        x, own = batch
+        key, one, other = jax.random.split(state["key"], 3)
+        noise, labels = drawn_for(one)
+
+        def of_critic(params):
+            made = network(state["maker"], beside(noise, labels))
+            true = cross_entropy(network(params, beside(x, own)), 1)
+            answer = network(params, beside(made, judged_by(own, labels)))
+            return true + cross_entropy(answer, 0)
+
+        state, critic_loss = stepped(state, "critic", of_critic)
+        noise, labels = drawn_for(other)
+
+        def of_maker(params):
+            made = network(params, beside(noise, labels))
+            return cross_entropy(network(state["critic"], beside(made, labels)), 1)
+
+        state, maker_loss = stepped(state, "maker", of_maker)
+        return state | {"key": key}, {"critic": critic_loss, "maker": maker_loss}
+
+    _, state = labelled(judged_by)
+    return step, state | {"key": jax.random.key(3)}
+
+
+@pytest.mark.parametrize("own_labels", [False, True])
+def test_the_labels_of_what_is_made_are_followed_within_one_step(own_labels):
+    batches = [(x, jnp.arange(16) % 3) for x in BATCHES]
+    step = in_one_step(lambda own, labels: labels if own_labels else own)
+    found = nnref.examine(*step, batches, effort=0)
+    assert not found.mistakes
+    others = [f for f in found.faults if "made for some labels" in f.evidence]
+    assert [f.cause for f in others] == ["loss_mismatch"] * (not own_labels)

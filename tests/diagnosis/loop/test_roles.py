@@ -51,6 +51,31 @@ def test_roles_of_an_optimizer_that_is_written_by_hand():
     assert found["speed.w1"] == "moment"
 
 
+def test_a_memory_that_is_filled_and_learned_from_is_no_parameter():
+    @jax.jit
+    def step(state, batch):
+        x, y = batch
+        at = (state["turn"] * len(x) + jnp.arange(len(x))) % 256
+        inputs, answers = state["inputs"].at[at].set(x), state["answers"].at[at].set(y)
+        kinds = state["kinds"].at[at].set(1)
+
+        def loss(net):
+            return squares(net, inputs, answers) + 0 * kinds.sum()
+
+        value, gradient = jax.value_and_grad(loss)(state["net"])
+        updates, moments = TX.update(gradient, state["moments"])
+        net = optax.apply_updates(state["net"], updates)
+        new = {"net": net, "moments": moments, "turn": state["turn"] + 1, "kinds": kinds}
+        return new | {"inputs": inputs, "answers": answers}, value
+
+    memory = {"inputs": jnp.zeros((256, 2)), "answers": jnp.zeros((256, 1))}
+    memory |= {"kinds": jnp.zeros(256, int), "turn": jnp.int32(0)}
+    found = roles_in(step, {"net": drawn(), "moments": TX.init(drawn()), **memory})
+    assert {found[name] for name in ("inputs", "answers", "kinds")} == {"other"}
+    assert found["turn"] == "counter"
+    assert found["net.w1"] == "parameter"
+
+
 def test_what_belongs_to_an_optimizer():
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
     assert of_optimizers((model, nnx.Optimizer(model, TX, wrt=nnx.Param))) == {"1.opt_state"}

@@ -405,7 +405,7 @@ def unused_statistics(loop: Loop, seen: Evaluation) -> Iterator[Finding]:
 
 def statistics(loop: Loop) -> Iterator[Finding]:
     """Statistics that training normalizes by and never measures, or measures and throws away."""
-    for place, program, loss, _ in loop.losses_of_steps():
+    for place, program, loss, slopes in loop.losses_of_steps():
         read = program.trace.needed([loss])
         still = [
             p
@@ -427,7 +427,9 @@ def statistics(loop: Loop) -> Iterator[Finding]:
             if root is not None and ones and zeros:
                 yield divides_by_one(path, root.where or loop.line(place), 0.95)
                 return
-        lost = [p for p in still if program.old[p] not in read and program.passed_on(p)]
+        # Beside a scan the loss may seem to read what only its next value is made of.
+        unread = [p for p in still if program.old[p] not in read or not np.any(slopes.get(p, 1))]
+        lost = [p for p in unread if program.passed_on(p)]
         yield from thrown_away(loop, place, lost)
         return
 

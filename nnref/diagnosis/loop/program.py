@@ -87,6 +87,22 @@ class Program:
                 and operation.name in ("add", "sub", "add_any", "mul", "select_n")
             ):
                 return operation.where
+        return next(filter(None, map(self.left_in_a_scan, paths)), "")
+
+    def left_in_a_scan(self, path: str) -> str:
+        """The line of a scan that gives a new value for a leaf, which nothing reads.
+
+        Under a `jax.vmap` there is one for each row.
+        """
+        if path not in self.old:
+            return ""
+        old, shape = self.old[path], self.trace.shape(self.old[path])
+        used = {value for op in self.trace.operations for value in op.inputs}
+        unread = self.trace.reached([old]) - used - {*self.trace.outputs}
+        for scan in [op for op in self.trace.operations if op.name == "scan" and op.where]:
+            shapes = [self.trace.shape(value) for value in unread.intersection(scan.outputs)]
+            if any(shape in (each, each[1:]) for each in shapes):
+                return scan.where
         return ""
 
     @property

@@ -8,7 +8,7 @@ import optax
 import pytest
 from flax import nnx
 from flax.training import train_state
-from loops import BATCHES, TX, X, begun, faults, first, network, plain, squares
+from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, plain, squares
 from networks import line_of
 
 import nnref
@@ -69,6 +69,54 @@ def by_its_own_rows(state):
 def test_statistics_that_are_thrown_away():
     found = first(*linen(keeps=False), evaluate=by_statistics)
     assert found.cause == "batch_statistics_not_updated"
+
+
+def of_clients(way):
+    """Three clients, each of which makes two steps of its own from what the server has."""
+
+    def loss(params, mean, x, y):
+        hidden = jnp.tanh(x @ params["w1"] + params["b1"])
+        out = (hidden - hidden.mean(0)) @ params["w2"] + params["b2"]
+        new = mean if way == "never measured" else 0.9 * mean + 0.1 * hidden.mean(0)
+        return jnp.mean((out - y) ** 2), new
+
+    def of_one(params, mean, x, y):
+        def turn(carry, rows):
+            params, mean = carry
+            slopes, new = jax.grad(loss, has_aux=True)(params, mean, *rows)
+            params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slopes)
+            return (params, new), None
+
+        (params, mean), _ = jax.lax.scan(turn, (params, mean), (x, y))
+        return params, mean
+
+    @jax.jit
+    def step(state, batch):
+        new, means = jax.vmap(of_one, in_axes=(None, None, 0, 0))(
+            state["params"], state["mean"], *batch
+        )
+        new = {"params": jax.tree.map(lambda leaf: leaf.mean(0), new), "mean": state["mean"]}
+        if way == "kept":
+            new["mean"] = means.mean(0)
+        value, _ = loss(new["params"], new["mean"], batch[0][0, 0], batch[1][0, 0])
+        return new, value
+
+    def answers(state):
+        hidden = jnp.tanh(X @ state["params"]["w1"] + state["params"]["b1"])
+        return (hidden - state["mean"]) @ state["params"]["w2"] + state["params"]["b2"]
+
+    cut = [tuple(a[: 6 * 20].reshape(3, 2, 20, -1) for a in (X, Y))] * 8
+    return nnref.examine(
+        step, {"params": drawn(), "mean": jnp.zeros(16)}, cut, answers, steps=8, effort=0
+    )
+
+
+@pytest.mark.parametrize("way", ["thrown away", "kept", "never measured"])
+def test_statistics_of_an_inner_loop_that_are_thrown_away(way):
+    found = of_clients(way)
+    causes = [f.cause for f in found.faults if "throws the result away" in f.evidence]
+    assert causes == ["batch_statistics_not_updated"] * (way == "thrown away")
+    assert not found.mistakes
 
 
 def test_training_in_evaluation_mode():

@@ -80,6 +80,13 @@ class Judge:
         except Exception:
             return None
 
+    def changes_the_score(self, edit: Edited) -> bool:
+        """Whether an edit makes the evaluation of an untrained network better."""
+        if not self.search.is_shared(edit):
+            return False
+        start = self.search.training.start(0)
+        return self.scale.improves(self.without(0), self.error(edit, start))
+
     def after(self, edit: Edited, steps: int, seed: int) -> float:
         """The error after so many steps with an edit."""
         return self.error(edit, self.trained(edit, steps, seed))
@@ -101,8 +108,10 @@ class Judge:
     def best(self) -> tuple[list[Run], int]:
         """The edits that are left when the worse two thirds have gone, again and again.
 
-        Those with which the first steps lead to the same state are no edits. Where the best one is
-        better than none, and does not cure yet, the best ones are trained for longer.
+        So have those that are worse than none.
+        Those with which the first steps lead to the same state are no edits, and one that makes an
+        untrained network better changes the evaluation, and no more. Where the best one is better
+        than none, and does not cure yet, the best ones are trained for longer.
 
         Returns:
             What is left, and the steps that it has made.
@@ -111,12 +120,14 @@ class Judge:
         same = self.search.trained(NONE, steps)
         runs: list[Run] = []
         for edit in self.edits:
-            arrays = self.trained(edit, steps)
+            arrays = None if self.changes_the_score(edit) else self.trained(edit, steps)
             if arrays is not None and not identical(arrays, same):
                 runs.append((self.error(edit, arrays), edit, arrays))
         runs.sort(key=lambda run: run[0])
         for _ in range(2):
-            runs, steps = self.on(runs[: max(len(runs) // 3, LEFT)], steps, 2 * steps), 3 * steps
+            better = [run for run in runs if run[0] <= self.without(steps)]
+            better = better[: max(len(runs) // 3, LEFT)]
+            runs, steps = self.on(better, steps, 2 * steps), 3 * steps
         while runs:
             dear = 3 * steps * FEW * self.search.work > LONG * self.seconds
             if dear or not self.scale.improves(self.without(steps), runs[0][0]):
@@ -134,14 +145,10 @@ class Judge:
         # What is merely slower gets there with more steps.
         if not curing or not self.scale.cures(self.without(SLOWER * self.made), runs[0][0]):
             return []
-        without = [self.without(self.made, seed) for seed in range(SEEDS)]
-        start, found = self.search.training.start(0), []
-        untrained = self.error(None, start)
+        without, found = [self.without(self.made, seed) for seed in range(SEEDS)], []
         for error, edit, _ in curing:
             errors = [error, *(self.after(edit, self.made, seed) for seed in range(1, SEEDS))]
-            # An edit that makes an untrained network good changes the evaluation, and no more.
-            counted = self.scale.cures(untrained, self.error(edit, start))
-            if not counted and all(map(self.scale.cures, without, errors)):
+            if all(map(self.scale.cures, without, errors)):
                 found.append(Outcome(edit, without, errors))
         return found
 

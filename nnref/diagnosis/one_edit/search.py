@@ -173,14 +173,15 @@ class Search:
         """The numbers of the edits of what makes the batches, which are made while it runs."""
         self.makers = Exchange(self.ran.batches)
         self.edits.sites = {**self.edits.sites, **self.makers.sites}
-        self.edits.met, self.edits.learning = set(), True
+        self.edits.met.clear()
+        self.edits.learning = True
         began = time.process_time()
         with self.supplied(NONE) as batch:
             for place in range(LEARNING):
                 batch(place, 0)
         self.making = (time.process_time() - began) / LEARNING
         self.edits.learning = False
-        return self.edits.met
+        return set(self.edits.met)
 
     @contextlib.contextmanager
     def supplied(self, number: int) -> Iterator[Batch]:

@@ -37,7 +37,8 @@ COMPARED = {
     ">": (">=", "<", "<="),
     ">=": (">", "<", "<="),
 }
-# Functions that are taken for one another; a mean and a sum differ by a weight, a setting.
+# Functions that are taken for one another. A mean and a sum of everything differ by a weight, which
+# is a setting; along an axis they may make one term of a loss outweigh another.
 EXCHANGED = {
     "max": "min",
     "min": "max",
@@ -117,11 +118,13 @@ def unary(site: Site, symbol: str, value: Any) -> Iterator[Variant]:
 
 
 def name(site: Site, value: Any, *others: tuple[str, Any]) -> Iterator[Variant]:
-    """Another name that has a value of the same form."""
+    """Another name that has a value of the same form; a square matrix turned."""
     for text, other in reversed(others):
         yield text, lambda other=other: other
     if isinstance(value, ARRAYS) and value.dtype == np.bool_:
         yield f"~{site.text}", lambda: ~value
+    if isinstance(value, ARRAYS) and value.ndim == 2 and value.shape[0] == value.shape[1]:
+        yield f"{site.text}.T", lambda: value.T
 
 
 def kept(site: Site, word: str, away: Any) -> Iterator[Variant]:
@@ -244,6 +247,9 @@ class Called(NamedTuple):
         return text, lambda: self.function(*arguments, **self.words)
 
 
+ALONG = {"mean": "sum", "sum": "mean"}
+
+
 def called(
     site: Site, function: Any, arguments: tuple[Any, ...], words: dict[str, Any]
 ) -> Iterator[Variant]:
@@ -266,7 +272,8 @@ def called(
     if isinstance(call.array, ARRAYS) and call.array.ndim:
         yield from along(call)
         yield from in_order(call)
-    other = EXCHANGED.get(name)
+    parted = "axis" in words or len(arguments) > (own is None)
+    other = EXCHANGED.get(name) or (ALONG.get(name) if parted else None)
     for room in (own, jnp, jax.nn, jax.random):
         instead = getattr(room, other, None) if other and room is not None else None
         if instead is not None:

@@ -80,8 +80,10 @@ def test_values_are_those_of_the_texts():
 
 def test_of_names_and_signs():
     mask = A > 1
-    assert texts(variants.name(site("m"), mask, ("a", A), ("b", B))) == ["b", "a", "~m"]
-    assert texts(variants.name(site("a"), A, ("b", B))) == ["b"]
+    assert texts(variants.name(site("m"), mask, ("a", A), ("b", B))) == ["b", "a", "~m", "m.T"]
+    assert texts(variants.name(site("a"), A, ("b", B))) == ["b", "a.T"]
+    assert texts(variants.name(site("a"), A)) == ["a.T"]
+    assert texts(variants.name(site("x"), X)) == []
     assert texts(variants.unary(site("-a", "a"), "-", A)) == ["a"]
     assert texts(variants.kept(site("_"), "h", A)) == ["h"]
 
@@ -138,6 +140,7 @@ def own(x):
         (jnp.argsort, (X[0],), {"axis": 0}, ["x", "f(-x, axis=0)", "f(f(x, axis=0), axis=0)"]),
         (jnp.cumsum, (X[0],), {}, ["x", "jnp.flip(f(jnp.flip(x, 0)), 0)"]),
         (jax.random.bernoulli, (jax.random.key(0), 0.9), {}, ["x", "f(x, 1 - x)"]),
+        (jnp.mean, (X, -1), {}, ["x", "f(x, 0)", "jnp.sum(x, x)"]),
         (jnp.mean, (X,), {}, ["x"]),  # a sum has another weight, which is a setting
         (jnp.concatenate, ([X, X],), {"axis": 1}, ["f(x, axis=0)"]),
         (jnp.maximum, (X, X), {}, ["jnp.minimum(x, x)"]),

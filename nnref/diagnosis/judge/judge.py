@@ -155,9 +155,9 @@ def of_the_run(signals: Signals, structural: list[Finding], wrong: list[Finding]
     if mistaken:
         return [*mistaken, *map(as_note, structural)]
     if signals.learned:
-        faults = [*asked(signals, "always"), *filter(fault_even_if_it_learns, structural)]
-        faults = faults or beyond_simple_models(signals)
-        rest = [as_note(f) for f in structural if not fault_even_if_it_learns(f)]
+        stays = [f for f in structural if fault_even_if_it_learns(f) or leaves_room(signals, f)]
+        faults = [*asked(signals, "always"), *stays] or beyond_simple_models(signals)
+        rest = [as_note(f) for f in structural if f not in stays]
         return [*under_their_cause(faults), *rest]
     program, notes = faults_and_notes(in_this_run(signals, finding) for finding in structural)
     certain = asked(signals, "always", "not learned")
@@ -310,6 +310,19 @@ def fault_even_if_it_learns(finding: Finding) -> bool:
     sure = finding.severity == "fault" and finding.confidence >= bound("hard")
     in_any_order = finding.cause == "inputs_misread" and finding.confidence > bound("hard")
     return sure and (finding.cause in causes or in_any_order or finding.healthy == NORM_OF_A_ROW)
+
+
+def leaves_room(signals: Signals, finding: Finding) -> bool:
+    """Whether rows that are mixed, or indices outside of their table, may hold a network back.
+
+    They may where it learns no worse than simple models, which know nothing of what is mixed, and
+    is far from right all the same.
+    """
+    sure = finding.severity == "fault" and finding.confidence >= bound("hard")
+    outcomes = (signals.measurements.trained, signals.measurements.validated)
+    least = min(outcome.skill for outcome in outcomes if outcome is not None)
+    far = signals.measurements.skill.fits and least < bound("failed")
+    return sure and far and finding.cause in ("loss_axis_error", "inputs_ignored")
 
 
 def learned(signals: Signals) -> bool | None:

@@ -23,6 +23,24 @@ def test_rows_that_look_at_each_other_are_a_fault_where_nothing_else_is(tried, c
     assert [f.cause for f in found if f.severity == "fault"] == [cause]
 
 
+@pytest.mark.parametrize(
+    ("reached", "cause", "confidence", "severity"),
+    [
+        (0.5, "loss_axis_error", 0.9, "fault"),
+        (0.5, "inputs_ignored", 0.9, "fault"),
+        (0.5, "loss_axis_error", 0.8, "note"),  # not sure enough
+        (0.5, "loss_mismatch", 0.95, "note"),  # another kind
+        (0.7, "loss_axis_error", 0.9, "note"),  # little is missing
+    ],
+)
+def test_what_simple_models_do_not_know_of_may_hold_back_a_network_that_is_as_good(
+    reached, cause, confidence, severity
+):
+    found = Finding(cause, "fault", "net.py:3", "rows mix", confidence=confidence)
+    (found,) = decide(case(reached=reached, reference=0.4), [found])
+    assert found.severity == severity
+
+
 @pytest.mark.parametrize(("best", "causes"), [(COUNTS, []), ("linear", ["inputs_ignored"])])
 def test_no_order_of_steps_is_asked_for_where_counting_them_says_most(best, causes):
     note = Finding("inputs_ignored", "note", "out", "in any order", healthy=ANOTHER_ANSWER)

@@ -161,6 +161,7 @@ THRESHOLDS: dict[str, Threshold] = {
         1.5, "weight of a class over another's, in the loss: less moves hardly an answer"
     ),
     "rarer": Threshold(3.0, "rows of a class over another's, whose weights should not be larger"),
+    "of a filler": Threshold(0.05, "of the targets: fewer have the most frequent number by chance"),
     "without code": Threshold(
         0.05, "of the steps of a one-hot sequence: a symbol or two that nobody could read are fewer"
     ),

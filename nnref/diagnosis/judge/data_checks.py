@@ -23,7 +23,13 @@ from nnref.diagnosis.findings import Finding, as_note, fault, note
 from nnref.diagnosis.judge import leak_checks, split_checks
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.judge.misread_inputs import misread
-from nnref.diagnosis.judge.missing_checks import finite, nonfinite, unlabelled, without_code
+from nnref.diagnosis.judge.missing_checks import (
+    finite,
+    left_out_by_the_metric,
+    nonfinite,
+    unlabelled,
+    without_code,
+)
 from nnref.diagnosis.judge.split_checks import far_below
 from nnref.diagnosis.program.at_start import AtStart
 from nnref.diagnosis.proof import Proof
@@ -57,6 +63,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
     if target.kind not in ("binary", "multiclass"):
         yield from masks(measured)
         yield from unlabelled(measured, x, y)
+        yield from left_out_by_the_metric(measured, y)
     yield from circular_targets(measured, x, y)
     yield from wrapped_integers(measured, x, y)
     yield from echo(measured)

@@ -9,8 +9,11 @@ import numpy as np
 from nnref.diagnosis.data.blanks import Blanks, filled
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.judge.measurements import Measurements
+from nnref.diagnosis.judge.own_metric import OwnMetric, filler, leaves_out
 from nnref.diagnosis.program.birth import masked_by_product
 from nnref.diagnosis.thresholds import bound
+
+ROWS = 64  # of targets, that loss and metric are asked about
 
 
 def finite(values: np.ndarray) -> bool:
@@ -48,6 +51,37 @@ def unlabelled(measured: Measurements, x: np.ndarray, y: np.ndarray) -> Iterator
     blanks = filled([x], y) if x.dtype.kind == "f" else None
     if blanks is not None and counted(measured, blanks.rows):
         yield never_labelled(blanks, "training targets")
+
+
+def left_out_by_the_metric(measured: Measurements, y: np.ndarray) -> Iterator[Finding]:
+    """Targets that the loss counts and the user's metric leaves out: nobody knows them.
+
+    Where the network learns the others all the same, it is worth a note.
+    """
+    skill, y = measured.skill, y[:ROWS]
+    value = filler(y) if skill.outputs is not None and skill.metric.function else None
+    if value is None or skill.outputs is None:
+        return
+    shape = (len(y), *skill.outputs.shape[1:])
+    loss = jax.jit(measured.recipe.loss)
+    metric = OwnMetric(skill.metric.function, skill.kind, one_array=True)
+    out = leaves_out(metric, shape, y, value)
+    counts = leaves_out(lambda z, y: float(jnp.sum(loss(z, y))), shape, y, value) is False
+    if not out or not counts:
+        return
+    outcome = measured.trained if measured.validated is None else measured.validated
+    share = float((y == value).mean())
+    yield (fault if outcome.skill < bound("failed") else note)(
+        "loss_mismatch",
+        "loss",
+        f"{share:.0%} of the targets are {value:g}, and your metric is the same whatever is "
+        "answered there: it leaves them out, as missing, and the loss counts them as all others",
+        f"{share:.0%} of the targets",
+        healthy="a loss of the targets that the metric looks at",
+        remedy=f"known = targets != {value:g}; jnp.sum(jnp.where(known, cost, 0)) / "
+        "jnp.maximum(known.sum(), 1)",
+        confidence=0.9,
+    )
 
 
 def without_code(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnref.diagnosis.data.targets import target_of
 from nnref.diagnosis.findings import in_a_line
+from nnref.diagnosis.thresholds import bound
 
 CONSTANTS = 20  # classes whose constant answer a metric is asked about
 SURE = 10.0  # the logit of a class that is meant, of the others -10
@@ -85,6 +86,49 @@ class OwnMetric:
         if perfect:
             self.refused = "it gives one answer for all rows as much as a perfect one"
         return perfect
+
+
+def filler(y: np.ndarray) -> float | None:
+    """The most frequent number of targets of several places, which may stand for a missing one.
+
+    None for truth values, of which either means something.
+    """
+    if y.ndim < 2 or y[0].size < 2 or y.dtype.kind not in "fiu":
+        return None
+    values, counts = np.unique(y, return_counts=True)
+    share = counts.max() / y.size
+    holes = len(values) > 2 and bound("of a filler") < share < 1 - bound("of a filler")
+    return float(values[np.argmax(counts)]) if holes else None
+
+
+def leaves_out(
+    score: Callable[[np.ndarray, np.ndarray], float | None],
+    shape: tuple[int, ...],
+    y: np.ndarray,
+    value: float,
+) -> bool | None:
+    """Whether a score is the same whatever is answered where a target has this value.
+
+    Args:
+        score: of outputs and targets.
+        shape: of the outputs, (rows, places) or (rows, places, classes).
+        y: targets, (rows, places).
+        value: of those that may be left out.
+
+    Returns:
+        None where it is not known: it raises, or is the same for all other answers as well.
+    """
+    if shape[: y.ndim] != y.shape:
+        return None
+    draws = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    one, other = draws * max(float(y.std()), 1.0) + float(y.mean())
+    there = (y == value).reshape(y.shape + (1,) * (len(shape) - y.ndim))
+    first, of_there, elsewhere = (
+        score(each, y) for each in (one, np.where(there, other, one), np.where(there, one, other))
+    )
+    if first is None or of_there is None or elsewhere is None or first == elsewhere:
+        return None
+    return first == of_there
 
 
 def constant(rows: int, factor: float, leaf: Any) -> np.ndarray:

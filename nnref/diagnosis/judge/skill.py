@@ -10,7 +10,7 @@ import numpy as np
 
 from nnref.diagnosis.data.targets import Target, chance, score, skill, target_of
 from nnref.diagnosis.judge.constant import least_constant_loss
-from nnref.diagnosis.judge.own_metric import OwnMetric
+from nnref.diagnosis.judge.own_metric import OwnMetric, filler, leaves_out
 from nnref.diagnosis.program.class_weights import Weighed, class_weights
 from nnref.diagnosis.program.expectation import among_rows, row_by_row
 from nnref.diagnosis.program.loss_facts import goes_round, kind_of, where_least
@@ -193,6 +193,20 @@ class Skill:
         return float(norms.mean()) if same and differ else None
 
     @cached_property
+    def left_out(self) -> float | None:
+        """The number of the targets that the loss leaves out, as 0 for a film nobody has rated."""
+        assert self.outputs is not None, "asked of outputs that are one array"
+        y = self.wanted[:AT_ONCE]
+        value, loss = filler(y), jax.jit(self.recipe.loss)
+        out = value is not None and leaves_out(
+            lambda outputs, y: float(jnp.sum(loss(outputs, y))),
+            (len(y), *self.outputs.shape[1:]),
+            y,
+            value,
+        )
+        return value if out else None
+
+    @cached_property
     def fits(self) -> bool:
         """Whether outputs can be compared with targets: one by one, or by the user's metric.
 
@@ -218,7 +232,7 @@ class Skill:
         if self.kind in ("regression", "binary") and least == "elsewhere":
             return False  # no output is to be its target: logarithms of rates, distances of pairs
         if self.kind == "regression" and (
-            self.goes_round or self.takes_either_sign or self.as_sets()
+            self.goes_round or self.takes_either_sign or self.as_sets() or self.left_out is not None
         ):
             return False
         return self.kind == "places" or output.size == y[0].size

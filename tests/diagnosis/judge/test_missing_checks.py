@@ -10,7 +10,7 @@ from loops import X, Y, drawn, network
 import nnref
 from nnref.diagnosis.api import recipe_from
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.missing_checks import without_code
+from nnref.diagnosis.judge.missing_checks import left_out_by_the_metric, without_code
 from nnref.diagnosis.judge.skill import Outcome
 
 HOLED = np.where(np.arange(128)[:, None] % 5 == 0, np.nan, Y).astype(np.float32)
@@ -119,3 +119,45 @@ def test_letters_that_are_not_known_are_a_note_where_the_network_learns():
     measured.trained = Outcome(0.1, 0.9)
     (finding,) = without_code(measured, np.asarray(measured.recipe.train[0]))
     assert finding.severity == "note"
+
+
+RATED = np.random.default_rng(3).random((128, 6)) < 0.5
+STARS = np.rint(3 + 1.5 * np.tanh(X @ np.ones((2, 6)))) * RATED  # 0 where nobody has rated
+RATINGS = STARS.astype(np.float32)
+
+
+def of_rated(outputs, y):
+    return jnp.sum(jnp.where(y > 0, (outputs - y) ** 2, 0)) / jnp.sum(y > 0)
+
+
+def error_of_rated(outputs, y):
+    return np.sqrt(np.mean(np.square(np.asarray(outputs) - np.asarray(y))[np.asarray(y) > 0]))
+
+
+def error_of_all(outputs, y):
+    return np.sqrt(np.mean(np.square(np.asarray(outputs) - np.asarray(y))))
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "skill", "severity"),
+    [
+        (as_they_are, error_of_rated, 0.1, "fault"),
+        (as_they_are, error_of_rated, 0.9, "note"),
+        (as_they_are, error_of_all, 0.1, None),
+        (of_rated, error_of_rated, 0.1, None),
+        (as_they_are, None, 0.1, None),
+    ],
+)
+def test_targets_that_the_metric_alone_leaves_out(loss, metric, skill, severity):
+    task = nnref.Task(
+        init=lambda key: {"w": jax.random.normal(key, (2, 6))},
+        apply=lambda params, x: x @ params["w"],
+        loss=loss,
+        train=(X, RATINGS),
+    )
+    measured = Measurements(recipe_from(task, {"metric": metric}))
+    measured.trained, measured.validated = Outcome(1.0, skill), None
+    found = list(left_out_by_the_metric(measured, RATINGS))
+    assert [f.severity for f in found] == ([severity] if severity else [])
+    assert measured.skill.left_out == (0 if loss is of_rated else None)
+    assert measured.skill.fits == (loss is not of_rated)

@@ -17,7 +17,7 @@ LARGER = (
 )
 SMALLER = (
     "loss|err|mse|mae|rmse|nll|perplexity|ppl|bits|distance|dist|regret|gap|kl|fid|wer|cer|mape"
-    "|nrmse|residual|divergence|brier|ece|chamfer|wasserstein|mmd|deviation|bias"
+    "|nrmse|negative log|residual|divergence|brier|ece|chamfer|wasserstein|mmd|deviation|bias"
 )
 
 
@@ -87,13 +87,19 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
     """
     named = [(name, direction(name)) for name in start]
     if len(start) == 1:
-        texts = (evaluate.__name__, *returned(evaluate))
+        texts = (evaluate.__name__, told(evaluate), *returned(evaluate))
         named += [(name, direction(text)) for name in start for text in texts]
     for name, way in named:
         if way is not None:
             scale = Scale(name, way)
             return scale._replace(start=scale.error(start))
     return None
+
+
+def told(function: Callable[..., Any]) -> str:
+    """The first line of what is written of a function, but for "Return"."""
+    first = (inspect.getdoc(function) or "").partition("\n")[0]
+    return re.sub(r"^returns?\b", "", first, flags=re.IGNORECASE)
 
 
 def returned(function: Callable[..., Any]) -> Iterator[str]:
@@ -105,8 +111,8 @@ def returned(function: Callable[..., Any]) -> Iterator[str]:
     values = {
         target.id: node.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
+        if isinstance(node, ast.Assign | ast.AugAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
     found = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return) and n.value is not None]

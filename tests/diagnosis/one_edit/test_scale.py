@@ -31,6 +31,24 @@ def share_of_right_answers(state):
     return float(right.mean())
 
 
+def counted_one_by_one(state):
+    right = total = 0
+    for answer, label in zip(*state, strict=True):
+        right += (answer.argmax() == label).sum()
+        total += 1
+    return float(right / total)
+
+
+def density(state):
+    """Held-out negative log likelihood per channel, in nats."""
+    return float(state[0])
+
+
+def returned_density(state):
+    """Return what is left of it."""
+    return float(state[0])
+
+
 def distance_of_answers(state):
     return float(np.abs(state[0] - state[1]).mean())
 
@@ -49,6 +67,9 @@ def number(state):
     [
         (share_of_right_answers, {"": 0.3}, Scale("", True, -0.3)),
         (distance_of_answers, {"": 0.3}, Scale("", False, 0.3)),
+        (counted_one_by_one, {"": 0.3}, Scale("", True, -0.3)),
+        (density, {"": 3.0}, Scale("", False, 3.0)),
+        (returned_density, {"": 3.0}, None),
         (squared, {"": 0.3}, Scale("", False, 0.3)),
         (number, {"": 0.3}, None),
         (number, {"steps": 4, "mae": 0.3}, Scale("mae", False, 0.3)),

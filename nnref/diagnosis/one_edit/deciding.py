@@ -32,6 +32,7 @@ class Edits:
 
     def __init__(self) -> None:
         self.which: Any = None
+        self.site: Site | None = None  # of the edit of that number
         self.compiling = False
         self.programs: dict[FunctionType, Callable[..., Any] | None] = {}
         self.held = jax.new_ref(jnp.int32(NONE))
@@ -44,6 +45,7 @@ class Edits:
     def making(self, number: int) -> Iterator[None]:
         """As long as the context lasts the edit of this number is made."""
         self.which = number
+        self.site = next((site for (site, _), n in self.numbers.items() if n == number), None)
         self.held[...] = jnp.int32(number)
         try:
             yield
@@ -79,14 +81,16 @@ class Edits:
         which = self.held[...] if isinstance(self.which, int) else self.which
         return switched(which, branches, value)
 
-    def may_edit(self, value: Any) -> bool:
+    def may_edit(self, site: Site, value: Any) -> bool:
         """Whether a value may be another one.
 
         Where all edits are traced an array of NumPy is a constant, which a traced one would not be.
         """
         if self.which is None:
             return False
-        return has_arrays(value, ARRAYS if self.plain else jax.Array)
+        if not self.plain:
+            return has_arrays(value, jax.Array)
+        return (self.learning or site == self.site) and has_arrays(value, ARRAYS)
 
     def binary(self, file: str, at: int, symbol: str, left: Any, right: Any) -> Any:
         value = variants.OPERATORS[symbol](left, right)
@@ -115,8 +119,8 @@ class Edits:
         return self.of(file, at, values, "ordered", values)
 
     def called(self, file: str, at: int, function: Any, *arguments: Any, **words: Any) -> Any:
-        if len(arguments) > 1 and self.may_edit(arguments):
-            site = self.sites[file][at]
+        site = self.sites[file][at]
+        if len(arguments) > 1 and self.may_edit(site, arguments):
             others = variants.ordered(site, arguments, site.parts[0])
             arguments = self.decided(site, arguments, others)
         value = self.result(function, arguments, words)
@@ -141,9 +145,9 @@ class Edits:
 
     def of(self, file: str, at: int, value: Any, kind: str, *parts: Any) -> Any:
         """What an expression of a kind is."""
-        if not self.may_edit(value):
-            return value
         site = self.sites[file][at]
+        if not self.may_edit(site, value):
+            return value
         return self.decided(site, value, variants.KINDS[kind](site, *parts))
 
 

@@ -67,11 +67,21 @@ class Judge:
         self.edits = [e for e, s in zip(likeliest, costs, strict=True) if s <= EVALUATING]
 
     def error(self, edit: Edited | None, arrays: Arrays | None) -> float:
-        """The error of a state; that of none, and of what does not evaluate, is infinite."""
+        """The error of a state; that of none, and of what does not evaluate, is infinite.
+
+        So is that of an edit which evaluation runs as well, where no best score is known, or it is
+        better than that: it may change what is counted, as a density or the physics of a game.
+        """
+        if arrays is None:
+            return np.inf
+        counted = edit is not None and self.search.is_shared(edit)
+        if counted and np.isinf(self.scale.best):
+            return np.inf
         try:
-            return np.inf if arrays is None else self.scale.error(self.search.score(edit, arrays))
+            error = self.scale.error(self.search.score(edit, arrays))
         except Exception:
             return np.inf
+        return np.inf if counted and error < self.scale.best else error
 
     def trained(self, edit: Edited, steps: int, seed: int = 0, **since: Any) -> Arrays | None:
         """The arrays after so many steps with an edit; None where its batches cannot be made."""

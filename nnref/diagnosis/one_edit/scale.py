@@ -19,6 +19,7 @@ SMALLER = (
     "loss|err|mse|mae|rmse|nll|perplexity|ppl|bits|distance|dist|regret|gap|kl|fid|wer|cer|mape"
     "|nrmse|negative log|residual|divergence|brier|ece|chamfer|wasserstein|mmd|deviation|bias"
 )
+DENSITY = re.compile(r"likelihood|density|elbo|bits|\bnll", re.IGNORECASE)
 
 
 class Scale(NamedTuple):
@@ -27,6 +28,7 @@ class Scale(NamedTuple):
     name: str
     larger_is_better: bool
     start: float = np.inf  # the error of the first state
+    bounded: bool = True  # a density may be as large as it likes
 
     def error(self, scores: dict[str, float]) -> float:
         """The error, infinite for what is no number."""
@@ -40,6 +42,8 @@ class Scale(NamedTuple):
     @property
     def best(self) -> float:
         """The least error there is."""
+        if not self.bounded:
+            return -np.inf
         if not self.larger_is_better:
             return 0.0 if self.start >= 0 else -np.inf
         return -1.0 if -1 <= self.start <= 0 else -np.inf
@@ -85,13 +89,13 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
         evaluate: the user's function.
         start: its numbers of the first state, by their names.
     """
-    named = [(name, direction(name)) for name in start]
+    named = [(name, name) for name in start]
     if len(start) == 1:
         texts = (evaluate.__name__, told(evaluate), *returned(evaluate))
-        named += [(name, direction(text)) for name in start for text in texts]
-    for name, way in named:
+        named += [(name, text) for name in start for text in texts]
+    for name, way in ((name, direction(text)) for name, text in named):
         if way is not None:
-            scale = Scale(name, way)
+            scale = Scale(name, way, bounded=not any(DENSITY.search(text) for _, text in named))
             return scale._replace(start=scale.error(start))
     return None
 

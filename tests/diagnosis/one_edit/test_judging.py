@@ -1,5 +1,7 @@
 """Which edit cures, and which one only seems to."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,25 @@ def test_an_edit_that_makes_the_untrained_network_good_is_none():
         return {"error": float(np.abs(np.asarray(off(params, X))).mean())}
 
     assert cured(training(loss, score=error), Scale("error", False, 2.0), 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "bounded", "shared", "counts"),
+    [
+        (0.1, True, True, True),
+        (-4.0, True, True, False),  # no error is less than 0: something else is counted
+        (0.1, False, True, False),  # a density, whose best is not known
+        (-4.0, False, False, True),  # of the step alone
+    ],
+)
+def test_an_edit_of_what_is_counted_cures_only_towards_a_known_best(value, bounded, shared, counts):
+    search = SimpleNamespace(
+        all=[], work=1.0, is_shared=lambda edit: shared, score=lambda edit, arrays: {"e": value}
+    )
+    judge = judging.Judge(search, Scale("e", False, 0.5, bounded), 1.0)
+    assert judge.error(edit("a * b", "a / b"), {}) == (value if counts else np.inf)
+    assert judge.error(None, {}) == value
+    assert judge.error(edit("a * b", "a / b"), None) == np.inf
 
 
 def edit(text, new):

@@ -44,9 +44,9 @@ def density(state):
     return float(state[0])
 
 
-def returned_density(state):
+def what_is_left(state):
     """Return what is left of it."""
-    return float(state[0])
+    return state[0]
 
 
 def distance_of_answers(state):
@@ -68,8 +68,8 @@ def number(state):
         (share_of_right_answers, {"": 0.3}, Scale("", True, -0.3)),
         (distance_of_answers, {"": 0.3}, Scale("", False, 0.3)),
         (counted_one_by_one, {"": 0.3}, Scale("", True, -0.3)),
-        (density, {"": 3.0}, Scale("", False, 3.0)),
-        (returned_density, {"": 3.0}, None),
+        (density, {"": 3.0}, Scale("", False, 3.0, bounded=False)),
+        (what_is_left, {"": 3.0}, None),
         (squared, {"": 0.3}, Scale("", False, 0.3)),
         (number, {"": 0.3}, None),
         (number, {"steps": 4, "mae": 0.3}, Scale("mae", False, 0.3)),
@@ -110,6 +110,7 @@ def test_the_error_of_no_number_is_infinite():
     assert ACCURACY.error({}) == np.inf
     assert ACCURACY.value(ACCURACY.error({"a": 0.25})) == 0.25
     assert [s.best for s in (ERROR, ACCURACY, RETURN)] == [0, -1, -np.inf]
+    assert ERROR._replace(bounded=False).best == -np.inf
 
 
 def test_a_small_gain_is_worth_more_steps():

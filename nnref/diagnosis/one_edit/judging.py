@@ -57,10 +57,15 @@ class Judge:
     """A search whose edits are judged by one number of the evaluation."""
 
     def __init__(self, search: Search, scale: Scale, seconds: float) -> None:
-        """With so many seconds of a core for the runs of all edits."""
+        """With so many seconds of a core for the runs of all edits.
+
+        Where no best score is known, as of a density or a game, no edit is tried that evaluation
+        runs as well: it may change what is counted.
+        """
         self.search, self.scale, self.seconds = search, scale, seconds
         self.plain: dict[tuple[int, int], float] = {}  # errors without an edit, by steps and seed
-        likeliest = sorted(search.all, key=rank)
+        tried = [e for e in search.all if np.isfinite(scale.best) or not search.is_shared(e)]
+        likeliest = sorted(tried, key=rank)
         each = max(len(likeliest), 1) * search.work
         self.steps = int(np.clip(seconds / (3 * each), FEWEST, MOST))
         costs = np.cumsum([search.seconds(edit, self.steps) for edit in likeliest])
@@ -69,19 +74,13 @@ class Judge:
     def error(self, edit: Edited | None, arrays: Arrays | None) -> float:
         """The error of a state; that of none, and of what does not evaluate, is infinite.
 
-        So is that of an edit which evaluation runs as well, where no best score is known, or it is
-        better than that: it may change what is counted, as a density or the physics of a game.
+        So is one that is better than the best: something else is counted.
         """
-        if arrays is None:
-            return np.inf
-        counted = edit is not None and self.search.is_shared(edit)
-        if counted and np.isinf(self.scale.best):
-            return np.inf
         try:
-            error = self.scale.error(self.search.score(edit, arrays))
+            error = np.inf if arrays is None else self.scale.error(self.search.score(edit, arrays))
         except Exception:
             return np.inf
-        return np.inf if counted and error < self.scale.best else error
+        return error if error >= self.scale.best else np.inf
 
     def trained(self, edit: Edited, steps: int, seed: int = 0, **since: Any) -> Arrays | None:
         """The arrays after so many steps with an edit; None where its batches cannot be made."""
@@ -232,13 +231,15 @@ def of_evaluation(
         end: the state after the last one.
         steps: how many there were.
     """
+    if np.isinf(scale.best):
+        return None  # what is counted may be anything
     search = OfEvaluation(training, ran, end)
     without, untrained = (scale.error(training.score(state)) for state in (end, start))
     found = []
     for edit in sorted(search.all, key=rank)[: int(EVALUATING / search.seconds)]:
         try:
             error = scale.error(search.score(edit.number, end))
-            if not scale.cures(without, error):
+            if error < scale.best or not scale.cures(without, error):
                 continue
             if not scale.cures(untrained, scale.error(search.score(edit.number, start))):
                 found.append(Outcome(edit, [without], [error]))

@@ -26,6 +26,7 @@ from nnref.diagnosis.judge.misread_inputs import misread
 from nnref.diagnosis.judge.missing_checks import (
     finite,
     left_out_by_the_metric,
+    never_learned,
     nonfinite,
     unlabelled,
     without_code,
@@ -64,6 +65,7 @@ def check(measured: Measurements) -> Iterator[Finding]:
         yield from masks(measured)
         yield from unlabelled(measured, x, y)
         yield from left_out_by_the_metric(measured, y)
+    yield from never_learned(measured, y)
     yield from circular_targets(measured, x, y)
     yield from wrapped_integers(measured, x, y)
     yield from echo(measured)
@@ -377,7 +379,7 @@ def weights_turned_round(measured: Measurements) -> Iterator[Finding]:
     present = np.flatnonzero(counts)
     rare, most = (int(present[pick(counts[present])]) for pick in (np.argmin, np.argmax))
     able, reached = balanced(rows, skill.target), measured.trained_on_equal_classes
-    missed = able > bound("balanced") and reached < bound("failed") * able
+    missed = able > bound("balanced") and reached < bound("learned") * able
     yield (fault if missed else note)(
         "loss_mismatch",
         AtStart(measured.recipe, *measured.initial).loss_line,

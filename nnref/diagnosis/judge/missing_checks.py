@@ -58,13 +58,15 @@ def left_out_by_the_metric(measured: Measurements, y: np.ndarray) -> Iterator[Fi
 
     Where the network learns the others all the same, it is worth a note.
     """
-    skill, y = measured.skill, y[:ROWS]
-    value = filler(y) if skill.outputs is not None and skill.metric.function else None
-    if value is None or skill.outputs is None:
+    if measured.recipe.metric is None or measured.skill.outputs is None:
         return
-    shape = (len(y), *skill.outputs.shape[1:])
+    skill, y = measured.skill, y[:ROWS]
+    value = filler(y)
+    if value is None:
+        return
+    shape = (len(y), *measured.skill.outputs.shape[1:])
     loss = jax.jit(measured.recipe.loss)
-    metric = OwnMetric(skill.metric.function, skill.kind, one_array=True)
+    metric = OwnMetric(measured.recipe.metric, skill.kind, one_array=True)
     out = leaves_out(metric, shape, y, value)
     counts = leaves_out(lambda z, y: float(jnp.sum(loss(z, y))), shape, y, value) is False
     if not out or not counts:
@@ -82,6 +84,35 @@ def left_out_by_the_metric(measured: Measurements, y: np.ndarray) -> Iterator[Fi
         "jnp.maximum(known.sum(), 1)",
         confidence=0.9,
     )
+
+
+def never_learned(measured: Measurements, y: np.ndarray) -> Iterator[Finding]:
+    """A metric of outputs that no loss looks at, as of what was hidden, by flags of the rest."""
+    outputs = measured.skill.outputs
+    if measured.recipe.metric is None or outputs is None or outputs[0].size < 2:
+        return
+    skill, y = measured.skill, y[:ROWS]
+    metric = OwnMetric(measured.recipe.metric, skill.kind, one_array=True)
+    slopes = jax.jit(jax.grad(lambda z: jnp.asarray(measured.recipe.loss(z, y)).sum()))
+    shape = (4, len(y), *outputs.shape[1:])
+    one, other, *more = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    looked_at = np.any([np.asarray(slopes(z)) != 0 for z in (one, other, *more)], axis=0)
+    if looked_at.all() or not looked_at.any():
+        return
+    mixed = np.where(looked_at, other, one), np.where(looked_at, one, other)
+    first, of_these, of_others = (metric(z, y) for z in (one, *mixed))
+    if first is not None and of_others is not None and of_these == first != of_others:
+        yield fault(
+            "loss_mismatch",
+            "loss",
+            f"the loss looks at {looked_at.mean():.0%} of the outputs, and your metric at others "
+            "alone: it is the same whatever is answered where the loss looks. What is judged is "
+            "never learned, as where a mask stands the other way round in one of them",
+            "no output in common",
+            healthy="a loss of the outputs that the metric judges",
+            remedy="the same mask in both: weight = 1 - visible, where what is hidden is asked for",
+            confidence=0.95,
+        )
 
 
 def without_code(measured: Measurements, x: np.ndarray) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from nnref.diagnosis.findings import in_a_line
 from nnref.diagnosis.thresholds import bound
 
 CONSTANTS = 20  # classes whose constant answer a metric is asked about
+SMALL = 1e-4  # of a metric, by rounding
 SURE = 10.0  # the logit of a class that is meant, of the others -10
 
 
@@ -75,6 +76,20 @@ class OwnMetric:
         if counts:
             self.refused = "it is less for right answers; accuracy or R² is asked in its place"
         return counts
+
+    def is_no_share(self, outputs: np.ndarray, y: np.ndarray) -> bool:
+        """Whether right answers get more than 1, as of decibels: what is perfect is not known.
+
+        They get more than any constant one: else it is wrong, and asked.
+        """
+        if self.function is None:
+            return False
+        right = [self(z, y) for z in right_answers(self.kind, outputs, y)]
+        least = max(1 + SMALL, self.most_of_constants(outputs, y))
+        more = bool(right) and all(value is not None and value > least for value in right)
+        if more:
+            self.refused = "it is more than 1 for right answers; accuracy or R² is asked instead"
+        return more
 
     def is_indifferent(self, outputs: np.ndarray, y: np.ndarray) -> bool:
         """Whether one answer for all rows is perfect.

@@ -212,7 +212,7 @@ class Skill:
 
         Where they cannot, skill is how far the loss falls below that of a constant answer.
         """
-        if self.recipe.metric is not None and not self.errors_counted:
+        if self.asks_metric:
             if self.outputs is None or self.row_by_row:
                 return True
             return not self.metric.is_indifferent(self.outputs, self.wanted)
@@ -248,6 +248,13 @@ class Skill:
         if self.recipe.metric is None or self.outputs is None:
             return False
         return self.metric.counts_errors(self.outputs, self.wanted)
+
+    @cached_property
+    def asks_metric(self) -> bool:
+        """Whether the user's metric is one of successes, from a constant answer's to 1."""
+        if self.recipe.metric is None or self.errors_counted:
+            return False
+        return self.outputs is None or not self.metric.is_no_share(self.outputs, self.wanted)
 
     @cached_property
     def any_scale(self) -> bool:
@@ -369,7 +376,7 @@ class Skill:
             loss = self.loss_of_as_many(outputs, y)
             return Outcome(loss, self.of_loss(loss))
         loss = float(jax.jit(self.recipe.loss)(outputs, y))
-        value = None if self.errors_counted else self.metric(outputs, y)
+        value = self.metric(outputs, y) if self.asks_metric else None
         if value is None:
             return Outcome(loss, self.recomputed(outputs, y))
         return Outcome(loss, skill(value, self.metric.most_of_constants(outputs, y)))

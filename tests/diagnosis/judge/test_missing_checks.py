@@ -10,7 +10,7 @@ from loops import X, Y, drawn, network
 import nnref
 from nnref.diagnosis.api import recipe_from
 from nnref.diagnosis.judge.measurements import Measurements
-from nnref.diagnosis.judge.missing_checks import left_out_by_the_metric, without_code
+from nnref.diagnosis.judge.missing_checks import left_out_by_the_metric, never_learned, without_code
 from nnref.diagnosis.judge.skill import Outcome
 
 HOLED = np.where(np.arange(128)[:, None] % 5 == 0, np.nan, Y).astype(np.float32)
@@ -161,3 +161,40 @@ def test_targets_that_the_metric_alone_leaves_out(loss, metric, skill, severity)
     assert [f.severity for f in found] == ([severity] if severity else [])
     assert measured.skill.left_out == (0 if loss is of_rated else None)
     assert measured.skill.fits == (loss is not of_rated)
+
+
+SHOWN = np.random.default_rng(4).random((128, 6)) < 0.6
+BOTH = np.stack([RATINGS, SHOWN], -1).astype(np.float32)
+
+
+def of_shown(outputs, y):
+    return jnp.mean(y[..., 1] * (outputs - y[..., 0]) ** 2)
+
+
+def of_hidden(outputs, y):
+    return jnp.mean((1 - y[..., 1]) * (outputs - y[..., 0]) ** 2)
+
+
+def of_both(outputs, y):
+    return jnp.mean((outputs - y[..., 0]) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "told"),
+    [
+        (of_shown, of_hidden, True),
+        (of_hidden, of_hidden, False),
+        (of_hidden, of_both, False),  # of more than what is learned
+        (of_both, of_hidden, False),
+        (of_shown, None, False),
+    ],
+)
+def test_a_metric_of_what_is_never_learned(loss, metric, told):
+    task = nnref.Task(
+        init=lambda key: {"w": jax.random.normal(key, (2, 6))},
+        apply=lambda params, x: x @ params["w"],
+        loss=loss,
+        train=(X, BOTH),
+    )
+    found = list(never_learned(Measurements(recipe_from(task, {"metric": metric})), BOTH))
+    assert [f.cause for f in found] == ["loss_mismatch"] * told

@@ -35,6 +35,17 @@ def test_a_metric_that_counts_errors_is_not_taken_for_one_of_successes(metric, c
     assert (learned == pytest.approx(measured.recomputed)) == (metric is not broadcast)
 
 
+def decibels(outputs, y):
+    return 10 * jnp.log10(4 / (1e-6 + jnp.mean((outputs - y) ** 2)))
+
+
+def test_a_metric_whose_best_is_more_than_1_is_no_share():
+    skill = Measurements(replace(linear(), metric=decibels)).skill
+    assert not skill.asks_metric
+    assert "more than 1 for right answers" in skill.metric.refused
+    assert Measurements(replace(linear(), metric=r2)).skill.asks_metric
+
+
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
 def test_errors_of_classes_are_counted_too(kind):
     y = np.arange(60) % (2 if kind == "binary" else 3)

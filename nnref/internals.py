@@ -87,6 +87,11 @@ def is_of_a_plain_program(value: Any) -> bool:
     return is_traced(value) and type(value).__name__ == "DynamicJaxprTracer"
 
 
+def is_differentiated(value: Any) -> bool:
+    """Whether a value is one that `jax.grad` follows."""
+    return is_traced(value) and type(value).__name__ in ("JVPTracer", "LinearizeTracer")
+
+
 def is_literal(atom: Any) -> bool:
     """Whether an input of an equation is a number written into the program, not a variable."""
     return isinstance(atom, core.Literal)

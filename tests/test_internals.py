@@ -62,6 +62,21 @@ def test_values_of_a_plain_program_are_told_from_those_of_vmap_and_grad():
     assert not internals.is_of_a_plain_program(jnp.ones(2))
 
 
+def test_what_is_differentiated_is_known():
+    seen = []
+
+    def look(x):
+        seen.append(internals.is_differentiated(x * 2))
+        return x * 2
+
+    jax.make_jaxpr(look)(1.0)
+    jax.vmap(look)(jnp.ones(2))
+    jax.vmap(jax.grad(look))(jnp.ones(2))
+    jax.jit(jax.value_and_grad(look))(1.0)
+    assert seen == [False, False, True, True], f"tracers have other names, {SEEN}"
+    assert not internals.is_differentiated(jnp.ones(2))
+
+
 def test_it_is_known_whether_a_program_is_being_traced():
     seen = [internals.is_tracing()]
     jax.make_jaxpr(lambda x: seen.append(internals.is_tracing()))(1.0)

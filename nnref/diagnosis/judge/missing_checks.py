@@ -89,7 +89,7 @@ def left_out_by_the_metric(measured: Measurements, y: np.ndarray) -> Iterator[Fi
 def never_learned(measured: Measurements, y: np.ndarray) -> Iterator[Finding]:
     """A metric of outputs that no loss looks at, as of what was hidden, by flags of the rest."""
     outputs = measured.skill.outputs
-    if measured.recipe.metric is None or outputs is None or outputs[0].size < 2:
+    if measured.recipe.metric is None or outputs is None or y[0].size < 2:
         return
     skill, y = measured.skill, y[:ROWS]
     metric = OwnMetric(measured.recipe.metric, skill.kind, one_array=True)

@@ -221,7 +221,8 @@ def of_evaluation(
 ) -> Cure | None:
     """The edit of what the evaluation alone runs, with which what was learned is seen.
 
-    It leaves the state before the first step as bad as it is: else it would change what is counted.
+    It leaves the state before the first step as bad as it is: else it would change what is counted,
+    as where inputs are made hard on purpose, and are so no more.
 
     Args:
         training: whose evaluation it is.
@@ -231,8 +232,8 @@ def of_evaluation(
         end: the state after the last one.
         steps: how many there were.
     """
-    if np.isinf(scale.best):
-        return None  # what is counted may be anything
+    if np.isinf(scale.best) or ran.descends:
+        return None  # what is counted may be anything, or rows may be made hard on purpose
     search = OfEvaluation(training, ran, end)
     without, untrained = (scale.error(training.score(state)) for state in (end, start))
     found = []
@@ -241,7 +242,7 @@ def of_evaluation(
             error = scale.error(search.score(edit.number, end))
             if error < scale.best or not scale.cures(without, error):
                 continue
-            if not scale.cures(untrained, scale.error(search.score(edit.number, start))):
+            if not scale.improves(untrained, scale.error(search.score(edit.number, start))):
                 found.append(Outcome(edit, [without], [error]))
         except Exception:  # no edit: it does not compute
             continue

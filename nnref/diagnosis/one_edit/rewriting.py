@@ -17,7 +17,7 @@ from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
 import nnref
-from nnref.internals import is_of_a_plain_program, is_traced
+from nnref.internals import is_differentiated, is_of_a_plain_program, is_traced
 
 NAME = "__nnref_edits__"  # by which the rewritten functions know who decides
 LIBRARIES = ("site-packages", "dist-packages", "lib/python")
@@ -35,6 +35,7 @@ SYMBOLS: dict[type, str] = {
     ast.Gt: ">",
     ast.GtE: ">=",
 }
+SLOPE = -1
 MOST_NAMES = 12  # that are tried in the place of another one: those that were bound last
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -339,7 +340,8 @@ def is_users(code: CodeType) -> bool:
 def codes_run(function: Callable[[], Any]) -> dict[CodeType, set[int]]:
     """The user's functions that a call runs, with the sizes of what each gives.
 
-    A size is that of a whole array, and no row of a `jax.vmap`; of something else it is 0.
+    A size is that of a whole array, and no row of a `jax.vmap`; of something else it is 0, and
+    `SLOPE` of what is differentiated.
     """
     seen: dict[CodeType, set[int]] = {}
 
@@ -367,6 +369,8 @@ def size_of(value: Any) -> int:
     """The numbers of an array, or the most of the arrays of a tree; else 0."""
     if isinstance(value, dict | tuple | list):
         return max(map(size_of, value.values() if isinstance(value, dict) else value), default=0)
+    if is_differentiated(value):
+        return SLOPE
     if is_traced(value) and not is_of_a_plain_program(value):
         return 0
     return 1 if isinstance(value, float) else getattr(value, "size", 0)

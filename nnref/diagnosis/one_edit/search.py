@@ -14,7 +14,7 @@ import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from nnref.diagnosis.one_edit.deciding import NONE, Edits
-from nnref.diagnosis.one_edit.rewriting import Exchange, Site, codes_run, exchanged
+from nnref.diagnosis.one_edit.rewriting import SLOPE, Exchange, Site, codes_run, exchanged
 from nnref.training.work import work_of
 
 Arrays = dict[str, Any]
@@ -81,6 +81,7 @@ class Ran(NamedTuple):
     batches: set[CodeType]
     evaluation: set[CodeType]
     scoring: set[CodeType]
+    descends: bool  # whether the evaluation itself takes gradients, as an attack does
 
     @property
     def training(self) -> set[CodeType]:
@@ -105,7 +106,8 @@ def functions_of(training: Trained) -> Ran:
     # What a second batch runs is not compiled: an edit of it needs nothing traced anew.
     batches = codes_run(partial(supply(), 1, 0)) if supply else {}
     scoring = {code for code, sizes in evaluation.items() if 1 in sizes}
-    return Ran(set(step), set(batches), set(evaluation) - scoring, scoring)
+    descends = any(SLOPE in sizes for sizes in evaluation.values())
+    return Ran(set(step), set(batches), set(evaluation) - scoring, scoring, descends)
 
 
 def stands_in(edit: Edited, codes: set[CodeType]) -> CodeType | None:

@@ -118,3 +118,14 @@ def test_what_the_step_runs_is_not_edited_in_the_evaluation_alone():
     one = jnp.float32(1)
     search = OfEvaluation(LINE, functions_of(LINE), one)
     assert {edit.site.line for edit in search.all} == {answers.__code__.co_firstlineno + 2}
+
+
+def test_an_evaluation_that_takes_gradients_itself_is_known():
+    """As an attack does, whose edits make the rows easy, and no network better."""
+
+    def attacked(params):
+        way = jax.grad(lambda x: jnp.sum((line(params, x) - Y) ** 2))(X)
+        return {"error": float(np.abs(line(params, X + 0.1 * jnp.sign(way)) - Y).mean())}
+
+    assert functions_of(LINE._replace(score=attacked)).descends
+    assert not functions_of(LINE).descends

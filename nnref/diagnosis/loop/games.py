@@ -55,9 +55,8 @@ def on_one_side(loop: Loop) -> Iterator[Finding]:
 
 def other_condition(loop: Loop) -> Iterator[Finding]:
     """What is made for some labels, and judged by other ones that have nothing to do with these."""
-    for place, loss, maker, critic in games(loop):
-        program = loop.programs[place]
-        for judged in answers(program, loss, critic) if program else ():
+    for place, program, loss, maker, critic in games(loop):
+        for judged in answers(program, loss, critic):
             made = answers(program, judged, maker)
             if not made:
                 continue
@@ -87,18 +86,20 @@ def line_of(program: Program, value: int) -> str:
     return next(filter(None, found), "")
 
 
-def games(loop: Loop) -> Iterator[tuple[int, int, list[str], list[str]]]:
-    """A step, a loss of it, and the parameters of who makes and of who judges what is made."""
+def games(loop: Loop) -> Iterator[tuple[int, Program, int, list[str], list[str]]]:
+    """A step, its program, a loss of it, and the parameters of who makes and of who judges that."""
     moved = [moved_by(loop, place) for place in range(len(loop.steps))]
     for maker, critic in rivals(loop, moved):
-        found = loop.programs[maker].loss_of(loop)
-        if found:
-            yield maker, found[0], moved[maker], moved[critic]
+        program = loop.programs[maker]
+        found = program and program.loss_of(loop)
+        if program and found:
+            yield maker, program, found[0], moved[maker], moved[critic]
     for place, program in enumerate(loop.programs):
         groups = descents(loop, program) if program else {}
         for (one, maker), (other, critic) in permutations(groups.items(), 2):
-            yield place, one, maker, critic
-            yield place, other, maker, critic
+            if program:
+                yield place, program, one, maker, critic
+                yield place, program, other, maker, critic
 
 
 def descents(loop: Loop, program: Program) -> dict[int, list[str]]:

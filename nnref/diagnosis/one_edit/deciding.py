@@ -20,6 +20,10 @@ MOST = 400  # edits of one program
 ROUNDING = 1e-4  # by which a compiled function may differ from what it was
 
 
+class Endless(Exception):
+    """A loop of Python that goes on and on with an edit."""
+
+
 class Edits:
     """The edits of a program.
 
@@ -33,6 +37,7 @@ class Edits:
     def __init__(self) -> None:
         self.which: Any = None
         self.site: Site | None = None  # of the edit of that number
+        self.asked, self.most = 0, np.inf  # times since an edit was made, and how many may be
         self.compiling = False
         self.programs: dict[FunctionType, Callable[..., Any] | None] = {}
         self.held = jax.new_ref(jnp.int32(NONE))
@@ -44,7 +49,7 @@ class Edits:
     @contextlib.contextmanager
     def making(self, number: int) -> Iterator[None]:
         """As long as the context lasts the edit of this number is made."""
-        self.which = number
+        self.which, self.asked = number, 0
         self.site = next((site for (site, _), n in self.numbers.items() if n == number), None)
         self.held[...] = jnp.int32(number)
         try:
@@ -85,11 +90,17 @@ class Edits:
         """Whether a value may be another one.
 
         Where all edits are traced an array of NumPy is a constant, which a traced one would not be.
+
+        Raises:
+            Endless: if it was asked more often than it may be.
         """
         if self.which is None:
             return False
         if not self.plain:
             return has_arrays(value, jax.Array)
+        self.asked += 1
+        if self.asked > self.most:
+            raise Endless
         return (self.learning or site == self.site) and has_arrays(value, ARRAYS)
 
     def binary(self, file: str, at: int, symbol: str, left: Any, right: Any) -> Any:

@@ -22,6 +22,7 @@ Batch = Callable[[int, int], Sequence[Any]]
 TRACES = itertools.count()
 STARTED = 2e-7  # seconds that an operation takes beside its arithmetic
 CALLED = 2e-4  # and a step that is called from Python
+LONGER = 100  # times as many questions as without an edit: then a loop has no end
 LEARNING = 3  # batches that are made to see what may be edited
 
 
@@ -93,7 +94,7 @@ def functions_of(training: Trained) -> Ran:
     """The functions that a training runs.
 
     Raises:
-        Exception: what they raise.
+        Exception: what they raise; or for a `while_loop`, which an edit might make endless.
     """
     start = training.start(0)
     with afresh():
@@ -106,6 +107,8 @@ def functions_of(training: Trained) -> Ran:
     # What a second batch runs is not compiled: an edit of it needs nothing traced anew.
     batches = codes_run(partial(supply(), 1, 0)) if supply else {}
     scoring = {code for code, sizes in evaluation.items() if 1 in sizes}
+    if any("while_loop" in code.co_names for code in {*step, *batches, *evaluation}):
+        raise ValueError("a while_loop, which an edit might make endless")
     descends = any(SLOPE in sizes for sizes in evaluation.values())
     return Ran(set(step), set(batches), set(evaluation) - scoring, scoring, descends)
 
@@ -130,6 +133,7 @@ class Scored:
     def __init__(self, edits: Edits, ran: Ran, training: Trained) -> None:
         """Of the functions that ran."""
         self.edits, self.training, self.room = edits, training, next(TRACES)
+        self.most = np.inf
         self.exchange = Exchange(ran.evaluation | ran.scoring)
         edits.sites = {**edits.sites, **self.exchange.sites}
 
@@ -140,11 +144,14 @@ class Scored:
             Exception: what the evaluation raises.
         """
         with apart(self.room), self.exchange.made(self.edits), self.edits.making(number):
-            self.edits.compiling = True
+            self.edits.compiling, self.edits.most = True, self.most
             try:
-                return self.training.score(arrays)
+                found = self.training.score(arrays)
             finally:
-                self.edits.compiling = False
+                self.edits.compiling, self.edits.most = False, np.inf
+        if number == NONE:
+            self.most = LONGER * (self.edits.asked + 1)
+        return found
 
 
 class Search:
@@ -173,6 +180,7 @@ class Search:
 
     def learn_batches(self) -> set[int]:
         """The numbers of the edits of what makes the batches, which are made while it runs."""
+        self.most = 0  # questions of a batch
         self.makers = Exchange(self.ran.batches)
         self.edits.sites = {**self.edits.sites, **self.makers.sites}
         self.edits.met.clear()
@@ -181,6 +189,7 @@ class Search:
         with self.supplied(NONE) as batch:
             for place in range(LEARNING):
                 batch(place, 0)
+                self.most = max(self.most, LONGER * (self.edits.asked + 1))
         self.making = (time.process_time() - began) / LEARNING
         self.edits.learning = False
         return set(self.edits.met)
@@ -195,10 +204,15 @@ class Search:
             supply = self.training.supply()
 
             def batch(place: int, seed: int) -> Sequence[Any]:
+                # What is made in turn may have to make all batches before this one.
+                self.edits.most = np.inf if number == NONE else self.most * (place + 1)
                 with self.edits.making(number):
                     return supply(place, seed)
 
-            yield batch
+            try:
+                yield batch
+            finally:
+                self.edits.most = np.inf
 
     def with_edit(self, which: Any, *arguments: Any) -> Arrays:
         """The step with an edit."""

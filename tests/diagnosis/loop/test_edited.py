@@ -187,3 +187,38 @@ def test_what_makes_the_batches_is_edited_too(batches):
         (fault,) = found
         assert fault.where.endswith("X[rows], Y[others]")
         assert fault.remedy in ("rows instead of others", "others instead of rows")
+
+
+def drawn_until_positive(number):
+    """Rows apart from their answers, once more, behind a loop that an edit makes endless."""
+    draw, size = np.random.default_rng(number), np.array([-1.0])
+    while size < 0:
+        size = size + draw.random(1)
+    rows, others = draw.integers(len(X), size=(2, 32))
+    return X[rows], Y[others]
+
+
+def test_an_edit_that_makes_a_loop_endless_is_given_up():
+    def error(state):
+        return float(jnp.mean((network(state[0], X) - Y) ** 2))
+
+    @jax.jit
+    def step(state, batch):
+        return plain(*state, *batch)[0:2]
+
+    (fault,) = one_edit(run(step, begun(), drawn_until_positive, error), 0.1)
+    assert fault.where.endswith("X[rows], Y[others]")
+
+
+def test_no_edit_of_a_while_loop_is_tried():
+    @jax.jit
+    def step(state, batch):
+        def more(count):
+            return count < 3
+
+        jax.lax.while_loop(more, lambda count: count + 1, 0)
+        return plain(*state, *batch)[0:2]
+
+    loop = run(step, begun(), BATCHES, lambda state: {"loss": 1.0})
+    with pytest.raises(ValueError, match="endless"):
+        functions_of(trained(loop))

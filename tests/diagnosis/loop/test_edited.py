@@ -94,24 +94,31 @@ def layer(params, hidden):
     return jnp.tanh(hidden @ params["turn"]), network(params, hidden)
 
 
+@jax.jit
+def of_two_layers(state, batch):
+    """A step of the whole network."""
+
+    def loss(params):
+        return jnp.mean((whole(params, batch[0]) - batch[1]) ** 2)
+
+    value, slopes = jax.value_and_grad(loss)(state[0])
+    updates, moments = TX.update(slopes, state[1])
+    return (optax.apply_updates(state[0], updates), moments), value
+
+
+def begun_with_two_layers():
+    params = begun()[0] | {"turn": jax.random.normal(jax.random.key(5), (2, 2))}
+    return params, TX.init(params)
+
+
 @pytest.mark.parametrize("answers", [thrown_away, whole])
 def test_what_the_evaluation_alone_runs_is_edited_too(answers):
     """Two layers, of which the evaluation throws the state of the first one away."""
 
-    @jax.jit
-    def step(state, batch):
-        def loss(params):
-            return jnp.mean((whole(params, batch[0]) - batch[1]) ** 2)
-
-        value, slopes = jax.value_and_grad(loss)(state[0])
-        updates, moments = TX.update(slopes, state[1])
-        return (optax.apply_updates(state[0], updates), moments), value
-
     def error(state):
         return float(jnp.mean((answers(state[0], X) - Y) ** 2))
 
-    params = begun()[0] | {"turn": jax.random.normal(jax.random.key(5), (2, 2))}
-    loop = run(step, (params, TX.init(params)), BATCHES, error)
+    loop = run(of_two_layers, begun_with_two_layers(), BATCHES, error)
     training, start, end = trained(loop), loop.start.arrays, loop.further.state.arrays
     scale = scale_of(error, training.score(start))
     found = of_evaluation(training, functions_of(training), scale, start, end, 200)
@@ -170,17 +177,7 @@ def test_what_makes_the_batches_is_edited_too(batches):
     def error(state):
         return float(jnp.mean((whole(state[0], X) - Y) ** 2))
 
-    @jax.jit
-    def step(state, batch):
-        def loss(params):
-            return jnp.mean((whole(params, batch[0]) - batch[1]) ** 2)
-
-        value, slopes = jax.value_and_grad(loss)(state[0])
-        updates, moments = TX.update(slopes, state[1])
-        return (optax.apply_updates(state[0], updates), moments), value
-
-    params = begun()[0] | {"turn": jax.random.normal(jax.random.key(5), (2, 2))}
-    found = one_edit(run(step, (params, TX.init(params)), batches, error), 0.1)
+    found = one_edit(run(of_two_layers, begun_with_two_layers(), batches, error), 0.1)
     if batches is drawn_with_noise:
         assert not found
     else:

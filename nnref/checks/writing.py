@@ -42,10 +42,12 @@ def unit_tests(task: str, path: str | Path) -> list[str]:
         path: of the file to write.
 
     Raises:
-        UserError: where a property fails, or the file is no file of Python.
+        UserError: where a property fails, or the file is no file of Python, or is there already.
     """
     if Path(path).suffix != ".py":
         raise UserError(f"-o {path}: give a file that ends in .py")
+    if Path(path).exists():  # tests that somebody has written on, or the network itself
+        raise UserError(f"{path} is there already; give another file: -o PATH")
     asked = subject(task)
     tests = {}
     try:

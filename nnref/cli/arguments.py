@@ -68,7 +68,7 @@ def logbook_folder(options: argparse.Namespace) -> Path | None:
 def output_path(name: str, endings: Sequence[str]) -> Path:
     """The file to write; refused where it has none of the endings."""
     if Path(name).suffix not in endings:
-        raise UserError(f"-o {name}: give a file that ends in {' or '.join(endings)}")
+        raise UserError(f"{name}: give a file that ends in {' or '.join(endings)}")
     return Path(name)
 
 

@@ -199,6 +199,9 @@ def diagnose_command(options: argparse.Namespace) -> int:
     The exit code is 0 where it learns, 1 where it does not, 3 for a mistake in nnref itself.
     """
     path = experiment_or_maker(options.task)
+    page = output_path(options.html, (".html",)) if options.html else None
+    if options.logbook and path is None:
+        raise UserError("--logbook: a page is of an experiment file, and a task has none")
     from nnref.diagnosis.api import diagnose, made_by
     from nnref.training.compilation import use_cache
 
@@ -211,8 +214,8 @@ def diagnose_command(options: argparse.Namespace) -> int:
         print(json.dumps(diagnosis.to_json()))
     else:
         console_of(80).print(diagnosis, highlight=False)
-    if options.html:
-        page = diagnosis.to_html(options.html)
+    if page is not None:
+        diagnosis.to_html(page)
         if not options.json:
             print(f"page     {page}")
     if options.fix and diagnosis.faults:
@@ -230,9 +233,7 @@ def diagnose_command(options: argparse.Namespace) -> int:
                 figures = f"{in_figures(made.before)} before, {in_figures(made.after)} after"
                 print(f"         skill from {len(made.after)} seeds: {figures}")
             print(f"         nnref diff {path} {made.path}")
-    if options.logbook and not options.json:
-        if path is None:
-            raise UserError("--logbook: a page is of an experiment file, and a task has none")
+    if options.logbook and path is not None and not options.json:
         for line in written_down(path, diagnosis, Path(options.logbook)):
             print(line)
     return diagnosis.exit_code

@@ -71,3 +71,11 @@ def test_no_tests_are_written_for_a_network_with_a_fault(folder):
 def test_what_is_no_file_of_python_is_refused():
     with pytest.raises(UserError, match=r"ends in \.py"):
         unit_tests("a_task:make_task", "tests.txt")
+
+
+def test_a_file_that_is_there_is_kept(tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("# my network\n")
+    with pytest.raises(UserError, match=r"mine\.py is there already; give another file"):
+        unit_tests("a_task:make_task", mine)
+    assert mine.read_text() == "# my network\n"

@@ -112,10 +112,25 @@ def test_what_was_tried_is_written_down_where_a_logbook_is_given(folder, capsys,
     settings = [entry.settings for entry in entries(Path("tries"))[0]]
     assert sorted(each["optimizer.learning_rate"] for each in settings) == [0.5] * 4 + [5.0] * 3
     assert sorted(each["epochs"] for each in settings) == [60] * 6 + [300]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--logbook", "tries", "a page is of an experiment file"),
+        ("--html", "why.txt", "a file that ends in .html"),
+    ],
+)
+def test_what_a_diagnosis_cannot_write_is_refused_before_it(
+    option, value, told, folder, capsys, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr("nnref.diagnosis.api.diagnose", lambda *_, **__: asked.append(1))
     monkeypatch.setattr("nnref.diagnosis.api.made_by", lambda given: (None, {}))
-    code, _, err = call(capsys, "diagnose", "mine:make", "--logbook", "tries")
+    code, _, err = call(capsys, "diagnose", "mine:make", option, value)
     assert code == 2
-    assert "a page is of an experiment file" in err
+    assert told in err
+    assert not asked
 
 
 def test_diagnose_writes_the_repaired_experiment(folder, capsys, monkeypatch):

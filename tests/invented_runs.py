@@ -111,6 +111,7 @@ def case(
     exchanged=None,
     again=None,
     takes=(0.1, 0.1, 0.1),
+    growth=0.0,
     states=({}, {}),
     **tried,
 ):
@@ -158,6 +159,8 @@ def case(
         recomputed=misjudged,
         shuffled=0.02,
         decay=takes,
+        growth=growth,
+        planned=STEPS,
         added=None,
         look=lambda params, state: look() if params is first else end or look(),
         layers=[layer("a", activation), layer("b", activation), layer("c", ())],

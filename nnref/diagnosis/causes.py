@@ -167,6 +167,11 @@ CAUSES: dict[str, Cause] = {
         "each step goes on from where the last one ended",
         "return the new optimizer state, key and counters from the step, and carry them on",
     ),
+    "value_compiled_in": Cause(
+        "a compiled function keeps a value of its first call",
+        "the same update, compiled anew or not",
+        "hand the value over as an argument of the compiled function, or keep it in the state",
+    ),
     "target_stands": Cause(
         "a target network or an average does not follow as it should",
         "a small share of the way at every update, or a copy every few hundred",

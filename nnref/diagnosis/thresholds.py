@@ -335,6 +335,16 @@ THRESHOLDS: dict[str, Threshold] = {
     "follows": Threshold(
         0.2, "cosine of a step, or of a moment, and the gradient of what is taken for the loss"
     ),
+    "runs away": Threshold(
+        100.0, "of its first value, that a loss ends at: targets that move make it rise, not so far"
+    ),
+    "cancels out": Threshold(
+        1e-5,
+        "of the largest gradient: one that is 0 but for rounding, as of a bias before a softmax",
+    ),
+    "compiled in": Threshold(
+        1e-3, "of an update, by which one that is compiled anew differs: rounding is 1e-5"
+    ),
     "climbs": Threshold(
         0.1, "cosine of the first update of a leaf and its gradient: decay of weights stays below"
     ),

@@ -43,6 +43,7 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
     (run_checks.metric, "first"),
     (run_checks.nonfinite, "not learned"),
     (run_checks.ascent, "not learned"),
+    (run_checks.growing, "not learned"),
     (run_checks.updates, "not learned"),
     (run_checks.symmetry, "always"),
     (run_checks.silent_outputs, "not learned"),
@@ -80,6 +81,8 @@ CHECKS: tuple[tuple[Callable[[Signals], Iterator[Finding]], When], ...] = (
 # Causes that are none where the same data, network and loss learn all there is by another rate,
 # length or start.
 REFUTED = ("wrong_gradient", "class_imbalance")
+
+ENDLESS = 1e30  # a loss that falls beyond it has no least value
 
 STRETCHES = 40  # of a run, over which measures of its layers are averaged
 
@@ -330,7 +333,9 @@ def learned(signals: Signals) -> bool | None:
 
     None where the data need no training, too little of the run was seen, or targets move along.
     """
-    if not signals.ran or signals.hardly_begun or (signals.finite and signals.moving_target):
+    if not signals.ran or signals.hardly_begun:
+        return None
+    if signals.finite and signals.moving_target and not signals.runs_away:
         return None
     if signals.learned:
         return True
@@ -385,6 +390,9 @@ def measures(signals: Signals) -> dict[str, Any]:
     if not signals.ran:
         return {}
     validated = measured.validated
+    constant = vars(measured.skill).get("constant_loss")
+    if constant is not None and abs(constant) > ENDLESS:
+        constant = None
     return {
         "skill on training rows": signals.reached,
         "skill on validation rows": None if validated is None else validated.skill,
@@ -393,7 +401,7 @@ def measures(signals: Signals) -> dict[str, Any]:
         "skill on one batch by its rows": tried.get("overfit_one_batch", {}),
         "share of clipped steps": measured.clipped,
         "steps": len(signals.steps.loss),
-        "loss of the best constant answer": vars(measured.skill).get("constant_loss"),
+        "loss of the best constant answer": constant,
         "first loss": float(signals.steps.loss[0]),
         "last loss": float(signals.steps.loss[-1]),
         "trials": {trial.name: trial.skill for trial in all_trials(signals)},

@@ -123,10 +123,10 @@ class Measurements:
         return trace(lambda *arguments: updated(optimizer, *arguments)[0], *arguments)
 
     @cached_property
-    def decay(self) -> tuple[float, ...]:
-        """The share of each parameter that a step takes away, whatever the gradient.
+    def taken(self) -> tuple[float, ...]:
+        """The share of each parameter that a step takes away where no gradient is.
 
-        () where a whole run takes away next to nothing.
+        It is below 0 where parameters grow by it, and () where no step looks at the parameters.
         """
         params, optimizer = self.initial[0], self.recipe.optimizer
         if self.optimizer.reached(self.optimizer.arguments[2]).isdisjoint(self.optimizer.outputs):
@@ -140,8 +140,23 @@ class Measurements:
             update, leaf = np.asarray(update, float), np.asarray(leaf, float)
             share = -float((update * leaf).sum() / max((leaf**2).sum(), 1e-30))
             shares.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
-        steps = self.recipe.epochs * -(-len(self.recipe.train[0]) // self.recipe.batch_size)
-        return tuple(shares) if steps * max(shares) > bound("decayed") else ()
+        return tuple(shares)
+
+    @property
+    def planned(self) -> int:
+        """The steps of the run as it is planned."""
+        return self.recipe.epochs * -(-len(self.recipe.train[0]) // self.recipe.batch_size)
+
+    @cached_property
+    def decay(self) -> tuple[float, ...]:
+        """What a step takes away, whatever the gradient; () where a run takes next to nothing."""
+        return self.taken if self.planned * max(self.taken, default=0) > bound("decayed") else ()
+
+    @cached_property
+    def growth(self) -> float:
+        """The share by which a step makes a parameter longer; 0 where it is nothing in a run."""
+        share = -min(self.taken, default=0)
+        return share if self.planned * share > bound("decayed") else 0.0
 
     @cached_property
     def decays(self) -> bool:

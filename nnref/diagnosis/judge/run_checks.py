@@ -144,6 +144,24 @@ def ascent(signals: Signals) -> Iterator[Finding]:
         yield climbing(float(np.median(first.cosine[:, up])), listed(names), confidence=0.9)
 
 
+def growing(signals: Signals) -> Iterator[Finding]:
+    """A decay of the weights that has the wrong sign, so that each step makes them longer."""
+    share, planned = signals.measurements.growth, signals.measurements.planned
+    if share:
+        times = np.exp(planned * np.log1p(share))
+        yield fault(
+            "gradient_ascent",
+            "optimizer",
+            f"where the gradient is 0, each step makes the weights {share:.2%} longer, {times:.3g} "
+            f"times in {planned:,} steps: their decay has the wrong sign",
+            f"{-share:.2%} of the weights taken away by a step",
+            healthy="0 or above",
+            remedy="optax.add_decayed_weights before optax.scale(-rate) in the chain, as in "
+            "optax.adamw: what stands behind is neither turned round nor multiplied by the rate",
+            confidence=0.95,
+        )
+
+
 def adrift(signals: Signals) -> Iterator[Finding]:
     """A note of leaves that move though no gradient ever reaches them."""
     steps, paths = signals.steps, jax.tree.leaves_with_path(signals.measurements.initial[0])

@@ -104,7 +104,7 @@ class Signals:
         """As well as simple models do, in finite steps; where those fail, beyond memory."""
         # A skill is measured against targets that are given, and stay.
         if self.measurements.skill.costs or self.moving_target:
-            return self.finite
+            return self.finite and not self.runs_away
         if not self.finite or self.collapsed:
             return False
         if self.known:
@@ -113,6 +113,13 @@ class Signals:
         if validated is not None:
             return validated.skill > bound("failed")
         return self.reached > bound("failed") and self.beyond_memory
+
+    @property
+    def runs_away(self) -> bool:
+        """Whether the loss ends so far above its first value that no target explains it."""
+        loss = self.steps.loss
+        end = float(np.median(loss[-max(len(loss) // 10, 1) :]))
+        return bool(end > bound("runs away") * abs(loss[0]))
 
     @property
     def unmeasured(self) -> bool:

@@ -20,6 +20,7 @@ from nnref.diagnosis.loop import batches as of_batches
 from nnref.diagnosis.loop import (
     bootstraps,
     carried,
+    compiled_in,
     evaluation,
     games,
     lookups,
@@ -46,6 +47,7 @@ from nnref.training.compilation import usual_settings
 STEPS = 40
 
 QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
+    "values that are compiled in": compiled_in.compiled_in,
     "whether what changes comes back": carried.nothing_comes_back,
     "numbers that are not finite": movement.nonfinite,
     "parameters that stand": carried.parameters_stand,
@@ -209,9 +211,15 @@ def asked(loop: Loop, effort: float) -> Findings:
 def edited(
     loop: Loop, effort: float, found: list[Finding], checked: list[str], impossible: list[str]
 ) -> list[Finding]:
-    """What small edits show, where no fault is known but that the evaluation stands still."""
-    stands = [evaluation.NOT_LEARNED in f.evidence for f in found if f.severity == "fault"]
-    if not effort or not all(stands):
+    """What small edits show, where no fault is known but what others bring about.
+
+    That is an evaluation that stands still, or a loss that climbs, for which no rate was tried.
+    """
+    faults = [finding for finding in found if finding.severity == "fault"]
+    brought = [
+        evaluation.NOT_LEARNED in f.evidence or f.cause == "learning_rate_too_high" for f in faults
+    ]
+    if not effort or not all(brought):
         return []
     try:
         cures = one_edit(loop, effort)

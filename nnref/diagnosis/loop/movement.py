@@ -123,7 +123,9 @@ def ascent(loop: Loop) -> Iterator[Finding]:
         whole = cosine({p: change[p] for p in angles}, gradient)
         if not down and meant(loop, place, program.loss_name(loop)):
             continue
-        up = [p for p in up if not down or angles[p] > bound("climbs alone")]
+        sizes = {p: float(np.sqrt(np.mean(np.square(gradient[p])))) for p in angles}
+        least = bound("cancels out") * max(sizes.values(), default=0.0)
+        up = [p for p in up if not down or angles[p] > bound("climbs alone") and sizes[p] > least]
         if up and down:
             yield fault(
                 "gradient_ascent",

@@ -40,11 +40,14 @@ def refuse(roles: Any, paths: Iterable[str]) -> dict[str, str]:
 
 
 def of_optimizers(state: Any) -> set[str]:
-    """The paths beneath which a state holds what is an optimizer's: of optax, or of NNX."""
+    """The paths beneath which a state holds what is an optimizer's: of optax, or of NNX.
+
+    One of NNX may have been taken apart, by `nnx.split`, into its variables.
+    """
 
     def is_optimizers(node: Any) -> bool:
         of_optax = hasattr(node, "_fields") and type(node).__module__.startswith("optax")
-        return of_optax or isinstance(node, nnx.Optimizer)
+        return of_optax or isinstance(node, nnx.Optimizer | nnx.OptState)
 
     found = jax.tree_util.tree_flatten_with_path(state, is_leaf=is_optimizers)[0]
     return {
@@ -226,7 +229,7 @@ def carried(program: Any, path: str, loss: int) -> bool:
     traced = program.trace
     looked_at = traced.needed([loss]) & set(program.batch)
     shape, rows = traced.shape(program.old[path]), {traced.shape(one)[:1] for one in looked_at}
-    by_row = len(shape) > 1 and rows == {shape[:1]}
+    by_row = len(shape) > 1 and rows - {()} == {shape[:1]}
     return by_row or not looked_at <= traced.needed([program.new[path]])
 
 

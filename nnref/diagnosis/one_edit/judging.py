@@ -157,8 +157,10 @@ class Judge:
         without, found = [self.without(self.made, seed) for seed in range(SEEDS)], []
         for error, edit, _ in curing:
             errors = [error, *(self.after(edit, self.made, seed) for seed in range(1, SEEDS))]
-            if all(map(self.scale.cures, without, errors)):
-                found.append(Outcome(edit, without, errors))
+            outcome = Outcome(edit, without, errors)
+            # Of runs that climb and fall one may stand well by chance: then it is less to gain.
+            if outcome.gain > 0 and self.scale.cures(float(np.median(without)), max(errors)):
+                found.append(outcome)
         return found
 
 

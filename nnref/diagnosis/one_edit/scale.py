@@ -13,12 +13,17 @@ from nnref.diagnosis.thresholds import bound
 
 LARGER = (
     "acc|correct|hit|recall|precision|f1|auc|r2|return|reward|score|iou|dice|corr|psnr|success|ndcg"
-    "|mrr|map|coverage|bleu|win|match|purity|agreement"
+    "|mrr|map|coverage|bleu|win|match|purity|agreement|explained"
 )
 SMALLER = (
     "loss|err|mse|mae|rmse|nll|perplexity|ppl|bits|distance|dist|regret|gap|kl|fid|wer|cer|mape"
     "|nrmse|negative log|residual|divergence|brier|ece|chamfer|wasserstein|mmd|deviation|bias"
 )
+# What people write who say it themselves.
+SAID = {
+    r"\b(?:greater|larger|higher|bigger|more) is better": True,
+    r"\b(?:smaller|lower|less) is better": False,
+}
 DENSITY = re.compile(r"likelihood|density|elbo|bits|\bnll", re.IGNORECASE)
 
 
@@ -76,6 +81,9 @@ class Scale(NamedTuple):
 def direction(text: str) -> bool | None:
     """Whether what a text is about is better when it is larger, None where it does not say."""
     words = " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", text)).lower()
+    said = {way for pattern, way in SAID.items() if re.search(pattern, words)}
+    if len(said) == 1:
+        return said.pop()
     larger, smaller = (
         re.search(rf"\b(?:{pattern})", words) is not None for pattern in (LARGER, SMALLER)
     )
@@ -89,25 +97,32 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
         evaluate: the user's function.
         start: its numbers of the first state, by their names.
     """
-    named = [(name, name) for name in start]
+    named = [(name, name, False) for name in start]
     if len(start) == 1:
-        texts = (evaluate.__name__, told(evaluate), *returned(evaluate))
-        named += [(name, text) for name in start for text in texts]
-    for name, way in ((name, direction(text)) for name, text in named):
+        texts = [(text, False) for text in (*told(evaluate), evaluate.__name__)]
+        named += [(name, *text) for name in start for text in (*texts, *returned(evaluate))]
+    for name, text, turned in named:
+        way = direction(text)
         if way is not None:
-            scale = Scale(name, way, bounded=not any(DENSITY.search(text) for _, text in named))
+            bounded = not any(DENSITY.search(text) for _, text, _ in named)
+            scale = Scale(name, way != turned, bounded=bounded)
             return scale._replace(start=scale.error(start))
     return None
 
 
-def told(function: Callable[..., Any]) -> str:
-    """The first line of what is written of a function, but for "Return"."""
-    first = (inspect.getdoc(function) or "").partition("\n")[0]
-    return re.sub(r"^returns?\b", "", first, flags=re.IGNORECASE)
+def told(function: Callable[..., Any]) -> Iterator[str]:
+    """What is written of a function: which way is better, and the first line but for "Return"."""
+    text = inspect.getdoc(function) or ""
+    words = " ".join(text.split())
+    yield from (match.group() for p in SAID if (match := re.search(p, words, re.IGNORECASE)))
+    yield re.sub(r"^returns?\b", "", text.partition("\n")[0], flags=re.IGNORECASE)
 
 
-def returned(function: Callable[..., Any]) -> Iterator[str]:
-    """The expressions that a function returns, and those that make up the names within them."""
+def returned(function: Callable[..., Any]) -> Iterator[tuple[str, bool]]:
+    """The expressions that a function returns, and those that make up the names within them.
+
+    Beside each stands whether it is turned round, as `left` is in `1 - left`.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
@@ -119,17 +134,36 @@ def returned(function: Callable[..., Any]) -> Iterator[str]:
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
-    found = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return) and n.value is not None]
-    names = [n.id for e in found for n in ast.walk(e) if isinstance(n, ast.Name)]
-    found += [values[name] for name in names if name in values]
-    for node in found:
-        yield ast.unparse(node)
+    whole = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return) and n.value is not None]
+    found = [unwrapped(node) for node in whole]
+    found += [
+        unwrapped(values[part.id], turned)
+        for node, turned in found
+        for part in ast.walk(node)
+        if isinstance(part, ast.Name) and part.id in values
+    ]
+    for node, turned in found:
+        yield ast.unparse(node), turned
         parts = [*ast.walk(node)]
         if any(isinstance(part, ast.Compare) and isinstance(part.ops[0], ast.Eq) for part in parts):
-            yield "accuracy"
+            yield "accuracy", turned
         powers = [part for part in parts if isinstance(part, ast.BinOp | ast.Call)]
         if any(isinstance(p, ast.BinOp) and isinstance(p.op, ast.Pow) for p in powers) or any(
             isinstance(p, ast.Call) and ast.unparse(p.func).endswith(("abs", "square", "norm"))
             for p in powers
         ):
-            yield "error"
+            yield "error", turned
+
+
+def unwrapped(node: ast.expr, turned: bool = False) -> tuple[ast.expr, bool]:
+    """What an expression measures, without `float(...)` and `1 - ...`, and whether it is turned."""
+    match node:
+        case ast.Call(func=ast.Name(id="float"), args=[inner]):
+            return unwrapped(inner, turned)
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return unwrapped(inner, not turned)
+        case ast.BinOp(left=ast.Constant(), op=ast.Sub(), right=inner):
+            return unwrapped(inner, not turned)
+        case ast.BinOp(left=ast.Constant(), op=ast.Mult(), right=inner):
+            return unwrapped(inner, turned)
+    return node, turned

@@ -94,6 +94,16 @@ def test_decay_of_the_weights_in_the_optimizer_is_tried_without():
         assert measured.decay == ()
 
 
+def test_a_decay_behind_the_rate_makes_the_weights_grow():
+    behind = optax.chain(optax.sgd(0.02), optax.add_decayed_weights(0.01))
+    measured = Measurements(replace(linear(), optimizer=behind))
+    assert measured.growth == pytest.approx(0.01)
+    assert measured.decay == ()
+    slight = optax.chain(optax.sgd(0.02), optax.add_decayed_weights(1e-6))
+    for optimizer in (slight, optax.adamw(0.02, weight_decay=0.5), optax.sgd(0.02)):
+        assert Measurements(replace(linear(), optimizer=optimizer)).growth == 0
+
+
 def test_a_trial_is_made_again_from_two_other_seeds():
     """A rate that is far too small: none of the runs learns, and each does at ten times it."""
 

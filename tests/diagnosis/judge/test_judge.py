@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from invented_runs import CLIMBS, FALLS, HUGE, blown, case, faults, history, params
+from invented_runs import CLIMBS, FALLS, HUGE, STEPS, blown, case, faults, history, params
 
 from nnref.diagnosis.data.references import COUNTS, SimpleModels
 from nnref.diagnosis.findings import Finding
@@ -159,6 +160,11 @@ def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
     assert not faults(told | {"costs": True})
     diverging = history(CLIMBS, finite=blown(50, "loss", CLIMBS))
     assert faults(told | {"costs": True, "steps": diverging})
+    block = Finding("gradient_blocked", "fault", "net.py:3", "cut", confidence=0.6)
+    for end in (50, 200):  # times the first loss
+        rises = case(**told, costs=True, steps=history(np.linspace(1, end, STEPS)))
+        causes = [f.cause for f in decide(rises, [block]) if f.severity == "fault"]
+        assert bool(causes) == (end == 200)
 
 
 @pytest.mark.parametrize(("start", "causes"), [(0.9, ["initialization_too_large"]), (0.5, None)])

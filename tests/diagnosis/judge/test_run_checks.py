@@ -84,6 +84,7 @@ TABLE = {
         {"steps": history(FALLS, cosine=ONE_CLIMBS, update=UPDATES), "takes": ()},
         {"steps": history(FALLS, cosine=ONE_CLIMBS, update=UPDATES)},  # it decays
     ),
+    "gradient_ascent, by a decay of the wrong sign": ("gradient_ascent", {"growth": 0.01}, {}),
     "parameters_not_updated": (
         "parameters_not_updated",
         {"steps": history(np.ones(STEPS), update=0.0)},

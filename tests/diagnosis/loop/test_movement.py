@@ -40,6 +40,14 @@ def test_a_mask_that_hands_raw_gradients_through_names_what_climbs():
     assert "multi_transform" in found.remedy
 
 
+def test_a_gradient_that_is_nothing_but_rounding_climbs_nowhere():
+    def loss(params, x, y):
+        return squares(params | {"b2": 0.0}, x, y) + 1e-8 * params["b2"].sum()
+
+    mask = {"w1": True, "b1": True, "w2": True, "b2": False}
+    assert faults(*stepping(optax.masked(optax.sgd(1e-2), mask), loss)) == []
+
+
 def test_a_schedule_that_counts_epochs_fades_before_the_run_is_over():
     fast = optax.adam(optax.linear_schedule(1e-2, 0.0, 5))
     slow = optax.adam(optax.linear_schedule(1e-2, 0.0, 40))

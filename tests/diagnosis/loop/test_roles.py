@@ -98,3 +98,33 @@ def test_paths_that_belong_together():
     shapes = {"mu.w": (2,), "w": (2,), "v": (2,), "nu": (3,), "b": (3,), "old.w": (2,)}
     moved = {"w": 1.0, "v": 3.0, "b": 0.0, "old.w": 0.1}
     assert partners(["mu.w", "nu"], moved, shapes, moved) == {"mu.w": "w", "nu": "b"}
+
+
+def test_an_optimizer_of_nnx_that_is_taken_apart_and_what_is_carried_beside_it():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.hidden = nnx.Linear(2 + 4, 4, rngs=rngs)
+            self.out = nnx.Linear(4, 1, rngs=rngs)
+
+    model = Net(nnx.Rngs(0))
+    graph, variables = nnx.split((model, nnx.Optimizer(model, TX, wrt=nnx.Param)))
+
+    @jax.jit
+    def step(state, batch):
+        (variables, carry), (x, y, keep) = state, batch
+        model, optimizer = nnx.merge(graph, variables)
+
+        def loss(model):
+            h = jnp.tanh(model.hidden(jnp.concatenate([x, keep * carry], 1)))
+            return jnp.mean((model.out(h) - y) ** 2), h
+
+        (value, h), gradient = nnx.value_and_grad(loss, has_aux=True)(model)
+        optimizer.update(model, gradient)
+        return (nnx.state((model, optimizer)), h), value
+
+    batches = [(x, y, jnp.float32(i > 0)) for i, (x, y) in enumerate(BATCHES)]
+    state = (variables, jnp.zeros((16, 4)))
+    found = nnref.examine(step, state, batches, effort=0).measures["roles"]
+    assert found["0.0.hidden.kernel.value"] == "parameter"
+    assert found["0.1.opt_state.0.mu.hidden.kernel.value"] == "moment"
+    assert found["1"] == "other"

@@ -158,6 +158,25 @@ def test_edits_that_are_as_good_as_the_best_one():
     assert the_best([]) == []
 
 
+@pytest.mark.parametrize(
+    ("without", "with_edit", "cures"),
+    [
+        ([90.0, 11.0, 43.0], 0.5, True),  # one stands well by chance
+        ([90.0, 11.0, 43.0], 30.0, False),  # and the edit does no better than it
+        ([9.0, 11.0, 90.0], 0.5, False),  # the usual run has learned
+    ],
+)
+def test_a_run_that_climbs_and_falls_may_stand_well_by_chance(without, with_edit, cures):
+    edit = Edited(0, Site("made_up.py", 1, (0, 1), "y - z", ()), "z - y")
+    judge = SimpleNamespace(
+        best=lambda: ([(with_edit, edit, {})], 60),
+        scale=Scale("error", False, 111.0),
+        without=lambda steps, seed=0: without[seed],
+        after=lambda edit, steps, seed: with_edit,
+    )
+    assert bool(judging.Judge.outcomes(judge)) == cures
+
+
 def test_the_same_state():
     one = {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)}
     assert identical(one, {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)})

@@ -18,6 +18,8 @@ from nnref.diagnosis.one_edit.scale import Scale, direction, scale_of
         ("relative L2 error", False),
         ("error of the returns", None),  # it says both
         ("value", None),
+        ("share of the variance that is explained", True),
+        ("the error, where larger is better", True),
         ("embracing", None),
     ],
 )
@@ -58,6 +60,23 @@ def squared(state):
     return gap.sum()
 
 
+def explained(state):
+    answers, y = state
+    left = ((answers - y) ** 2).sum()
+    return float(1.0 - left / ((y - y.mean()) ** 2).sum())
+
+
+def turned_round(state):
+    return -((state[0] - state[1]) ** 2).mean()
+
+
+def said(state):
+    """How near the states come to the best
+    one; Lower is better.
+    """
+    return state
+
+
 def number(state):
     return state
 
@@ -71,6 +90,9 @@ def number(state):
         (density, {"": 3.0}, Scale("", False, 3.0, bounded=False)),
         (what_is_left, {"": 3.0}, None),
         (squared, {"": 0.3}, Scale("", False, 0.3)),
+        (explained, {"": 0.3}, Scale("", True, -0.3)),
+        (turned_round, {"": -0.3}, Scale("", True, 0.3)),
+        (said, {"": 0.3}, Scale("", False, 0.3)),
         (number, {"": 0.3}, None),
         (number, {"steps": 4, "mae": 0.3}, Scale("mae", False, 0.3)),
         (share_of_right_answers, {"one": 0.3, "two": 0.2}, None),  # which of them is counted?

@@ -338,6 +338,9 @@ THRESHOLDS: dict[str, Threshold] = {
     "runs away": Threshold(
         100.0, "of its first value, that a loss ends at: targets that move make it rise, not so far"
     ),
+    "unlike parts": Threshold(
+        3.0, "times as many targets in one part of a batch: chance makes less of a difference"
+    ),
     "cancels out": Threshold(
         1e-5,
         "of the largest gradient: one that is 0 but for rounding, as of a bias before a softmax",

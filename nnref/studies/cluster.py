@@ -56,6 +56,16 @@ def installed() -> Any:
     return ray
 
 
+def bring_the_token() -> None:
+    """Have Ray show the token that the first cluster of one's own has left, if there is one.
+
+    Clusters of Ray 2.60 ask for it from then on. Who is given HOST:PORT does not show it, unless
+    this is set before Ray is imported, and one without a token lets it pass.
+    """
+    if (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def meant(ray: Any, address: bool | str) -> str:
     """The address that is meant; "" for the cluster to which this process is connected already."""
     if address is True:
@@ -74,6 +84,7 @@ def connected(address: bool | str) -> tuple[Any, bool]:
     Raises:
         UserError: where Ray is not installed, or there is no such cluster.
     """
+    bring_the_token()
     ray = installed()
     place = meant(ray, address)
     if not place:

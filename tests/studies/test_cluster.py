@@ -1,5 +1,6 @@
 """A Ray cluster: what is told where it cannot be used."""
 
+import os
 import socket
 import sys
 import threading
@@ -47,6 +48,24 @@ def test_without_ray_the_extra_is_named(file, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main(["sweep", str(file), "--no-logbook", "--ray"]) == 2
     assert 'pip install "nnref[ray]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("token", "given", "then"),
+    [(True, None, "token"), (True, "disabled", "disabled"), (False, None, None)],
+)
+def test_a_token_that_a_cluster_of_ones_own_has_left_is_shown(
+    tmp_path, monkeypatch, token, given, then
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", given or "")  # put back behind this test
+    if given is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    if token:
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("made up")
+    cluster.bring_the_token()
+    assert os.environ.get("RAY_AUTH_MODE") == then
 
 
 def test_blocks_are_placed_on_what_jax_computes_with(monkeypatch):

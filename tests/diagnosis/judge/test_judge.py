@@ -8,7 +8,7 @@ from invented_runs import CLIMBS, FALLS, HUGE, STEPS, blown, case, faults, histo
 
 from nnref.diagnosis.data.references import COUNTS, SimpleModels
 from nnref.diagnosis.findings import Finding
-from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, of_the_run
+from nnref.diagnosis.judge.judge import answers, decide, impossible, learned, measures, of_the_run
 from nnref.diagnosis.program.at_start import SeveralOutputs
 from nnref.diagnosis.program.lone_means import NORM_OF_A_ROW
 from nnref.diagnosis.program.sequences import ANOTHER_ANSWER
@@ -165,6 +165,13 @@ def test_where_targets_are_costs_nothing_is_missed_by_a_low_skill():
         rises = case(**told, costs=True, steps=history(np.linspace(1, end, STEPS)))
         causes = [f.cause for f in decide(rises, [block]) if f.severity == "fault"]
         assert bool(causes) == (end == 200)
+
+
+@pytest.mark.parametrize(("least", "told"), [(1.5, 1.5), (-3e38, None)])
+def test_a_loss_without_a_least_value_has_no_best_constant_answer(least, told):
+    run = case(constant_loss=least)
+    run.measurements.run.losses, run.measurements.recipe.seed = [1.0], 0
+    assert measures(run)["loss of the best constant answer"] == told
 
 
 @pytest.mark.parametrize(("start", "causes"), [(0.9, ["initialization_too_large"]), (0.5, None)])

@@ -8,6 +8,8 @@ import pytest
 from loops import BATCHES, X, Y, begun, network, plain
 
 import nnref
+from nnref.diagnosis.findings import fault
+from nnref.diagnosis.loop import examine
 from nnref.diagnosis.loop.edited import Supply, one_edit, trained
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.one_edit.judging import of_evaluation
@@ -68,6 +70,14 @@ def test_no_edit_is_tried_without_effort_or_evaluation():
     step, state, rows, evaluate = loop_of(turned)
     assert "small edits" not in str(nnref.examine(step, state, rows, evaluate, effort=0).checked)
     assert not nnref.examine(step, state, rows).faults
+
+
+@pytest.mark.parametrize(("cause", "tried"), [("learning_rate_too_high", 1), ("loss_broadcast", 0)])
+def test_edits_are_tried_beside_what_others_may_have_brought_about(monkeypatch, cause, tried):
+    asked = []
+    monkeypatch.setattr(examine, "one_edit", lambda *each: asked.append(1) or [])
+    examine.edited(None, 1.0, [fault(cause, "the loop", "told")], [], [])
+    assert len(asked) == tried
 
 
 def run(step, state, batches, evaluate):

@@ -278,6 +278,9 @@ def order_of_rows(start: AtStart | LossAtStart) -> Iterator[Finding]:
     running = any(op.name.startswith("cum") for op in traced.operations)
     if draws(traced, loss) or not (running or isinstance(start, LossAtStart)):
         return
+    remembered = traced.needed(loss).intersection(traced.arguments[1])
+    if any(len(s) > 1 and s[0] == rows for s in map(traced.shape, remembered)):
+        return  # each row has a state of its own, which is carried on
     order = np.arange(rows)[::-1]
     followed = Followed(traced, beside(params, 1.0, 0), state, batch, loss)
     backwards = jax.tree.unflatten(tree, [leaf[order] for leaf in arrays])

@@ -2,6 +2,7 @@
 
 import linecache
 from difflib import SequenceMatcher
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,7 @@ from nnref.training.checkpoint import on_host
 
 FEWEST, MOST = 20, 100  # steps of the first run of each edit
 SEEDS = 3
+UNTRAINED = 4  # networks, of which an edit that changes what is counted makes each one better
 EVALUATING = 10.0  # seconds for the evaluations and batches of first runs: others are left out
 LEFT, FEW = 4, 2  # edits that are trained to the end at least, and for longer
 LONG = 2  # times the seconds of the first runs, that these may take
@@ -90,11 +92,20 @@ class Judge:
             return None
 
     def changes_the_score(self, edit: Edited) -> bool:
-        """Whether an edit makes the evaluation of an untrained network better."""
-        if not self.search.is_shared(edit):
-            return False
+        """Whether an edit makes the evaluation of untrained networks better, of every one."""
+        return self.search.is_shared(edit) and all(
+            self.scale.improves(error, self.error(edit, state)) for state, error in self.untrained
+        )
+
+    @cached_property
+    def untrained(self) -> list[tuple[Arrays, float]]:
+        """Networks before the first step, and their errors: the start, and others of its numbers.
+
+        One alone says little: with an edit it is another network, better or worse by chance.
+        """
         start = self.search.training.start(0)
-        return self.scale.improves(self.without(0), self.error(edit, start))
+        states = [start, *(exchanged(start, seed) for seed in range(1, UNTRAINED))]
+        return [(state, self.error(None, state)) for state in states]
 
     def after(self, edit: Edited, steps: int, seed: int) -> float:
         """The error after so many steps with an edit."""
@@ -169,6 +180,18 @@ def the_best(found: list[Outcome]) -> list[Outcome]:
     best = max((outcome.gain for outcome in found), default=0.0)
     close = [outcome for outcome in found if outcome.gain > bound("as good an edit") * best]
     return sorted(close, key=lambda outcome: (rank(outcome.edit), -outcome.gain))
+
+
+def exchanged(arrays: Arrays, seed: int) -> Arrays:
+    """The same arrays with the numbers of each in another order: a network that knows nothing."""
+    random = np.random.default_rng(seed)
+
+    def other(leaf: Any) -> Any:
+        if not jax.dtypes.issubdtype(leaf.dtype, np.inexact):
+            return leaf
+        return leaf.ravel()[random.permutation(leaf.size)].reshape(leaf.shape)
+
+    return jax.tree.map(other, arrays)
 
 
 def identical(one: Arrays, other: Arrays) -> bool:

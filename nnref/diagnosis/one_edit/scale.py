@@ -24,6 +24,10 @@ SAID = {
     r"\b(?:greater|larger|higher|bigger|more) is better": True,
     r"\b(?:smaller|lower|less) is better": False,
 }
+# What is 1 at best, however far below 0 it begins.
+SHARE = re.compile(
+    r"\b(?:r2|r squared|explained|accuracy|auc|f1|iou|dice|ndcg|1 is (?:the )?best|1 is perfect)\b"
+)
 DENSITY = re.compile(r"likelihood|density|elbo|bits|\bnll", re.IGNORECASE)
 
 
@@ -34,6 +38,7 @@ class Scale(NamedTuple):
     larger_is_better: bool
     start: float = np.inf  # the error of the first state
     bounded: bool = True  # a density may be as large as it likes
+    share: bool = False  # of what there is: 1 is the most
 
     def error(self, scores: dict[str, float]) -> float:
         """The error, infinite for what is no number."""
@@ -51,7 +56,7 @@ class Scale(NamedTuple):
             return -np.inf
         if not self.larger_is_better:
             return 0.0 if self.start >= 0 else -np.inf
-        return -1.0 if -1 <= self.start <= 0 else -np.inf
+        return -1.0 if self.share or -1 <= self.start <= 0 else -np.inf
 
     def cures(self, without: float, error: float) -> bool:
         """Whether an error is so much smaller than without an edit that no luck explains it.
@@ -80,7 +85,7 @@ class Scale(NamedTuple):
 
 def direction(text: str) -> bool | None:
     """Whether what a text is about is better when it is larger, None where it does not say."""
-    words = " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", text)).lower()
+    words = words_of(text)
     said = {way for pattern, way in SAID.items() if re.search(pattern, words)}
     if len(said) == 1:
         return said.pop()
@@ -88,6 +93,11 @@ def direction(text: str) -> bool | None:
         re.search(rf"\b(?:{pattern})", words) is not None for pattern in (LARGER, SMALLER)
     )
     return larger if larger != smaller else None
+
+
+def words_of(text: str) -> str:
+    """The words of a text or a name, in small letters."""
+    return " ".join(re.findall(r"[A-Z]?[a-z0-9]+|[A-Z0-9]+", text)).lower()
 
 
 def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | None:
@@ -105,7 +115,8 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
         way = direction(text)
         if way is not None:
             bounded = not any(DENSITY.search(text) for _, text, _ in named)
-            scale = Scale(name, way != turned, bounded=bounded)
+            share = any(SHARE.search(words_of(text)) for _, text, _ in named)
+            scale = Scale(name, way != turned, bounded=bounded, share=share and way != turned)
             return scale._replace(start=scale.error(start))
     return None
 
@@ -113,8 +124,8 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
 def told(function: Callable[..., Any]) -> Iterator[str]:
     """What is written of a function: which way is better, and the first line but for "Return"."""
     text = inspect.getdoc(function) or ""
-    words = " ".join(text.split())
-    yield from (match.group() for p in SAID if (match := re.search(p, words, re.IGNORECASE)))
+    words = words_of(text)
+    yield from (m.group() for p in (*SAID, SHARE) if (m := re.search(p, words)))
     yield re.sub(r"^returns?\b", "", text.partition("\n")[0], flags=re.IGNORECASE)
 
 

@@ -177,6 +177,21 @@ def test_a_run_that_climbs_and_falls_may_stand_well_by_chance(without, with_edit
     assert bool(judging.Judge.outcomes(judge)) == cures
 
 
+@pytest.mark.parametrize(("errors", "changes"), [([9.0] * 4, True), ([9.0, 11.0, 9.0, 9.0], False)])
+def test_an_edit_that_changes_what_is_counted_makes_every_untrained_network_better(errors, changes):
+    judge = SimpleNamespace(
+        search=SimpleNamespace(is_shared=lambda edit: True),
+        scale=Scale("error", False, 10.0),
+        untrained=[(number, 10.0) for number in range(4)],
+        error=lambda edit, state: errors[state],
+    )
+    assert judging.Judge.changes_the_score(judge, None) == changes
+    other = judging.exchanged({"w": jnp.arange(20.0).reshape(4, 5), "n": jnp.arange(3)}, 1)
+    assert other["w"].shape == (4, 5)
+    assert sorted(other["w"].ravel().tolist()) == [*range(20)] != other["w"].ravel().tolist()
+    assert other["n"].tolist() == [0, 1, 2]
+
+
 def test_the_same_state():
     one = {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)}
     assert identical(one, {"w": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)})

@@ -66,6 +66,11 @@ def explained(state):
     return float(1.0 - left / ((y - y.mean()) ** 2).sum())
 
 
+def of_the_rest(state):
+    """R2 on the rest of the rows: greater is better, 1 is best."""
+    return state
+
+
 def turned_round(state):
     return -((state[0] - state[1]) ** 2).mean()
 
@@ -84,13 +89,14 @@ def number(state):
 @pytest.mark.parametrize(
     ("evaluate", "scores", "expected"),
     [
-        (share_of_right_answers, {"": 0.3}, Scale("", True, -0.3)),
+        (share_of_right_answers, {"": 0.3}, Scale("", True, -0.3, share=True)),
         (distance_of_answers, {"": 0.3}, Scale("", False, 0.3)),
-        (counted_one_by_one, {"": 0.3}, Scale("", True, -0.3)),
+        (counted_one_by_one, {"": 0.3}, Scale("", True, -0.3, share=True)),
         (density, {"": 3.0}, Scale("", False, 3.0, bounded=False)),
         (what_is_left, {"": 3.0}, None),
         (squared, {"": 0.3}, Scale("", False, 0.3)),
-        (explained, {"": 0.3}, Scale("", True, -0.3)),
+        (explained, {"": 0.3}, Scale("", True, -0.3, share=True)),
+        (of_the_rest, {"": -200.0}, Scale("", True, 200.0, share=True)),
         (turned_round, {"": -0.3}, Scale("", True, 0.3)),
         (said, {"": 0.3}, Scale("", False, 0.3)),
         (number, {"": 0.3}, None),
@@ -125,6 +131,12 @@ RETURN = Scale("r", True, 20.0)  # a return of -20 at first
 def test_what_no_luck_explains(scale, without, value, cures):
     sign = -1 if scale.larger_is_better else 1
     assert scale.cures(sign * without, sign * value) is cures
+
+
+def test_a_share_is_1_at_best_however_it_begins():
+    assert Scale("r2", True, 200.0, share=True).best == -1
+    assert Scale("score", True, 200.0).best == -np.inf
+    assert Scale("score", True, -0.3).best == -1
 
 
 def test_the_error_of_no_number_is_infinite():

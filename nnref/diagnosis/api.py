@@ -342,7 +342,12 @@ def with_predictions(
     predict: Callable[[Any], Any],
     unscale: Callable[[Any], Any] | None,
 ) -> Findings:
-    """What was found, and whether the user's own predictions are in the unit of the targets."""
+    """What was found, and whether the user's own predictions are in the unit of the targets.
+
+    Of a program that does not run nothing is predicted.
+    """
+    if any(finding.cause == "broken_program" for finding in found.faults):
+        return found
     kind, inputs = Measurements(recipe).skill.kind, recipe.inputs
     of_rows = predict if inputs is None else lambda x: predict(inputs.unpack(x))
     try:

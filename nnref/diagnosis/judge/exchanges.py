@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nnref.diagnosis.causes import EDITS
@@ -127,6 +128,15 @@ class Exchanges:
         return outputs.size == drawn.size and np.allclose(outputs.ravel(), drawn.ravel(), rtol=1e-3)
 
     @property
+    def is_real(self) -> bool:
+        """Whether the outputs are real numbers."""
+        x, (params, state) = self.recipe.train[0][:2], self.measurements.initial
+        outputs, _ = jax.eval_shape(
+            lambda *each: self.recipe.apply(*each, jax.random.key(0), True), params, state, x
+        )
+        return not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(outputs))
+
+    @property
     def trusted(self) -> Any:
         """The loss that fits the targets; classes weigh in it as they do in the user's own."""
         skill = self.measurements.skill
@@ -135,8 +145,11 @@ class Exchanges:
 
     @cached_property
     def loss(self) -> Any:
-        """The loss of raw outputs that fits the targets; None where it is the user's own."""
-        if not self.metrics_agree:
+        """The loss of raw outputs that fits the targets; None where it is the user's own.
+
+        Of complex outputs there is none.
+        """
+        if not self.metrics_agree or not self.is_real:
             return None
         trusted = self.trusted
         if trusted is None:

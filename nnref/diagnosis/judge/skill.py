@@ -142,7 +142,7 @@ class Skill:
         """Whether the targets of a row may stand in any order, as those of quantiles do."""
         assert self.outputs is not None, "asked of outputs that are one array"
         outputs, y = self.outputs[:16], self.wanted[:16]
-        if y.ndim != 2 or y.shape[1] < 2 or not np.ptp(y, axis=1).any():
+        if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind == "b" or not np.ptp(y, axis=1).any():
             return False
         loss = jax.jit(self.recipe.loss)
         one, other = (float(loss(outputs, rows)) for rows in (y, y[:, ::-1]))

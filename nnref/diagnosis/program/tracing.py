@@ -221,6 +221,8 @@ def append(
         if loops and name in LOOPS:
             for body in bodies:
                 open_loop(traced, equation, body, inputs, frames)
+        if not equation.outvars:
+            continue  # it gives nothing, as a print
         outputs = [traced.value(variable.aval) for variable in equation.outvars]
         variables.update(zip(equation.outvars, outputs, strict=True))
         operation = Operation(name, tuple(inputs), tuple(outputs), equation, frames)

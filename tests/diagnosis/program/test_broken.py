@@ -44,6 +44,26 @@ def test_of_an_odd_task_a_sentence_is_said(name):
     assert TOLD[name] in " ".join(said.split())
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("a loss that raises", "predictions of nothing"), "no_such_word"),
+        (("boolean targets", "Prodigy"), "numerical_instability"),
+        pytest.param(
+            ("targets without a second axis", "complex outputs"),
+            "loss_broadcast",
+            marks=pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning"),
+        ),
+        (("one row twice", "a network that prints"), "every row has the same target"),
+    ],
+)
+def test_of_two_oddities_at_once_a_sentence_is_said(names, told):
+    kinds = [next(kind for kind, table in ALL.items() if name in table) for name in names]
+    said, own = answer(list(zip(kinds, names, strict=True)))
+    assert not own
+    assert told in said
+
+
 def test_draws_are_the_same_for_a_seed_and_of_different_kinds():
     assert drawn(3) == drawn(3)
     draws = [drawn(seed) for seed in range(20)]

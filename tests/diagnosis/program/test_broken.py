@@ -52,7 +52,10 @@ def test_of_an_odd_task_a_sentence_is_said(name):
         pytest.param(
             ("targets without a second axis", "complex outputs"),
             "loss_broadcast",
-            marks=pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning"),
+            marks=[
+                pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning"),
+                pytest.mark.filterwarnings("ignore:Casting from complex:DeprecationWarning"),
+            ],
         ),
         (("one row twice", "a network that prints"), "every row has the same target"),
     ],

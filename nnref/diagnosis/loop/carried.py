@@ -7,9 +7,11 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.course import Course
+from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.roles import but_for_one
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import has_modules
+from nnref.diagnosis.program.blocked import differentiable
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
 
@@ -40,7 +42,7 @@ def nothing_comes_back(loop: Course) -> Iterator[Finding]:
     lost = bool(program and program.thrown_away(weights))
     counted = any(loop.moves[path].any() for path in loop.of("counter") if path in loop.optimizers)
     if counted:
-        yield zero_updates(loop, turns)
+        yield times_nothing(program, turns) or zero_updates(loop, turns)
         return
     if has_modules(loop.state):
         evidence = (
@@ -60,6 +62,38 @@ def nothing_comes_back(loop: Course) -> Iterator[Finding]:
         remedy=IN_PLACE if has_modules(loop.state) else CARRY,
         confidence=0.97 if lost or not loop.comes_back else 0.9,
     )
+
+
+def times_nothing(program: Program | None, turns: int) -> Finding | None:
+    """That the loss multiplies what is learned by an array of zeros, as by targets of nothing."""
+    if program is None:
+        return None
+    traced = program.trace
+    floats = [value for value in program.old.values() if program.is_floating(value)]
+    learned = traced.reached(floats, differentiable(traced))
+    needed = traced.needed(program.candidates)
+    meetings = [
+        (op, other)
+        for op in traced.operations
+        if op.name == "mul" and op.where and op.outputs[0] in needed & learned
+        for other in set(op.inputs) - learned
+        if traced.size(other) > 1
+    ]
+    factors = traced.evaluate(program.leaves, [other for _, other in meetings])
+    for (op, other), factor in zip(meetings, factors, strict=True):
+        if not np.any(np.asarray(factor)):
+            return fault(
+                "gradient_blocked",
+                op.where,
+                f"what is learned is multiplied here by {traced.shape(other)} numbers that are all "
+                f"0: the loss says nothing, no parameter has a gradient, and {turns} updates are 0",
+                "0 in every place",
+                healthy="targets, weights or a mask that are not 0 everywhere",
+                remedy="look at what makes them: shares of a distribution add up to 1 in each row, "
+                "and a mask is 1 where something counts",
+                confidence=0.9,
+            )
+    return None
 
 
 def zero_updates(loop: Course, turns: int) -> Finding:

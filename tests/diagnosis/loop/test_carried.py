@@ -285,3 +285,30 @@ def test_a_memory_that_is_never_written():
     assert found.cause == "inputs_ignored"
     assert "memory is read in each of" in found.evidence
     assert "inputs_ignored" not in faults(*remembering(lambda old, new: jax.lax.stop_gradient(new)))
+
+
+@pytest.mark.parametrize(
+    ("mask", "rate", "cause"),
+    [(0.0, 1e-2, "gradient_blocked"), (1.0, 0.0, "parameters_not_updated")],
+    ids=["a mask of zeros", "a rate of 0"],
+)
+def test_updates_of_0_are_those_of_a_loss_of_nothing_or_of_a_rate(mask, rate, cause):
+    tx = optax.adam(rate)
+
+    @jax.jit
+    def step(state, batch):
+        (params, opt_state), (x, y) = state, batch
+        weights = mask * jnp.ones_like(y)
+
+        def loss(params):
+            error = (network(params, x) - y) ** 2
+            return jnp.mean(weights * error)  # of nothing
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt_state = tx.update(gradient, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    found = first(step, begun(tx))
+    assert found.cause == cause
+    at = line_of(__file__, "of nothing")
+    assert found.where.endswith(f"test_carried.py:{at}") == (cause == "gradient_blocked")

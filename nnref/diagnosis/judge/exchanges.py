@@ -132,7 +132,10 @@ class Exchanges:
         """Whether the outputs are real numbers."""
         x, (params, state) = self.recipe.train[0][:2], self.measurements.initial
         outputs, _ = jax.eval_shape(
-            lambda *each: self.recipe.apply(*each, jax.random.key(0), True), params, state, x
+            lambda params, state, x: self.recipe.apply(params, state, x, jax.random.key(0), True),
+            params,
+            state,
+            x,
         )
         return not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(outputs))
 

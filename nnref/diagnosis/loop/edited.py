@@ -10,7 +10,7 @@ from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.loop.running import Loop, Theirs, made
 from nnref.diagnosis.loop.stepping import Arrays, copied, is_array, numbers
 from nnref.diagnosis.one_edit.judging import cured, of_evaluation
-from nnref.diagnosis.one_edit.scale import scale_of
+from nnref.diagnosis.one_edit.scale import Scale, scale_of
 from nnref.diagnosis.one_edit.search import Batch, Trained, functions_of
 
 BYTES = 2**28  # of batches that are kept
@@ -24,14 +24,12 @@ def one_edit(loop: Loop, effort: float) -> list[Finding]:
         Theirs: what the evaluation raises.
         Exception: where the step cannot be traced with its edits.
     """
-    if loop.evaluate is None or len(loop.steps) != 1 or loop.programs[0] is None:
+    if len(loop.steps) != 1 or loop.programs[0] is None:
         return []
-    scale = scale_of(loop.evaluate, score_of(loop, loop.start.arrays))
-    if scale is None:
+    scale = scale_for(loop)
+    if scale is None or not has_not_learned(loop, scale):
         return []
     end = loop.further.state.arrays
-    if not scale.cures(scale.error(score_of(loop, end)), scale.best):
-        return []  # it has learned
     training = trained(loop)
     steps = loop.count + len(loop.further.lengths)
     ran = functions_of(training)
@@ -41,6 +39,26 @@ def one_edit(loop: Loop, effort: float) -> list[Finding]:
     if evaluated and not (best and scale.improves(evaluated.error, best.error)):
         best = evaluated
     return [] if best is None else [best.finding]
+
+
+def scale_for(loop: Loop) -> Scale | None:
+    """The scale of the loop's evaluation; None where there is none, or its best is not known.
+
+    Raises:
+        Theirs: what the evaluation raises.
+    """
+    if loop.evaluate is None:
+        return None
+    return scale_of(loop.evaluate, score_of(loop, loop.start.arrays))
+
+
+def has_not_learned(loop: Loop, scale: Scale) -> bool:
+    """Whether the evaluation says so, behind the further steps.
+
+    Raises:
+        Theirs: what the evaluation raises.
+    """
+    return scale.cures(scale.error(score_of(loop, loop.further.state.arrays)), scale.best)
 
 
 def score_of(loop: Loop, arrays: Arrays) -> dict[str, float]:

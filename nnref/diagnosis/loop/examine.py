@@ -82,6 +82,7 @@ QUESTIONS: dict[str, Callable[[Loop], Iterator[Finding]]] = {
     "rates that melt": wearing.melting,
     "updates that are lost in rounding": wearing.rounded_away,
     "sums that are lost in rounding": wearing.sums_rounded_away,
+    "terms that outweigh the others": of_the_loss.outweighing,
     "a loss that climbs": movement.sizes,
     "the length of the updates": movement.too_short,
     "batches that make one update": of_batches.lost_batches,

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nnref.diagnosis.findings import Finding, fault
+from nnref.diagnosis.findings import Finding, as_note, fault
+from nnref.diagnosis.loop.edited import has_not_learned, scale_for
 from nnref.diagnosis.loop.own_targets import asked_for_its_input
 from nnref.diagnosis.loop.program import Program
 from nnref.diagnosis.loop.running import Loop
@@ -26,6 +27,7 @@ from nnref.diagnosis.program.lone_means import means_of_one, norm_of_all
 from nnref.diagnosis.program.partners import partners
 from nnref.diagnosis.program.rows import order_of_rows
 from nnref.diagnosis.program.step import tables
+from nnref.diagnosis.program.terms import outweighed, terms
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
 from nnref.diagnosis.program.updates import listed
 from nnref.diagnosis.thresholds import bound
@@ -112,6 +114,28 @@ def of_others(loop: Loop) -> Iterator[Finding]:
             confidence=0.9,
         )
         return
+
+
+def outweighing(loop: Loop) -> Iterator[Finding]:
+    """A term that the steps serve alone, while an evaluation says that nothing is learned.
+
+    Where none says so it is a note: a code may be empty at first, and filled later.
+    """
+    for place, program in enumerate(loop.programs):
+        if program is None or program.loss_of(loop) is None:
+            continue
+        start = LossOfStep(loop, place, program.loss_name(loop))
+        weights, rest, *_ = start.arguments
+        first = terms(start, weights, rest)
+        if not any(not term.of_targets for term in first):
+            continue
+        end = loop.further.state.arrays
+        last = terms(start, {p: end[p] for p in weights}, {p: end[p] for p in rest})
+        found = outweighed(first, last)
+        if found is not None:
+            scale = scale_for(loop)
+            wrong = scale is not None and has_not_learned(loop, scale)
+            yield found if wrong else as_note(found)
 
 
 def noise(loop: Loop) -> Iterator[Finding]:

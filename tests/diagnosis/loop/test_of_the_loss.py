@@ -418,3 +418,49 @@ def test_outputs_that_are_computed_again_for_nothing_are_no_other_rows():
         return optax.apply_updates(params, updates), opt_state, value
 
     assert faults(step, begun()) == []
+
+
+def coding(reduced):
+    """A step of an autoencoder whose code is drawn to 0; `reduced` takes what is left of a row."""
+    random = np.random.default_rng(2)
+    x = (random.normal(size=(128, 2)) @ random.normal(size=(2, 32))).astype(np.float32)
+    first, second = jax.random.split(jax.random.key(0))
+    params = {
+        "in": 0.2 * jax.random.normal(first, (32, 4)),
+        "out": 0.2 * jax.random.normal(second, (4, 32)),
+    }
+
+    @jax.jit
+    def step(state, x):
+        params, opt_state = state
+
+        def loss(params):
+            code = x @ params["in"]
+            left = reduced((code @ params["out"] - x) ** 2, axis=-1)
+            return jnp.mean(left) + 16 * jnp.mean(jnp.sum(code**2, axis=-1))  # drawn to 0
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt_state = TX.update(gradient, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), value
+
+    def explained(state):
+        """Share of the variance that is explained: 1 is best."""
+        left = (x @ state[0]["in"] @ state[0]["out"] - x) ** 2
+        return float(1 - left.mean() / x.var())
+
+    return step, (params, TX.init(params)), [x[i : i + 32] for i in range(0, 128, 32)], explained
+
+
+def test_a_term_that_is_served_alone_is_a_fault_where_an_evaluation_says_so():
+    step, state, rows, evaluate = coding(jnp.mean)
+    (fault,) = nnref.examine(step, state, rows, evaluate, effort=0).faults
+    assert fault.cause == "excessive_regularization"
+    assert fault.where.endswith(f"test_of_the_loss.py:{line_of(__file__, 'drawn to 0')}")
+    unjudged = nnref.examine(step, state, rows, effort=0)
+    assert not unjudged.faults
+    assert "excessive_regularization" in [note.cause for note in unjudged.notes]
+
+
+def test_a_term_that_others_hold_is_no_fault():
+    step, state, rows, evaluate = coding(lambda left, axis: 16 * jnp.sum(left, axis))
+    assert "excessive_regularization" not in faults(step, state, rows, evaluate)

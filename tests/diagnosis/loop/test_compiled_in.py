@@ -47,8 +47,25 @@ class Trainer:
 def test_a_number_that_changes_outside_of_a_compiled_function_is_told_with_its_line():
     found = first(Trainer().kept, begun())
     assert found.cause == "value_compiled_in"
-    assert re.search(r"it is 0\.01 there, and is 0\.4\d? by now", found.evidence)
+    assert re.search(r"it is 0\.01 there, and 0\.4\d? at another step", found.evidence)
     assert found.where.endswith(f"test_compiled_in.py:{line_of(__file__, 'of the first call')}")
+
+
+def test_it_may_be_compiled_into_a_loop():
+    trainer = Trainer()
+
+    @jax.jit
+    def repeated(params, opt_state, x, y):
+        def once(state, _):
+            return trainer.updated(*state, x, y, trainer.penalty)[:2], 0.0
+
+        return jax.lax.scan(once, (params, opt_state), None, length=2)[0]
+
+    def step(params, opt_state, x, y):
+        trainer.penalty += 0.01
+        return repeated(params, opt_state, x, y)
+
+    assert "value_compiled_in" in faults(step, begun())
 
 
 @pytest.mark.parametrize(

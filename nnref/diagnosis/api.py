@@ -110,7 +110,8 @@ def diagnose(
     training |= {"epochs": epochs, "shuffle": shuffle, "kind": kind, "metric": metric}
     recipe = recipe_from(task, training)
     found = with_trained(diagnose_recipe(recipe, effort, history, progress), recipe, trained)
-    return found if predict is None else with_predictions(found, recipe, predict, unscale)
+    asked = predict and "broken_program" not in [finding.cause for finding in found.faults]
+    return with_predictions(found, recipe, predict, unscale) if asked and predict else found
 
 
 def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:
@@ -322,8 +323,7 @@ def beside(found: Findings, own: Findings) -> Findings:
         if finding.cause not in said
     ]
     faults = [finding for finding in findings if finding.severity == "fault"]
-    if not faults:
-        faults = list(lost_in_the_loop(found, own))
+    faults = faults or list(lost_in_the_loop(found, own))
     if found.faults:  # it is one run; what its history adds is no second cause
         findings = [replace(finding, severity="note") for finding in findings]
         faults = []
@@ -342,12 +342,7 @@ def with_predictions(
     predict: Callable[[Any], Any],
     unscale: Callable[[Any], Any] | None,
 ) -> Findings:
-    """What was found, and whether the user's own predictions are in the unit of the targets.
-
-    Of a program that does not run nothing is predicted.
-    """
-    if any(finding.cause == "broken_program" for finding in found.faults):
-        return found
+    """What was found, and whether the user's own predictions are in the unit of the targets."""
     kind, inputs = Measurements(recipe).skill.kind, recipe.inputs
     of_rows = predict if inputs is None else lambda x: predict(inputs.unpack(x))
     try:

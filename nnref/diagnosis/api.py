@@ -110,8 +110,8 @@ def diagnose(
     training |= {"epochs": epochs, "shuffle": shuffle, "kind": kind, "metric": metric}
     recipe = recipe_from(task, training)
     found = with_trained(diagnose_recipe(recipe, effort, history, progress), recipe, trained)
-    asked = predict and "broken_program" not in [finding.cause for finding in found.faults]
-    return with_predictions(found, recipe, predict, unscale) if asked and predict else found
+    runs = all(finding.cause != "broken_program" for finding in found.faults)
+    return with_predictions(found, recipe, predict, unscale) if predict and runs else found
 
 
 def recipe_from(task: Any, training: dict[str, Any]) -> Recipe:

@@ -130,14 +130,9 @@ class Exchanges:
     @property
     def is_real(self) -> bool:
         """Whether the outputs are real numbers."""
-        x, (params, state) = self.recipe.train[0][:2], self.measurements.initial
-        outputs, _ = jax.eval_shape(
-            lambda params, state, x: self.recipe.apply(params, state, x, jax.random.key(0), True),
-            params,
-            state,
-            x,
-        )
-        return not any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(outputs))
+        traced, leaves = self.at_start.training, jax.tree.leaves(self.at_start.sample.tree)
+        outputs = [traced.avals[value] for value in traced.outputs[1 : 1 + len(leaves)]]
+        return not any(jnp.issubdtype(aval.dtype, jnp.complexfloating) for aval in outputs)
 
     @property
     def trusted(self) -> Any:

@@ -142,21 +142,17 @@ class Measurements:
             shares.append(share if np.allclose(update, -share * leaf, rtol=1e-3) else 0.0)
         return tuple(shares)
 
-    @property
-    def planned(self) -> int:
-        """The steps of the run as it is planned."""
-        return self.recipe.epochs * -(-len(self.recipe.train[0]) // self.recipe.batch_size)
-
     @cached_property
     def decay(self) -> tuple[float, ...]:
         """What a step takes away, whatever the gradient; () where a run takes next to nothing."""
-        return self.taken if self.planned * max(self.taken, default=0) > bound("decayed") else ()
+        most = self.trainer.planned * max(self.taken, default=0)
+        return self.taken if most > bound("decayed") else ()
 
     @cached_property
     def growth(self) -> float:
         """The share by which a step makes a parameter longer; 0 where it is nothing in a run."""
         share = -min(self.taken, default=0)
-        return share if self.planned * share > bound("decayed") else 0.0
+        return share if self.trainer.planned * share > bound("decayed") else 0.0
 
     @cached_property
     def decays(self) -> bool:

@@ -146,7 +146,7 @@ def ascent(signals: Signals) -> Iterator[Finding]:
 
 def growing(signals: Signals) -> Iterator[Finding]:
     """A decay of the weights that has the wrong sign, so that each step makes them longer."""
-    share, planned = signals.measurements.growth, signals.measurements.planned
+    share, planned = signals.measurements.growth, signals.measurements.trainer.planned
     if share:
         times = np.exp(planned * np.log1p(share))
         yield fault(

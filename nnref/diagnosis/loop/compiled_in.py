@@ -11,7 +11,7 @@ import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.program import Program
-from nnref.diagnosis.loop.running import Call, Loop
+from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.one_edit.search import afresh
 from nnref.diagnosis.program.tracing import Operation, Trace, trace
 from nnref.diagnosis.thresholds import bound
@@ -34,8 +34,8 @@ def compiled_in(loop: Loop) -> Iterator[Finding]:
         one, other = loop.again(place, last), loop.again(place, last)
         with afresh():
             anew = loop.again(place, last)
-        apart = difference(loop, one, anew)
-        if difference(loop, one, other) or apart < bound("compiled in"):
+        apart = loop.apart(one, anew)
+        if loop.apart(one, other) or apart < bound("compiled in"):
             continue
         kept = ": it is {:.4g} there, and {:.4g} at another step".format(*values) if values else ""
         yield fault(
@@ -48,18 +48,6 @@ def compiled_in(loop: Loop) -> Iterator[Finding]:
             confidence=0.95,
         )
         return
-
-
-def difference(loop: Loop, one: Call, other: Call) -> float:
-    """How far two updates of the same parameters are apart, as a share of the longer one."""
-    a, b = (
-        np.concatenate([np.ravel(part) for part in call.change(loop.of("parameter")).values()])
-        if loop.of("parameter")
-        else np.zeros(1)
-        for call in (one, other)
-    )
-    longest = max(np.linalg.norm(a), np.linalg.norm(b))
-    return float(np.linalg.norm(a - b) / longest) if np.isfinite(longest) and longest else 0.0
 
 
 def changed(program: Program) -> tuple[str, tuple[float, ...]]:

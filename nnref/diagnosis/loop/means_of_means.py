@@ -12,7 +12,6 @@ import numpy as np
 
 from nnref import internals
 from nnref.diagnosis.findings import Finding, fault
-from nnref.diagnosis.loop.compiled_in import difference
 from nnref.diagnosis.loop.running import Loop
 from nnref.diagnosis.loop.stepping import parted
 from nnref.diagnosis.thresholds import bound
@@ -39,8 +38,8 @@ def of_parts(loop: Loop) -> Iterator[Finding]:
         by_row = np.where(np.add.outer(range(rows[0]), range(rows[1])) % 2, 0.5, 1.0)
         one = loop.again(0, last)
         parts, each = (loop.again(0, last, scaled(batch, path, s)) for s in (by_part, by_row))
-        same = difference(loop, one, parts) < bound("compiled in")
-        if same and difference(loop, one, each) > bound("compiled in"):
+        same = loop.apart(one, parts) < bound("compiled in")
+        if same and loop.apart(one, each) > bound("compiled in"):
             yield fault(
                 "loss_mismatch",
                 f"batch, {path}; {loop.line()}",

@@ -246,6 +246,16 @@ class Loop(Course):
         batch = made.batch if batch is None else batch
         return self.call(self.steps[place], made.before, batch, made.key)
 
+    def apart(self, one: Call, other: Call) -> float:
+        """How far two updates of the parameters are apart, as a share of the longer one."""
+        weights = self.of("parameter")
+        a, b = (
+            np.concatenate([np.ravel(part) for part in call.change(weights).values()] or [[0.0]])
+            for call in (one, other)
+        )
+        longest = max(np.linalg.norm(a), np.linalg.norm(b))
+        return float(np.linalg.norm(a - b) / longest) if np.isfinite(longest) and longest else 0.0
+
     def program(self, place: int) -> Program | None:
         """The traced program of a step, None where it cannot be traced as a whole."""
         calls = self.calls[place]

@@ -125,7 +125,7 @@ def told(function: Callable[..., Any]) -> Iterator[str]:
     """What is written of a function: which way is better, and the first line but for "Return"."""
     text = inspect.getdoc(function) or ""
     words = words_of(text)
-    yield from (m.group() for p in (*SAID, SHARE) if (m := re.search(p, words)))
+    yield from (match.group() for p in SAID if (match := re.search(p, words)))
     yield re.sub(r"^returns?\b", "", text.partition("\n")[0], flags=re.IGNORECASE)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,10 +13,12 @@ import numpy as np
 from nnref.diagnosis.loop.course import Course, distance
 from nnref.diagnosis.loop.program import Program, line_of_function
 from nnref.diagnosis.loop.stepping import (
+    Arrays,
     Parted,
     Step,
     alike,
     copied,
+    given_away,
     is_array,
     numbers,
     on_host,
@@ -29,6 +31,9 @@ KEPT = 2**28  # bytes of states that are kept: with a large one fewer steps are 
 FURTHER = 200  # turns that are made beyond those that were looked at
 BYTES = 2**28  # of batches, that these take at most
 FEWEST = 6  # steps that are made of any state
+MANY = 100  # operations of a step that run one by one, from which on it is compiled as one
+ROUNDING = 1e-4  # by which a compiled step may differ from one that is not
+key_of = jax.jit(jax.random.fold_in)  # of a key and the number of a call
 
 
 class Theirs(Exception):
@@ -127,6 +132,8 @@ class Loop(Course):
         self.later: dict[int, Any] = {}  # batches that were drawn beyond those
         first = self.batches[0] if self.batches else ()
         self.steps = [Step(step, state, first, batches is not None) for step in steps]
+        self.gives_away = False  # whether a step has used up the buffers that it was given
+        self.written: Any = jax.Array | np.ndarray  # the kinds of arrays that a call may change
         self.measures: dict[str, Any] = {}  # what questions have measured, for the answer
         self.calls: list[list[Call]] = []  # of each step, in its turns
 
@@ -163,11 +170,13 @@ class Loop(Course):
         self.calls = [[] for _ in self.steps]
         for number in range(self.count):
             for place, step in enumerate(self.steps):
-                key = jax.random.fold_in(self.key, number * len(self.steps) + place)
+                key = key_of(self.key, number * len(self.steps) + place)
                 make = self.call if number else self.first_call
                 call = make(step, state, self.batch(number), key)
                 self.calls[place].append(call)
                 state = call.after
+        if not self.gives_away:
+            self.written = np.ndarray  # to copy all others takes longer than a small step
         self.start, self.last = self.calls[0][0].before, state.arrays
         self.turns, self.comes_back = self.count, self.calls[0][0].comes_back
         after = [on_host(call.after.arrays) for call in self.calls[-1]]
@@ -201,9 +210,11 @@ class Loop(Course):
             Theirs: what it raises.
         """
         try:
-            outcome = step(state, copied(state.arrays), copied(batch), key)
+            given = copied((state.arrays, batch), self.written)
+            outcome = step(state, *given, key)
             metrics = numbers(jax.block_until_ready(outcome.metrics))
             jax.block_until_ready(list(outcome.state.arrays.values()))
+            self.gives_away |= given_away(given)
         except Exception as error:
             raise Theirs(error) from error
         new = outcome.state.arrays.keys() - state.arrays.keys()
@@ -217,17 +228,48 @@ class Loop(Course):
         state, lengths, losses = self.calls[-1][-1].after, [], []
         name, weights = self.loss_name(), self.of("parameter")
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(self.batch(0)) if is_array(leaf))
+        after = [np.asarray(state.arrays[path], float).ravel() for path in weights]
         for number in range(self.count, self.count + min(FURTHER, BYTES // max(size, 1))):
-            before = state.arrays
+            before = after
             for place, step in enumerate(self.steps):
-                key = jax.random.fold_in(self.key, number * len(self.steps) + place)
-                call = self.call(step, state, self.batch(number), key)
+                key = key_of(self.key, number * len(self.steps) + place)
+                make = self.compiled[place] or partial(self.call, step)
+                call = make(state, self.batch(number), key)
                 state = call.after
                 if name is not None and not place:
                     losses.append(call.metrics.get(name, np.nan))
-            moves = [np.asarray(state.arrays[p] - before[p], float).ravel() for p in weights]
-            lengths.append(float(np.linalg.norm(np.concatenate(moves))) if moves else 0.0)
+            after = [np.asarray(state.arrays[path], float).ravel() for path in weights]
+            moves = [float(np.linalg.norm(a - b)) for a, b in zip(after, before, strict=True)]
+            lengths.append(float(np.linalg.norm(moves)))
         return Further(state, np.array(lengths), np.array(losses))
+
+    @cached_property
+    def compiled(self) -> list[Callable[..., Call] | None]:
+        """Each step that runs operation by operation, as one program, where that gives the same."""
+        return [self.as_one(place) for place in range(len(self.steps))]
+
+    def as_one(self, place: int) -> Callable[..., Call] | None:
+        """A step as one program, if it is none and if all calls that were made come out the same.
+
+        They would not where the step counts, draws or decides outside of what is traced.
+        """
+        program = self.programs[place]
+        if program is None or program.trace.calls < MANY:
+            return None
+        run = jax.jit(program.pure)
+
+        def call(state: Parted, batch: Any, key: Any) -> Call:
+            new, metrics = run(state.arrays, parted(batch).arrays, key)
+            after = Parted({**state.arrays, **new}, state.rebuild)
+            return Call(state, after, batch, key, numbers(metrics), (), self.comes_back)
+
+        for made in self.calls[place]:
+            if len(parted(made.batch).arrays) < len(jax.tree.leaves(made.batch)):
+                return None  # a number of Python may be another one each time
+            again = call(made.before, made.batch, made.key)
+            if not same_arrays(again.after.arrays, made.after.arrays):
+                return None
+        return call
 
     def fall(self) -> tuple[np.ndarray, float, float] | None:
         """The losses of all turns, further ones too, and their median at first and at last.
@@ -294,6 +336,16 @@ class Loop(Course):
         if name is None:
             return None
         return np.array([call.metrics.get(name, np.nan) for call in self.calls[place]])
+
+
+def same_arrays(one: Arrays, other: Arrays) -> bool:
+    """Whether two states differ by no more than rounding."""
+    a, b = on_host(one), on_host(other)
+    return a.keys() == b.keys() and all(
+        np.shape(a[path]) == np.shape(b[path])
+        and np.allclose(a[path], b[path], rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+        for path in a
+    )
 
 
 def with_numbers(state: Parted, paths: Iterable[str]) -> Parted:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -56,9 +57,19 @@ def parted(state: Any) -> Parted:
     )
 
 
-def copied(tree: Any) -> Any:
-    """The same tree with arrays of its own: a step may be given its buffers away."""
-    return jax.tree.map(lambda leaf: leaf.copy() if is_array(leaf) else leaf, tree)
+def copied(tree: Any, kinds: Any = jax.Array | np.ndarray) -> Any:
+    """The same tree with arrays of its own: a step may give its buffers away, or write into them.
+
+    Args:
+        tree: with arrays.
+        kinds: of arrays that are copied.
+    """
+    return jax.tree.map(lambda leaf: leaf.copy() if isinstance(leaf, kinds) else leaf, tree)
+
+
+def given_away(tree: Any) -> bool:
+    """Whether a call has used up the buffer of an array, as `donate_argnums` lets it."""
+    return any(isinstance(leaf, jax.Array) and leaf.is_deleted() for leaf in jax.tree.leaves(tree))
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -95,9 +106,15 @@ def kind_of(leaf: Any) -> str:
     leaf = np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
     if not is_array(leaf):
         return {float: "float", int: "integer", bool: "integer"}.get(type(leaf), "other")
-    if is_key(leaf):
+    return kind_of_numbers(leaf.dtype)
+
+
+@lru_cache
+def kind_of_numbers(dtype: Any) -> str:
+    """The same of a dtype."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
         return "key"
-    return "float" if jax.dtypes.issubdtype(leaf.dtype, np.inexact) else "integer"
+    return "float" if jax.dtypes.issubdtype(dtype, np.inexact) else "integer"
 
 
 def paths_of(tree: Any) -> list[str]:

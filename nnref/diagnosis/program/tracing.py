@@ -4,7 +4,7 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import flax
@@ -71,6 +71,7 @@ class Trace:
     paths: dict[int, str] = field(default_factory=dict)
     constants: dict[int, Any] = field(default_factory=dict)
     by_hand: list[str] = field(default_factory=list)  # lines of derivatives that were given
+    calls: int = 0  # operations that run one by one: a compiled function is one of them
     result: Any = None  # the tree of the result, with shapes for leaves
 
     def value(self, aval: Any) -> int:
@@ -147,7 +148,7 @@ def trace(function: Callable[..., Any], *arguments: Any, loops: bool = False) ->
             evaluated.
     """
     program, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    traced = Trace(result=result)
+    traced = Trace(calls=len(program.jaxpr.eqns), result=result)
     variables: dict[Any, int] = {}
     flat, _ = jax.tree_util.tree_flatten_with_path(arguments)
     traced.arguments = [[] for _ in arguments]
@@ -313,7 +314,8 @@ def places(equation: Any) -> tuple[str, ...]:
     )
 
 
-def name_of(path: Any) -> str:
+@lru_cache(maxsize=2**14)
+def name_of(path: tuple[Any, ...]) -> str:
     """A place in a tree, as people write it: `dense.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 

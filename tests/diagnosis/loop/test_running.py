@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from loops import BATCHES, TX, begun, plain, squares
 
@@ -33,6 +34,67 @@ def test_the_steps_are_those_that_the_user_would_make():
     np.testing.assert_allclose(loop.loss(), losses, rtol=1e-6)
     np.testing.assert_array_equal(loop.states[-1]["0.w1"], params["w1"])
     assert loop.updates == 1
+
+
+def one_by_one(state, batch):
+    """A step whose operations run one by one, more of them than are worth to be run so."""
+    params, opt_state = state
+    value, gradient = jax.value_and_grad(squares)(params, *batch)
+    updates, opt_state = TX.update(gradient, opt_state)
+    return (optax.apply_updates(params, updates), opt_state), value
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_step_that_is_not_compiled_makes_its_further_turns_as_one_program(outside):
+    made = []
+
+    def step(state, batch):
+        made.append(len(made))
+        state, value = one_by_one(state, batch)
+        if outside:  # what a trace would keep from the first call
+            state = jax.tree.map(lambda leaf: leaf * (1 + 0.001 * len(made)), state)
+        return state, value
+
+    loop = Loop([step], begun(), BATCHES, None, jax.random.key(0), {}, 6)
+    loop.run()
+    before, further = len(made), loop.further
+    assert (len(made) - before < 5) == (not outside)
+    if not outside:
+        state = begun()
+        for number in range(6 + len(further.lengths)):
+            state, value = one_by_one(state, loop.batch(number))
+        for leaf, other in zip(jax.tree.leaves(state), further.state.arrays.values(), strict=True):
+            np.testing.assert_allclose(leaf, other, rtol=1e-4, atol=1e-5)
+        assert further.losses[-1] == pytest.approx(float(value), rel=1e-4)
+
+
+def test_buffers_that_a_step_gives_away_are_copied_in_all_turns():
+    loop = Loop(
+        [jax.jit(one_by_one, donate_argnums=0)], begun(), BATCHES, None, jax.random.key(0), {}, 6
+    )
+    loop.run()
+    assert loop.gives_away
+    assert np.isfinite(loop.further.losses).all()
+    assert loop.again(0).metrics == loop.calls[0][0].metrics
+    kept = Loop([jax.jit(one_by_one)], begun(), BATCHES, None, jax.random.key(0), {}, 6)
+    kept.run()
+    assert not kept.gives_away
+    np.testing.assert_array_equal(kept.further.losses, loop.further.losses)
+
+
+def test_a_batch_that_a_step_writes_into_is_its_own_in_all_turns():
+    rows = [(np.array(x), np.array(y)) for x, y in BATCHES]
+
+    def step(state, batch):
+        x, y = batch
+        after = plain(*state, x, y)
+        x *= 0
+        return after[:2], after[2]
+
+    loop = Loop([step], begun(), rows, None, jax.random.key(0), {}, 6)
+    loop.run()
+    assert loop.further.losses[-1] < loop.loss()[0]
+    np.testing.assert_array_equal(rows[0][0], BATCHES[0][0])
 
 
 def test_a_large_state_is_stepped_fewer_times():

@@ -75,7 +75,8 @@ def test_buffers_that_a_step_gives_away_are_copied_in_all_turns():
     loop.run()
     assert loop.gives_away
     assert np.isfinite(loop.further.losses).all()
-    assert loop.again(0).metrics == loop.calls[0][0].metrics
+    for _ in range(2):
+        assert loop.again(0).metrics == loop.calls[0][0].metrics
     kept = Loop([jax.jit(one_by_one)], begun(), BATCHES, None, jax.random.key(0), {}, 6)
     kept.run()
     assert not kept.gives_away

@@ -164,10 +164,10 @@ class Search:
             Exception: where it cannot be traced so.
         """
         self.training, self.edits, self.ran = training, Edits(), ran
-        example = training.start(0), training.batch(0, 0), training.key
+        example = training.start(0), training.batch(0, 0)
         with afresh(), exchanged(ran.step, self.edits) as self.edits.sites:
             self.edits.learning = True
-            traced = jax.jit(self.with_edit).trace(jnp.int32(NONE), *example)
+            traced = jax.jit(self.with_edit).trace(jnp.int32([NONE, 0, 0]), *example)
             self.edits.learning, self.edits.which = False, None
             self.work = work_of(traced.jaxpr.jaxpr, STARTED)[0] + CALLED  # of a step, in seconds
             self.compiled = traced.lower().compile()
@@ -214,10 +214,11 @@ class Search:
             finally:
                 self.edits.most = np.inf
 
-    def with_edit(self, which: Any, *arguments: Any) -> Arrays:
-        """The step with an edit."""
-        self.edits.which = which
-        return self.training.step(*arguments)
+    def with_edit(self, numbers: Any, arrays: Arrays, batch: Sequence[Any]) -> Arrays:
+        """The step with an edit, by the numbers of the edit, of the seed and of the place."""
+        self.edits.which, seed, place = numbers
+        key = jax.random.fold_in(jax.random.fold_in(self.training.key, seed), place)
+        return self.training.step(arrays, batch, key)
 
     def trained(
         self, number: int, steps: int, seed: int = 0, at: Arrays | None = None, begin: int = 0
@@ -231,8 +232,8 @@ class Search:
         edited = self.supplied(number) if number in self.of_batches else None
         with edited or contextlib.nullcontext(self.training.batch) as batch:
             for place in range(begin, begin + steps):
-                key = jax.random.fold_in(jax.random.fold_in(self.training.key, seed), place)
-                arrays = self.compiled(np.int32(number), arrays, batch(place, seed), key)
+                whole = np.int32([number, seed, place])
+                arrays = self.compiled(whole, arrays, batch(place, seed))
         return arrays
 
     def is_shared(self, edit: Edited) -> bool:

@@ -202,6 +202,11 @@ CAUSES: dict[str, Cause] = {
         "neighbours that are alike",
         "x.transpose(0, 3, 1, 2) where x.reshape(len(x), 3, height, width) stands",
     ),
+    "padding_counts": Cause(
+        "what fills up a row counts as if it were something",
+        "rows that fill up a batch have no part in a sum",
+        "fill up with a number that no row has, or multiply what is added by a mask",
+    ),
     "inputs_scaled_twice": Cause(
         "the inputs were normalized again",
         "mean about 0, deviation about 1",

@@ -118,6 +118,9 @@ THRESHOLDS: dict[str, Threshold] = {
         "step's gradient; batch normalization gains 1.2 a layer (Yang 2019)",
     ),
     "decayed": Threshold(0.1, "share of the weights that decay alone takes in a run: less is mild"),
+    "decays": Threshold(
+        0.5, "cosine of a parameter and its move, from which on it may decay: 0.8 through Adam"
+    ),
     "decay beside": Threshold(
         0.01,
         "what decay adds at the first step over what it is added to: less is not tried without",

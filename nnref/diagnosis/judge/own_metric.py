@@ -53,12 +53,12 @@ class OwnMetric:
             return [*filter(is_number, (self(each, y) for each in answers))]
         shape = np.shape(outputs)
         width = shape[-1] if len(shape) > 1 else 1
-        if self.kind != "regression" and width > 1:
+        values = np.asarray(y, float)
+        constants: list[Any] = [-SURE, 0.0, 1.0, SURE, values.min(), values.mean(), values.max()]
+        if values.shape == shape:  # an output for each target, as of pixels or labels
+            constants += [values.mean(0), SURE * np.sign(values.mean(0) - 0.5)]
+        elif self.kind != "regression" and width > 1:
             constants = [SURE * (2 * np.eye(width)[c] - 1) for c in range(min(width, CONSTANTS))]
-        else:
-            values = np.asarray(y, float)
-            constants = [-SURE, 0.0, 1.0, SURE, values.min(), values.mean(), values.max()]
-            constants += [values.mean(0)] if values.shape == shape else []
         scores = (self(np.broadcast_to(np.float32(c), shape), y) for c in constants)
         return [*filter(is_number, scores)]
 

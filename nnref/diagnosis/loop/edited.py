@@ -61,6 +61,19 @@ def has_not_learned(loop: Loop, scale: Scale) -> bool:
     return scale.cures(scale.error(score_of(loop, loop.further.state.arrays)), scale.best)
 
 
+def gets_better(loop: Loop) -> bool:
+    """Whether the evaluation of the state behind the further steps is better than at the start.
+
+    Raises:
+        Theirs: what the evaluation raises.
+    """
+    scale = scale_for(loop)
+    if scale is None:
+        return False
+    start = scale.error(score_of(loop, loop.start.arrays))
+    return scale.improves(start, scale.error(score_of(loop, loop.further.state.arrays)))
+
+
 def score_of(loop: Loop, arrays: Arrays) -> dict[str, float]:
     """The numbers of the evaluation of a state.
 

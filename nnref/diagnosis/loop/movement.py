@@ -13,6 +13,7 @@ from nnref import internals
 from nnref.diagnosis.findings import Finding, fault, note
 from nnref.diagnosis.loop.batches import each_update
 from nnref.diagnosis.loop.course import Course
+from nnref.diagnosis.loop.edited import gets_better
 from nnref.diagnosis.loop.program import Program, cosine
 from nnref.diagnosis.loop.running import Loop, Theirs
 from nnref.diagnosis.loop.stepping import is_array, parted
@@ -330,10 +331,13 @@ def sizes(loop: Loop) -> Iterator[Finding]:
             continue
         end = float(np.median(loss[-len(loss) // 5 :]))
         if len(loop.steps) == 1 and end > bound("overshoot") * float(np.max(loss[:2])):
-            yield fault(
+            # The loss of a policy is no error: that of a better one may be larger.
+            better = gets_better(loop)
+            yield (note if better else fault)(
                 "learning_rate_too_high",
                 loop.line(place),
-                f"the loss climbs from {loss[0]:.3g} to {end:.3g} in {len(loss)} steps",
+                f"the loss climbs from {loss[0]:.3g} to {end:.3g} in {len(loss)} steps"
+                + (", while the evaluation gets better" if better else ""),
                 f"{end / loss[0]:.3g} times the first loss",
                 healthy="falls",
                 confidence=0.75,

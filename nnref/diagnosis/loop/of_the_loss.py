@@ -12,7 +12,7 @@ from nnref.diagnosis.findings import Finding, as_note, fault
 from nnref.diagnosis.loop.edited import has_not_learned, scale_for
 from nnref.diagnosis.loop.own_targets import asked_for_its_input
 from nnref.diagnosis.loop.program import Program
-from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.running import Call, Loop
 from nnref.diagnosis.loop.stepping import is_array, parted
 from nnref.diagnosis.program.at_start import LossAtStart
 from nnref.diagnosis.program.blocked import (
@@ -66,6 +66,7 @@ class LossOfStep(LossAtStart):
         self.arguments = weights, rest, batch, ()
         drawn = [parted(each).arrays for each in loop.batches]
         self.batches = [each for each in drawn if shapes_of(each) == shapes_of(batch)]
+        self.moved = moved_otherwise(loop.calls[place], own)
 
     def objective(self, params: Any, state: Any, x: Any, y: Any, key: Any) -> tuple[Any, Any, Any]:
         """The loss; no outputs; the state beside the parameters as it was."""
@@ -77,6 +78,23 @@ class LossOfStep(LossAtStart):
         leaves = jax.tree.leaves(({**params, **state}, x, self.given))
         (loss,) = self.program.trace.evaluate(leaves, [self.found[0]])
         return loss.reshape(()), (), state
+
+
+def moved_otherwise(calls: list[Call], paths: list[str]) -> set[str]:
+    """The parameters that the calls move, and not by decay, which is a move along themselves.
+
+    One of them may have its gradient from a rounded copy, which is taken for its own.
+    """
+    moved = set()
+    for path in paths:
+        for call in calls:
+            before = np.asarray(call.before.arrays[path], float).ravel()
+            change = call.change([path]).get(path, np.zeros(1)).ravel()
+            length = np.linalg.norm(before) * np.linalg.norm(change)
+            if length and abs(before @ change) < bound("decays") * length:
+                moved.add(path)
+                break
+    return moved
 
 
 def shapes_of(arrays: dict[str, Any]) -> dict[str, tuple[int, ...]]:

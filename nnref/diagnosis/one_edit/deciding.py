@@ -135,7 +135,16 @@ class Edits:
             others = variants.ordered(site, arguments, site.parts[0])
             arguments = self.decided(site, arguments, others)
         value = self.result(function, arguments, words)
+        axis = variants.axis_turned(site.parts[1:])
+        if axis is not None:
+            value = self.of(file, at, value, "turned", value, axis)
         return self.of(file, at, value, "called", function, arguments, words)
+
+    def entered(self, file: str, at: int, values: tuple[Any, ...]) -> Any:
+        site = self.sites[file][at]
+        if not self.may_edit(site, values):
+            return values
+        return self.decided(site, values, variants.ordered(site, values, site.parts[0]))
 
     def result(self, function: Any, arguments: tuple[Any, ...], words: dict[str, Any]) -> Any:
         """What a call gives; a user's function that closes over nothing is compiled once."""
@@ -197,9 +206,20 @@ def alike(one: Any, other: Any) -> bool:
     return all(
         (hasattr(x, "dtype") and x.shape == y.shape and x.dtype == y.dtype)
         if isinstance(y, ARRAYS)
-        else x is y or (isinstance(x, int | float | str) and x == y)
+        else x is y or same_number(x, y)
         for x, y in zip(a, b, strict=True)
     )
+
+
+def same_number(one: Any, other: Any) -> bool:
+    """Whether a number of Python is the other one; of traced ones no more is known than the kind.
+
+    Numbers are never exchanged, only what stands beside them.
+    """
+    if isinstance(one, jax.ShapeDtypeStruct) and isinstance(other, int | float):
+        kind = jnp.floating if isinstance(other, float) else jnp.integer
+        return one.shape == () and one.weak_type and jnp.issubdtype(one.dtype, kind)
+    return isinstance(one, int | float | str) and one == other
 
 
 def switched(which: Any, branches: dict[int, Callable[[], Any]], value: Any) -> Any:

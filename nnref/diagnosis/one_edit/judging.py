@@ -28,7 +28,7 @@ UNTRAINED = 4  # networks, of which an edit that changes what is counted makes e
 EVALUATING = 10.0  # seconds for the evaluations and batches of first runs: others are left out
 LEFT, FEW = 4, 2  # edits that are trained to the end at least, and for longer
 LONG = 2  # times the seconds of the first runs, that these may take
-SLOWER = 2  # times the steps, by which a loop that is merely slower has learned
+SLOWER = 2, 10  # times the steps, by which a loop that is merely slower has learned
 SHOWN = 3  # of those that are as good
 
 
@@ -117,6 +117,12 @@ class Judge:
             self.plain[steps, seed] = self.error(None, self.search.trained(NONE, steps, seed))
         return self.plain[steps, seed]
 
+    def with_time(self, steps: int) -> float:
+        """The error without an edit after as many times so many steps as there is work for."""
+        least, most = SLOWER
+        times = self.seconds / 4 / (steps * self.search.work)
+        return self.without(int(steps * np.clip(times, least, most)))
+
     def on(self, runs: list[Run], steps: int, more: int) -> list[Run]:
         """Runs that go on, the best first."""
         further = [
@@ -152,7 +158,7 @@ class Judge:
             dear = 3 * steps * FEW * self.search.work > LONG * self.seconds
             if dear or not self.scale.improves(self.without(steps), runs[0][0]):
                 break
-            if self.scale.cures(self.without(SLOWER * steps), runs[0][0]):
+            if self.scale.cures(self.with_time(steps), runs[0][0]):
                 break
             runs, steps = self.on(runs[:FEW], steps, 2 * steps), 3 * steps
         return runs, steps
@@ -163,7 +169,7 @@ class Judge:
         first = self.without(self.made)
         curing = [run for run in runs if self.scale.cures(first, run[0])][:LEFT]
         # What is merely slower gets there with more steps.
-        if not curing or not self.scale.cures(self.without(SLOWER * self.made), runs[0][0]):
+        if not curing or not self.scale.cures(self.with_time(self.made), runs[0][0]):
             return []
         without, found = [self.without(self.made, seed) for seed in range(SEEDS)], []
         for error, edit, _ in curing:
@@ -208,6 +214,8 @@ def rank(edit: Edited) -> float:
     """How seldom an edit is what was meant: names that are alike first, stopped gradients last."""
     if "stop_gradient" in edit.text:
         return 3
+    if edit.site.columns[0] == edit.site.columns[1]:
+        return 1  # a function's arguments exchanged: an expression that does the same is nearer
     if edit.site.text.startswith("_"):
         return 0  # what is thrown away
     if "1 - " in edit.text and "1 -" not in edit.site.text:

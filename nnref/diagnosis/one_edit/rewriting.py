@@ -216,11 +216,28 @@ class Rewriting(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.bound.append(arguments_of(node))
-        node.body = self.block(node.body)
+        node.body = [*self.entered(node), *self.block(node.body)]
         self.bound.pop()
         if self.bound:
             self.bound[-1].append(node.name)
         return node
+
+    def entered(self, node: ast.FunctionDef) -> list[ast.stmt]:
+        """`a, b = ...` at the beginning of a function of a and b, which may stand in the way."""
+        names = arguments_of(node)
+        if len(names) < 2 or is_generator(node):
+            return []
+        text = f"{node.name}({', '.join(names)})"
+        columns = (node.col_offset, node.col_offset)
+        self.sites.append(Site(self.file, node.lineno, columns, text, (node.name, *names)))
+        values, targets = (
+            ast.Tuple([ast.Name(name, context()) for name in names], context())
+            for context in (ast.Load, ast.Store)
+        )
+        function = ast.Attribute(ast.Name(NAME, ast.Load()), "entered", ast.Load())
+        where = [ast.Constant(self.file), ast.Constant(len(self.sites) - 1)]
+        new = ast.Assign([targets], ast.Call(function, [*where, values], []))
+        return [ast.fix_missing_locations(ast.copy_location(new, node))]
 
     def block(self, statements: list[ast.stmt]) -> list[ast.stmt]:
         """Statements in their order: each knows the names that those before it have bound."""
@@ -289,6 +306,11 @@ def arguments_of(node: Function) -> list[str]:
     of = node.args
     names = [arg.arg for arg in (*of.posonlyargs, *of.args, *of.kwonlyargs)]
     return [name for name in names if name not in ("self", "cls")]
+
+
+def is_generator(node: ast.FunctionDef) -> bool:
+    """Whether a function gives values one by one."""
+    return any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node))
 
 
 def stored(statement: ast.stmt) -> list[str]:

@@ -62,9 +62,12 @@ class Scale(NamedTuple):
         """Whether an error is so much smaller than without an edit that no luck explains it.
 
         Of an error that ends at 0 half must be gone. Of what ends at 1, as accuracy, half of what
-        is missing; or the network has learned twice as much.
+        is missing; or the network has learned twice as much. To be as bad as before the first step
+        is no cure, though a run may end worse: a network that is no longer trained would be one.
         """
         clear = bound("clear cure")
+        if np.isfinite(self.start) and not self.improves(self.start, error):
+            return False
         if self.best == 0:
             far = without > bound("learned by a loop") * self.start
             return (

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import operator
+import re
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -51,6 +52,8 @@ EXCHANGED = {
     "log_softmax": "log_sigmoid",
     "any": "all",
     "all": "any",
+    "tile": "repeat",
+    "repeat": "tile",
     "sin": "cos",
     "cos": "sin",
     "uniform": "normal",
@@ -59,6 +62,8 @@ EXCHANGED = {
     "ones_like": "zeros_like",
 }
 PURE = ("jax", "jaxlib", "numpy", "optax")  # libraries whose functions may be called once more
+# `x[:, ::-1]` and `jnp.flip(x, 1)`.
+TURNED = re.compile(r"\[((?:\s*:\s*,)*)\s*::\s*-1\s*\]|\bflip\([^()]*,\s*(?:axis\s*=\s*)?(\d)\)")
 MOST_AXES = 4  # of an array whose axes are exchanged
 LIFTED = ("vmap", "grad", "jit", "scan", "remat", "checkpoint")  # these call a user's function
 
@@ -66,6 +71,11 @@ LIFTED = ("vmap", "grad", "jit", "scan", "remat", "checkpoint")  # these call a 
 def is_float(value: Any) -> bool:
     """Whether a value is an array of floating point."""
     return jnp.issubdtype(value.dtype, jnp.floating)
+
+
+def is_share(text: str, value: Any) -> bool:
+    """Whether a value is a share that has a name, which may be taken for what is left of 1."""
+    return text.isidentifier() and isinstance(value, float) and 0 < value < 1 and value != 0.5
 
 
 def stopped(text: str) -> str:
@@ -84,6 +94,10 @@ def binary(site: Site, symbol: str, left: Any, right: Any) -> Iterator[Variant]:
     arrays = isinstance(left, ARRAYS) and isinstance(right, ARRAYS)
     if symbol in "-/@":
         yield f"{b} {symbol} {a}", lambda: apply(right, left)
+    if is_share(a, left):
+        yield f"(1 - {a}) {symbol} {b}", lambda: apply(1 - left, right)
+    if is_share(b, right):
+        yield f"{a} {symbol} (1 - {b})", lambda: apply(left, 1 - right)
     if symbol in OTHER:
         yield f"{a} {OTHER[symbol]} {b}", lambda: OPERATORS[OTHER[symbol]](left, right)
     if symbol == "-":
@@ -196,6 +210,34 @@ def ordered(site: Site, values: tuple[Any, ...], before: str = "") -> Iterator[V
             new[i : i + 2], order[i : i + 2] = new[i : i + 2][::-1], order[i : i + 2][::-1]
             text = f"{before}({', '.join(new)})" if before else ", ".join(new)
             yield text, lambda order=order: tuple(order)
+
+
+def turned(site: Site, value: Any, axis: int) -> Iterator[Variant]:
+    """What a call gives turned back along an axis along which its argument was turned.
+
+    Of a pair, as `jax.lax.scan` gives, it is the second one.
+    """
+    if isinstance(value, ARRAYS) and value.ndim > axis:
+        text = f"jnp.flip({site.text}, {axis})"
+        yield text, lambda: jnp.flip(value, axis)
+    elif isinstance(value, tuple) and len(value) == 2 and has_axis(value[1], axis):
+        text = f"({site.text})[1] turned round by jnp.flip(..., {axis})"
+        yield text, lambda: (value[0], jax.tree.map(lambda leaf: jnp.flip(leaf, axis), value[1]))
+
+
+def has_axis(tree: Any, axis: int) -> bool:
+    """Whether a tree holds arrays, all with such an axis."""
+    leaves = jax.tree.leaves(tree)
+    return bool(leaves) and all(isinstance(x, ARRAYS) and x.ndim > axis for x in leaves)
+
+
+def axis_turned(texts: tuple[str, ...]) -> int | None:
+    """The axis along which one of these expressions is turned round, None where none is."""
+    for text in texts:
+        found = TURNED.search(text)
+        if found:
+            return int(found[2]) if found[2] else found[1].count(",")
+    return None
 
 
 class Called(NamedTuple):
@@ -350,4 +392,5 @@ KINDS: dict[str, Callable[..., Iterator[Variant]]] = {
     "ordered": ordered,
     "kept": kept,
     "called": called,
+    "turned": turned,
 }

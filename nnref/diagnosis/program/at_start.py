@@ -1,6 +1,6 @@
 """What several checks measure of a recipe before its first step, each once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -168,6 +168,7 @@ class LossAtStart:
 
     last = loss_line = "loss"
     batches: Sequence[Any] = ()  # further ones of the same shapes, where there are any
+    moved: Collection[str] = ()  # parameters that a gradient moves which is not that of this loss
 
     def __init__(self, loss: Callable[..., Any], params: Any, batch: Any, keyed: bool) -> None:
         """Take a loss of parameters and batch, and of a key where it is keyed."""

@@ -41,6 +41,7 @@ def blocked(start: AtStart | LossAtStart) -> Iterator[Finding]:
     if not cut and not hidden:
         return
     stuck, moves = without_gradient(start, suspects if hidden else cut)
+    stuck = [v for v in stuck if isinstance(start, AtStart) or traced.paths[v] not in start.moved]
     if not stuck:
         return
     if set(stuck) <= set(cut):

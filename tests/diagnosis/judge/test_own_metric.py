@@ -61,6 +61,18 @@ def test_errors_of_classes_are_counted_too(kind):
     assert right.most_of_constants(outputs, y) == pytest.approx(1 / len(np.unique(y)))
 
 
+def test_one_answer_for_all_pixels_is_asked_of_an_overlap():
+    """Where most pixels are of a class, to answer it everywhere is no skill."""
+    y = (np.random.default_rng(0).random((20, 6, 6)) < 0.9).astype(np.float32)
+
+    def overlap(outputs, y):
+        found, truth = outputs > 0, y > 0.5
+        return jnp.sum(found & truth) / jnp.sum(found | truth)
+
+    most = OwnMetric(overlap, "multilabel", one_array=True).most_of_constants(0 * y, y)
+    assert most == pytest.approx(y.mean())
+
+
 def test_a_distance_of_shares_counts_errors_too():
     """Of probabilities: logits that are right are far away from them."""
     y = np.arange(60) % 2

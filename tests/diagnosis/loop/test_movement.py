@@ -8,6 +8,8 @@ import pytest
 from loops import BATCHES, TX, X, Y, begun, drawn, faults, first, network, squares
 from networks import line_of
 
+import nnref
+
 
 def stepping(optimizer, loss=squares, sign=1.0, name=None):
     @jax.jit
@@ -38,6 +40,25 @@ def test_a_mask_that_hands_raw_gradients_through_names_what_climbs():
     assert found.cause == "gradient_ascent"
     assert "w1" in found.where
     assert "multi_transform" in found.remedy
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_a_loss_that_climbs_is_no_fault_where_the_evaluation_gets_better(better):
+    """A loss of another scale each time, as that of a policy which earns more."""
+    step, state = stepping(optax.adam(1e-2))
+    count = iter(range(10**6))
+
+    def counted(state, batch):
+        *after, value = step(*state, *batch)
+        return tuple(after), value * 1.2 ** next(count)
+
+    def error(state):
+        """Mean squared error."""
+        return float(squares(state[0] if better else begun()[0], *BATCHES[0]))
+
+    found = nnref.examine(counted, state, BATCHES, error, effort=0).found
+    (climbs,) = [f for f in found if f.cause == "learning_rate_too_high"]
+    assert (climbs.severity == "note") == better
 
 
 def test_a_gradient_that_is_nothing_but_rounding_climbs_nowhere():

@@ -51,6 +51,29 @@ def test_every_edit_is_made_by_its_number():
     assert "TABLE" not in numbers  # an array of NumPy is a constant of the program
 
 
+def test_the_arguments_of_a_function_may_be_exchanged_for_all_who_call_it():
+    def over(order, demand, scale):
+        """How much was ordered too much."""
+        return scale * (order - demand)
+
+    a, b = jnp.array([5.0, 7.0]), jnp.array([1.0, 2.0])
+    program, numbers = traced(lambda a, b: over(a, b, 2.0), a, b)
+    np.testing.assert_allclose(program(np.int32(-1), a, b), 2 * (a - b))
+    number = numbers["over(demand, order, scale)"]
+    np.testing.assert_allclose(program(np.int32(number), a, b), 2 * (b - a))
+    assert "over(order, scale, demand)" not in numbers  # a number cannot stand for an array
+
+
+def test_what_a_call_gives_is_turned_back_where_its_argument_was_turned():
+    def summed(x):
+        return jnp.cumsum(x)
+
+    a = jnp.array([5.0, 7.0, 1.0])
+    program, numbers = traced(lambda a: summed(a[::-1]), a)
+    number = numbers["jnp.flip(summed(a[::-1]), 0)"]
+    np.testing.assert_allclose(program(np.int32(number), a), jnp.cumsum(a[::-1])[::-1])
+
+
 def test_gradients_follow_an_edit():
     def loss(a, b):
         return jnp.sum(jax.grad(lambda a: jnp.sum((a - b) ** 2))(a))

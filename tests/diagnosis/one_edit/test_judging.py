@@ -87,7 +87,7 @@ def light(params, x, y):
 def test_a_training_that_is_merely_slow_has_none(monkeypatch):
     """Light weights, which an edit leaves out: twenty times the steps bring as much without it."""
     assert "weights *" in str(cured(training(light), SCALE, 0.1))
-    monkeypatch.setattr(judging, "SLOWER", 25)
+    monkeypatch.setattr(judging, "SLOWER", (25, 25))
     assert cured(training(light), SCALE, 0.1) is None
 
 
@@ -173,6 +173,7 @@ def test_a_run_that_climbs_and_falls_may_stand_well_by_chance(without, with_edit
         scale=Scale("error", False, 111.0),
         without=lambda steps, seed=0: without[seed],
         after=lambda edit, steps, seed: with_edit,
+        with_time=lambda steps: without[0],
     )
     assert bool(judging.Judge.outcomes(judge)) == cures
 

@@ -125,6 +125,8 @@ RETURN = Scale("r", True, 20.0)  # a return of -20 at first
         (ACCURACY, 0.95, 0.99, False),
         (RETURN, -18.0, -10.0, True),
         (RETURN, -18.0, -17.0, False),
+        (RETURN, -88.0, -10.0, True),
+        (RETURN, -88.0, -20.0, False),  # as bad as before the first step: nothing was trained
         (RETURN, -5.0, 5.0, False),  # it had learned more than the edit adds
     ],
 )

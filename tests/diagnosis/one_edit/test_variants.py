@@ -67,6 +67,41 @@ def test_of_two_operands(symbol, right, expected):
     assert texts(variants.binary(site(f"a {symbol} b", "a", "b"), symbol, A, right)) == expected
 
 
+def test_a_share_that_has_a_name_may_be_what_is_left_of_1():
+    quantile = variants.binary(site("q - a", "q", "a"), "-", 0.9, A)
+    found = dict(quantile)
+    np.testing.assert_allclose(found["(1 - q) - a"](), 0.1 - A, rtol=1e-5)
+    assert "a * (1 - q)" in texts(variants.binary(site("a * q", "a", "q"), "*", A, 0.9))
+    for text, value in [("0.9", 0.9), ("q", 0.5), ("q", 3.0)]:  # a setting; a half; no share
+        parts = texts(variants.binary(site(f"{text} - a", text, "a"), "-", value, A))
+        assert not [part for part in parts if part.startswith("(1 - ")]
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("x[::-1]", 0),
+        ("x[:, ::-1]", 1),
+        ("jnp.flip(x, 1)", 1),
+        ("jnp.flip(x, axis=0)", 0),
+        ("x[1:]", None),
+        ("x[::-2]", None),
+    ],
+)
+def test_the_axis_along_which_an_argument_is_turned(text, axis):
+    assert variants.axis_turned(("params", text)) == axis
+
+
+def test_what_was_given_turned_round_is_turned_back():
+    ((text, value),) = variants.turned(site("run(p, x[::-1])"), X, 0)
+    assert text == "jnp.flip(run(p, x[::-1]), 0)"
+    np.testing.assert_array_equal(value(), X[::-1])
+    ((_, value),) = variants.turned(site("scan(cell, h, x[::-1])"), (A, {"out": X}), 0)
+    np.testing.assert_array_equal(value()[0], A)
+    np.testing.assert_array_equal(value()[1]["out"], X[::-1])
+    assert not list(variants.turned(site("f(x[:, ::-1])"), X[0], 1))  # there is no such axis
+
+
 def test_values_are_those_of_the_texts():
     found = dict(variants.binary(site("a - b", "a", "b"), "-", A, B))
     np.testing.assert_array_equal(found["b - a"](), B - A)
@@ -135,6 +170,7 @@ def own(x):
         (jnp.max, (X,), {"axis": 1}, ["x", "f(x, axis=0)", "jnp.min(x, axis=1)"]),
         (X.max, (), {"axis": 0}, ["x.max(axis=1)", "x.min(axis=0)"]),
         (jnp.max, (X, 1), {}, ["x", "f(x, 0)", "jnp.min(x, x)"]),
+        (jnp.tile, (X[0], 2), {}, ["x", "jnp.repeat(x, x)"]),
         (jax.nn.softmax, (X,), {}, ["x", "f(x, axis=0)", "jnp.sigmoid(x)"]),
         (jnp.sort, (X[0],), {}, ["x", "f(-x)"]),
         (jnp.argsort, (X[0],), {"axis": 0}, ["x", "f(-x, axis=0)", "f(f(x, axis=0), axis=0)"]),

@@ -408,15 +408,15 @@ def looked_at(recipe: Recipe, effort: float, progress: Callable[[str], None] = q
         progress("looking at the data")
         found = tuple(decide(signals, structural))
         faults = [finding for finding in found if finding.severity == "fault"]
-        if learned(signals) is False and all(map(unsure, faults)):
+        learns = learned(signals)
+        if learns is not None and all(map(unsure, faults)):
             progress("trying small edits of your lines")
-            cured = edited(measured, refused)
+            cured = edited(measured, learns, refused)
             # What was made and seen to cure is the cause.
             found = (*cured, *map(as_note, found)) if cured else found
         checked = CHECKED if signals.ran else CHECKED[:-1]
         impossibles = (*refused, *impossible(signals))
-        figures, learns = measures(signals), learned(signals)
-        return Findings(found, checked, impossibles, figures, learns, tuple(mistakes))
+        return Findings(found, checked, impossibles, measures(signals), learns, tuple(mistakes))
     except UserError:
         raise
     except jax.errors.UnexpectedTracerError as error:  # met where the function is compiled
@@ -431,10 +431,10 @@ def unsure(finding: Finding) -> bool:
     return finding.cause in UNSURE and finding.proof is None
 
 
-def edited(measured: Measurements, refused: list[str]) -> list[Finding]:
+def edited(measured: Measurements, learns: bool, refused: list[str]) -> list[Finding]:
     """What small edits of the user's lines show; where they cannot be made, it is said so."""
     try:
-        return one_edit(measured)
+        return one_edit(measured, learns)
     except Exception as error:
         refused.append(f"small edits of your lines: {in_a_line(error)}")
         return []

@@ -380,6 +380,10 @@ THRESHOLDS: dict[str, Threshold] = {
     "clear cure": Threshold(
         0.1, "of the error before the first step, or of 1, that a small edit must take away"
     ),
+    "well learned": Threshold(0.9, "skill from which on no edit is tried of what is learned"),
+    "most of the rest": Threshold(
+        0.25, "of what is missing to 1, that an edit may leave of a task that is learned in part"
+    ),
     "as good an edit": Threshold(0.8, "of the best gain, from which on an edit is as good"),
     "steps on": Threshold(
         0.5, "share of repeated numbers one row after its neighbour: a counter has 1, names few"

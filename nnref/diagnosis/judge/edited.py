@@ -12,6 +12,7 @@ from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.one_edit.judging import cured
 from nnref.diagnosis.one_edit.scale import Scale
 from nnref.diagnosis.one_edit.search import Trained, functions_of
+from nnref.diagnosis.thresholds import bound
 from nnref.training.train import TrainState, train_step
 
 SECONDS = 10.0  # of an idle core, for the first runs of all edits
@@ -19,8 +20,12 @@ ERRORS = "your metric"
 ROWS = 1024  # of a split, on which a network is scored
 
 
-def one_edit(measured: Measurements) -> list[Finding]:
-    """The edit of one expression with which a task is learned that is not.
+def one_edit(measured: Measurements, learned: bool) -> list[Finding]:
+    """The edit of one expression with which a task is learned that is not, or in part alone.
+
+    Args:
+        measured: the task, its run, and how skill is counted.
+        learned: whether it learns as much as simple models do.
 
     Raises:
         Exception: where its step cannot be traced with its edits.
@@ -32,9 +37,15 @@ def one_edit(measured: Measurements) -> list[Finding]:
     scale = Scale("skill", larger_is_better=True, start=0.0)
     if own_errors(measured):
         scale = Scale(ERRORS, False, training.score(start)[ERRORS])
+    reached = min(training.score((measured.run.params, measured.run.state, ())).values())
+    if learned and (own_errors(measured) or measured.effort < 1 or reached > bound("well learned")):
+        return []
     ran, seconds = functions_of(training), SECONDS * measured.effort
     found = cured(training, ran, scale, seconds)
-    return [] if found is None else [found.finding]
+    # What is learned in part may be all that can be: then an edit must bring most of the rest.
+    if found is None or learned and 1 + found.error > bound("most of the rest") * (1 - reached):
+        return []
+    return [found.finding]
 
 
 def own_errors(measured: Measurements) -> bool:

@@ -17,6 +17,7 @@ MOST_PAIRS = 4_000_000  # of a token and the class after it, that are counted
 LAST_VALUE, LAST_TOKEN = "the last value", "the last token"  # references that fit nothing
 COUNTS = "counts of tokens"  # a linear model of how often each stands in a row
 MOST_TOKENS = 500  # that are counted
+AROUND = 2  # pixels on each side of one, that a reference sees of an image
 CONTEXT = 3  # steps of a sequence that a reference sees of it
 
 
@@ -244,6 +245,28 @@ def at_places(
         seen = [x[rows], np.eye(steps, dtype=np.float32)[places]]
     flat = np.concatenate([part.reshape(len(rows), -1) for part in seen], 1)
     return flat, Target("multiclass", target.answers[rows, places], target.classes)
+
+
+def at_pixels(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target] | None:
+    """Pixels of a mask as rows of their own, drawn from all: the inputs around each, and its class.
+
+    None where targets are no mask of the inputs.
+
+    Args:
+        x: inputs, (rows, height, width) or (rows, height, width, channels).
+        target: labels, (rows, height * width).
+    """
+    if x.ndim not in (3, 4) or min(x.shape[1:3]) < 2 * AROUND + 1:
+        return None
+    if target.answers.shape != (len(x), x.shape[1] * x.shape[2]):
+        return None
+    drawn = np.random.default_rng(0).permutation(target.answers.size)[:ROWS]
+    row, top, left = np.unravel_index(drawn, x.shape[:3])
+    padded = np.pad(x, [(0, 0), (AROUND, AROUND), (AROUND, AROUND), (0, 0)][: x.ndim])
+    steps = product(range(2 * AROUND + 1), repeat=2)
+    seen = [padded[row, top + i, left + j].reshape(len(row), -1) for i, j in steps]
+    labels = target.answers.ravel()[drawn]
+    return np.concatenate(seen, 1), Target("binary", labels, 2)
 
 
 def through(x: np.ndarray, width: int) -> float:

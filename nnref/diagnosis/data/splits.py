@@ -8,7 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nnref.diagnosis.data.references import FEW_ROWS, FOLDS, at_places, least_squares
+from nnref.diagnosis.data.references import (
+    FEW_ROWS,
+    FOLDS,
+    at_pixels,
+    at_places,
+    least_squares,
+)
 from nnref.diagnosis.data.targets import Rows, Target, target_of
 from nnref.diagnosis.thresholds import bound
 
@@ -79,22 +85,20 @@ class Splits:
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     def __post_init__(self) -> None:
-        pairs = []
+        # Inputs keep their form, but where each place of a sequence or pixel of a mask is a row.
+        self.shaped, pairs = self.kind != "places", []
         for x, y in (self.train, self.held):
             x, target = np.asarray(x), target_of(np.asarray(y), self.kind)
             if target.kind == "places":
                 x, target = at_places(x, target, known=np.unique(self.train[0]))
+            elif target.kind == "multilabel" and (around := at_pixels(x, target)):
+                x, target, self.shaped = *around, False
             rows = self.random.permutation(len(x))
             if target.kind in ("binary", "multiclass"):
                 rows = rows[target.answers[rows] >= 0]
             rows = rows[: max(FEW_ROWS, min(ROWS, NUMBERS // max(x[:1].size, 1)))]
             pairs.append((x[rows], target._replace(answers=target.answers[rows])))
         (self.x, self.target), (self.held_x, self.held_target) = pairs
-
-    @property
-    def shaped(self) -> bool:
-        """Whether inputs keep their form: they do not where each place of a sequence is a row."""
-        return self.kind != "places"
 
     @property
     def comparable(self) -> bool:

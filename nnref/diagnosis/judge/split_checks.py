@@ -197,13 +197,18 @@ def unlearnable(split: ComparedSplit) -> Iterator[Finding]:
     numbers, least = split.numbers, bound("rows for no signal")
     if numbers is None or split.splits is None or split.in_time:
         return
-    if min(len(split.x), len(split.rows[0])) < least:
+    rows = (split.x, split.rows[0])
+    if not split.splits.shaped:
+        rows = (split.splits.x, split.splits.held_x)
+    if min(map(len, rows)) < least:
         return
     learned, lost = sorted((numbers.inside, numbers.within), reverse=True)
     # A model of drawn targets may be right about others by chance, the more so of few columns.
-    surely = learned > 2 * bound("learnable") and numbers.across < bound("failed") * learned
-    surely = surely and lost < bound("collapse") * learned
-    if not surely or told_apart(split.splits)[0] > bound("told apart"):
+    foreign = numbers.across < bound("failed") * learned
+    # Where some targets belong to their rows, a model of them is surely better elsewhere.
+    mixed = numbers.within > numbers.inside and numbers.behind_inside < -bound("sure")
+    surely = learned > 2 * bound("learnable") and lost < bound("collapse") * learned
+    if not (surely and (foreign or mixed)) or told_apart(split.splits)[0] > bound("told apart"):
         return
     wrong = "training" if numbers.within > numbers.inside else split.name
     yield fault(
@@ -213,6 +218,8 @@ def unlearnable(split: ComparedSplit) -> Iterator[Finding]:
         f"only those of the {split.name if wrong == 'training' else 'training'} rows say something "
         "about their targets",
         in_words(split),
+        remedy="order = rng.permutation(len(x)); x, y = x[order], y[order]; and where rows are "
+        "turned or mirrored, both by one draw",
         confidence=0.9,
     )
 

@@ -7,6 +7,7 @@ from nnref.diagnosis.data.references import (
     COUNTS,
     LAST_VALUE,
     around_pixels,
+    at_pixels,
     balanced,
     change_to_come,
     last_token,
@@ -111,6 +112,21 @@ def test_what_stands_around_a_pixel_tells_its_class(space):
     assert around_pixels(shown[..., 0], mask) > 0.7
     assert around_pixels(x, mask) < 0.2
     assert around_pixels(x.reshape(200, -1, 4), mask) == 0
+
+
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_pixels_of_a_mask_are_rows_of_what_stands_around_them(channels):
+    x = np.arange(4 * 7 * 8 * 2, dtype=np.float32).reshape(4, 7, 8, 2)[..., : len(channels) + 1]
+    x = x.reshape(4, 7, 8, *channels)
+    mask = (x.reshape(4, 7, 8, -1)[..., 0] % 3 == 0).astype(int)
+    around, target = at_pixels(x, Target("multilabel", mask.reshape(4, -1), 2))
+    width = int(np.prod(channels))
+    assert around.shape == (4 * 7 * 8, 25 * width)
+    assert target.kind == "binary"
+    middle = around[:, 12 * width]
+    np.testing.assert_array_equal(middle % 3 == 0, target.answers)
+    assert at_pixels(x[:, :4], Target("multilabel", mask[:, :4].reshape(4, -1), 2)) is None
+    assert at_pixels(x, Target("multilabel", mask[:, 0], 2)) is None  # labels of whole images
 
 
 def test_classes_below_0_ask_for_nothing():

@@ -198,6 +198,35 @@ def test_the_split_whose_targets_are_of_other_rows_is_named():
     assert (training.where, other.where) == ("training targets", "validation targets")
 
 
+def masked(count, turned, seed, noise=0.1):
+    """Images of a bright square, and its mask; each turned by some quarters of a circle."""
+    random = np.random.default_rng(seed)
+    masks = np.zeros((count, 12, 12), np.float32)
+    for mask in masks:
+        top, left = random.integers(0, 8, 2)
+        mask[top : top + 4, left : left + 4] = 1
+    images = 0.4 * masks + noise * random.normal(size=masks.shape)
+    turns = random.integers(4, size=count) * turned
+    masks = np.stack([np.rot90(mask, turn) for mask, turn in zip(masks, turns, strict=True)])
+    return images.astype(np.float32), masks
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        (masked(300, True, 0), ["corrupted_labels"]),
+        (masked(300, False, 0), []),
+        (masked(300, False, 0, noise=0.4), []),  # harder than the other rows, and theirs
+    ],
+)
+def test_masks_that_are_turned_without_their_images(train, expected):
+    found = findings(train, masked(60, False, 1), "multilabel", trained=0.1, validated=0.1)
+    assert [f.cause for f in found if f.severity == "fault"] == expected
+    if expected:
+        assert found[0].where == "training targets"
+        assert "by one draw" in found[0].remedy
+
+
 def test_classes_that_training_never_sees_are_a_fault_though_the_rows_are_in_order():
     """Rows sorted by their class look like rows that follow each other in time."""
     rows = np.sort(RANDOM.uniform(0, 3, 600))

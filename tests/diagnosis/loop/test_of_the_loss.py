@@ -464,3 +464,28 @@ def test_a_term_that_is_served_alone_is_a_fault_where_an_evaluation_says_so():
 def test_a_term_that_others_hold_is_no_fault():
     step, state, rows, evaluate = coding(lambda left, axis: 16 * jnp.sum(left, axis))
     assert "excessive_regularization" not in faults(step, state, rows, evaluate)
+
+
+def of_signs(by_hand):
+    """Kernels that count by their signs: the gradient is that of the signs, or of what they are."""
+
+    def signs(params):
+        return {n: jnp.where(p >= 0, 1.0, -1.0) if n[0] == "w" else p for n, p in params.items()}
+
+    tx = optax.adamw(1e-2, weight_decay=0.1)  # what has no gradient still decays
+
+    @jax.jit
+    def step(state, batch):
+        if by_hand:
+            value, slopes = jax.value_and_grad(squares)(signs(state[0]), *batch)
+        else:
+            value, slopes = jax.value_and_grad(lambda p: squares(signs(p), *batch))(state[0])
+        updates, moments = tx.update(slopes, state[1], state[0])
+        return (optax.apply_updates(state[0], updates), moments), value
+
+    return step, begun(tx)
+
+
+def test_the_gradient_of_a_rounded_copy_moves_what_was_rounded():
+    assert "gradient_blocked" not in faults(*of_signs(by_hand=True))
+    assert "gradient_blocked" in faults(*of_signs(by_hand=False))

@@ -28,6 +28,8 @@ SAID = {
 SHARE = re.compile(
     r"\b(?:r2|r squared|explained|accuracy|auc|f1|iou|dice|ndcg|1 is (?:the )?best|1 is perfect)\b"
 )
+# Numbers but 1, as the -1 of "about -1 is best".
+OTHER = re.compile(r"(?<![\w.])[-\u2212]\d[\d.]*|(?<![\w.])\d*\.\d+")
 DENSITY = re.compile(r"likelihood|density|elbo|bits|\bnll", re.IGNORECASE)
 
 
@@ -118,7 +120,7 @@ def scale_of(evaluate: Callable[..., Any], start: dict[str, float]) -> Scale | N
         way = direction(text)
         if way is not None:
             bounded = not any(DENSITY.search(text) for _, text, _ in named)
-            share = any(SHARE.search(words_of(text)) for _, text, _ in named)
+            share = any(SHARE.search(words_of(OTHER.sub(" ", text))) for _, text, _ in named)
             scale = Scale(name, way != turned, bounded=bounded, share=share and way != turned)
             return scale._replace(start=scale.error(start))
     return None

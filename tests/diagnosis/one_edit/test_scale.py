@@ -71,6 +71,11 @@ def of_the_rest(state):
     return state
 
 
+def earned(state):
+    """Mean return of 100 ticks (greater is better; about -1 is best, 0.1 is best of all)."""
+    return state
+
+
 def turned_round(state):
     return -((state[0] - state[1]) ** 2).mean()
 
@@ -97,6 +102,7 @@ def number(state):
         (squared, {"": 0.3}, Scale("", False, 0.3)),
         (explained, {"": 0.3}, Scale("", True, -0.3, share=True)),
         (of_the_rest, {"": -200.0}, Scale("", True, 200.0, share=True)),
+        (earned, {"": -3.4}, Scale("", True, 3.4)),
         (turned_round, {"": -0.3}, Scale("", True, 0.3)),
         (said, {"": 0.3}, Scale("", False, 0.3)),
         (number, {"": 0.3}, None),
@@ -127,6 +133,8 @@ RETURN = Scale("r", True, 20.0)  # a return of -20 at first
         (RETURN, -18.0, -17.0, False),
         (RETURN, -88.0, -10.0, True),
         (RETURN, -88.0, -20.0, False),  # as bad as before the first step: nothing was trained
+        (Scale("r2", True, 3.4, share=True), -88.0, -3.4, False),
+        (Scale("r2", True, 3.4, share=True), -88.0, -1.4, True),
         (RETURN, -5.0, 5.0, False),  # it had learned more than the edit adds
     ],
 )

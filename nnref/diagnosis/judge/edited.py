@@ -37,7 +37,7 @@ def one_edit(measured: Measurements, learned: bool) -> list[Finding]:
     scale = Scale("skill", larger_is_better=True, start=0.0)
     if own_errors(measured):
         scale = Scale(ERRORS, False, training.score(start)[ERRORS])
-    reached = min(training.score((measured.run.params, measured.run.state, ())).values())
+    reached = min(o.skill for o in (measured.trained, measured.validated) if o is not None)
     if learned and (own_errors(measured) or measured.effort < 1 or reached > bound("well learned")):
         return []
     ran, seconds = functions_of(training), SECONDS * measured.effort

@@ -210,11 +210,11 @@ class Loop(Course):
             Theirs: what it raises.
         """
         try:
-            given = copied((state.arrays, batch), self.written)
-            outcome = step(state, *given, key)
+            arrays, rows = copied((state.arrays, batch), self.written)
+            outcome = step(state, arrays, rows, key)
             metrics = numbers(jax.block_until_ready(outcome.metrics))
             jax.block_until_ready(list(outcome.state.arrays.values()))
-            self.gives_away |= given_away(given)
+            self.gives_away |= given_away((arrays, rows))
         except Exception as error:
             raise Theirs(error) from error
         new = outcome.state.arrays.keys() - state.arrays.keys()

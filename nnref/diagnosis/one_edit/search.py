@@ -232,7 +232,7 @@ class Search:
         edited = self.supplied(number) if number in self.of_batches else None
         with edited or contextlib.nullcontext(self.training.batch) as batch:
             for place in range(begin, begin + steps):
-                whole = np.int32([number, seed, place])
+                whole = np.array([number, seed, place], np.int32)
                 arrays = self.compiled(whole, arrays, batch(place, seed))
         return arrays
 

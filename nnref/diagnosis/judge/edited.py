@@ -11,11 +11,13 @@ from nnref.diagnosis.findings import Finding
 from nnref.diagnosis.judge.measurements import Measurements
 from nnref.diagnosis.one_edit.judging import cured
 from nnref.diagnosis.one_edit.scale import Scale
-from nnref.diagnosis.one_edit.search import Trained, functions_of
+from nnref.diagnosis.one_edit.search import STARTED, Trained, functions_of
 from nnref.diagnosis.thresholds import bound
 from nnref.training.train import TrainState, train_step
+from nnref.training.work import work_of
 
 SECONDS = 10.0  # of an idle core, for the first runs of all edits
+STEPS = 1000  # of the first runs of some fifty edits: where a task has learned, they must be cheap
 ERRORS = "your metric"
 ROWS = 1024  # of a split, on which a network is scored
 
@@ -38,14 +40,23 @@ def one_edit(measured: Measurements, learned: bool) -> list[Finding]:
     if own_errors(measured):
         scale = Scale(ERRORS, False, training.score(start)[ERRORS])
     reached = min(o.skill for o in (measured.trained, measured.validated) if o is not None)
-    if learned and (own_errors(measured) or measured.effort < 1 or reached > bound("well learned")):
-        return []
-    ran, seconds = functions_of(training), SECONDS * measured.effort
+    seconds = SECONDS * measured.effort
+    if learned:
+        little_room = own_errors(measured) or reached > bound("well learned")
+        if little_room or measured.effort < 1 or work_of_a_step(training) * STEPS > seconds:
+            return []
+    ran = functions_of(training)
     found = cured(training, ran, scale, seconds)
     # What is learned in part may be all that can be: then an edit must bring most of the rest.
     if found is None or learned and 1 + found.error > bound("most of the rest") * (1 - reached):
         return []
     return [found.finding]
+
+
+def work_of_a_step(training: Trained) -> float:
+    """The seconds that a step takes, counted and not timed."""
+    step = jax.make_jaxpr(training.step)(training.start(0), training.batch(0, 0), training.key)
+    return work_of(step.jaxpr, STARTED)[0]
 
 
 def own_errors(measured: Measurements) -> bool:

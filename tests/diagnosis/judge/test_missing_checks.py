@@ -198,3 +198,24 @@ def test_a_metric_of_what_is_never_learned(loss, metric, told):
     )
     found = list(never_learned(Measurements(recipe_from(task, {"metric": metric})), BOTH))
     assert [f.cause for f in found] == ["loss_mismatch"] * told
+
+
+def test_an_accuracy_that_two_draws_share_by_chance_looks_where_the_loss_does():
+    """Of shares the loss sees those of the right class that are above 0, whatever is drawn."""
+
+    def cross_entropy(shares, y):
+        return -jnp.mean(jnp.sum(y * jnp.log(jnp.clip(shares, 1e-7, 1)), -1))
+
+    def accuracy(shares, y):
+        return jnp.mean(shares.argmax(-1) == y.argmax(-1))
+
+    for seed in range(6):
+        y = np.eye(2, dtype=np.float32)[np.random.default_rng(seed).integers(2, size=128)]
+        task = nnref.Task(
+            init=lambda key: {"w": jax.random.normal(key, (2, 2))},
+            apply=lambda params, x: jax.nn.softmax(x @ params["w"]),
+            loss=cross_entropy,
+            train=(X, y),
+        )
+        measured = Measurements(recipe_from(task, {"metric": accuracy}))
+        assert not list(never_learned(measured, y))

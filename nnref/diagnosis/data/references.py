@@ -1,7 +1,7 @@
 """Reference models: what linear models, neighbours and boosted trees learn from the same rows."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -262,11 +262,24 @@ def at_pixels(x: np.ndarray, target: Target) -> tuple[np.ndarray, Target] | None
         return None
     drawn = np.random.default_rng(0).permutation(target.answers.size)[:ROWS]
     row, top, left = np.unravel_index(drawn, x.shape[:3])
-    padded = np.pad(x, [(0, 0), (AROUND, AROUND), (AROUND, AROUND), (0, 0)][: x.ndim])
-    steps = product(range(2 * AROUND + 1), repeat=2)
-    seen = [padded[row, top + i, left + j].reshape(len(row), -1) for i, j in steps]
-    labels = target.answers.ravel()[drawn]
-    return np.concatenate(seen, 1), Target("binary", labels, 2)
+    seen = surroundings(x.reshape(*x.shape[:3], -1), (row, top, left), AROUND)
+    return seen, Target("binary", target.answers.ravel()[drawn], 2)
+
+
+def surroundings(x: np.ndarray, places: Sequence[np.ndarray], reach: int) -> np.ndarray:
+    """What stands around some places, (places, (2 reach + 1)^axes * channels), 0 beyond the edge.
+
+    Args:
+        x: inputs, (rows, *space, channels).
+        places: the row of each, and where it stands along each axis of the space.
+        reach: places on each side that are seen.
+    """
+    row, *at = places
+    padded = np.pad(x, [(0, 0)] + [(reach, reach)] * len(at) + [(0, 0)])
+    steps = product(range(2 * reach + 1), repeat=len(at))
+    return np.concatenate(
+        [padded[(row, *(a + step for a, step in zip(at, each, strict=True)))] for each in steps], 1
+    )
 
 
 def through(x: np.ndarray, width: int) -> float:
@@ -350,19 +363,15 @@ def around_pixels(x: np.ndarray, mask: np.ndarray) -> float:
     if x.shape[1 : 1 + len(space)] != space or not space:
         return 0.0
     x = x.reshape(*mask.shape, -1)
-    reach = 2 if len(space) < 3 else 1
-    padded = np.pad(x, [(0, 0)] + [(reach, reach)] * len(space) + [(0, 0)])
+    reach = AROUND if len(space) < 3 else 1
     random, half = np.random.default_rng(0), len(x) // 2
 
     def drawn(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         places = [np.argwhere(mask[rows] == value) for value in (0, 1)]
         places = [part[random.permutation(len(part))[: ROWS // 4]] for part in places]
         at = np.concatenate(places).T
-        around = [
-            padded[rows][(at[0], *(at[1 + i] + step for i, step in enumerate(steps)))]
-            for steps in product(range(2 * reach + 1), repeat=len(space))
-        ]
-        return np.concatenate(around, 1).astype(float), np.repeat([0, 1], [*map(len, places)])
+        around = surroundings(x[rows], list(at), reach).astype(float)
+        return around, np.repeat([0, 1], [*map(len, places)])
 
     (fit, known), (held, asked) = drawn(slice(half)), drawn(slice(half, None))
     if min(known.sum(), asked.sum()) < FEW_ROWS or min((known == 0).sum(), (asked == 0).sum()) < 1:

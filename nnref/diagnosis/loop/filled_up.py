@@ -7,12 +7,11 @@ node 0: its messages arrive as often as there is padding.
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from nnref.diagnosis.findings import Finding, fault
 from nnref.diagnosis.loop.program import Program
-from nnref.diagnosis.loop.running import Loop
+from nnref.diagnosis.loop.running import Loop, key_of
 from nnref.diagnosis.loop.stepping import Parted, copied, parted
 from nnref.diagnosis.thresholds import bound
 
@@ -21,8 +20,8 @@ OUTSIDE = 2**30  # a number that no row has: what is added there is dropped
 
 def filled_up(loop: Loop) -> Iterator[Finding]:
     """Numbers of rows whose padding counts: without it the same steps end at a smaller loss."""
-    name, (program, *others) = loop.loss_name(), loop.programs
-    if name is None or program is None or others or not loop.batches:
+    name, first, (program, *others) = loop.loss_name(), loop.loss(), loop.programs
+    if name is None or first is None or program is None or others or not loop.batches:
         return
     for path, line in added_to(program, loop):
         batches = [loop.batch(n) for n in range(loop.count + len(loop.further.losses))]
@@ -32,7 +31,8 @@ def filled_up(loop: Loop) -> Iterator[Finding]:
         lengths = np.concatenate([padding(batch, path).sum(1) for batch in loop.batches])
         if not bound("of a filler") < share < 1 or not np.ptp(lengths):
             continue
-        usual, without = (losses(loop, each, name) for each in (batches, emptied(batches, path)))
+        usual = at_the_end([*first, *loop.further.losses])
+        without = at_the_end(losses(loop, emptied(batches, path), name))
         if np.isfinite(without) and without < bound("cured") * usual:
             yield fault(
                 "padding_counts",
@@ -64,14 +64,19 @@ def emptied(batches: list[Any], path: str) -> list[Any]:
     return new
 
 
-def losses(loop: Loop, batches: list[Any], name: str) -> float:
-    """The loss at the end of steps from the start, the median of the last tenth."""
+def at_the_end(losses: list[float]) -> float:
+    """The median of the last tenth of some losses."""
+    return float(np.median(losses[-max(len(losses) // 10, 1) :]))
+
+
+def losses(loop: Loop, batches: list[Any], name: str) -> list[float]:
+    """The loss of each step from the start on these batches."""
     state, values = Parted(copied(loop.start.arrays), loop.start.rebuild), []
     for number, batch in enumerate(batches):
-        call = loop.call(loop.steps[0], state, batch, jax.random.fold_in(loop.key, number))
+        call = loop.call(loop.steps[0], state, batch, key_of(loop.key, number))
         state = call.after
         values.append(call.metrics.get(name, np.nan))
-    return float(np.median(values[-max(len(values) // 10, 1) :]))
+    return values
 
 
 def added_to(program: Program, loop: Loop) -> Iterator[tuple[str, str]]:

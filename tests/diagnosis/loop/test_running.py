@@ -68,6 +68,21 @@ def test_a_step_that_is_not_compiled_makes_its_further_turns_as_one_program(outs
         assert further.losses[-1] == pytest.approx(float(value), rel=1e-4)
 
 
+def test_an_update_that_rounding_would_hide_is_compared_by_itself():
+    made = []
+
+    def step(state, batch):
+        made.append(len(made))
+        params, value = state, squares(state, *batch)
+        slopes = jax.grad(squares)(params, *batch)
+        return jax.tree.map(lambda p, g: p - 1e-6 * len(made) * g, params, slopes), value
+
+    loop = Loop([step], begun()[0], BATCHES, None, jax.random.key(0), {}, 6)
+    loop.run()
+    loop.programs[0].trace.calls = 100
+    assert loop.compiled == [None]
+
+
 def test_buffers_that_a_step_gives_away_are_copied_in_all_turns():
     loop = Loop(
         [jax.jit(one_by_one, donate_argnums=0)], begun(), BATCHES, None, jax.random.key(0), {}, 6
